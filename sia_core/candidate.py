@@ -1,0 +1,28 @@
+"""A candidate: the pair (harness, adapter) that is rolled out, gated and promoted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter on disk, addressed by content.
+
+    `path` holds `adapter_model.safetensors` and `adapter_config.json` (PEFT layout).
+    """
+
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Digests of what is rolled out together. `adapter` None is the bare policy."""
+
+    harness: str
+    adapter: str | None = None
+
+    @property
+    def short(self) -> str:
+        """For tables: first digits of both digests."""
+        return f"{self.harness[:8]}+{self.adapter[:8] if self.adapter else 'base'}"

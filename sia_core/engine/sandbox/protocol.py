@@ -1,0 +1,50 @@
+"""The one interface of every sandbox backend."""
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sia_core.lab import Limits, SandboxResult
+
+Tier = Literal["strict", "landlock", "none"]
+
+
+@dataclass(frozen=True)
+class TierReport:
+    """What the start-up self-test found; recorded on every run."""
+
+    tier: Tier
+    missing: tuple[str, ...]
+    """Layers of the strict tier that this machine does not offer."""
+    probe_digest: str
+    """Digest over the names and outcomes of the self-test's probes."""
+    probes: Mapping[str, str]
+    """Probe name -> `blocked`, `works` (positive control) or what went wrong."""
+
+
+class Sandbox(Protocol):
+    """Runs untrusted programs. Not thread-safe: one per worker."""
+
+    tier: Tier
+
+    def run(
+        self,
+        files: Mapping[str, bytes],
+        limits: Limits,
+        *,
+        entry: str = "main.py",
+        collect: Sequence[str] = (),
+        stream: socket.socket | None = None,
+    ) -> SandboxResult:
+        """Run `entry` (Python source) in a private directory that holds `files`, until it ends.
+
+        `stream`, when given, is handed to the program as the file descriptor whose number is in
+        the environment variable SIA_STREAM; the caller keeps and serves the other end in another
+        thread, and closes both. Blocks; never raises for anything the program does.
+        """
+        ...
+
+    def close(self) -> None:
+        """End every process and mount of this sandbox. Idempotent."""
+        ...

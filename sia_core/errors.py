@@ -1,0 +1,84 @@
+"""Errors a user can act on, one class per boundary crossed, each with its exit code.
+
+A message says what happened, where, and what to do next. A bad rollout is data
+(`rollout.Failure`), never an exception that ends a run; an exception here ends the command.
+"""
+
+from typing import ClassVar
+
+
+class SiaError(Exception):
+    """Base of every error the command line prints without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Raised in Ray workers and rebuilt in the driver: keyword arguments must survive.
+        return (_rebuild, (type(self), self.what, self.where, self.hint))
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        hint = f"\n  next: {self.hint}" if self.hint else ""
+        return f"{where}{self.what}{hint}"
+
+
+def _rebuild(kind: type[SiaError], what: str, where: str, hint: str) -> SiaError:
+    return kind(what, where=where, hint=hint)
+
+
+class UsageError(SiaError):
+    """An option or argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class TaskError(SiaError):
+    """A task that is missing, malformed or unsound."""
+
+    exit_code = 3
+
+
+class HarnessError(SiaError):
+    """A harness that cannot be loaded or rewritten as asked."""
+
+    exit_code = 4
+
+
+class PolicyError(SiaError):
+    """A policy, model file or adapter that cannot be used."""
+
+    exit_code = 5
+
+
+class SandboxError(SiaError):
+    """No sandbox of the demanded tier can be had."""
+
+    exit_code = 6
+
+
+class RecordError(SiaError):
+    """A run that is unknown, finished, held by another process, or a store that cannot be used."""
+
+    exit_code = 7
+
+
+class ServiceError(SiaError):
+    """A server (Prefect, MLflow, Ray) that cannot be started or reached."""
+
+    exit_code = 8
+
+
+class FetchError(SiaError):
+    """Data or a model that could not be fetched, or has the wrong digest."""
+
+    exit_code = 9
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C; the run can be resumed."""
