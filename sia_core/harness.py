@@ -65,13 +65,13 @@ class Knob(_Table):
 class HarnessBudget(_Table):
     """Ceilings of one rollout, enforced by the gateway before anything is forwarded."""
 
-    calls: int = Field(32, ge=1)
+    calls: int = Field(default=32, ge=1)
     """Requests to the policy."""
-    tokens: int = Field(20_000, ge=1)
+    tokens: int = Field(default=20_000, ge=1)
     """Prompt and output tokens together."""
-    runs: int = Field(8, ge=0)
+    runs: int = Field(default=8, ge=0)
     """Programs run through `ctx.run`."""
-    seconds: float = Field(60.0, gt=0)
+    seconds: float = Field(default=60.0, gt=0)
     """Wall clock."""
 
 
@@ -167,6 +167,6 @@ class Harness:
             problem = knob.refuse(value)
             if problem:
                 raise HarnessError(f"knob {name}: {problem}", where=self.config.name)
-            document["knobs"][name]["value"] = value  # type: ignore[index]
+            document["knobs"][name]["value"] = value
         text = tomlkit.dumps(document)
         return Harness.from_files({**self.files, "harness.toml": text.encode()})

@@ -46,46 +46,46 @@ class _Table(BaseModel):
 class Plan(_Table):
     """How much to run, where the command line does not say."""
 
-    generations: int = Field(4, ge=1)
+    generations: int = Field(default=4, ge=1)
     """Generations of execute, analyze, improve."""
-    problems: int = Field(8, ge=1)
+    problems: int = Field(default=8, ge=1)
     """Training problems a generation executes."""
-    rollouts: int = Field(8, ge=1)
+    rollouts: int = Field(default=8, ge=1)
     """Rollouts of each training problem: the group size of a weight update."""
-    gate_problems: int = Field(12, ge=2)
+    gate_problems: int = Field(default=12, ge=2)
     """Fresh problems on which parent and child are compared."""
-    gate_rollouts: int = Field(4, ge=1)
+    gate_rollouts: int = Field(default=4, ge=1)
     """Rollouts of each gate problem, for parent and child each."""
-    test_problems: int = Field(12, ge=2)
+    test_problems: int = Field(default=12, ge=2)
     """Sealed problems, scored once at the end."""
-    test_rollouts: int = Field(4, ge=1)
+    test_rollouts: int = Field(default=4, ge=1)
     """Rollouts of each sealed problem."""
 
 
 class UpdateDefaults(_Table):
     """Hyperparameters of a weight update on this task."""
 
-    rounds: int = Field(4, ge=1)
+    rounds: int = Field(default=4, ge=1)
     """On-policy rounds: rollouts, then steps, then a new adapter."""
-    steps: int = Field(2, ge=1)
+    steps: int = Field(default=2, ge=1)
     """Optimiser steps per round."""
-    learning_rate: float = Field(1e-4, gt=0)
-    rank: int = Field(16, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    rank: int = Field(default=16, ge=1)
     """LoRA rank; alpha equals it."""
 
 
 class RolloutLimits(_Table):
     """Ceilings of one rollout's harness process."""
 
-    seconds: float = Field(120.0, gt=0)
-    memory_mb: int = Field(1024, ge=64)
+    seconds: float = Field(default=120.0, gt=0)
+    memory_mb: int = Field(default=1024, ge=64)
 
 
 class SamplingDefaults(_Table):
     """How the policy samples on this task."""
 
-    temperature: float = Field(1.0, gt=0)
-    max_tokens: int = Field(256, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=256, ge=1)
 
 
 class TaskConfig(_Table):
