@@ -1,0 +1,60 @@
+"""What a run is asked to do: frozen, validated, recorded whole, compared on resume."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sia_core.errors import UsageError
+
+Lever = Literal["harness", "weights"]
+LEVERS: tuple[Lever, ...] = ("harness", "weights")
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the outcome of a run, apart from the task's own files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    """Name or path of the task."""
+    generations: int = Field(ge=1)
+    """Generations of execute, analyze, improve."""
+    levers: tuple[Lever, ...] = LEVERS
+    """Levers the Feedback-Agent may pull; none is the baseline that only samples."""
+    policy: str = "smollm2"
+    """The language model behind the gateway."""
+    agent: str = "rules"
+    """The Feedback-Agent."""
+    seed: int = 0
+    """Every random choice of the run derives from it."""
+    problems: int = Field(ge=1)
+    """Training problems a generation executes."""
+    rollouts: int = Field(ge=1)
+    """Rollouts of each training problem."""
+    gate_problems: int = Field(ge=2)
+    """Fresh problems on which parent and child are compared."""
+    gate_rollouts: int = Field(ge=1)
+    """Rollouts of each gate problem, for parent and child each."""
+    test_problems: int = Field(ge=2)
+    """Sealed problems, scored once at the end."""
+    test_rollouts: int = Field(ge=1)
+    """Rollouts of each sealed problem."""
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    """Confidence of the promotion gate's one-sided bound and of every printed interval."""
+    tier: Literal["strict", "none"] = "strict"
+    """Sandbox tier demanded; never lowered silently."""
+    threads: int = Field(default=2, ge=1)
+    """CPU threads of the policy and of training; part of what makes a run repeatable."""
+
+
+def parse_levers(text: str) -> tuple[Lever, ...]:
+    """Read `harness,weights`, one of them, or nothing.
+
+    Raises:
+        UsageError: an unknown lever.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in LEVERS]
+    if unknown:
+        raise UsageError(f"unknown lever {unknown[0]!r}", where="--levers", hint='use harness, weights, both, or ""')
+    return tuple(lever for lever in LEVERS if lever in names)

@@ -1,0 +1,143 @@
+"""The nouns of the loop: evidence, decision, node.
+
+They are frozen JSON data: what one phase of a generation writes to the record and the next
+phase, an agent, a report or a resumed run reads back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from sia_core.candidate import Candidate
+from sia_core.config import Lever
+from sia_core.harness import KnobValue
+from sia_core.stats import Estimate, Gain
+
+SEED_NODE = 0
+"""Lineage index of the seed candidate; generation g makes node g."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is computed from a generation's rollouts before any agent is asked."""
+
+    candidate: Candidate
+    """The pair the rollouts came from; evidence about any other pair is stale."""
+    score: Estimate
+    best_of: float
+    """Mean over problems of the best score in the group: what the pair reaches at k tries."""
+    group_size: int
+    mixed: float
+    """Share of groups with more than one outcome."""
+    constant: float
+    """Share of groups with one outcome: they carry no signal for a weight update."""
+    failures: Mapping[str, float]
+    """Failure kind -> share of rollouts."""
+    unscored: int
+    trainable: bool
+    """Whether every scored rollout has token ids and logprobs."""
+    examples: tuple[str, ...]
+    """Unit keys worth reading, failures first."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        values = dict(data)
+        values["candidate"] = Candidate(**values["candidate"])
+        values["score"] = Estimate(**values["score"])
+        values["examples"] = tuple(values["examples"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the Feedback-Agent wants done, why, and what it expects of it."""
+
+    lever: Lever | Literal["none", "stop"]
+    parent: int
+    """Lineage node to branch from."""
+    reason: str
+    agent: str
+    predicted_gain: float = 0.0
+    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
+    """Lever harness: knob -> new value."""
+    cites: tuple[str, ...] = ()
+    """Unit keys of the rollouts it rests on."""
+    refused: tuple[str, ...] = ()
+    """Reasons for which earlier decisions of this generation were refused."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(**{**data, "cites": tuple(data["cites"]), "refused": tuple(data["refused"])})
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """The promotion gate's answer for one child."""
+
+    parent: Estimate
+    child: Estimate
+    gain: Gain
+    promoted: bool
+    reason: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(
+            Estimate(**data["parent"]), Estimate(**data["child"]), Gain(**data["gain"]), data["promoted"], data["reason"]
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a generation used."""
+
+    rollouts: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.rollouts + other.rollouts, self.tokens + other.tokens, self.seconds + other.seconds)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One point of the lineage: a candidate and how it came to be. Nodes are never evicted."""
+
+    index: int
+    parent: int | None
+    candidate: Candidate
+    lever: str
+    """`seed`, `harness`, `weights`, `none` or `stop`."""
+    promoted: bool
+    gate: GateVerdict | None = None
+    decision: Decision | None = None
+    cost: Cost = Cost()
+    failure: str = ""
+    """Why no child came of it: the validation ladder or the trainer said no."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `to_dict`."""
+        return cls(
+            index=data["index"],
+            parent=data["parent"],
+            candidate=Candidate(**data["candidate"]),
+            lever=data["lever"],
+            promoted=data["promoted"],
+            gate=None if data["gate"] is None else GateVerdict.from_dict(data["gate"]),
+            decision=None if data["decision"] is None else Decision.from_dict(data["decision"]),
+            cost=Cost(**data["cost"]),
+            failure=data["failure"],
+        )
+
+
+def champion(nodes: list[Node]) -> Node:
+    """The last promoted node; the seed counts as promoted."""
+    return next(node for node in reversed(nodes) if node.promoted)
