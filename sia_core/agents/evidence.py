@@ -60,7 +60,7 @@ def _examples(scored: Sequence[Rollout]) -> tuple[str, ...]:
     """Failures first, then the lowest scores, one a problem before a second of any."""
     ranked = sorted(scored, key=lambda rollout: (rollout.failure is None, rollout.score, rollout.unit.key))
     seen: Counter[str] = Counter()
-    order = []
+    order: list[tuple[int, int, str]] = []
     for rollout in ranked:
         order.append((seen[rollout.unit.problem], len(order), rollout.unit.key))
         seen[rollout.unit.problem] += 1
