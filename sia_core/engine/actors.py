@@ -1,0 +1,89 @@
+"""The Ray actors: one that holds the policy, several that run rollouts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sia_core.candidate import Adapter
+from sia_core.engine.sandbox.protocol import Tier
+from sia_core.engine.worker import RolloutRunner
+from sia_core.harness import Harness
+from sia_core.policy.protocol import Completion, Message, Policy
+from sia_core.policy.registry import load_policy
+from sia_core.rollout import Rollout, Sampling, Unit
+from sia_core.task import Task
+
+
+class PolicyActor:
+    """Holds one policy; every rollout worker asks it."""
+
+    def __init__(self, spec: str, threads: int) -> None:
+        self._policy = load_policy(spec, threads=threads)
+
+    def describe(self) -> dict[str, Any]:
+        """Spec, digest and whether the policy can be trained."""
+        return {"spec": self._policy.spec, "digest": self._policy.digest, "trainable": self._policy.trainable}
+
+    def chat(self, *args: Any) -> Completion:
+        """As `Policy.chat`."""
+        return self._policy.chat(*args)
+
+    def choose(self, *args: Any) -> Completion:
+        """As `Policy.choose`."""
+        return self._policy.choose(*args)
+
+    def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
+        """As `Policy.probe`."""
+        return self._policy.probe(adapter)
+
+
+class RemotePolicy:
+    """A `Policy` whose work is done by a PolicyActor."""
+
+    def __init__(self, actor: Any, description: dict[str, Any]) -> None:
+        self._actor = actor
+        self.spec: str = description["spec"]
+        self.digest: str = description["digest"]
+        self.trainable: bool = description["trainable"]
+
+    def chat(
+        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
+    ) -> Completion:
+        """As `Policy.chat`."""
+        return self._get(self._actor.chat.remote(messages, sampling, seed, adapter))
+
+    def choose(
+        self,
+        messages: Sequence[Message],
+        options: Sequence[str],
+        sampling: Sampling,
+        seed: int,
+        adapter: Adapter | None = None,
+    ) -> Completion:
+        """As `Policy.choose`."""
+        return self._get(self._actor.choose.remote(messages, options, sampling, seed, adapter))
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        """As `Policy.probe`."""
+        return self._get(self._actor.probe.remote(adapter))
+
+    @staticmethod
+    def _get(reference: Any) -> Any:
+        import ray  # Only ever called inside a Ray process; keeps this class importable without Ray.
+
+        return ray.get(reference)
+
+
+class RolloutActor:
+    """Runs one unit at a time in its own process, with its own sandboxes."""
+
+    def __init__(self, task: Path, policy: Policy, tier: Tier) -> None:
+        self._runner = RolloutRunner(Task.load(task), policy, tier)
+
+    def run(self, unit: Unit, harness: Harness, adapter: Adapter | None) -> Rollout:
+        """As `RolloutRunner.run`."""
+        return self._runner.run(unit, harness, adapter)
+
+    def ready(self) -> bool:
+        """True once the sandboxes are open."""
+        return True
