@@ -1,8 +1,11 @@
 """The Ray actors: one that holds the policy, several that run rollouts."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import ray
 
 from sia_core.candidate import Adapter
 from sia_core.engine.sandbox.protocol import Tier
@@ -17,8 +20,15 @@ from sia_core.task import Task
 class PolicyActor:
     """Holds one policy; every rollout worker asks it."""
 
+    # Loaded on first use: an error in an actor's constructor would lose its type and hint.
+
     def __init__(self, spec: str, threads: int) -> None:
-        self._policy = load_policy(spec, threads=threads)
+        self._spec = spec
+        self._threads = threads
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return load_policy(self._spec, threads=self._threads)
 
     def describe(self) -> dict[str, Any]:
         """Spec, digest and whether the policy can be trained."""
@@ -50,7 +60,8 @@ class RemotePolicy:
         self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
     ) -> Completion:
         """As `Policy.chat`."""
-        return self._get(self._actor.chat.remote(messages, sampling, seed, adapter))
+        completion: Completion = ray.get(self._actor.chat.remote(messages, sampling, seed, adapter))
+        return completion
 
     def choose(
         self,
@@ -61,29 +72,30 @@ class RemotePolicy:
         adapter: Adapter | None = None,
     ) -> Completion:
         """As `Policy.choose`."""
-        return self._get(self._actor.choose.remote(messages, options, sampling, seed, adapter))
+        completion: Completion = ray.get(self._actor.choose.remote(messages, options, sampling, seed, adapter))
+        return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """As `Policy.probe`."""
-        return self._get(self._actor.probe.remote(adapter))
-
-    @staticmethod
-    def _get(reference: Any) -> Any:
-        import ray  # Only ever called inside a Ray process; keeps this class importable without Ray.
-
-        return ray.get(reference)
+        logprobs: tuple[float, ...] = ray.get(self._actor.probe.remote(adapter))
+        return logprobs
 
 
 class RolloutActor:
     """Runs one unit at a time in its own process, with its own sandboxes."""
 
     def __init__(self, task: Path, policy: Policy, tier: Tier) -> None:
-        self._runner = RolloutRunner(Task.load(task), policy, tier)
+        self._arguments = task, policy, tier
+
+    @cached_property
+    def _runner(self) -> RolloutRunner:
+        task, policy, tier = self._arguments
+        return RolloutRunner(Task.load(task), policy, tier)
 
     def run(self, unit: Unit, harness: Harness, adapter: Adapter | None) -> Rollout:
         """As `RolloutRunner.run`."""
         return self._runner.run(unit, harness, adapter)
 
     def ready(self) -> bool:
-        """True once the sandboxes are open."""
-        return True
+        """True once the task is loaded and the sandboxes are open."""
+        return self._runner is not None

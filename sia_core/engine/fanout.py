@@ -6,6 +6,7 @@ restarted by Ray and its unit run again; a unit that kills its worker every time
 as an infrastructure failure, not a score.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ class Engine:
             config.policy, config.threads
         )
         self.policy = RemotePolicy(self._policy_actor, _get(self._policy_actor.describe.remote()))
-        count = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        count = config.workers or max(1, int(resources.get("CPU", 1)))
         actor = ray.remote(RolloutActor).options(
             num_cpus=1, max_restarts=5, max_task_retries=2, runtime_env=hide_gpus
         )
@@ -115,7 +117,7 @@ def connect() -> bool:
             address=address or "local",
             include_dashboard=None if address else False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, RayError) as error:
         raise ServiceError(
@@ -134,9 +136,6 @@ def _get(reference: Any) -> Any:
             raise error.cause from None
         raise
     except RayActorError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, SiaError):
-            raise cause from None
         raise ServiceError(f"a Ray actor did not start: {error}", where="engine") from error
 
 

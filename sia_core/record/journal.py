@@ -1,0 +1,57 @@
+"""The journal: finished rollouts on local disk, before they are part of a phase.
+
+One SQLite file a run, written by the driver as results come. A unit has one row: the first
+terminal record wins, so a unit that was run twice is counted once. It makes a killed run
+cheap to resume; the truth that moves between machines is MLflow's.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sia_core.errors import RecordError
+from sia_core.rollout import Rollout
+
+
+class Journal:
+    """Terminal records by unit key. Use as a context manager; one thread."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, isolation_level=None)
+            # WAL: a committed row survives kill -9 without an fsync for each.
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS rollouts (key TEXT PRIMARY KEY, record TEXT NOT NULL)")
+        except (OSError, sqlite3.Error) as error:
+            raise RecordError(
+                f"cannot be opened: {error}", where=str(path), hint="make it writable, or set SIA_HOME elsewhere"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._database.close()
+
+    def put(self, rollout: Rollout) -> None:
+        """Keep a terminal record; a second one of the same unit changes nothing."""
+        row = rollout.unit.key, json.dumps(rollout.to_dict())
+        self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row)
+
+    def get(self, keys: Iterable[str]) -> dict[str, Rollout]:
+        """The records there are among `keys`."""
+        found = {}
+        for key in keys:
+            row = self._database.execute("SELECT record FROM rollouts WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                found[key] = Rollout.from_dict(json.loads(row[0]))
+        return found
+
+    def __len__(self) -> int:
+        (count,) = self._database.execute("SELECT count(*) FROM rollouts").fetchone()
+        return int(count)

@@ -1,0 +1,35 @@
+"""Rollouts as Parquet: flat columns to query, and the whole record to read back."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sia_core.rollout import Rollout
+
+
+def write(path: Path, rollouts: Sequence[Rollout]) -> None:
+    """Write records in the order of their unit keys."""
+    ordered = sorted(rollouts, key=lambda rollout: rollout.unit.key)
+    columns = {
+        "key": [rollout.unit.key for rollout in ordered],
+        "split": [rollout.unit.split for rollout in ordered],
+        "problem": [rollout.unit.problem for rollout in ordered],
+        "seed": [rollout.unit.seed for rollout in ordered],
+        "harness": [rollout.unit.harness for rollout in ordered],
+        "adapter": pa.array([rollout.unit.adapter for rollout in ordered], pa.string()),
+        "score": pa.array([rollout.score for rollout in ordered], pa.float64()),
+        "failure": pa.array([rollout.failure and rollout.failure.kind for rollout in ordered], pa.string()),
+        "tokens": [rollout.tokens for rollout in ordered],
+        "seconds": [rollout.seconds for rollout in ordered],
+        "record": [json.dumps(rollout.to_dict()) for rollout in ordered],
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def read(path: Path) -> list[Rollout]:
+    """The records of a file made by `write`."""
+    column = pq.read_table(path, columns=["record"]).column("record")
+    return [Rollout.from_dict(json.loads(text)) for text in column.to_pylist()]

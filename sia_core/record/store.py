@@ -1,0 +1,378 @@
+"""The record: one MLflow run per evolution, one nested run per generation.
+
+The only module that imports mlflow. Invariants:
+
+- Only the driver writes.
+- A phase is complete or absent: its artifacts go first, then `phases/NAME.json`, last the tag
+  `sia.phase.NAME` with that file's digest. Reading checks the digest.
+- Harnesses and adapters are stored once, by digest, and checked when read.
+- Metric timestamps derive from the run's start, so logging twice is logging once.
+"""
+
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from sia_core.candidate import Adapter
+from sia_core.config import RunConfig
+from sia_core.errors import RecordError
+from sia_core.generation import Node
+from sia_core.harness import Harness
+from sia_core.hashing import canonical_json, digest_bytes, digest_files
+from sia_core.record import parquet
+from sia_core.rollout import Rollout
+
+TAG_TEXT = 4000
+"""MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of `sia status`."""
+
+    name: str
+    task: str
+    status: str
+    generations: str
+    levers: str
+    score: float | None
+    started: int
+    """Milliseconds since the epoch."""
+
+
+class Record:
+    """All runs of one MLflow store."""
+
+    def __init__(self, tracking_uri: str, artifact_root: str | None, cache: Path) -> None:
+        self.tracking_uri = tracking_uri
+        self.cache = cache
+        self._artifact_root = artifact_root
+        try:
+            self.client = MlflowClient(tracking_uri=tracking_uri)
+            self.client.search_experiments(max_results=1)
+        except Exception as error:  # Client, SQLAlchemy, Alembic and HTTP each raise their own.
+            raise RecordError(
+                f"MLflow cannot be used: {error}",
+                where=tracking_uri,
+                hint="check MLFLOW_TRACKING_URI, or unset it to use SQLite under SIA_HOME",
+            ) from error
+
+    def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
+        """Open a new run under a fresh name."""
+        task = tags["sia.task"]
+        name = f"{task}-{secrets.token_hex(3)}"
+        run = self.client.create_run(
+            self._experiment(task), run_name=name, tags={**tags, "sia.kind": "evolution", "sia.run": name}
+        )
+        record = RunRecord(self, run)
+        params = [Param(key, str(value)) for key, value in config.model_dump().items()]
+        self.client.log_batch(run.info.run_id, params=params)
+        record.put_json("config.json", config.model_dump(mode="json"))
+        return record
+
+    def open(self, name: str) -> "RunRecord":
+        """The run of that name, or whose name or MLflow id begins so.
+
+        Raises:
+            RecordError: none, or several.
+        """
+        runs = [run for run in self._evolutions() if name in (run.data.tags["sia.run"], run.info.run_id)]
+        if not runs and name:
+            runs = [
+                run
+                for run in self._evolutions()
+                if run.data.tags["sia.run"].startswith(name) or run.info.run_id.startswith(name)
+            ]
+        if len(runs) != 1:
+            known = ", ".join(run.data.tags["sia.run"] for run in self._evolutions()[:5]) or "there are none yet"
+            what = "unknown run" if not runs else "several runs begin with"
+            raise RecordError(f"{what} {name!r}", where=self.tracking_uri, hint=f"sia status; newest: {known}")
+        return RunRecord(self, runs[0])
+
+    def summaries(self) -> list[RunSummary]:
+        """All runs, newest first."""
+        return [_summary(run) for run in self._evolutions()]
+
+    def children(self, run_id: str) -> list[Run]:
+        """Generation runs of a run, by generation."""
+        query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        runs = self.client.search_runs(self._experiments(), query, max_results=1000)
+        return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
+
+    def _evolutions(self) -> list[Run]:
+        if not (experiments := self._experiments()):
+            return []
+        query = "tags.`sia.kind` = 'evolution'"
+        return list(
+            self.client.search_runs(experiments, query, max_results=1000, order_by=["attributes.start_time DESC"])
+        )
+
+    def _experiments(self) -> list[str]:
+        return [experiment.experiment_id for experiment in self.client.search_experiments()]
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = f"{self._artifact_root}/{name}" if self._artifact_root else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+
+class _Stored:
+    """What evolution and generation runs share: artifacts, tags, metrics."""
+
+    def __init__(self, record: Record, run: Run) -> None:
+        self.record = record
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self._started = int(run.info.start_time)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags as MLflow has them now."""
+        return dict(self.record.client.get_run(self.run_id).data.tags)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set several tags at once."""
+        entries = [RunTag(key, value[:TAG_TEXT]) for key, value in tags.items()]
+        self.record.client.log_batch(self.run_id, tags=entries)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at a step; the same call twice leaves one point."""
+        entries = [Metric(key, float(value), self._started + step, step) for key, value in metrics.items()]
+        self.record.client.log_batch(self.run_id, metrics=entries)
+
+    def put_json(self, name: str, value: Any) -> str:
+        """Store JSON as an artifact; returns its digest."""
+        data = canonical_json(value)
+        self.put_bytes(name, data)
+        return digest_bytes(data)
+
+    def put_bytes(self, name: str, data: bytes) -> None:
+        """Store one artifact."""
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            file = Path(folder) / Path(name).name
+            file.write_bytes(data)
+            self.put_file(name, file)
+
+    def put_file(self, name: str, file: Path) -> None:
+        """Store one artifact from disk under the file's own name."""
+        parent = str(Path(name).parent)
+        self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
+
+    def get_bytes(self, name: str) -> bytes | None:
+        """Content of an artifact, None when there is none."""
+        path = self.get_path(name)
+        return path.read_bytes() if path else None
+
+    def get_path(self, name: str) -> Path | None:
+        """A local copy of an artifact file or folder, None when there is none."""
+        try:
+            path = Path(self.record.client.download_artifacts(self.run_id, name))
+        except (MlflowException, OSError):
+            return None
+        return path if path.exists() else None
+
+
+class GenerationRecord(_Stored):
+    """One generation's run."""
+
+    def __init__(self, record: Record, run: Run) -> None:
+        super().__init__(record, run)
+        self.index = int(run.data.tags["sia.generation"])
+
+    def phase(self, name: str) -> dict[str, Any] | None:
+        """What a phase left, or None when it is not complete.
+
+        Raises:
+            RecordError: the artifact does not match its digest.
+        """
+        return _checked_phase(self, name)
+
+    def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+        """Mark a phase complete. Its other artifacts must have been stored before."""
+        _complete_phase(self, name, payload, tags)
+
+    def put_rollouts(self, name: str, rollouts: Sequence[Rollout]) -> None:
+        """Store records as `rollouts/NAME.parquet`."""
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            file = Path(folder) / f"{name}.parquet"
+            parquet.write(file, rollouts)
+            self.put_file(f"rollouts/{name}.parquet", file)
+
+    def rollouts(self, name: str) -> list[Rollout]:
+        """Records stored under that name.
+
+        Raises:
+            RecordError: there are none.
+        """
+        path = self.get_path(f"rollouts/{name}.parquet")
+        if path is None:
+            raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
+        return parquet.read(path)
+
+    def end(self, status: str) -> None:
+        """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.client.set_terminated(self.run_id, status)
+
+
+class RunRecord(_Stored):
+    """One evolution's run."""
+
+    def __init__(self, record: Record, run: Run) -> None:
+        super().__init__(record, run)
+        self.name: str = run.data.tags["sia.run"]
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration the run was started with."""
+        data = self.get_bytes("config.json")
+        if data is None:
+            raise RecordError("config.json is missing", where=self.name, hint="the run never began; start a new one")
+        return RunConfig.model_validate_json(data)
+
+    @property
+    def status(self) -> str:
+        """MLflow's status of the run: RUNNING, FINISHED, FAILED or KILLED."""
+        return str(self.record.client.get_run(self.run_id).info.status)
+
+    def generation(self, index: int) -> GenerationRecord:
+        """The generation's run, created on first use."""
+        for run in self.record.children(self.run_id):
+            if run.data.tags["sia.generation"] == str(index):
+                return GenerationRecord(self.record, run)
+        tags = {
+            "mlflow.parentRunId": self.run_id,
+            "sia.kind": "generation",
+            "sia.run": self.name,
+            "sia.generation": str(index),
+        }
+        name = f"{self.name}/{index}"
+        return GenerationRecord(self.record, self.record.client.create_run(self.experiment_id, run_name=name, tags=tags))
+
+    def generations(self) -> list[GenerationRecord]:
+        """Generation runs there are, in order."""
+        return [GenerationRecord(self.record, run) for run in self.record.children(self.run_id)]
+
+    def phase(self, name: str) -> dict[str, Any] | None:
+        """As `GenerationRecord.phase`, for phases of the whole run (`start`, `test`)."""
+        return _checked_phase(self, name)
+
+    def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+        """As `GenerationRecord.complete`."""
+        _complete_phase(self, name, payload, tags)
+
+    def nodes(self) -> list[Node]:
+        """The lineage, read from MLflow: the seed, then the node of each completed generation."""
+        start = self.phase("start")
+        if start is None:
+            return []
+        phases = [generation.phase("improve") for generation in self.generations()]
+        return [Node.from_dict(start["node"]), *(Node.from_dict(phase["node"]) for phase in phases if phase)]
+
+    def put_harness(self, harness: Harness) -> None:
+        """Store a harness by digest."""
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            root = Path(folder) / harness.digest
+            for name, data in harness.files.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(data)
+            self.record.client.log_artifacts(self.run_id, str(root), f"harnesses/{harness.digest}")
+
+    def harness(self, digest: str) -> Harness:
+        """A stored harness, checked against its digest."""
+        path = self.get_path(f"harnesses/{digest}")
+        if path is None:
+            raise RecordError(f"harness {digest[:12]} is missing", where=self.name)
+        harness = Harness.from_files({name: data for name, data in _read_tree(path).items()}, where=digest[:12])
+        if harness.digest != digest:
+            raise RecordError(f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=self.name)
+        return harness
+
+    def put_adapter(self, adapter: Adapter) -> None:
+        """Store an adapter by digest."""
+        self.record.client.log_artifacts(self.run_id, str(adapter.path), f"adapters/{adapter.digest}")
+
+    def adapter(self, digest: str | None) -> Adapter | None:
+        """A stored adapter on local disk, checked against its digest; None for the bare policy."""
+        if digest is None:
+            return None
+        local = self.record.cache / "adapters" / digest
+        if not local.exists():
+            path = self.get_path(f"adapters/{digest}")
+            if path is None:
+                raise RecordError(f"adapter {digest[:12]} is missing", where=self.name)
+            if digest_files(_read_tree(path)) != digest:
+                raise RecordError(f"adapter {digest[:12]} was changed or torn", where=self.name)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=local.parent))
+            shutil.copytree(path, staging, dirs_exist_ok=True)
+            staging.rename(local)
+        return Adapter(digest, local)
+
+    def end(self, status: str) -> None:
+        """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.client.set_terminated(self.run_id, status)
+
+    def reopen(self) -> None:
+        """Mark an interrupted run as running again."""
+        self.record.client.update_run(self.run_id, status="RUNNING")
+
+
+def open_record(home: Path, tracking_uri: str | None) -> Record:
+    """The MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it."""
+    mlflow.set_tracking_uri(tracking_uri or f"sqlite:///{home / 'mlflow.db'}")
+    if tracking_uri:
+        return Record(tracking_uri, None, home)
+    return Record(f"sqlite:///{home / 'mlflow.db'}", (home / "artifacts").as_uri(), home)
+
+
+def _checked_phase(stored: _Stored, name: str) -> dict[str, Any] | None:
+    digest = stored.tags.get(f"sia.phase.{name}")
+    if digest is None:
+        return None
+    data = stored.get_bytes(f"phases/{name}.json")
+    if data is None or digest_bytes(data) != digest:
+        raise RecordError(
+            f"phases/{name}.json is missing or was changed",
+            where=f"MLflow run {stored.run_id}",
+            hint="restore the artifact store, or start a new run",
+        )
+    payload: dict[str, Any] = json.loads(data)
+    return payload
+
+
+def _complete_phase(
+    stored: _Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
+) -> None:
+    digest = stored.put_json(f"phases/{name}.json", payload)
+    stored.set_tags({**(tags or {}), f"sia.phase.{name}": digest})
+
+
+def _read_tree(path: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()
+    }
+
+
+def _summary(run: Run) -> RunSummary:
+    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    return RunSummary(
+        name=tags["sia.run"],
+        task=tags["sia.task"],
+        status=str(run.info.status),
+        generations=f"{tags.get('sia.generations_done', '0')}/{params.get('generations', '?')}",
+        levers=tags.get("sia.levers", ""),
+        score=metrics.get("test.final"),
+        started=int(run.info.start_time),
+    )
