@@ -1,0 +1,35 @@
+"""A whole run as a Prefect flow: generations until a stated rule ends it, then the sealed test."""
+
+from prefect import flow, runtime, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import phases
+from flows.generation import generation
+from flows.session import open_session
+from flows.start import mlflow_address
+from sia_core.report.links import mlflow_run
+from sia_core.report.table import lineage_rows
+
+
+@task(name="sealed test", cache_policy=NO_CACHE)
+def seal(run: str) -> None:
+    """Score the final candidate and the seed on the sealed split."""
+    with open_session(run) as session:
+        phases.seal(session)
+
+
+@flow(name="evolve", flow_run_name="{run}", persist_result=False)
+def evolve(run: str) -> None:
+    """Run, or go on with, the run of that name until it is finished."""
+    with open_session(run) as session:
+        session.run.reopen()
+        session.run.set_tags({"sia.prefect_run": str(runtime.flow_run.id)})
+        link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)
+        create_link_artifact(link, link_text=f"{run} in MLflow", key="mlflow", description="The record of this run")
+        for index in range(1, session.config.generations + 1):
+            if generation(run, index):
+                break
+        seal(run)
+        create_table_artifact(lineage_rows(session.run.nodes()), key="lineage", description=f"{run}: lineage, scores")
+        session.run.end("FINISHED")

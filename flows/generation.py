@@ -1,0 +1,52 @@
+"""One generation as a Prefect flow: execute, analyze, improve.
+
+Prefect decides when a phase runs and shows it; what a phase does, and whether it is already
+done, is the record's business. Retrying the flow therefore costs nothing that was finished.
+"""
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+
+from flows import phases
+from flows.session import open_session
+from sia_core.generation import Decision, Node
+from sia_core.report.markdown import decision_markdown
+
+_PHASES = 3
+
+
+@task(name="execute", task_run_name="execute {index}", cache_policy=NO_CACHE)
+def execute(run: str, index: int) -> None:
+    """Rollouts of the current candidate."""
+    with open_session(run) as session:
+        phases.execute(session, index)
+
+
+@task(name="analyze", task_run_name="analyze {index}", cache_policy=NO_CACHE)
+def analyze(run: str, index: int) -> Decision:
+    """Evidence and decision."""
+    with open_session(run) as session:
+        return phases.analyze(session, index)
+
+
+@task(name="improve", task_run_name="improve {index}", cache_policy=NO_CACHE)
+def improve(run: str, index: int) -> Node:
+    """Lever, gate, lineage."""
+    with open_session(run) as session:
+        return phases.improve(session, index)
+
+
+@flow(name="generation", flow_run_name="{run}/{index}", persist_result=False)
+def generation(run: str, index: int) -> bool:
+    """Run one generation; True if the Feedback-Agent wants to stop."""
+    with open_session(run):
+        progress = create_progress_artifact(0.0, description=f"{run} generation {index}")
+        execute(run, index)
+        update_progress_artifact(progress, 100 / _PHASES)
+        decision = analyze(run, index)
+        update_progress_artifact(progress, 200 / _PHASES)
+        node = improve(run, index)
+        update_progress_artifact(progress, 100.0)
+        create_markdown_artifact(decision_markdown(node), key="decision", description=f"{run} generation {index}")
+        return decision.lever == "stop"

@@ -1,0 +1,141 @@
+"""Pulling a lever: a decision in, a child candidate (or the reason why there is none) out.
+
+Here engine, weights and record meet; none of them knows of the others.
+"""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
+from flows.session import Session
+from sia_core.candidate import Adapter, Candidate
+from sia_core.errors import HarnessError, SiaError
+from sia_core.generation import Cost, Decision, Node
+from sia_core.harness import Harness
+from sia_core.hashing import derive_seed
+from sia_core.policy.registry import base_directory
+from sia_core.record.store import GenerationRecord
+from sia_core.rollout import Rollout
+from sia_core.weights.launcher import open_trainer
+from sia_core.weights.spec import UpdateSpec, refuse
+
+SMOKE_PROBLEMS = 2
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What pulling a lever gave: a child, or the failure that prevented one."""
+
+    child: Candidate | None
+    cost: Cost
+    failure: str = ""
+
+
+def refusal(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> str | None:
+    """Why a decision cannot be carried out, or None. Checked before it costs anything."""
+    if decision.lever not in (*session.config.levers, "none", "stop"):
+        return f"lever {decision.lever} is not among this run's levers"
+    if decision.lever == "harness":
+        try:
+            rewritten = session.run.harness(parent.candidate.harness).with_knobs(decision.knobs)
+        except HarnessError as error:
+            return str(error)
+        return "the rewrite changes nothing" if rewritten.digest == parent.candidate.harness else None
+    if decision.lever == "weights":
+        if not session.engine.policy.trainable:
+            return f"policy {session.config.policy} cannot be trained: it records no token ids or takes no adapter"
+        return refuse(evidence, update_spec(session, decision, parent))
+    return None
+
+
+def pull_harness(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
+    """Rewrite the harness and climb the validation ladder: parse, then run on a few problems."""
+    try:
+        child = session.run.harness(parent.candidate.harness).with_knobs(decision.knobs)
+        _parse(child)
+    except HarnessError as error:
+        return Pulled(None, Cost(), str(error))
+    session.run.put_harness(child)
+    candidate = Candidate(child.digest, parent.candidate.adapter)
+    problems = pick_problems(session, "train", generation.index - 1, SMOKE_PROBLEMS)
+    units = plan_units(session, candidate, "train", problems, 1, f"{generation.index}/smoke")
+    smoke = roll_out(session, candidate, units, "smoke test")
+    if all(rollout.failure is not None for rollout in smoke):
+        reason = next(rollout.failure.reason for rollout in smoke if rollout.failure)
+        return Pulled(None, cost_of(smoke), f"every smoke rollout failed: {reason}")
+    return Pulled(candidate, cost_of(smoke))
+
+
+def pull_weights(
+    session: Session, generation: GenerationRecord, decision: Decision, parent: Node, first: Sequence[Rollout]
+) -> Pulled:
+    """Train an adapter in on-policy rounds; the first round learns from the evidence's rollouts."""
+    spec = update_spec(session, decision, parent)
+    generation.put_json("update/spec.json", asdict(spec))
+    folder = session.folder / "updates" / spec.id
+    cost = Cost()
+    rollouts = list(first)
+    handle = open_trainer(
+        base_directory(session.config.policy),
+        spec,
+        session.run.adapter(parent.candidate.adapter),
+        folder,
+        threads=session.config.threads,
+    )
+    with handle as trainer:
+        adapter: Adapter | None = None
+        for number in range(1, spec.rounds + 1):
+            if number > 1:
+                assert adapter is not None
+                rollouts = _fresh(session, generation, Candidate(parent.candidate.harness, adapter.digest), number)
+                cost += cost_of(rollouts)
+            session.reporter.progress("training", number - 1, spec.rounds)
+            try:
+                adapter, steps = trainer.round(number, rollouts)
+            except SiaError as error:
+                return Pulled(None, cost, f"update round {number}: {error.what}")
+            session.reporter.progress("training", number, spec.rounds)
+            session.run.put_adapter(adapter)
+            for offset, metrics in enumerate(steps):
+                generation.log_metrics(
+                    {f"update.{name}": value for name, value in metrics.items()}, (number - 1) * spec.steps + offset
+                )
+    assert adapter is not None
+    served = session.engine.policy.probe(session.run.adapter(adapter.digest))
+    if served == session.engine.policy.probe(session.run.adapter(parent.candidate.adapter)):
+        return Pulled(None, cost, "the engine answers the probe as before: the new adapter is not served")
+    return Pulled(Candidate(parent.candidate.harness, adapter.digest), cost)
+
+
+def update_spec(session: Session, decision: Decision, parent: Node) -> UpdateSpec:
+    """The weight update a decision asks for, with the task's hyperparameters."""
+    defaults = session.task.config.update
+    return UpdateSpec(
+        parent_adapter=parent.candidate.adapter,
+        rounds=defaults.rounds,
+        steps=defaults.steps,
+        learning_rate=defaults.learning_rate,
+        rank=defaults.rank,
+        temperature=session.task.sampling.temperature,
+        seed=derive_seed(session.config.seed, "update", parent.index, parent.candidate.harness) % 2**31,
+        reason=decision.reason,
+        expected_gain=decision.predicted_gain,
+    )
+
+
+def _fresh(session: Session, generation: GenerationRecord, candidate: Candidate, number: int) -> list[Rollout]:
+    """On-policy rollouts of the adapter the last round made."""
+    config = session.config
+    problems = pick_problems(session, "train", generation.index - 1 + number, config.problems)
+    units = plan_units(session, candidate, "train", problems, config.rollouts, f"{generation.index}/round/{number}")
+    return roll_out(session, candidate, units, f"rollouts for round {number}")
+
+
+def _parse(harness: Harness) -> None:
+    for name, data in harness.files.items():
+        if name.endswith(".py"):
+            try:
+                ast.parse(data, filename=name)
+            except (SyntaxError, ValueError) as error:
+                raise HarnessError(f"{name} does not parse: {error}", where="validation") from error

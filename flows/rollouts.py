@@ -1,0 +1,63 @@
+"""Plan units and get their records: from the journal where they are done, else from Ray."""
+
+import random
+from collections.abc import Sequence
+
+from flows.session import Session
+from sia_core.candidate import Candidate
+from sia_core.generation import Cost
+from sia_core.hashing import derive_seed
+from sia_core.rollout import Rollout, Split, Unit
+
+
+def pick_problems(session: Session, split: Split, block: int, count: int) -> list[str]:
+    """Problem ids of one block.
+
+    The split is shuffled once by the run's seed and dealt out in blocks, so that blocks share
+    no problem until all have been used.
+    """
+    ids = [problem.id for problem in session.task.problems(split)]
+    random.Random(derive_seed(session.config.seed, split)).shuffle(ids)
+    start = block * count
+    return [ids[(start + offset) % len(ids)] for offset in range(min(count, len(ids)))]
+
+
+def plan_units(
+    session: Session, candidate: Candidate, split: Split, problems: Sequence[str], rollouts: int, block: str
+) -> list[Unit]:
+    """Units of one candidate; two candidates given the same block share problems and seeds."""
+    return [
+        Unit(
+            task=session.task.digest,
+            harness=candidate.harness,
+            policy=session.engine.policy.digest,
+            adapter=candidate.adapter,
+            split=split,
+            problem=problem,
+            seed=derive_seed(session.config.seed, split, block, problem, number),
+            sampling=session.task.sampling,
+        )
+        for problem in problems
+        for number in range(rollouts)
+    ]
+
+
+def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], label: str) -> list[Rollout]:
+    """Records of all units, in the order of their keys; only those not in the journal are run."""
+    done = session.journal.get(unit.key for unit in units)
+    todo = [unit for unit in units if unit.key not in done]
+    harness = session.run.harness(candidate.harness)
+    adapter = session.run.adapter(candidate.adapter)
+    session.reporter.progress(label, len(done), len(units))
+    for rollout in session.engine.run(todo, harness, adapter):
+        session.journal.put(rollout)
+        done[rollout.unit.key] = rollout
+        session.reporter.progress(label, len(done), len(units))
+    return [done[key] for key in sorted(done)]
+
+
+def cost_of(rollouts: Sequence[Rollout]) -> Cost:
+    """What these rollouts used."""
+    return Cost(
+        len(rollouts), sum(rollout.tokens for rollout in rollouts), round(sum(rollout.seconds for rollout in rollouts), 3)
+    )

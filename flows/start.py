@@ -1,0 +1,76 @@
+"""Opening a run: everything that must be right before anything is spent, then its first record."""
+
+import os
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from sia_core.candidate import Candidate
+from sia_core.config import RunConfig
+from sia_core.engine.sandbox import probe
+from sia_core.engine.sandbox.protocol import TierReport
+from sia_core.generation import SEED_NODE, Node
+from sia_core.harness import Harness
+from sia_core.home import home
+from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
+from sia_core.progress import Reporter
+from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.services import find, mlflow_service
+from sia_core.task import Task
+
+
+def record() -> Record:
+    """The MLflow store of MLFLOW_TRACKING_URI, or the one under SIA_HOME."""
+    return open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness]:
+    """Check task, harness and policy, and fetch what they need. Idempotent."""
+    check_spec(config.policy)
+    task = Task.load(config.task)
+    harness = Harness.load(task.path / task.config.harness)
+    _ = task.module
+    task.prepare(reporter.progress)
+    prepare_policy(config.policy, reporter.progress)
+    return task, harness
+
+
+def check_sandbox(config: RunConfig) -> TierReport | None:
+    """Run the self-test of the demanded tier; None for tier `none`, which has nothing to prove."""
+    return None if config.tier == "none" else probe()
+
+
+def open_run(config: RunConfig, task: Task, harness: Harness, sandbox: TierReport | None) -> RunRecord:
+    """Create the run in MLflow with its seed candidate."""
+    tags = {
+        "sia.task": task.name,
+        "sia.task_digest": task.digest,
+        "sia.policy": config.policy,
+        "sia.policy_digest": policy_digest(config.policy),
+        "sia.agent": config.agent,
+        "sia.levers": ",".join(config.levers) or "none",
+        "sia.version": version("sia"),
+        "sia.sandbox.tier": config.tier,
+        "sia.sandbox.missing": ",".join(sandbox.missing) if sandbox else "all",
+        "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
+        "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}, seed {config.seed}.",
+    }
+    run = record().create(config, tags)
+    run.put_harness(harness)
+    seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
+    run.complete("start", {"node": seed.to_dict(), "sandbox": asdict(sandbox) if sandbox else None})
+    return run
+
+
+def mlflow_address() -> str:
+    """Where MLflow's UI is, or will be once `sia ui` is called."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith("http"):
+        return uri.rstrip("/")
+    running = find(mlflow_service(), home())
+    return running.url if running else f"http://127.0.0.1:{mlflow_service().port}"
+
+
+def run_folder(name: str) -> Path:
+    """Local working directory of a run."""
+    return home() / "runs" / name

@@ -1,0 +1,55 @@
+"""The `sia` command. One verb a file; heavy libraries load only in the verb that needs them."""
+
+import os
+import sys
+
+import typer
+
+from sia_core.cli.resume import resume
+from sia_core.cli.run import run
+from sia_core.cli.status import status
+from sia_core.cli.ui import ui
+from sia_core.errors import INTERRUPTED, SiaError
+
+EXIT_CODES = """\
+Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy or model · 6 sandbox ·
+7 run or record · 8 service or port · 9 fetching · 130 interrupted (the run can be resumed)
+"""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Improve a task agent by two levers: its harness and its weights.",
+    epilog=EXIT_CODES,
+)
+for verb in (run, resume, status, ui):
+    app.command()(verb)
+
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def main() -> None:
+    """Entry point: errors a user can act on are printed without a traceback."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except SiaError as error:
+        print(f"sia: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("sia: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

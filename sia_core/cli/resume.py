@@ -1,0 +1,12 @@
+"""`sia resume RUN`: go on with a run that was interrupted."""
+
+from typing import Annotated
+
+import typer
+
+
+def resume(run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")]) -> None:
+    """Finish an interrupted run; what is finished is not run again."""
+    from sia_core.cli.drive import go_on  # Loads Prefect, Ray and MLflow.
+
+    go_on(run)

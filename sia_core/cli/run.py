@@ -1,0 +1,88 @@
+"""`sia run TASK`: start a run and see it through."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sia_core.config import LEVERS
+
+Generations = Annotated[int | None, typer.Option(min=1, help="Generations; the task's plan when not given.")]
+Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollouts of each training problem.")]
+Problems = Annotated[int | None, typer.Option(min=1, help="Training problems a generation executes.")]
+
+
+def run(
+    task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
+    generations: Generations = None,
+    levers: Annotated[str, typer.Option(help='harness, weights, both, or "" for none.')] = ",".join(LEVERS),
+    policy: Annotated[str, typer.Option(help="scripted, smollm2 or local:DIR.")] = "smollm2",
+    agent: Annotated[str, typer.Option(help="Feedback-Agent: rules.")] = "rules",
+    seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
+    rollouts: Rollouts = None,
+    problems: Problems = None,
+    sandbox: Annotated[str, typer.Option(help="strict; or none, which protects nothing.")] = "strict",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+) -> None:
+    """Improve a task agent on TASK."""
+    config = build_config(
+        task,
+        dict(generations=generations, rollouts=rollouts, problems=problems),
+        levers=levers,
+        policy=policy,
+        agent=agent,
+        seed=seed,
+        tier=sandbox,
+        threads=threads,
+    )
+    if dry_run:
+        print_plan(config)
+        return
+    from sia_core.cli.drive import start  # Loads Prefect, Ray and MLflow.
+
+    start(config)
+
+
+def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: str, **settings: Any) -> Any:
+    """The run's configuration from the command line and the task's plan.
+
+    Raises:
+        UsageError: an option that cannot be meant.
+        TaskError: a task.toml that cannot be used.
+    """
+    from sia_core.agents.registry import load_agent
+    from sia_core.config import RunConfig, parse_levers
+    from sia_core.errors import UsageError
+    from sia_core.policy.registry import check_spec
+    from sia_core.task import Task, find_task
+
+    loaded = Task.load(task)
+    check_spec(settings["policy"])
+    load_agent(settings["agent"])
+    if tier not in ("strict", "none"):
+        raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, or none")
+    defaults = loaded.config.plan.model_dump()
+    asked = {name: value for name, value in plan.items() if value is not None}
+    where = task if "/" not in task and loaded.path == find_task(task) else str(loaded.path)
+    return RunConfig(task=where, levers=parse_levers(levers), tier=tier, **(defaults | asked), **settings)
+
+
+def print_plan(config: Any) -> None:
+    """What the run would do and how much of it."""
+    from sia_core.task import Task
+
+    task = Task.load(config.task)
+    execute = config.problems * config.rollouts
+    gate = 2 * config.gate_problems * config.gate_rollouts
+    update = (task.config.update.rounds - 1) * execute
+    sealed = 2 * config.test_problems * config.test_rollouts
+    print(f"task {task.name} ({task.digest[:12]}), policy {config.policy}, agent {config.agent}, seed {config.seed}")
+    print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
+    print(f"  execute      {execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
+    if config.levers:
+        print(f"  gate         {gate:6d} rollouts a child ({config.gate_problems} problems x {config.gate_rollouts} x 2)")
+    if "weights" in config.levers:
+        print(f"  update       {update:6d} more rollouts each time that lever is pulled")
+    print(f"  sealed test  {sealed:6d} rollouts, once")
+    most = config.generations * (execute + (gate if config.levers else 0) + (update if "weights" in config.levers else 0))
+    print(f"at most {most + sealed} rollouts; policy {config.policy} runs on this machine and costs no money")

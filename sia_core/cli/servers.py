@@ -1,0 +1,58 @@
+"""The UIs' servers as the commands use them."""
+
+import os
+
+from sia_core.home import home
+from sia_core.services import ensure, find, mlflow_service, prefect_service, wait_for
+from sia_core.services import stop as stop_service
+
+
+def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
+    """Start or find both, side by side. Servers named by the environment are used instead."""
+    services = []
+    if not os.environ.get("PREFECT_API_URL"):
+        services.append((prefect_service(), prefect_port))
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        # The store must exist before a server opens it: two first openings at once break it.
+        from flows.start import record
+
+        record()
+        services.append((mlflow_service(), mlflow_port))
+    started = [(service, ensure(service, home(), port=port, wait=False)) for service, port in services]
+    for service, running in started:
+        wait_for(service, running, home())
+
+
+def use_prefect() -> None:
+    """Point this process at a Prefect server, starting one in the background if none is configured."""
+    if not os.environ.get("PREFECT_API_URL"):
+        running = ensure(prefect_service(), home())
+        os.environ["PREFECT_API_URL"] = f"{running.url}{prefect_service().api}"
+    # The flow's own errors are told by the command; Prefect's copy would be a second traceback.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def stop() -> None:
+    """End both servers, if this home started them."""
+    for service in (prefect_service(), mlflow_service()):
+        ended = stop_service(service, home())
+        print(f"{service.name}: {'ended' if ended else 'was not running'}")
+
+
+def print_links(run: object | None = None) -> None:
+    """Addresses of both UIs; deep links when a run is given."""
+    from flows.start import mlflow_address, record
+    from sia_core.record.store import RunRecord
+    from sia_core.report.links import mlflow_run, prefect_flow_run
+
+    running = find(prefect_service(), home())
+    prefect = os.environ.get("PREFECT_API_URL", running.url if running else "").removesuffix("/api")
+    recent = [run] if isinstance(run, RunRecord) else [record().open(item.name) for item in record().summaries()[:5]]
+    print(f"Prefect {prefect}")
+    print(f"MLflow  {mlflow_address()}")
+    for item in recent:
+        flow_run = item.tags.get("sia.prefect_run")
+        print(f"{item.name}:")
+        if flow_run:
+            print(f"  Prefect {prefect_flow_run(prefect, flow_run)}")
+        print(f"  MLflow  {mlflow_run(mlflow_address(), item.experiment_id, item.run_id)}")

@@ -1,0 +1,46 @@
+"""How runs look in a terminal."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sia_core.record.store import RunRecord, RunSummary
+from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+
+console = Console(highlight=False)
+
+
+def print_runs(summaries: Sequence[RunSummary]) -> None:
+    """One line a run, newest first."""
+    if not summaries:
+        console.print("no runs yet; start one: sia run denoising")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "task", "status", "generations", "levers", "sealed test", "started"):
+        table.add_column(column)
+    for run in summaries:
+        started = datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M")
+        score = "-" if run.score is None else f"{run.score:.4f}"
+        table.add_row(*map(escape, (run.name, run.task, run.status, run.generations, run.levers, score, started)))
+    console.print(table)
+
+
+def print_result(run: RunRecord) -> None:
+    """The lineage table and the sealed test of one run."""
+    config = run.config
+    console.print(f"{run.name}: {run.status.lower()}, task {config.task}, levers {', '.join(config.levers) or 'none'}")
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column)
+    for row in lineage_rows(run.nodes()):
+        table.add_row(*(escape(row[column]) for column in COLUMNS))
+    console.print(table)
+    test = run.phase("test")
+    if test is not None:
+        for line in sealed_lines(test, config.confidence):
+            console.print(line)
+    elif run.status != "RUNNING":
+        console.print(f"not finished; go on with: sia resume {run.name}")

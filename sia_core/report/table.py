@@ -1,0 +1,57 @@
+"""The run's result as rows: one per lineage node, then the sealed test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sia_core.generation import Node
+
+COLUMNS = ("generation", "lever", "parent", "score", "gain over parent", "promoted", "rollouts", "tokens")
+
+
+def lineage_rows(nodes: Sequence[Node]) -> list[dict[str, str]]:
+    """One row per node. `score` is on the gate problems of that generation, with its interval."""
+    return [_row(node, nodes) for node in nodes]
+
+
+def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
+    move = ", ".join(f"{name}={value}" for name, value in (node.decision.knobs if node.decision else {}).items())
+    score, gain = _seed_score(nodes) if node.parent is None else "-", "-"
+    if node.gate is not None:
+        score, gain = str(node.gate.child), str(node.gate.gain)
+    verdict = "yes" if node.promoted else "no"
+    if node.failure:
+        verdict = f"no: {node.failure[:60]}"
+    return {
+        "generation": "seed" if node.parent is None else str(node.index),
+        "lever": f"{node.lever} ({move})" if move else node.lever,
+        "parent": "" if node.parent is None else "seed" if node.parent == 0 else str(node.parent),
+        "score": score,
+        "gain over parent": gain,
+        "promoted": "" if node.parent is None else verdict,
+        "rollouts": str(node.cost.rollouts),
+        "tokens": str(node.cost.tokens),
+    }
+
+
+def _seed_score(nodes: Sequence[Node]) -> str:
+    """The seed has no gate of its own: its score is the parent side of its first child's."""
+    gates = [node.gate for node in nodes if node.parent == 0 and node.gate is not None]
+    return str(gates[0].parent) if gates else "-"
+
+
+def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
+    """The sealed test in two lines of text."""
+    final, seed, gain = test["final"], test["seed"], test["gain"]
+    verdict = "the interval lies above 0" if gain["low"] > 0 else "the interval does not lie above 0"
+    node = test["node"]
+    which = "the seed itself" if node == 0 else f"generation {node}"
+    return [
+        f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts each side): "
+        f"final ({which}) {_interval(final)}, seed {_interval(seed)}",
+        f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: "
+        f"{verdict}",
+    ]
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    return f"{estimate['mean']:.4f} [{estimate['low']:.4f}, {estimate['high']:.4f}]"
