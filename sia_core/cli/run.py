@@ -1,10 +1,11 @@
 """`sia run TASK`: start a run and see it through."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from sia_core.config import LEVERS
+if TYPE_CHECKING:
+    from sia_core.config import RunConfig
 
 Generations = Annotated[int | None, typer.Option(min=1, help="Generations; the task's plan when not given.")]
 Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollouts of each training problem.")]
@@ -14,7 +15,7 @@ Problems = Annotated[int | None, typer.Option(min=1, help="Training problems a g
 def run(
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
     generations: Generations = None,
-    levers: Annotated[str, typer.Option(help='harness, weights, both, or "" for none.')] = ",".join(LEVERS),
+    levers: Annotated[str, typer.Option(help='harness, weights, both, or "" for none.')] = "harness,weights",
     policy: Annotated[str, typer.Option(help="scripted, smollm2 or local:DIR.")] = "smollm2",
     agent: Annotated[str, typer.Option(help="Feedback-Agent: rules.")] = "rules",
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
@@ -43,7 +44,7 @@ def run(
     start(config)
 
 
-def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: str, **settings: Any) -> Any:
+def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: str, **settings: Any) -> "RunConfig":
     """The run's configuration from the command line and the task's plan.
 
     Raises:
@@ -54,7 +55,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     from sia_core.config import RunConfig, parse_levers
     from sia_core.errors import UsageError
     from sia_core.policy.registry import check_spec
-    from sia_core.task import Task, find_task
+    from sia_core.task import Task, task_names
 
     loaded = Task.load(task)
     check_spec(settings["policy"])
@@ -63,11 +64,17 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
         raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, or none")
     defaults = loaded.config.plan.model_dump()
     asked = {name: value for name, value in plan.items() if value is not None}
-    where = task if "/" not in task and loaded.path == find_task(task) else str(loaded.path)
-    return RunConfig(task=where, levers=parse_levers(levers), tier=tier, **(defaults | asked), **settings)
+    where = task if task in task_names() else str(loaded.path)
+    return RunConfig(
+        task=where,
+        levers=parse_levers(levers),
+        tier=cast(Literal["strict", "none"], tier),
+        **(defaults | asked),
+        **settings,
+    )
 
 
-def print_plan(config: Any) -> None:
+def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
     from sia_core.task import Task
 

@@ -28,7 +28,8 @@ class PolicyActor:
 
     @cached_property
     def _policy(self) -> Policy:
-        return load_policy(self._spec, threads=self._threads)
+        policy: Policy = load_policy(self._spec, threads=self._threads)
+        return policy
 
     def describe(self) -> dict[str, Any]:
         """Spec, digest and whether the policy can be trained."""

@@ -29,7 +29,7 @@ def write(path: Path, rollouts: Sequence[Rollout]) -> None:
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
-def read(path: Path) -> list[Rollout]:
+def read(data: bytes) -> list[Rollout]:
     """The records of a file made by `write`."""
-    column = pq.read_table(path, columns=["record"]).column("record")
+    column = pq.read_table(pa.BufferReader(data), columns=["record"]).column("record")
     return [Rollout.from_dict(json.loads(text)) for text in column.to_pylist()]

@@ -10,8 +10,8 @@ The only module that imports mlflow. Invariants:
 """
 
 import json
+import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -172,16 +172,19 @@ class _Stored:
 
     def get_bytes(self, name: str) -> bytes | None:
         """Content of an artifact, None when there is none."""
-        path = self.get_path(name)
-        return path.read_bytes() if path else None
+        files = self.get_tree(name)
+        return None if files is None else files[Path(name).name]
 
-    def get_path(self, name: str) -> Path | None:
-        """A local copy of an artifact file or folder, None when there is none."""
-        try:
-            path = Path(self.record.client.download_artifacts(self.run_id, name))
-        except (MlflowException, OSError):
-            return None
-        return path if path.exists() else None
+    def get_tree(self, name: str) -> dict[str, bytes] | None:
+        """Files of an artifact folder by relative name (of a file: that one), None when there is none."""
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            try:
+                path = Path(self.record.client.download_artifacts(self.run_id, name, folder))
+            except (MlflowException, OSError):
+                return None
+            if path.is_file():
+                return {path.name: path.read_bytes()}
+            return _read_tree(path) or None
 
 
 class GenerationRecord(_Stored):
@@ -216,10 +219,10 @@ class GenerationRecord(_Stored):
         Raises:
             RecordError: there are none.
         """
-        path = self.get_path(f"rollouts/{name}.parquet")
-        if path is None:
+        data = self.get_bytes(f"rollouts/{name}.parquet")
+        if data is None:
             raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
-        return parquet.read(path)
+        return parquet.read(data)
 
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""
@@ -291,10 +294,10 @@ class RunRecord(_Stored):
 
     def harness(self, digest: str) -> Harness:
         """A stored harness, checked against its digest."""
-        path = self.get_path(f"harnesses/{digest}")
-        if path is None:
+        files = self.get_tree(f"harnesses/{digest}")
+        if files is None:
             raise RecordError(f"harness {digest[:12]} is missing", where=self.name)
-        harness = Harness.from_files({name: data for name, data in _read_tree(path).items()}, where=digest[:12])
+        harness = Harness.from_files(files, where=digest[:12])
         if harness.digest != digest:
             raise RecordError(f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=self.name)
         return harness
@@ -309,14 +312,15 @@ class RunRecord(_Stored):
             return None
         local = self.record.cache / "adapters" / digest
         if not local.exists():
-            path = self.get_path(f"adapters/{digest}")
-            if path is None:
+            files = self.get_tree(f"adapters/{digest}")
+            if files is None:
                 raise RecordError(f"adapter {digest[:12]} is missing", where=self.name)
-            if digest_files(_read_tree(path)) != digest:
+            if digest_files(files) != digest:
                 raise RecordError(f"adapter {digest[:12]} was changed or torn", where=self.name)
             local.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(dir=local.parent))
-            shutil.copytree(path, staging, dirs_exist_ok=True)
+            for name, data in files.items():
+                (staging / name).write_bytes(data)
             staging.rename(local)
         return Adapter(digest, local)
 
@@ -331,6 +335,7 @@ class RunRecord(_Stored):
 
 def open_record(home: Path, tracking_uri: str | None) -> Record:
     """The MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking_uri or f"sqlite:///{home / 'mlflow.db'}")
     if tracking_uri:
         return Record(tracking_uri, None, home)

@@ -1,0 +1,142 @@
+"""The record on a real MLflow store."""
+
+from pathlib import Path
+
+import pytest
+
+from sia_core.candidate import Adapter, Candidate
+from sia_core.config import RunConfig
+from sia_core.errors import RecordError
+from sia_core.generation import Node
+from sia_core.harness import Harness
+from sia_core.hashing import digest_files
+from sia_core.record.journal import Journal
+from sia_core.record.store import GenerationRecord, Record, RunRecord, open_record
+from tests.factories import make_rollout
+
+CONFIG = RunConfig(
+    task="toy",
+    generations=2,
+    problems=2,
+    rollouts=2,
+    gate_problems=2,
+    gate_rollouts=2,
+    test_problems=2,
+    test_rollouts=2,
+)
+HARNESS = Harness.from_files({"harness.toml": b'name = "h"\n', "agent.py": b"x = 1\n", "prompts/a.txt": b"hello"})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return open_record(tmp_path_factory.mktemp("home"), None)
+
+
+@pytest.fixture
+def run(store: Record) -> RunRecord:
+    return store.create(CONFIG, {"sia.task": "toy", "sia.task_digest": "d"})
+
+
+def artifact(stored: RunRecord | GenerationRecord, name: str) -> Path:
+    """Where MLflow keeps an artifact of a local store."""
+    return Path(stored.record.client.get_run(stored.run_id).info.artifact_uri.removeprefix("file://")) / name
+
+
+def test_config_comes_back(store: Record, run: RunRecord) -> None:
+    assert store.open(run.name).config == CONFIG
+    assert store.open(run.run_id[:12]).name == run.name
+
+
+def test_unknown_run_names_what_there_is(store: Record, run: RunRecord) -> None:
+    with pytest.raises(RecordError, match="unknown run 'nope'") as caught:
+        store.open("nope")
+    assert run.name in caught.value.hint
+
+
+def test_harness_comes_back_by_digest(run: RunRecord) -> None:
+    run.put_harness(HARNESS)
+    assert run.harness(HARNESS.digest) == HARNESS
+
+
+def test_a_changed_harness_is_refused(run: RunRecord) -> None:
+    run.put_harness(HARNESS)
+    artifact(run, f"harnesses/{HARNESS.digest}/agent.py").write_bytes(b"x = 2\n")
+    with pytest.raises(RecordError, match="was changed"):
+        run.harness(HARNESS.digest)
+
+
+def test_adapter_comes_back_and_a_torn_one_is_refused(run: RunRecord, tmp_path: Path) -> None:
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    digest = digest_files(files)
+    run.put_adapter(Adapter(digest, tmp_path))
+    loaded = run.adapter(digest)
+    assert loaded is not None
+    assert (loaded.path / "adapter_model.safetensors").read_bytes() == b"weights"
+    run.put_adapter(Adapter("0" * 64, tmp_path))
+    with pytest.raises(RecordError, match="changed or torn"):
+        run.adapter("0" * 64)
+
+
+def test_a_phase_is_complete_or_absent(run: RunRecord) -> None:
+    generation = run.generation(1)
+    generation.put_json("phases/execute.json", {"torn": True})
+    assert generation.phase("execute") is None
+    generation.complete("execute", {"x": 1})
+    assert run.generation(1).phase("execute") == {"x": 1}
+
+
+def test_a_changed_phase_is_refused(run: RunRecord) -> None:
+    generation = run.generation(1)
+    generation.complete("execute", {"x": 1})
+    artifact(generation, "phases/execute.json").write_text('{"x":2}')
+    with pytest.raises(RecordError, match="was changed"):
+        generation.phase("execute")
+
+
+def test_rollouts_come_back_whole(run: RunRecord) -> None:
+    rollouts = [make_rollout("a", 1), make_rollout("b", 2, failure="timeout"), make_rollout("c", 3, trainable=False)]
+    generation = run.generation(1)
+    generation.put_rollouts("train", rollouts)
+    assert generation.rollouts("train") == sorted(rollouts, key=lambda rollout: rollout.unit.key)
+
+
+def test_one_run_a_generation(run: RunRecord) -> None:
+    assert run.generation(1).run_id == run.generation(1).run_id
+    run.generation(2)
+    assert [generation.index for generation in run.generations()] == [1, 2]
+
+
+def test_logging_twice_is_logging_once(run: RunRecord) -> None:
+    for _ in range(2):
+        run.log_metrics({"score": 0.5}, step=3)
+    history = run.record.client.get_metric_history(run.run_id, "score")
+    assert [(point.value, point.step) for point in history] == [(0.5, 3)]
+
+
+def test_lineage_is_read_from_mlflow(run: RunRecord) -> None:
+    assert run.nodes() == []
+    seed = Node(0, None, Candidate("h"), "seed", True)
+    child = Node(1, 0, Candidate("h2"), "harness", False, failure="no child")
+    run.complete("start", {"node": seed.to_dict()})
+    run.generation(1).complete("improve", {"node": child.to_dict()})
+    run.generation(2)
+    assert run.nodes() == [seed, child]
+
+
+def test_an_unusable_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(RecordError, match="MLflow cannot be used"):
+        open_record(tmp_path, None)
+
+
+def test_journal_keeps_the_first_record_of_a_unit(tmp_path: Path) -> None:
+    first, second = make_rollout(score=0.1), make_rollout(score=0.9)
+    assert first.unit.key == second.unit.key
+    with Journal(tmp_path / "j.db") as journal:
+        journal.put(first)
+        journal.put(second)
+        assert len(journal) == 1
+    with Journal(tmp_path / "j.db") as journal:
+        assert journal.get([first.unit.key, "other"]) == {first.unit.key: first}
