@@ -60,7 +60,7 @@ def prefect_service() -> Service:
         health="/api/health",
         command=lambda home, port: [
             *(sys.executable, "-m", "prefect", "server", "start"),
-            *("--host", HOST, "--port", str(port), "--no-ui" if os.environ.get("SIA_NO_UI") else "--ui"),
+            *("--host", HOST, "--port", str(port)),
         ],
         environment=lambda home: {
             "PREFECT_HOME": str(home / "prefect"),

@@ -14,7 +14,7 @@ from sia_core.errors import INTERRUPTED, RecordError, SiaError
 from sia_core.record.store import RunRecord
 
 
-def start(config: RunConfig) -> None:
+def start(config: RunConfig, *, ui: bool) -> None:
     """Start a run and drive it to its end."""
     sandbox = opening.check_sandbox(config)
     with Live(console) as live:
@@ -23,10 +23,10 @@ def start(config: RunConfig) -> None:
     console.print(f"run {run.name}: {task.config.title}")
     missing = f", without {', '.join(sandbox.missing)}" if sandbox and sandbox.missing else ""
     console.print(f"sandbox tier {config.tier}{missing} · policy {config.policy} · agent {config.agent}")
-    _drive(run)
+    _drive(run, ui)
 
 
-def go_on(name: str) -> None:
+def go_on(name: str, *, ui: bool) -> None:
     """Go on with an interrupted run."""
     run = opening.record().open(name)
     if run.status == "FINISHED":
@@ -34,10 +34,10 @@ def go_on(name: str) -> None:
     with Live(console) as live:
         opening.prepare(run.config, live)
     console.print(f"run {run.name}: resuming")
-    _drive(run)
+    _drive(run, ui)
 
 
-def _drive(run: RunRecord) -> None:
+def _drive(run: RunRecord, ui: bool) -> None:
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         servers.use_prefect()
@@ -62,8 +62,9 @@ def _drive(run: RunRecord) -> None:
         console.print(f"\nunexpected failure; go on with: sia resume {run.name}")
         raise
     print_result(run)
-    servers.start()
-    servers.print_links(run)
+    if ui:
+        servers.start()
+        servers.print_links(run)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

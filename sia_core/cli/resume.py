@@ -4,9 +4,14 @@ from typing import Annotated
 
 import typer
 
+from sia_core.cli.run import UiOption
 
-def resume(run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")]) -> None:
+
+def resume(
+    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
+    ui: UiOption = True,
+) -> None:
     """Finish an interrupted run; what is finished is not run again."""
     from sia_core.cli.drive import go_on  # Loads Prefect, Ray and MLflow.
 
-    go_on(run)
+    go_on(run, ui=ui)

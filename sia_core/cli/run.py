@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 Generations = Annotated[int | None, typer.Option(min=1, help="Generations; the task's plan when not given.")]
 Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollouts of each training problem.")]
+UiOption = Annotated[bool, typer.Option("--ui/--no-ui", help="Start both UIs at the end.")]
 Problems = Annotated[int | None, typer.Option(min=1, help="Training problems a generation executes.")]
 
 
@@ -23,6 +24,7 @@ def run(
     problems: Problems = None,
     sandbox: Annotated[str, typer.Option(help="strict; or none, which protects nothing.")] = "strict",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
+    ui: UiOption = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
 ) -> None:
     """Improve a task agent on TASK."""
@@ -41,7 +43,7 @@ def run(
         return
     from sia_core.cli.drive import start  # Loads Prefect, Ray and MLflow.
 
-    start(config)
+    start(config, ui=ui)
 
 
 def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: str, **settings: Any) -> "RunConfig":

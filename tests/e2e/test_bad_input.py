@@ -1,0 +1,92 @@
+"""Bad input is answered with what, where, what to type next, and its exit code."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import TOY, Sia
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("run", "nosuch"), 2, ("unknown task 'nosuch'", "denoising")),
+        (("run", str(TOY), "--policy", "gpt"), 2, ("unknown policy 'gpt'", "smollm2")),
+        (("run", str(TOY), "--agent", "oracle"), 2, ("unknown agent 'oracle'", "rules")),
+        (("run", str(TOY), "--levers", "harness,prayer"), 2, ("unknown lever 'prayer'", "weights")),
+        (("run", str(TOY), "--generations", "0"), 2, ("--generations", "0")),
+        (("run", str(TOY), "--sandbox", "leaky"), 2, ("unknown sandbox tier 'leaky'", "strict")),
+        (("resume", "nosuch"), 7, ("unknown run 'nosuch'", "sia status")),
+        (("status", "nosuch"), 7, ("unknown run 'nosuch'", "sia status")),
+    ],
+)
+def test_words_that_cannot_be_meant(sia: Sia, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+    output = sia(*arguments, code=code)
+    assert all(word in output for word in words), output
+    assert "Traceback" not in output
+
+
+def _toy(tmp_path: Path, name: str, old: str, new: str) -> str:
+    copy = tmp_path / "task"
+    shutil.copytree(TOY, copy)
+    file = copy / name
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    return str(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "code", "words"),
+    [
+        ("task.toml", 'name = "toy"', "name = ", 3, ("task.toml", "not TOML")),
+        ("task.toml", "rollouts = 4", "rollouts = 'four'", 3, ("task.toml", "plan.rollouts")),
+        ("task.toml", "[plan]", "[plans]", 3, ("task.toml", "plans", "Extra inputs")),
+        ("task.py", "def verify", "def judge", 3, ("task.py", "no function verify()")),
+        ("task.py", "import Problem", "import Puzzle", 3, ("task.py", "fails to import")),
+        ("harness/harness.toml", "value = 1", "value = 'one'", 4, ("harness.toml", "attempts")),
+        ("harness/harness.toml", 'name = "toy"', "[name", 4, ("harness.toml", "not TOML")),
+        ("harness/harness.toml", "agent.py", "missing.py", 4, ("missing.py",)),
+    ],
+)
+def test_broken_files(
+    sia: Sia, tmp_path: Path, name: str, old: str, new: str, code: int, words: tuple[str, ...]
+) -> None:
+    output = sia("run", _toy(tmp_path, name, old, new), "--policy", "scripted", "--no-ui", code=code)
+    assert all(word in output for word in words), output
+    assert "Traceback" not in output
+
+
+def test_a_home_that_cannot_be_written(sia: Sia, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    blocked = Sia(sia.home, {**sia.environment, "SIA_HOME": str(tmp_path / "file" / "home")})
+    output = blocked("run", str(TOY), "--policy", "scripted", "--no-ui", code=7)
+    assert "SIA_HOME" in output and "Traceback" not in output
+
+
+def test_a_port_that_is_taken(sia: Sia) -> None:
+    environment = {name: value for name, value in sia.environment.items() if name != "PREFECT_API_URL"}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        output = Sia(sia.home, environment)("ui", "--prefect-port", port, code=8)
+    assert f"port {port} is already taken" in output and "--prefect-port" in output
+
+
+def test_no_sandbox_possible(sia: Sia) -> None:
+    path = os.path.dirname(shutil.which("python3") or "/usr/bin")
+    hidden = Sia(sia.home, {**sia.environment, "SIA_BWRAP": "/nonexistent/bwrap", "PATH": path})
+    output = hidden("run", str(TOY), "--policy", "scripted", "--no-ui", code=6)
+    assert "bubblewrap" in output and "next:" in output and "Traceback" not in output
+
+
+def test_a_changed_task_is_not_resumed(sia: Sia, tmp_path: Path) -> None:
+    task = _toy(tmp_path, "task.toml", "generations = 2", "generations = 1")
+    sia("run", task, "--policy", "scripted", "--no-ui", "--levers", "")
+    run = sia.run()
+    run.record.client.update_run(run.run_id, status="KILLED")
+    (Path(task) / "task.py").write_text((Path(task) / "task.py").read_text() + "\n# changed\n")
+    assert "has changed since the run began" in sia("resume", run.name, "--no-ui", code=7)

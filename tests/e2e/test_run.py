@@ -1,0 +1,79 @@
+"""The loop end to end on the toy task."""
+
+import json
+import re
+import urllib.request
+
+from tests.e2e.conftest import TOY, Sia
+
+
+def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> None:
+    output = sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "1")
+    run = sia.run()
+
+    nodes = run.nodes()
+    assert [node.lever for node in nodes[:2]] == ["seed", "harness"]
+    assert nodes[1].decision is not None and nodes[1].decision.knobs == {"menu": "rich"}
+    assert nodes[1].promoted and nodes[1].gate is not None and nodes[1].gate.gain.bound > 0
+    assert run.harness(nodes[1].candidate.harness).knobs["menu"] == "rich"
+
+    test = run.phase("test")
+    assert test is not None and test["node"] == 1 and test["gain"]["low"] > 0
+    # The expected worth is that of a uniform pick: (0 + .3) / 2 before, (0 + .3 + 1 + .1) / 4 after.
+    assert test["seed"]["low"] < 0.15 < test["seed"]["high"]
+    assert test["final"]["low"] < 0.35 < test["final"]["high"]
+
+    assert run.status == "FINISHED"
+    assert "sealed test" in output and run.name in output
+    assert "[31m" not in output
+
+    # Every phase left its artifacts, and every verifier score is in the record.
+    generation = run.generations()[0]
+    rollouts = generation.rollouts("train")
+    assert len(rollouts) == 4 * 4
+    assert {rollout.unit.split for rollout in rollouts} == {"train"}
+    assert all(rollout.verdict is not None and rollout.failure is None for rollout in rollouts), rollouts[0]
+    assert len(generation.rollouts("gate_child")) == 6 * 3
+    assert generation.tags["sia.lever"] == "harness"
+
+    # Prefect knows the flow, its sub-flows, tasks and artifacts.
+    flow_run = run.tags["sia.prefect_run"]
+    with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run}", timeout=10) as answer:
+        state = json.load(answer)
+    assert (state["name"], state["state_type"]) == (run.name, "COMPLETED")
+    assert _artifact_types(prefect_api) >= {"table", "markdown", "progress"}
+
+    status = sia("status")
+    assert run.name in status and re.search(r"FINISHED\s+2/2", status)
+    assert "menu=rich" in sia("status", run.name)
+    assert "is finished" in sia("resume", run.name, code=7)
+
+
+def test_the_baseline_only_samples(sia: Sia) -> None:
+    sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "", "--generations", "1")
+    run = sia.run()
+    assert [node.lever for node in run.nodes()] == ["seed", "none"]
+    test = run.phase("test")
+    assert test is not None and test["node"] == 0 and test["gain"]["mean"] == 0
+
+
+def test_weights_alone_on_an_untrainable_policy_are_refused_and_the_run_ends(sia: Sia) -> None:
+    sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "weights")
+    node = sia.run().nodes()[-1]
+    assert node.lever == "stop"
+    assert node.decision is not None
+
+
+def test_dry_run_spends_nothing(sia: Sia) -> None:
+    output = sia("run", str(TOY), "--policy", "scripted", "--dry-run", "--generations", "3")
+    assert "3 generations" in output
+    assert re.search(r"at most \d+ rollouts", output)
+    assert not (sia.home / "mlflow.db").exists()
+
+
+def _artifact_types(api: str) -> set[str]:
+    request = urllib.request.Request(
+        f"{api}/artifacts/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return {artifact["type"] for artifact in json.load(answer)}
