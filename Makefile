@@ -1,0 +1,35 @@
+# Every target first makes .venv ready (infra/bootstrap.py), which takes no time when nothing has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+TASK ?= denoising
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types bench clean
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  ARGS="..." adds options; PYTHON=python3.12 picks the Python that .venv is made with'
+
+setup:  ## make .venv ready
+	@$(PYTHON) infra/bootstrap.py
+
+demo: setup  ## improve the denoising agent on this machine: no key, no GPU, no server
+	$(BIN)/sia run $(TASK) $(ARGS)
+
+test: setup  ## run the tests (ARGS="-m slow" for the slow ones)
+	$(BIN)/pytest $(ARGS)
+
+lint: setup  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## check types
+	$(BIN)/mypy
+
+bench: setup  ## run the benchmarks
+	$(BIN)/python -m bench $(ARGS)
+
+clean:  ## remove .venv and caches; runs and models under ~/.sia stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
