@@ -1,0 +1,68 @@
+"""Runs one untrusted Python file as `__main__` in the current, already confined process.
+
+The last trusted code of a rollout: it never returns. Semantics are those of `python main.py`:
+traceback on standard error, exit code, non-daemon threads joined, `atexit` functions run.
+"""
+
+import atexit
+import os
+import resource
+import sys
+import threading
+import traceback
+import types
+from pathlib import Path
+from typing import NoReturn
+
+
+def execute(path: Path) -> NoReturn:
+    """Run `path` to its end and leave the process with its exit code."""
+    code = _guarded(path)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BaseException:
+        code = code or 1
+    os._exit(code & 0xFF)
+
+
+def _guarded(path: Path) -> int:
+    try:
+        _run_main(path)
+    except SystemExit as stop:
+        return _exit_code(stop)
+    except BaseException as error:
+        _report(error)
+        return 1
+    return 0
+
+
+def _run_main(path: Path) -> None:
+    module = types.ModuleType("__main__")
+    module.__file__ = str(path)
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = module
+    code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    exec(code, module.__dict__)
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or 0
+    sys.stderr.write(f"{stop.code}\n")
+    return 1
+
+
+def _report(error: BaseException) -> None:
+    """Print the traceback without this module's frames."""
+    try:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # a little room, to be able to say so
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        own = error.__traceback__
+        while own is not None and own.tb_frame.f_code.co_filename == __file__:
+            own = own.tb_next
+        traceback.print_exception(type(error), error, own)
+    except BaseException:
+        os.write(2, f"{type(error).__name__}\n".encode())

@@ -1,0 +1,34 @@
+"""Bytes between the supervisor and the zygote: a JSON header, then blobs in the header's order.
+
+Used on both sides, for the request (in a memory file) and for the result (on a socket). Neither
+ever reaches a process that runs untrusted code.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Header = dict[str, Any]
+_LENGTH = struct.Struct("!I")
+
+
+def header(fields: Mapping[str, Any], sizes: Iterable[tuple[str, int]] = ()) -> bytes:
+    """Encode `fields` and the (name, size) of every blob that will follow."""
+    text = json.dumps({**fields, "files": list(sizes)}).encode()
+    return _LENGTH.pack(len(text)) + text
+
+
+def decode(data: bytes | bytearray) -> tuple[Header, dict[str, bytes]]:
+    """Split one message into its header and its blobs. Raises ValueError when it is cut short."""
+    if len(data) < _LENGTH.size:
+        raise ValueError("message without a header")
+    start = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+    fields: Header = json.loads(data[_LENGTH.size : start])
+    blobs: dict[str, bytes] = {}
+    for name, size in fields.pop("files"):
+        blobs[name] = bytes(data[start : start + size])
+        start += size
+    if start != len(data):
+        raise ValueError("message of the wrong length")
+    return fields, blobs

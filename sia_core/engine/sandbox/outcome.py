@@ -1,0 +1,64 @@
+"""Names how a program ended: from its exit, who killed it, and the last line it wrote.
+
+Everything here is the program's own doing. What goes wrong in the sandbox itself never comes
+through here, so that an infrastructure failure cannot become a score.
+"""
+
+import os
+import re
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+from sia_core.lab import Limits, SandboxStatus
+
+Killer = Literal["timeout", "output"]
+
+_REASON_CHARS = 300
+_MEMORY = re.compile(r"^[\w.]*MemoryError\b|Errno 12\]")
+_DISK = re.compile(r"Errno (27|28|122)\]")
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the process ended. `wait_status` is that of wait(2)."""
+
+    wait_status: int
+    cpu_s: float
+    killed_for: Killer | None
+    stderr: str
+    overflow: bool
+    """Its output passed the cap."""
+
+
+def classify(end: Exit, limits: Limits) -> tuple[SandboxStatus, str]:
+    """Status and one line of reason (empty for ok)."""
+    if end.overflow or end.killed_for == "output":
+        return "output", f"wrote more than {limits.output_kb} KB to standard output or standard error"
+    code = os.waitstatus_to_exitcode(end.wait_status)
+    if code == 0:
+        return "ok", ""
+    if code < 0:
+        return _signalled(-code, end, limits)
+    return _failed(code, end.stderr)
+
+
+def _signalled(number: int, end: Exit, limits: Limits) -> tuple[SandboxStatus, str]:
+    if number == signal.SIGKILL and end.killed_for == "timeout":
+        return "timeout", f"ran longer than {limits.wall_s:g} s"
+    if number in (signal.SIGKILL, signal.SIGXCPU):
+        # From within, pid 1 cannot be killed: this was the CPU limit or the machine out of memory.
+        if end.cpu_s >= limits.cpu_s * 0.95:
+            return "timeout", f"used more than {limits.cpu_s:g} s of CPU time"
+        return "memory", "killed by the kernel, most likely for want of memory"
+    return "error", f"ended by {signal.Signals(number).name}"
+
+
+def _failed(code: int, stderr: str) -> tuple[SandboxStatus, str]:
+    lines = stderr.strip().splitlines()
+    last = lines[-1].strip()[:_REASON_CHARS] if lines else f"exit code {code}"
+    if _MEMORY.search(last):
+        return "memory", last
+    if _DISK.search(last):
+        return "disk", last
+    return "error", last

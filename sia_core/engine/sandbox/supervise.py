@@ -1,0 +1,149 @@
+"""Watches one program from outside: reads its output up to the cap, kills it at its deadline.
+
+The clock is monotonic and starts when the program does. The kill is SIGKILL through a pidfd of the
+program's pid 1, so it cannot hit another process and takes the whole pid namespace along. Nothing
+waits for the end of a pipe that the program could hold open: the guard closing the result socket
+is the end, and it comes after the program is dead.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from sia_core.engine.sandbox.inside import wire
+from sia_core.engine.sandbox.outcome import Killer
+from sia_core.lab import Limits
+
+_SETUP_S = 30.0
+_GRACE_S = 10.0
+_CHUNK = 1 << 16
+
+
+class Capture:
+    """The read end of a pipe, and the first `cap` bytes that came through it."""
+
+    def __init__(self, cap: int) -> None:
+        self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.read_fd, False)
+        self.overflow = False
+        self._cap = cap
+        self._data = bytearray()
+
+    def fileno(self) -> int:
+        return self.read_fd
+
+    def pump(self) -> bool:
+        """Read what is there now, at most one byte over the cap. False when nothing more can come."""
+        while not self.overflow:
+            try:
+                chunk = os.read(self.read_fd, min(_CHUNK, self._cap + 1 - len(self._data)))
+            except BlockingIOError:
+                return True
+            if not chunk:
+                return False
+            self._data += chunk
+            self.overflow = len(self._data) > self._cap
+        del self._data[self._cap :]
+        return False
+
+    def text(self) -> str:
+        return self._data.decode(errors="replace")
+
+    def close_write(self) -> None:
+        if self.write_fd >= 0:
+            os.close(self.write_fd)
+            self.write_fd = -1
+
+    def close(self) -> None:
+        self.close_write()
+        os.close(self.read_fd)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What came back from one program."""
+
+    fields: wire.Header
+    files: dict[str, bytes]
+    wall_s: float
+    killed_for: Killer | None
+
+
+class Watch:
+    """One program from request to result. Raises OSError or ValueError when the sandbox failed."""
+
+    def __init__(self, result: socket.socket, stdout: Capture, stderr: Capture, limits: Limits) -> None:
+        self._result = result
+        self._captures = (stdout, stderr)
+        self._limits = limits
+        self._pidfd = -1
+        self._began = time.monotonic()
+        self._deadline = self._began + _SETUP_S
+        self._killed_for: Killer | None = None
+        self._data = bytearray()
+
+    def run(self) -> Watched:
+        """Block until the guard has reported, and take the rest of the output."""
+        try:
+            with selectors.PollSelector() as selector:
+                self._loop(selector)
+            for capture in self._captures:
+                capture.pump()
+            fields, files = wire.decode(self._data)
+            return Watched(fields, files, time.monotonic() - self._began, self._killed_for)
+        finally:
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+
+    def _loop(self, selector: selectors.BaseSelector) -> None:
+        for source in (self._result, *self._captures):
+            selector.register(source, selectors.EVENT_READ)
+        while True:
+            events = selector.select(max(0.0, self._deadline - time.monotonic()))
+            for key, _ in events:
+                if isinstance(key.fileobj, Capture):
+                    self._take_output(key.fileobj, selector)
+                elif not self._take_result():
+                    return
+            if time.monotonic() >= self._deadline:
+                self._expire()
+
+    def _take_output(self, capture: Capture, selector: selectors.BaseSelector) -> None:
+        if not capture.pump():
+            selector.unregister(capture)
+        if capture.overflow:
+            self._kill("output")
+
+    def _take_result(self) -> bool:
+        if self._pidfd < 0 and not self._data:
+            mark, fds, _, _ = socket.recv_fds(self._result, 1, 1)
+            if fds:
+                self._begin(fds[0])
+                return True
+            self._data += mark  # no program was started: this is the report already
+            return bool(mark)
+        chunk = self._result.recv(_CHUNK)
+        self._data += chunk
+        return bool(chunk)
+
+    def _begin(self, pidfd: int) -> None:
+        self._pidfd = pidfd
+        self._began = time.monotonic()
+        self._deadline = self._began + self._limits.wall_s
+
+    def _expire(self) -> None:
+        if self._pidfd < 0 or self._killed_for is not None:
+            raise TimeoutError("the sandbox did not report in time")
+        self._kill("timeout")
+
+    def _kill(self, why: Killer) -> None:
+        if self._killed_for is None and self._pidfd >= 0:
+            self._killed_for = why
+            self._deadline = time.monotonic() + _GRACE_S
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:  # it ended on its own a moment ago
+                pass
