@@ -87,13 +87,9 @@ def mlflow_service() -> Service:
 
 
 def find(service: Service, home: Path) -> Running | None:
-    """The server an earlier command started, if it is still well."""
-    file = _state(service, home)
-    try:
-        running = Running(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return running if _alive(running.pid) and _healthy(service, running.port) else None
+    """The server an earlier command started, if it answers."""
+    running = _started(service, home)
+    return running if running and _healthy(service, running.port) else None
 
 
 def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool = True) -> Running:
@@ -108,12 +104,14 @@ def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool 
     Raises:
         ServiceError: the demanded port is taken, or the server did not come up.
     """
-    running = find(service, home)
+    running = _started(service, home)
     if running is not None:
         if port is not None and running.port != port:
             raise ServiceError(
                 f"{service.name} already runs on port {running.port}", hint=f"open {running.url}, or sia ui --stop first"
             )
+        if wait:
+            wait_for(service, running, home)
         return running
     running = _start(service, home, _pick_port(service, port))
     if wait:
@@ -140,7 +138,7 @@ def wait_for(service: Service, running: Running, home: Path) -> None:
 
 def stop(service: Service, home: Path) -> bool:
     """End the server an earlier command started. True if there was one."""
-    running = find(service, home)
+    running = _started(service, home)
     _state(service, home).unlink(missing_ok=True)
     if running is None:
         return False
@@ -154,6 +152,24 @@ def stop(service: Service, home: Path) -> bool:
     if _alive(running.pid):
         os.killpg(running.pid, signal.SIGKILL)
     return True
+
+
+def _started(service: Service, home: Path) -> Running | None:
+    """What an earlier command started, ready or not, if its process is alive."""
+    try:
+        running = Running(**json.loads(_state(service, home).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return running if _is_server(running.pid, service) else None
+
+
+def _is_server(pid: int, service: Service) -> bool:
+    """Whether the process is that server: after a reboot its number may be anybody's."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return _alive(pid) and not Path("/proc/self").exists()
+    return service.name.encode() in command and b"server" in command
 
 
 def _start(service: Service, home: Path, port: int) -> Running:

@@ -17,6 +17,7 @@ from sia_core.record.store import RunRecord
 def start(config: RunConfig, *, ui: bool) -> None:
     """Start a run and drive it to its end."""
     sandbox = opening.check_sandbox(config)
+    servers.launch_prefect()
     with Live(console) as live:
         task, harness = opening.prepare(config, live)
     run = opening.open_run(config, task, harness, sandbox)
@@ -31,6 +32,7 @@ def go_on(name: str, *, ui: bool) -> None:
     run = opening.record().open(name)
     if run.status == "FINISHED":
         raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}")
+    servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
     console.print(f"run {run.name}: resuming")

@@ -23,11 +23,19 @@ def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> No
         wait_for(service, running, home())
 
 
-def use_prefect() -> None:
-    """Point this process at a Prefect server, starting one in the background if none is configured."""
+def launch_prefect() -> None:
+    """Start a Prefect server in the background if none is configured or running; do not wait for it."""
     if not os.environ.get("PREFECT_API_URL"):
-        running = ensure(prefect_service(), home())
-        os.environ["PREFECT_API_URL"] = f"{running.url}{prefect_service().api}"
+        ensure(prefect_service(), home(), wait=False)
+
+
+def use_prefect() -> None:
+    """Point this process at the Prefect server, once it answers."""
+    if not os.environ.get("PREFECT_API_URL"):
+        service = prefect_service()
+        running = ensure(service, home(), wait=False)
+        wait_for(service, running, home())
+        os.environ["PREFECT_API_URL"] = f"{running.url}{service.api}"
     # The flow's own errors are told by the command; Prefect's copy would be a second traceback.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
