@@ -133,7 +133,7 @@ def _system_links(made: set[Path]) -> Iterator[str]:
     for name in ("/lib", "/lib64", "/lib32", "/bin"):
         path = Path(name)
         if path.is_symlink():
-            yield from ("--symlink", os.readlink(path), name)
+            yield from ("--symlink", str(path.readlink()), name)
         elif path.is_dir():
             yield from ("--ro-bind", name, name)
     for name in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime"):

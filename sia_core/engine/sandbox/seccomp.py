@@ -35,7 +35,7 @@ gettimeofday time times nanosleep sched_yield sched_getaffinity sched_setaffinit
 sched_get_priority_max sched_get_priority_min getpriority setpriority getcpu getpid getppid gettid getpgid getpgrp
 getsid getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrandom getrlimit setrlimit
 prlimit64 getrusage wait4 waitid
-""".split()
+"""
 
 _DENIED = """
 fork vfork execve execveat socket connect bind listen accept accept4 ptrace process_vm_readv process_vm_writev
@@ -45,7 +45,7 @@ shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open clock_settime clo
 sethostname setdomainname setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
 chown fchown lchown fchownat setsid setpgid reboot swapon swapoff init_module finit_module delete_module kexec_load
 personality quotactl acct syslog name_to_handle_at open_by_handle_at
-""".split()
+"""
 
 _IOCTLS = (termios.TCGETS, termios.TIOCGWINSZ, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
 _PRCTLS = (3, 15, 16, 39, 0x53564D41)
@@ -60,9 +60,9 @@ def program() -> bytes:
     """BPF of the filter for this machine's architecture. Raises SandboxError without libseccomp."""
     lib = _library()
     rules = lib.SyscallFilter(lib.ERRNO(errno.ENOSYS))
-    for name in _ALLOWED:
+    for name in _ALLOWED.split():
         _add(lib, rules, lib.ALLOW, name)
-    for name in _DENIED:
+    for name in _DENIED.split():
         _add(lib, rules, lib.ERRNO(errno.EPERM), name)
     _add_conditional(lib, rules)
     with tempfile.TemporaryFile() as file:
@@ -73,7 +73,7 @@ def program() -> bytes:
 
 def _library() -> Any:
     try:
-        import pyseccomp  # loads a shared library, which a machine may lack
+        import pyseccomp  # type: ignore[import-untyped]  # needs a library that a machine may lack
     except (ImportError, OSError, RuntimeError) as error:
         raise SandboxError(
             f"libseccomp cannot be loaded: {error}",

@@ -6,6 +6,7 @@ waits for the end of a pipe that the program could hold open: the guard closing 
 is the end, and it comes after the program is dead.
 """
 
+import contextlib
 import os
 import selectors
 import signal
@@ -143,7 +144,5 @@ class Watch:
         if self._killed_for is None and self._pidfd >= 0:
             self._killed_for = why
             self._deadline = time.monotonic() + _GRACE_S
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it ended on its own a moment ago
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:  # it ended on its own a moment ago
-                pass

@@ -5,6 +5,8 @@ bytes of a request are opened by the guard only. It keeps one thread, because th
 rollout need a process with one.
 """
 
+# ruff: noqa: TID252 - inside the sandbox this package has another name, so its imports are relative
+
 import atexit
 import gc
 import importlib
@@ -13,16 +15,17 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from . import kernel, rollout
 
-COMMON = (
-    "argparse ast asyncio base64 bisect collections concurrent.futures contextlib copy csv dataclasses datetime "
-    "decimal difflib enum fractions functools hashlib heapq inspect io itertools json math operator pathlib pickle "
-    "queue random re resource select selectors shutil signal socket statistics string struct tempfile textwrap "
-    "threading time traceback typing uuid zlib"
-).split()
+_COMMON = """
+argparse ast asyncio base64 bisect collections concurrent.futures contextlib copy csv dataclasses datetime "
+decimal difflib enum fractions functools hashlib heapq inspect io itertools json math operator pathlib pickle
+queue random re resource select selectors shutil signal socket statistics string struct tempfile textwrap
+    "threading time traceback typing uuid zlib
+"""
 
 
 def main(control_fd: int, config_fd: int) -> None:
@@ -32,7 +35,7 @@ def main(control_fd: int, config_fd: int) -> None:
     _leave_root(settings["uid"])
     sys.path[1:1] = settings["sdk"]
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
-    for name in (*COMMON, *settings["modules"]):
+    for name in (*_COMMON.split(), *settings["modules"]):
         importlib.import_module(name)
     version = kernel.landlock_version()
     confinement = rollout.Confinement(bpf, version, _address_space(), settings["environment"])
@@ -60,8 +63,7 @@ def _leave_root(uid: int | None) -> None:
 
 
 def _address_space() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _serve(control: socket.socket, confinement: rollout.Confinement) -> None:

@@ -1,0 +1,156 @@
+"""The tier `none`: a plain subprocess. It confines nothing and keeps no secret.
+
+For a machine without namespaces, on an explicit flag only. The limits hold for a program that
+means no harm; one that does can read every file of this user, use the network and outlive its run.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
+from sia_core.engine.sandbox.outcome import Exit, Killer, classify
+from sia_core.engine.sandbox.protocol import Tier
+from sia_core.engine.sandbox.strict import bad_name
+from sia_core.engine.sandbox.supervise import Capture
+from sia_core.lab import Limits, SandboxResult
+
+_POLL_S = 0.005
+
+
+class UnconfinedSubprocess:
+    """Runs programs with this user's rights. Not a sandbox."""
+
+    tier: Tier = "none"
+
+    def __init__(self, *, sdk: Path | None = None) -> None:
+        self._sdk = sdk
+
+    def run(
+        self,
+        files: Mapping[str, bytes],
+        limits: Limits,
+        *,
+        entry: str = "main.py",
+        collect: Sequence[str] = (),
+        stream: socket.socket | None = None,
+    ) -> SandboxResult:
+        """See `protocol.Sandbox.run`."""
+        problem = bad_name((*files, entry, *collect)) or ("" if entry in files else f"no file {entry!r}")
+        if problem:
+            return SandboxResult("error", problem)
+        try:
+            with tempfile.TemporaryDirectory(prefix="sia-unconfined-", ignore_cleanup_errors=True) as folder:
+                return self._run(Path(folder), files, limits, entry, collect, stream)
+        except OSError as error:
+            return SandboxResult("infrastructure", str(error))
+
+    def close(self) -> None:
+        """Nothing outlives a run."""
+
+    def _run(
+        self,
+        folder: Path,
+        files: Mapping[str, bytes],
+        limits: Limits,
+        entry: str,
+        collect: Sequence[str],
+        stream: socket.socket | None,
+    ) -> SandboxResult:
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        stdout, stderr = Capture(limits.output_kb << 10), Capture(limits.output_kb << 10)
+        began = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-s", "-B", entry],
+                cwd=folder,
+                env=self._environment(folder, stream),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout.write_fd,
+                stderr=stderr.write_fd,
+                pass_fds=() if stream is None else (stream.fileno(),),
+                start_new_session=True,
+            )
+            _set_limits(process.pid, limits)
+            wait_status, cpu_s, killed_for = _watch(process, stdout, stderr, limits)
+            end = Exit(wait_status, cpu_s, killed_for, stderr.text(), stdout.overflow or stderr.overflow)
+            status, reason = classify(end, limits)
+            wall_s = time.monotonic() - began
+            found = _collect(folder, collect, limits.files_mb << 20)
+        finally:
+            stdout.close()
+            stderr.close()
+        if found is None and status == "ok":
+            status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
+        return SandboxResult(status, reason, stdout.text(), stderr.text(), found or {}, wall_s=wall_s, cpu_s=cpu_s)
+
+    def _environment(self, folder: Path, stream: socket.socket | None) -> dict[str, str]:
+        environment = {**PROGRAM_ENVIRONMENT, "HOME": str(folder), "TMPDIR": str(folder), "PYTHONHASHSEED": "0"}
+        if self._sdk is not None:
+            environment["PYTHONPATH"] = str(self._sdk)
+        if stream is not None:
+            environment["SIA_STREAM"] = str(stream.fileno())
+        return environment
+
+
+def _set_limits(pid: int, limits: Limits) -> None:
+    memory, disk, cpu = limits.memory_mb << 20, limits.disk_mb << 20, max(1, round(limits.cpu_s))
+    with contextlib.suppress(ProcessLookupError):  # a short program may be over already
+        resource.prlimit(pid, resource.RLIMIT_AS, (memory, memory))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (disk, disk))
+        resource.prlimit(pid, resource.RLIMIT_CPU, (cpu, cpu))
+
+
+def _watch(
+    process: subprocess.Popen[bytes], stdout: Capture, stderr: Capture, limits: Limits
+) -> tuple[int, float, Killer | None]:
+    """Wait for the program, killing its process group at a limit; wait status, CPU seconds, why."""
+    ended: list[tuple[int, float]] = []
+    waiter = threading.Thread(target=lambda: ended.append(_wait(process)), daemon=True)
+    waiter.start()
+    deadline = time.monotonic() + limits.wall_s
+    killed_for: Killer | None = None
+    while waiter.is_alive():
+        waiter.join(_POLL_S)
+        stdout.pump()
+        stderr.pump()
+        if killed_for is None and (stdout.overflow or stderr.overflow or time.monotonic() > deadline):
+            killed_for = "output" if stdout.overflow or stderr.overflow else "timeout"
+            _kill_group(process.pid)
+    stdout.pump()
+    stderr.pump()
+    _kill_group(process.pid)
+    return *ended[0], killed_for
+
+
+def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it once more
+    return status, usage.ru_utime + usage.ru_stime
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _collect(folder: Path, names: Sequence[str], cap: int) -> dict[str, bytes] | None:
+    """The named regular files; None when together they pass `cap` bytes."""
+    paths = {name: folder / name for name in names}
+    root = folder.resolve()
+    kept = {name: path for name, path in paths.items() if path.is_file() and path.resolve() == root / name}
+    if sum(path.stat().st_size for path in kept.values()) > cap:
+        return None
+    return {name: path.read_bytes() for name, path in kept.items()}

@@ -1,0 +1,78 @@
+"""The self-test of a sandbox: small programs that must fail to get out, and some that must work.
+
+A sandbox that runs nothing passes most attacks, so the controls come first and count as much.
+That every attack does succeed outside is for the tests to show.
+"""
+
+import hashlib
+import json
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sia_core.engine.sandbox.protocol import Sandbox
+from sia_core.lab import Limits
+
+_LIMITS = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=512, disk_mb=8)
+WORKS, BLOCKED = "works", "blocked"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`source` prints GOT when it achieves what it is after."""
+
+    name: str
+    source: str
+    control: bool
+
+
+def _probes(canary: Path, modules: Sequence[str]) -> tuple[Probe, ...]:
+    compute = "import math\nprint('GOT' if math.comb(6, 3) == 20 else '')"
+    if "numpy" in modules:
+        compute = "import numpy\nprint('GOT' if (numpy.eye(3) @ numpy.ones(3)).sum() == 3 else '')"
+    threads = "import threading\nt = threading.Thread(target=lambda: print('GOT'))\nt.start()\nt.join()"
+    return (
+        Probe("compute", compute, True),
+        Probe("write-cwd", "open('x', 'w').write('GOT')\nprint(open('x').read())", True),
+        Probe("threads", threads, True),
+        Probe("read-host-file", f"print(open({str(canary)!r}).read())", False),
+        Probe("read-own-source", f"open({str(Path(__file__).resolve())!r})\nprint('GOT')", False),
+        Probe("open-socket", "import socket\nsocket.socket()\nprint('GOT')", False),
+        Probe("fork", "import os\nif os.fork() == 0: os._exit(0)\nprint('GOT')", False),
+        Probe("exec", "import os\nos.execv('/bin/echo', ['echo', 'GOT'])", False),
+        Probe("see-parent-process", "import os\nprint('GOT' if os.getppid() else '')", False),
+        Probe("list-processes", "import os\nprint('GOT' if '1' in os.listdir('/proc') else '')", False),
+        Probe("write-interpreter", "import os, sys\nprint('GOT' if os.access(sys.prefix, os.W_OK) else '')", False),
+        Probe("inherit-environment", "import os\nprint('GOT' if 'PATH' in os.environ else '')", False),
+    )
+
+
+def run_probes(sandbox: Sandbox, modules: Sequence[str]) -> dict[str, str]:
+    """Probe name -> `works`, `blocked`, or what went wrong."""
+    with tempfile.TemporaryDirectory(prefix="sia-probe-") as folder:
+        Path(folder).chmod(0o755)
+        canary = Path(folder, "canary")
+        canary.write_text(f"GOT {secrets.token_hex(8)}")
+        return {probe.name: _outcome(sandbox, probe) for probe in _probes(canary, modules)}
+
+
+def _outcome(sandbox: Sandbox, probe: Probe) -> str:
+    result = sandbox.run({"main.py": probe.source.encode()}, _LIMITS)
+    got = "GOT" in result.stdout
+    if result.status == "infrastructure":
+        return f"failed: {result.reason}"
+    if probe.control:
+        return WORKS if got else f"failed: {result.status} {result.reason}"
+    return "NOT BLOCKED" if got else BLOCKED
+
+
+def failures(outcomes: Mapping[str, str]) -> dict[str, str]:
+    """The probes that did not end as they must."""
+    return {name: outcome for name, outcome in outcomes.items() if outcome not in (WORKS, BLOCKED)}
+
+
+def digest(outcomes: Mapping[str, str]) -> str:
+    """sha256 over the names and outcomes."""
+    return hashlib.sha256(json.dumps(sorted(outcomes.items())).encode()).hexdigest()
