@@ -229,7 +229,9 @@ def verify() -> None:
 
 def pip(what: str, arguments: list[str]) -> None:
     """`pip install` in the venv under constraints.txt."""
-    command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "-c", str(CONSTRAINTS), *arguments]
+    # Compiling 240 packages takes longer than all else; Python compiles what is really imported, once.
+    how = ["--no-compile", "--progress-bar", "off", "-c", str(CONSTRAINTS)]
+    command = [str(PYTHON), "-m", "pip", "install", *how, *arguments]
     run(what, command, "check the network (or pip's own configuration), then run this again: it goes on from here")
 
 
@@ -254,7 +256,7 @@ def run(what: str, command: list[str], hint: str) -> None:
         )
         try:
             while wait(process) is None:
-                say(f"  {time.monotonic() - began:.0f} s: {last_line(start)}")
+                say(f"  {time.monotonic() - began:.0f} s: {doing(start)}")
         except BaseException:
             process.terminate()
             process.wait()
@@ -271,10 +273,10 @@ def wait(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def last_line(start: int) -> str:
-    """The newest line of the step's log, cut to a terminal's width."""
-    lines = step_log(start)
-    return lines[-1].strip()[:100] if lines else "working"
+def doing(start: int) -> str:
+    """What the step said last about its progress, cut to fit a line."""
+    telling = [line.strip() for line in step_log(start) if re.match(r"\s*(Collecting|Downloading|Installing)\b", line)]
+    return telling[-1][:60] if telling else "working"
 
 
 def why(start: int) -> str:
