@@ -8,8 +8,8 @@ from typing import cast
 from uuid import UUID
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 
 from flows import phases
 from flows.session import open_session
@@ -44,7 +44,7 @@ def improve(run: str, index: int) -> Node:
 def generation(run: str, index: int) -> bool:
     """Run one generation; True if the Feedback-Agent wants to stop."""
     with open_session(run):
-        progress = cast(UUID, create_progress_artifact(0.0, description=f"{run} generation {index}"))
+        progress = cast("UUID", create_progress_artifact(0.0, description=f"{run} generation {index}"))
         execute(run, index)
         update_progress_artifact(progress, 100 / _PHASES)
         decision = analyze(run, index)

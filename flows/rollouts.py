@@ -59,5 +59,7 @@ def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], labe
 def cost_of(rollouts: Sequence[Rollout]) -> Cost:
     """What these rollouts used."""
     return Cost(
-        len(rollouts), sum(rollout.tokens for rollout in rollouts), round(sum(rollout.seconds for rollout in rollouts), 3)
+        len(rollouts),
+        sum(rollout.tokens for rollout in rollouts),
+        round(sum(rollout.seconds for rollout in rollouts), 3),
     )

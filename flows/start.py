@@ -5,6 +5,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
+
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
 from sia_core.engine.sandbox import probe
@@ -12,7 +14,6 @@ from sia_core.engine.sandbox.protocol import TierReport
 from sia_core.generation import SEED_NODE, Node
 from sia_core.harness import Harness
 from sia_core.home import home
-from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.progress import Reporter
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.services import find, mlflow_service
@@ -53,7 +54,7 @@ def open_run(config: RunConfig, task: Task, harness: Harness, sandbox: TierRepor
         "sia.sandbox.tier": config.tier,
         "sia.sandbox.missing": ",".join(sandbox.missing) if sandbox else "all",
         "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
-        "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}, seed {config.seed}.",
+        "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
     run = record().create(config, tags)
     run.put_harness(harness)

@@ -86,7 +86,11 @@ class GateVerdict:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild from `asdict`."""
         return cls(
-            Estimate(**data["parent"]), Estimate(**data["child"]), Gain(**data["gain"]), data["promoted"], data["reason"]
+            Estimate(**data["parent"]),
+            Estimate(**data["child"]),
+            Gain(**data["gain"]),
+            data["promoted"],
+            data["reason"],
         )
 
 

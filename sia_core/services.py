@@ -4,6 +4,7 @@ Each is found again by later commands through `services/NAME.json` under SIA_HOM
 on loopback only and outlive the command, so that the UIs stay up; `sia ui --stop` ends them.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -58,7 +59,7 @@ def prefect_service() -> Service:
         name="prefect",
         port=4200,
         health="/api/health",
-        command=lambda home, port: [
+        command=lambda _home, port: [
             *(sys.executable, "-m", "prefect", "server", "start"),
             *("--host", HOST, "--port", str(port)),
         ],
@@ -82,7 +83,7 @@ def mlflow_service() -> Service:
             *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
             *("--default-artifact-root", (home / "artifacts").as_uri()),
         ],
-        environment=lambda home: {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        environment=lambda _home: {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
     )
 
 
@@ -108,7 +109,8 @@ def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool 
     if running is not None:
         if port is not None and running.port != port:
             raise ServiceError(
-                f"{service.name} already runs on port {running.port}", hint=f"open {running.url}, or sia ui --stop first"
+                f"{service.name} already runs on port {running.port}",
+                hint=f"open {running.url}, or sia ui --stop first",
             )
         if wait:
             wait_for(service, running, home)
@@ -224,10 +226,8 @@ def _healthy(service: Service, port: int) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # Our own child would stay a zombie, which looks alive.
-    except ChildProcessError:
-        pass
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -256,5 +256,3 @@ def _read_config(file: Path) -> TaskConfig:
 def describe_invalid(error: ValidationError) -> str:
     """One line a field: where in the file, and what is wrong with it."""
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-
-

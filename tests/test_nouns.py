@@ -11,9 +11,7 @@ from sia_core.hashing import canonical_json, derive_seed, digest_files, digest_j
 from sia_core.rollout import Failure, Rollout, Turn, Unit, Verdict
 
 UNIT = Unit("task", "harness", "policy", None, "train", "p1", 7)
-TURN = Turn(
-    "choose", "prompt", "b", None, 1.0, (1, 2), (3, 4), (-0.5, 0.0), ((3, 5), (4,)), "stop", 0.25
-)
+TURN = Turn("choose", "prompt", "b", None, 1.0, (1, 2), (3, 4), (-0.5, 0.0), ((3, 5), (4,)), "stop", 0.25)
 
 
 def test_digest_does_not_depend_on_order() -> None:
@@ -24,7 +22,7 @@ def test_digest_does_not_depend_on_order() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_canonical_json_refuses_what_json_has_not(value: float) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json({"x": value})
 
 
@@ -34,14 +32,27 @@ def test_known_digest_stays() -> None:
 
 
 def test_seed_depends_on_every_part() -> None:
-    seeds = {derive_seed(0, "train", 1), derive_seed(1, "train", 1), derive_seed(0, "gate", 1), derive_seed(0, "train", 11)}
+    seeds = {
+        derive_seed(0, "train", 1),
+        derive_seed(1, "train", 1),
+        derive_seed(0, "gate", 1),
+        derive_seed(0, "train", 11),
+    }
     assert len(seeds) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"task": "x"}, {"harness": "x"}, {"policy": "x"}, {"adapter": "x"}, {"problem": "x"}, {"seed": 8}, {"split": "gate"}],
+    [
+        {"task": "x"},
+        {"harness": "x"},
+        {"policy": "x"},
+        {"adapter": "x"},
+        {"problem": "x"},
+        {"seed": 8},
+        {"split": "gate"},
+    ],
 )
 def test_unit_key_depends_on_every_field(change: dict[str, object]) -> None:
     from dataclasses import replace
@@ -73,14 +84,15 @@ def test_only_recorded_turns_can_be_trained_on() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_verdicts_are_finite(bad: float) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="finite"):
         Verdict(bad)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="finite"):
         Verdict(0.0, metrics={"mse": bad})
 
 
 FILES = {
-    "harness.toml": b'name = "h"\n# kept\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n[knobs.m]\nvalue = "a"\noptions = ["a", "b"]\n',
+    "harness.toml": b'name = "h"\n# kept\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n'
+    b'[knobs.m]\nvalue = "a"\noptions = ["a", "b"]\n',
     "agent.py": b"async def solve(problem, ctx): ...\n",
 }
 

@@ -27,7 +27,8 @@ def test_pairing_removes_what_problems_share() -> None:
     child = {f"p{i:02}": [d + 0.1] for i, d in enumerate(difficulty)}
     gain = paired_gain(parent, child, confidence=0.9)
     assert gain.mean == pytest.approx(0.1)
-    assert gain.low == pytest.approx(0.1) and gain.high == pytest.approx(0.1)
+    assert gain.low == pytest.approx(0.1)
+    assert gain.high == pytest.approx(0.1)
 
 
 def test_problems_without_a_pair_are_left_out() -> None:
@@ -36,7 +37,7 @@ def test_problems_without_a_pair_are_left_out() -> None:
 
 
 def test_one_problem_is_not_enough() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="two problems"):
         paired_gain({"a": [0.0]}, {"a": [1.0]}, confidence=0.9)
 
 
@@ -46,7 +47,9 @@ def test_no_ops_are_promoted_at_about_the_stated_rate() -> None:
     trials = 400
     for trial in range(trials):
         rate = rng.uniform(0.2, 0.8, size=40)
-        sides = [{f"p{i:02}": rng.binomial(1, p, size=4).astype(float).tolist() for i, p in enumerate(rate)} for _ in "ab"]
+        sides = [
+            {f"p{i:02}": rng.binomial(1, p, size=4).astype(float).tolist() for i, p in enumerate(rate)} for _ in "ab"
+        ]
         promoted += judge(sides[0], sides[1], expected=160, confidence=0.9, seed=trial).promoted
     # 10 % is promised; 3 standard errors of 400 trials are 4.5 points.
     assert promoted / trials < 0.145

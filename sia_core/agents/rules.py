@@ -113,9 +113,11 @@ def _tired(nodes: Sequence[Node]) -> str | None:
 def _calibration(nodes: Sequence[Node], lever: Lever) -> float:
     """Observed over predicted gain of past pulls, shrunk as if 1 had been seen once."""
     ratios = [1.0]
-    for node in nodes:
-        if node.lever == lever and node.gate and node.decision and node.decision.predicted_gain > 0:
-            ratios.append(min(max(node.gate.gain.mean / node.decision.predicted_gain, 0.0), 2.0))
+    ratios += [
+        min(max(node.gate.gain.mean / node.decision.predicted_gain, 0.0), 2.0)
+        for node in nodes
+        if node.lever == lever and node.gate and node.decision and node.decision.predicted_gain > 0
+    ]
     return sum(ratios) / len(ratios)
 
 

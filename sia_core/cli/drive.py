@@ -69,5 +69,5 @@ def _drive(run: RunRecord, ui: bool) -> None:
         servers.print_links(run)
 
 
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

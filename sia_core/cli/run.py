@@ -30,7 +30,7 @@ def run(
     """Improve a task agent on TASK."""
     config = build_config(
         task,
-        dict(generations=generations, rollouts=rollouts, problems=problems),
+        {"generations": generations, "rollouts": rollouts, "problems": problems},
         levers=levers,
         policy=policy,
         agent=agent,
@@ -70,7 +70,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     return RunConfig(
         task=where,
         levers=parse_levers(levers),
-        tier=cast(Literal["strict", "none"], tier),
+        tier=cast("Literal['strict', 'none']", tier),
         **(defaults | asked),
         **settings,
     )
@@ -89,9 +89,13 @@ def print_plan(config: "RunConfig") -> None:
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
     print(f"  execute      {execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
     if config.levers:
-        print(f"  gate         {gate:6d} rollouts a child ({config.gate_problems} problems x {config.gate_rollouts} x 2)")
+        print(
+            f"  gate         {gate:6d} rollouts a child ({config.gate_problems} problems x {config.gate_rollouts} x 2)"
+        )
     if "weights" in config.levers:
         print(f"  update       {update:6d} more rollouts each time that lever is pulled")
     print(f"  sealed test  {sealed:6d} rollouts, once")
-    most = config.generations * (execute + (gate if config.levers else 0) + (update if "weights" in config.levers else 0))
+    most = config.generations * (
+        execute + (gate if config.levers else 0) + (update if "weights" in config.levers else 0)
+    )
     print(f"at most {most + sealed} rollouts; policy {config.policy} runs on this machine and costs no money")

@@ -1,7 +1,7 @@
 """How runs look in a terminal."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +22,7 @@ def print_runs(summaries: Sequence[RunSummary]) -> None:
     for column in ("run", "task", "status", "generations", "levers", "sealed test", "started"):
         table.add_column(column)
     for run in summaries:
-        started = datetime.fromtimestamp(run.started / 1000).strftime("%Y-%m-%d %H:%M")
+        started = datetime.fromtimestamp(run.started / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         score = "-" if run.score is None else f"{run.score:.4f}"
         table.add_row(*map(escape, (run.name, run.task, run.status, run.generations, run.levers, score, started)))
     console.print(table)

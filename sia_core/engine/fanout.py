@@ -90,15 +90,15 @@ class Engine:
         config = self._config
         # Ray no longer hides GPUs from actors that ask for none; rollouts must not touch them.
         hide_gpus = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
-        self._policy_actor = ray.remote(PolicyActor).options(num_cpus=0, max_restarts=3, max_task_retries=2).remote(
-            config.policy, config.threads
+        self._policy_actor = (
+            ray.remote(PolicyActor)
+            .options(num_cpus=0, max_restarts=3, max_task_retries=2)
+            .remote(config.policy, config.threads)
         )
         self.policy = RemotePolicy(self._policy_actor, _get(self._policy_actor.describe.remote()))
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         count = config.workers or max(1, int(resources.get("CPU", 1)))
-        actor = ray.remote(RolloutActor).options(
-            num_cpus=1, max_restarts=5, max_task_retries=2, runtime_env=hide_gpus
-        )
+        actor = ray.remote(RolloutActor).options(num_cpus=1, max_restarts=5, max_task_retries=2, runtime_env=hide_gpus)
         self._workers = [actor.remote(config.task, self.policy, config.tier) for _ in range(count)]
         _get([worker.ready.remote() for worker in self._workers])
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sia_core.candidate import Adapter
-from sia_core.engine.jsonl import BadJson, parse
+from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.errors import SiaError
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed
@@ -30,7 +30,7 @@ NOTE_CHARS = 4000
 STDOUT_CHARS = 20_000
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered with an error instead of being forwarded."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -102,10 +102,10 @@ class Gateway:
         try:
             request = parse(line, limit=LINE_LIMIT)
             result = self._dispatch(request)
-        except Refused as refused:
+        except RefusedError as refused:
             self.over_budget |= refused.kind == "budget"
             return {"error": [refused.kind, str(refused)], "budget": self._left}
-        except (BadJson, KeyError, TypeError, AttributeError) as error:
+        except (BadJsonError, KeyError, TypeError, AttributeError) as error:
             return {"error": ["request", f"{type(error).__name__}: {error}"], "budget": self._left}
         return {"result": result, "budget": self._left}
 
@@ -119,7 +119,7 @@ class Gateway:
         }
         method = methods.get(request["method"])
         if method is None:
-            raise Refused("request", f"unknown method; known: {', '.join(methods)}")
+            raise RefusedError("request", f"unknown method; known: {', '.join(methods)}")
         return method(**request["params"])
 
     def _chat(self, messages: Any) -> str:
@@ -136,7 +136,7 @@ class Gateway:
     def _ask(self, kind: Any, sample: Callable[[int], Completion]) -> str:
         self._spend("calls")
         if self._left["tokens"] <= 0:
-            raise Refused("budget", "no tokens left for this rollout")
+            raise RefusedError("budget", "no tokens left for this rollout")
         self._calls += 1
         started = time.perf_counter()
         try:
@@ -144,7 +144,7 @@ class Gateway:
         except Exception as error:
             # Whatever the harness does with it, a policy that cannot answer is nobody's zero.
             self.failure = Failure("endpoint", f"{type(error).__name__}: {error}"[:500])
-            raise Refused("endpoint", "the policy cannot be reached") from error
+            raise RefusedError("endpoint", "the policy cannot be reached") from error
         turn = Turn(
             kind=kind,
             prompt=completion.prompt,
@@ -164,17 +164,17 @@ class Gateway:
 
     def _run(self, code: Any, seconds: Any = 30.0) -> dict[str, Any]:
         if not isinstance(code, str) or not isinstance(seconds, (int, float)):
-            raise Refused("request", "run takes code (text) and seconds (number)")
+            raise RefusedError("request", "run takes code (text) and seconds (number)")
         self._spend("runs")
         wall = min(max(float(seconds), 0.1), self._harness.config.budget.seconds)
         try:
             result = self._lab.run({"main.py": code.encode(), **self._problem.files}, Limits(wall_s=wall, cpu_s=wall))
         except SiaError as error:
             self.failure = Failure("sandbox", str(error)[:500])
-            raise Refused("endpoint", "no sandbox can be had") from error
+            raise RefusedError("endpoint", "no sandbox can be had") from error
         if result.status == "infrastructure":
             self.failure = Failure("sandbox", result.reason)
-            raise Refused("endpoint", "the sandbox failed")
+            raise RefusedError("endpoint", "the sandbox failed")
         fields = asdict(result)
         return {
             "status": fields["status"],
@@ -193,27 +193,33 @@ class Gateway:
 
     def _spend(self, what: str) -> None:
         if self._left[what] <= 0:
-            raise Refused("budget", f"no {what} left for this rollout")
+            raise RefusedError("budget", f"no {what} left for this rollout")
         self._left[what] -= 1
 
 
 def _check_messages(messages: Any) -> Sequence[Message]:
-    good = isinstance(messages, list) and messages and all(
-        isinstance(message, dict)
-        and set(message) == {"role", "content"}
-        and message["role"] in ("system", "user", "assistant")
-        and isinstance(message["content"], str)
-        for message in messages
+    good = (
+        isinstance(messages, list)
+        and messages
+        and all(
+            isinstance(message, dict)
+            and set(message) == {"role", "content"}
+            and message["role"] in ("system", "user", "assistant")
+            and isinstance(message["content"], str)
+            for message in messages
+        )
     )
     if not good:
-        raise Refused("request", "messages: a list of {role: system|user|assistant, content: text}")
+        raise RefusedError("request", "messages: a list of {role: system|user|assistant, content: text}")
     return list(messages)
 
 
 def _check_options(options: Any) -> Sequence[str]:
-    good = isinstance(options, list) and 0 < len(options) <= MAX_OPTIONS and all(
-        isinstance(option, str) and option for option in options
+    good = (
+        isinstance(options, list)
+        and 0 < len(options) <= MAX_OPTIONS
+        and all(isinstance(option, str) and option for option in options)
     )
     if not good or len(set(options)) < len(options):
-        raise Refused("request", f"options: 1 to {MAX_OPTIONS} different, non-empty texts")
+        raise RefusedError("request", f"options: 1 to {MAX_OPTIONS} different, non-empty texts")
     return list(options)

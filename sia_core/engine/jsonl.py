@@ -7,7 +7,7 @@ from typing import Any
 MAX_DEPTH = 32
 
 
-class BadJson(ValueError):
+class BadJsonError(ValueError):
     """The bytes are not JSON that may be used."""
 
 
@@ -15,17 +15,17 @@ def parse(line: bytes, *, limit: int) -> Any:
     """Decode one JSON value.
 
     Raises:
-        BadJson: too long, too deep, not JSON, a duplicate key, or a number that is not finite
+        BadJsonError: too long, too deep, not JSON, a duplicate key, or a number that is not finite
             (checked after parsing: `1e999` is an ordinary literal to the parser).
     """
     if len(line) > limit:
-        raise BadJson(f"longer than {limit} bytes")
+        raise BadJsonError(f"longer than {limit} bytes")
     try:
         value = json.loads(line.decode(), object_pairs_hook=_unique)
-    except BadJson:
+    except BadJsonError:
         raise
     except (ValueError, RecursionError) as error:
-        raise BadJson(f"not JSON: {type(error).__name__}") from error
+        raise BadJsonError(f"not JSON: {type(error).__name__}") from error
     _check(value, MAX_DEPTH)
     return value
 
@@ -33,15 +33,15 @@ def parse(line: bytes, *, limit: int) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise BadJson("duplicate key")
+        raise BadJsonError("duplicate key")
     return result
 
 
 def _check(value: Any, depth: int) -> None:
     if depth == 0:
-        raise BadJson(f"nested deeper than {MAX_DEPTH}")
+        raise BadJsonError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadJson("a number is not finite")
+        raise BadJsonError("a number is not finite")
     if isinstance(value, dict):
         for key, item in value.items():
             _check_text(key)
@@ -56,4 +56,4 @@ def _check(value: Any, depth: int) -> None:
 def _check_text(text: str) -> None:
     # Lone surrogates parse, but can be neither encoded nor stored.
     if any("\ud800" <= char <= "\udfff" for char in text):
-        raise BadJson("text holds a lone surrogate")
+        raise BadJsonError("text holds a lone surrogate")

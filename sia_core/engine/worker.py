@@ -81,7 +81,7 @@ class RolloutRunner:
                 verdict = self._task.verify(problem, gateway.answer, self._lab)
             except SandboxError as error:
                 failure = Failure("sandbox", str(error)[:500])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
                 # A verifier that crashes is a defect of the task, not a zero for the candidate.
                 failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])
         notes = [*gateway.notes, result.stderr[-STDERR_TAIL:]] if result.stderr else gateway.notes

@@ -261,7 +261,9 @@ class RunRecord(_Stored):
             "sia.generation": str(index),
         }
         name = f"{self.name}/{index}"
-        return GenerationRecord(self.record, self.record.client.create_run(self.experiment_id, run_name=name, tags=tags))
+        return GenerationRecord(
+            self.record, self.record.client.create_run(self.experiment_id, run_name=name, tags=tags)
+        )
 
     def generations(self) -> list[GenerationRecord]:
         """Generation runs there are, in order."""
@@ -299,7 +301,9 @@ class RunRecord(_Stored):
             raise RecordError(f"harness {digest[:12]} is missing", where=self.name)
         harness = Harness.from_files(files, where=digest[:12])
         if harness.digest != digest:
-            raise RecordError(f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=self.name)
+            raise RecordError(
+                f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=self.name
+            )
         return harness
 
     def put_adapter(self, adapter: Adapter) -> None:
@@ -365,9 +369,7 @@ def _complete_phase(
 
 
 def _read_tree(path: Path) -> dict[str, bytes]:
-    return {
-        file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()
-    }
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 def _summary(run: Run) -> RunSummary:

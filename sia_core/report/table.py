@@ -48,8 +48,7 @@ def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
     return [
         f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts each side): "
         f"final ({which}) {_interval(final)}, seed {_interval(seed)}",
-        f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: "
-        f"{verdict}",
+        f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: {verdict}",
     ]
 
 

@@ -35,7 +35,9 @@ def test_failures_are_read_first() -> None:
 
 
 def test_order_of_arrival_does_not_matter() -> None:
-    assert gather(CANDIDATE, ROLLOUTS[::-1], confidence=0.9, seed=0) == gather(CANDIDATE, ROLLOUTS, confidence=0.9, seed=0)
+    assert gather(CANDIDATE, ROLLOUTS[::-1], confidence=0.9, seed=0) == gather(
+        CANDIDATE, ROLLOUTS, confidence=0.9, seed=0
+    )
 
 
 def test_infrastructure_failures_are_not_zeros() -> None:

@@ -81,7 +81,9 @@ def test_two_pulls_in_a_row_make_way_for_the_other_lever() -> None:
 
 
 def test_a_refused_lever_is_passed_over_and_the_refusal_kept() -> None:
-    situation = replace(BOTH, evidence=replace(EVIDENCE, best_of=0.9), refused=("weights: no ids",), refused_levers=("weights",))
+    situation = replace(
+        BOTH, evidence=replace(EVIDENCE, best_of=0.9), refused=("weights: no ids",), refused_levers=("weights",)
+    )
     decision = RulesAgent().decide(situation)
     assert decision.lever == "harness"
     assert decision.refused == ("weights: no ids",)
@@ -94,7 +96,9 @@ def test_it_branches_from_the_last_promoted_node() -> None:
 
 def test_disappointment_lowers_the_next_prediction() -> None:
     first = RulesAgent().decide(replace(BOTH, levers=("harness",)))
-    after = RulesAgent().decide(replace(BOTH, nodes=[SEED, _child(1, "harness", {"menu": "rich"})], levers=("harness",)))
+    after = RulesAgent().decide(
+        replace(BOTH, nodes=[SEED, _child(1, "harness", {"menu": "rich"})], levers=("harness",))
+    )
     assert after.predicted_gain < first.predicted_gain
 
 

@@ -35,7 +35,7 @@ class Sia:
     def __call__(self, *arguments: str, code: int | None = 0, timeout: float = 240) -> str:
         """Run `sia ...`; check the exit code; return both outputs."""
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=timeout
+            self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
         output = done.stdout + done.stderr
         assert code is None or done.returncode == code, output

@@ -68,10 +68,13 @@ def test_kill_and_resume(sia: Sia, tmp_path: Path) -> None:
         pytest.fail(output)
 
     assert outcome(sia) == expected
-    with Journal(sia.home / "runs" / sia.run().name / "journal.db") as journal:
+    undisturbed = next((tmp_path / "undisturbed" / "runs").iterdir())
+    with (
+        Journal(sia.home / "runs" / sia.run().name / "journal.db") as ours,
+        Journal(undisturbed / "journal.db") as other,
+    ):
         # One record a unit, and no unit that the undisturbed run did not have.
-        with Journal(next((tmp_path / "undisturbed" / "runs").iterdir()) / "journal.db") as other:
-            assert len(journal) == len(other)
+        assert len(ours) == len(other)
     deadline = time.monotonic() + 20
     while (left := processes_of(sia.home)) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -13,18 +13,24 @@ def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> 
 
     nodes = run.nodes()
     assert [node.lever for node in nodes[:2]] == ["seed", "harness"]
-    assert nodes[1].decision is not None and nodes[1].decision.knobs == {"menu": "rich"}
-    assert nodes[1].promoted and nodes[1].gate is not None and nodes[1].gate.gain.bound > 0
+    assert nodes[1].decision is not None
+    assert nodes[1].decision.knobs == {"menu": "rich"}
+    assert nodes[1].promoted
+    assert nodes[1].gate is not None
+    assert nodes[1].gate.gain.bound > 0
     assert run.harness(nodes[1].candidate.harness).knobs["menu"] == "rich"
 
     test = run.phase("test")
-    assert test is not None and test["node"] == 1 and test["gain"]["low"] > 0
+    assert test is not None
+    assert test["node"] == 1
+    assert test["gain"]["low"] > 0
     # The expected worth is that of a uniform pick: (0 + .3) / 2 before, (0 + .3 + 1 + .1) / 4 after.
     assert test["seed"]["low"] < 0.15 < test["seed"]["high"]
     assert test["final"]["low"] < 0.35 < test["final"]["high"]
 
     assert run.status == "FINISHED"
-    assert "sealed test" in output and run.name in output
+    assert "sealed test" in output
+    assert run.name in output
     assert "[31m" not in output
 
     # Every phase left its artifacts, and every verifier score is in the record.
@@ -44,7 +50,8 @@ def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> 
     assert _artifact_types(prefect_api) >= {"table", "markdown", "progress"}
 
     status = sia("status")
-    assert run.name in status and re.search(r"FINISHED\s+2/2", status)
+    assert run.name in status
+    assert re.search(r"FINISHED\s+2/2", status)
     assert "menu=rich" in sia("status", run.name)
     assert "is finished" in sia("resume", run.name, code=7)
 
@@ -54,7 +61,9 @@ def test_the_baseline_only_samples(sia: Sia) -> None:
     run = sia.run()
     assert [node.lever for node in run.nodes()] == ["seed", "none"]
     test = run.phase("test")
-    assert test is not None and test["node"] == 0 and test["gain"]["mean"] == 0
+    assert test is not None
+    assert test["node"] == 0
+    assert test["gain"]["mean"] == 0
 
 
 def test_weights_alone_on_an_untrainable_policy_are_refused_and_the_run_ends(sia: Sia) -> None:

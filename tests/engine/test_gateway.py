@@ -9,7 +9,7 @@ import pytest
 
 from sia_core.candidate import Adapter
 from sia_core.engine.gateway import Gateway
-from sia_core.engine.jsonl import BadJson, parse
+from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.harness import Harness
 from sia_core.lab import Limits, SandboxResult
 from sia_core.policy.protocol import Completion, Message
@@ -193,12 +193,14 @@ def test_notes_are_capped(client: Client) -> None:
     assert max(map(len, client.gateway.notes)) == 4000
 
 
-@pytest.mark.parametrize("text", [b"1e999", b"[-1e999]", b'{"a":NaN}', b"[" * 50 + b"]" * 50, b'{"a":1,"a":1}', b"x" * 99])
+@pytest.mark.parametrize(
+    "text", [b"1e999", b"[-1e999]", b'{"a":NaN}', b"[" * 50 + b"]" * 50, b'{"a":1,"a":1}', b"x" * 99]
+)
 def test_strict_json(text: bytes) -> None:
-    with pytest.raises(BadJson):
+    with pytest.raises(BadJsonError):
         parse(text, limit=98)
 
 
 def test_deep_nesting_does_not_crash_the_parser() -> None:
-    with pytest.raises(BadJson):
+    with pytest.raises(BadJsonError):
         parse(b"[" * 200_000, limit=1 << 20)

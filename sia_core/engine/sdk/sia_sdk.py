@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 LINE_LIMIT = 1 << 20
@@ -100,5 +101,5 @@ async def _solve() -> None:
 
 def main() -> None:
     """Serve one rollout: called by the entry file that the engine writes."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     asyncio.run(_solve())

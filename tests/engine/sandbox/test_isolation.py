@@ -1,0 +1,142 @@
+"""What a program must not reach. Every attack here works outside, or a control beside it does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sia_core.engine.sandbox.strict import StrictSandbox
+from sia_core.lab import Limits
+from tests.engine.sandbox.conftest import Run
+
+ATTACKS = {
+    "inet": "import socket; socket.socket(socket.AF_INET)",
+    "unix": "import socket; socket.socket(socket.AF_UNIX)",
+    "netlink": "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
+    "datagram pair": "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+    "fork": "import os\nif os.fork() == 0: os._exit(0)",
+    "exec": "import os; os.execv('/usr/bin/env', ['env'])",
+    "subprocess": "import subprocess; subprocess.run(['/usr/bin/env'], check=True)",
+    "anonymous file": "import os; os.memfd_create('x')",
+    "own mount table": "print(open('/proc/self/mounts').read())",
+    "process list": "import os; assert os.listdir('/proc')",
+    "environment": "import os; os.environ['PATH']",
+    "another namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
+    "parent": "import os; assert os.getppid()",
+    "shadow": "import os; os.stat('/etc/passwd')",
+    "temporary directory": "import os; os.stat('/tmp')",
+    "home": "import os; os.stat('/home')",
+}
+"""Each ends with exit code 0 outside the sandbox, as root or not."""
+
+
+def _outside(source: str) -> int:
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_works_outside_and_fails_inside(run: Run, name: str) -> None:
+    if name != "another namespace":  # allowed outside only on some machines
+        assert _outside(ATTACKS[name]) == 0
+    assert run(ATTACKS[name]).status == "error"
+
+
+def test_controls_work_inside(run: Run) -> None:
+    source = """
+import os, socket, tempfile
+a, b = socket.socketpair()
+a.send(b"pair")
+print(b.recv(9).decode())
+with tempfile.TemporaryFile() as file:
+    file.write(b"x")
+print(open("/dev/urandom", "rb").read(4) != open("/dev/zero", "rb").read(4))
+print(os.listdir("/"), os.listdir("/proc"), sorted(os.environ))
+"""
+    lines = run(source).stdout.splitlines()
+    assert lines[:2] == ["pair", "True"]
+    assert "home" not in lines[2] and "tmp" not in lines[2].lower().replace("tmpdir", "") and "[] [" in lines[2]
+
+
+def test_no_file_of_the_host_or_the_project_is_visible(run: Run, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("secret")
+    for path in (canary, Path(__file__), Path(sys.modules["sia_core"].__file__ or "")):
+        assert path.is_file()
+        result = run(f"open({str(path)!r})")
+        assert result.reason.startswith("FileNotFoundError"), result
+    walk = "import os\nfor top, dirs, files in os.walk('/'):\n  if 'sia_core' in dirs: print(top)"
+    assert run(walk).stdout == ""
+
+
+def test_nothing_outside_the_directory_can_be_written(run: Run) -> None:
+    source = """
+import os
+made = []
+for top, dirs, files in os.walk("/"):
+    dirs[:] = [d for d in dirs if top != "/" or d in ("sia", "usr", "etc", "dev", "box", "root")][:20]
+    try:
+        open(os.path.join(top, "made"), "w")
+        made.append(top)
+    except OSError:
+        pass
+print(made)
+"""
+    assert run(source).stdout == "['/dev/shm', '/box']\n" or set(eval_list(run(source).stdout)) == {"/dev/shm", "/box"}
+
+
+def eval_list(text: str) -> list[str]:
+    return [part.strip(" '") for part in text.strip().strip("[]").split(",")]
+
+
+def test_nothing_of_one_run_is_left_for_the_next(run: Run) -> None:
+    leave = "for p in ('mine', '/dev/shm/mine'): open(p, 'w').write('x')\nimport builtins, json; json.left = builtins.left = 1"
+    look = "import builtins, json, os\nprint(os.path.exists('mine'), os.listdir('/dev/shm'), hasattr(json, 'left'))"
+    assert run(leave, collect=["mine"]).files == {"mine": b"x"}
+    assert run(look).stdout == "False [] False\n"
+
+
+def test_links_fifos_and_directories_are_not_collected(run: Run) -> None:
+    source = """
+import os
+open("real", "w").write("ok")
+os.mkdir("d"); open("d/inner", "w").write("in")
+os.symlink("/etc/passwd", "out"); os.symlink("real", "link"); os.symlink("d", "way"); os.mkfifo("fifo")
+"""
+    result = run(source, collect=["real", "d/inner", "out", "link", "way/inner", "fifo", "d"])
+    assert result.files == {"real": b"ok", "d/inner": b"in"}
+
+
+def test_no_descriptor_is_inherited(run: Run) -> None:
+    with open(__file__) as file:
+        os.set_inheritable(file.fileno(), True)
+        source = "import os\nfor fd in range(1024):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass"
+        assert run(source).stdout.split() == ["0", "1", "2"]
+
+
+def test_no_rights_are_left(run: Run) -> None:
+    source = """
+import ctypes, os, resource
+libc = ctypes.CDLL(None)
+words = (ctypes.c_uint32 * 6)()
+print(libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), words), any(words), libc.prctl(39, 0, 0, 0, 0), os.getpid())
+print(os.getuid(), resource.getrlimit(resource.RLIMIT_CORE))
+try: os.setuid(0)
+except OSError as error: print(error.errno)
+"""
+    assert run(source).stdout == "0 False 1 1\n1000 (0, 0)\n1\n"
+
+
+def test_limits_cannot_be_raised(run: Run) -> None:
+    assert "ValueError" in run("import resource as r; r.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY,) * 2)").reason
+
+
+def test_many_threads_end_at_the_limit(run: Run) -> None:
+    source = "import threading, time\nfor _ in range(500): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
+    assert run(source, memory_mb=8192).status in ("error", "memory")
+
+
+def test_status_of_the_program_cannot_be_forged(sandbox: StrictSandbox) -> None:
+    source = b"import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{\"status\": 0}')\n  except OSError: pass\nos._exit(7)"
+    assert sandbox.run({"main.py": source}, Limits()).reason == "exit code 7"
