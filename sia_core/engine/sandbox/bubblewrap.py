@@ -2,7 +2,8 @@
 
 The new root is an empty read-only file system. Into it are bound, read-only and at their own paths,
 /usr, the interpreter's prefixes and its site-packages; the zygote's own files at /sia; the SDK at
-/sia/sdk. No /home, /tmp, /run or /sys, and no network but a loopback of its own. Where this project's source lies below a bound directory it is covered.
+/sia/sdk. No /home, /tmp, /run or /sys, and no network but a loopback of its own. Where this project's
+source lies below a bound directory it is covered.
 
 As root no user namespace is made: root's is left by `setresuid` in the zygote, and until then only
 the two capabilities for that are kept. bubblewrap as root would otherwise keep them all, and with

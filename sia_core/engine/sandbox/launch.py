@@ -23,8 +23,8 @@ _THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 PROGRAM_ENVIRONMENT = {"HOME": "/box", "TMPDIR": "/box", "LANG": "C.UTF-8", **dict.fromkeys(_THREAD_LIMITS, "1")}
 """Everything that a program finds in its environment, but for SIA_STREAM."""
 
-# The whole environment of the zygote. Fixed hash seed: the same program gives the same output in every worker. One malloc arena: each
-# further one reserves 128 MB of the address space that a program is limited to.
+# The zygote's whole environment. Fixed hash seed: the same program gives the same output in every
+# worker. One malloc arena: each further one reserves 128 MB of a program's address space.
 _ZYGOTE_ENVIRONMENT = {**PROGRAM_ENVIRONMENT, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
 
 
@@ -126,8 +126,7 @@ def memory_file(*parts: bytes) -> int:
     """A new anonymous file that holds `parts`, positioned at its start."""
     fd = os.memfd_create("sia")
     with open(fd, "wb", closefd=False) as file:
-        for part in parts:
-            file.write(part)
+        file.writelines(parts)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sia_core.engine.sandbox.collect import collect
 from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
 from sia_core.engine.sandbox.outcome import Exit, Killer, classify
 from sia_core.engine.sandbox.protocol import Tier
@@ -63,7 +64,7 @@ class UnconfinedSubprocess:
         files: Mapping[str, bytes],
         limits: Limits,
         entry: str,
-        collect: Sequence[str],
+        names: Sequence[str],
         stream: socket.socket | None,
     ) -> SandboxResult:
         for name, data in files.items():
@@ -88,7 +89,7 @@ class UnconfinedSubprocess:
             end = Exit(wait_status, cpu_s, killed_for, stderr.text(), stdout.overflow or stderr.overflow)
             status, reason = classify(end, limits)
             wall_s = time.monotonic() - began
-            found = _collect(folder, collect, limits.files_mb << 20)
+            found = _collect(folder, names, limits.files_mb << 20)
         finally:
             stdout.close()
             stderr.close()
@@ -147,10 +148,8 @@ def _kill_group(pid: int) -> None:
 
 
 def _collect(folder: Path, names: Sequence[str], cap: int) -> dict[str, bytes] | None:
-    """The named regular files; None when together they pass `cap` bytes."""
-    paths = {name: folder / name for name in names}
-    root = folder.resolve()
-    kept = {name: path for name, path in paths.items() if path.is_file() and path.resolve() == root / name}
-    if sum(path.stat().st_size for path in kept.values()) > cap:
-        return None
-    return {name: path.read_bytes() for name, path in kept.items()}
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return collect(fd, names, cap)
+    finally:
+        os.close(fd)

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from sia_core.engine.sandbox import bubblewrap
+from sia_core.engine.sandbox.collect import collect
 from sia_core.engine.sandbox.inside import wire
 from sia_core.engine.sandbox.launch import Zygote, ZygoteSpec, memory_file
 from sia_core.engine.sandbox.outcome import Exit, classify
@@ -66,7 +67,7 @@ class StrictSandbox:
         try:
             zygote = self.start()
             return _run(zygote, files, limits, entry, collect, stream)
-        except (OSError, ValueError, SandboxError) as error:
+        except (OSError, EOFError, ValueError, SandboxError) as error:
             self.close()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             return SandboxResult("infrastructure", reason, wall_s=time.monotonic() - started)
@@ -96,19 +97,23 @@ def _run(
     files: Mapping[str, bytes],
     limits: Limits,
     entry: str,
-    collect: Sequence[str],
+    names: Sequence[str],
     stream: socket.socket | None,
 ) -> SandboxResult:
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     cap = limits.output_kb << 10
     stdout, stderr = Capture(cap), Capture(cap)
-    fields = {"entry": entry, "collect": list(collect), "limits": asdict(limits)}
+    fields = {"entry": entry, "limits": asdict(limits)}
     head = wire.header(fields, [(name, len(data)) for name, data in files.items()])
     try:
         with ours, theirs:
             _send(zygote, memory_file(head, *files.values()), theirs, stdout, stderr, stream)
             watched = Watch(ours, stdout, stderr, limits).run()
-        return _result(watched, stdout, stderr, limits)
+        try:
+            return _result(watched, stdout, stderr, limits, names)
+        finally:
+            if watched.folder >= 0:
+                os.close(watched.folder)
     finally:
         stdout.close()
         stderr.close()
@@ -129,17 +134,17 @@ def _send(
         stderr.close_write()
 
 
-def _result(watched: Watched, stdout: Capture, stderr: Capture, limits: Limits) -> SandboxResult:
-    fields = watched.fields
-    if "failed" in fields:
-        raise ValueError(str(fields["failed"]))
-    if "unwritable" in fields:
-        return SandboxResult("disk" if fields["disk"] else "error", str(fields["unwritable"]), wall_s=watched.wall_s)
+def _result(watched: Watched, stdout: Capture, stderr: Capture, limits: Limits, names: Sequence[str]) -> SandboxResult:
+    report = watched.report
+    if "unwritable" in report:
+        return SandboxResult("disk" if report["disk"] else "error", report["unwritable"], wall_s=watched.wall_s)
+    if "failed" in report or watched.folder < 0:
+        raise ValueError(report.get("failed", "the confined process died before it began"))
     overflow = stdout.overflow or stderr.overflow
-    end = Exit(fields["status"], fields["cpu_s"], watched.killed_for, stderr.text(), overflow)
+    end = Exit(report["status"], report["cpu_s"], watched.killed_for, stderr.text(), overflow)
     status, reason = classify(end, limits)
-    if status == "ok" and fields.get("oversize"):
+    files = collect(watched.folder, names, limits.files_mb << 20)
+    if files is None and status == "ok":
         status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
-    return SandboxResult(
-        status, reason, stdout.text(), stderr.text(), watched.files, wall_s=watched.wall_s, cpu_s=fields["cpu_s"]
-    )
+    texts = stdout.text(), stderr.text()
+    return SandboxResult(status, reason, *texts, files or {}, wall_s=watched.wall_s, cpu_s=report["cpu_s"])

@@ -2,19 +2,20 @@
 
 The clock is monotonic and starts when the program does. The kill is SIGKILL through a pidfd of the
 program's pid 1, so it cannot hit another process and takes the whole pid namespace along. Nothing
-waits for the end of a pipe that the program could hold open: the guard closing the result socket
-is the end, and it comes after the program is dead.
+waits for the end of a pipe that the program could hold open: the zygote's report is the end, and it
+comes after the program is dead.
 """
 
 import contextlib
+import json
 import os
 import selectors
 import signal
 import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from sia_core.engine.sandbox.inside import wire
 from sia_core.engine.sandbox.outcome import Killer
 from sia_core.lab import Limits
 
@@ -65,12 +66,13 @@ class Capture:
 
 @dataclass(frozen=True)
 class Watched:
-    """What came back from one program."""
+    """What came back from one program, and the directory it left behind."""
 
-    fields: wire.Header
-    files: dict[str, bytes]
+    report: dict[str, Any]
     wall_s: float
     killed_for: Killer | None
+    folder: int
+    """Descriptor, for the receiver to close; -1 when no program was started."""
 
 
 class Watch:
@@ -80,36 +82,37 @@ class Watch:
         self._result = result
         self._captures = (stdout, stderr)
         self._limits = limits
-        self._pidfd = -1
+        self._pidfd = self._folder = -1
         self._began = time.monotonic()
         self._deadline = self._began + _SETUP_S
         self._killed_for: Killer | None = None
-        self._data = bytearray()
+        self._report: dict[str, Any] = {}
 
     def run(self) -> Watched:
-        """Block until the guard has reported, and take the rest of the output."""
+        """Block until the zygote has reported, and take the rest of the output."""
         try:
             with selectors.PollSelector() as selector:
                 self._loop(selector)
-            for capture in self._captures:
-                capture.pump()
-            fields, files = wire.decode(self._data)
-            return Watched(fields, files, time.monotonic() - self._began, self._killed_for)
+        except BaseException:
+            _close(self._folder)
+            raise
         finally:
-            if self._pidfd >= 0:
-                os.close(self._pidfd)
+            _close(self._pidfd)
+        wall_s = time.monotonic() - self._began
+        for capture in self._captures:
+            capture.pump()
+        return Watched(self._report, wall_s, self._killed_for, self._folder)
 
     def _loop(self, selector: selectors.BaseSelector) -> None:
         for source in (self._result, *self._captures):
             selector.register(source, selectors.EVENT_READ)
-        while True:
-            events = selector.select(max(0.0, self._deadline - time.monotonic()))
-            for key, _ in events:
+        while not self._report:
+            for key, _ in selector.select(max(0.0, self._deadline - time.monotonic())):
                 if isinstance(key.fileobj, Capture):
                     self._take_output(key.fileobj, selector)
-                elif not self._take_result():
-                    return
-            if time.monotonic() >= self._deadline:
+                else:
+                    self._take_message()
+            if not self._report and time.monotonic() >= self._deadline:
                 self._expire()
 
     def _take_output(self, capture: Capture, selector: selectors.BaseSelector) -> None:
@@ -118,22 +121,16 @@ class Watch:
         if capture.overflow:
             self._kill("output")
 
-    def _take_result(self) -> bool:
-        if self._pidfd < 0 and not self._data:
-            mark, fds, _, _ = socket.recv_fds(self._result, 1, 1)
-            if fds:
-                self._begin(fds[0])
-                return True
-            self._data += mark  # no program was started: this is the report already
-            return bool(mark)
-        chunk = self._result.recv(_CHUNK)
-        self._data += chunk
-        return bool(chunk)
-
-    def _begin(self, pidfd: int) -> None:
-        self._pidfd = pidfd
-        self._began = time.monotonic()
-        self._deadline = self._began + self._limits.wall_s
+    def _take_message(self) -> None:
+        message, fds, _, _ = socket.recv_fds(self._result, _CHUNK, 2)
+        if fds:
+            self._pidfd, self._folder = fds
+            self._began = time.monotonic()
+            self._deadline = self._began + self._limits.wall_s
+        elif message:
+            self._report = json.loads(message)
+        else:
+            raise EOFError("the sandbox ended without a report")
 
     def _expire(self) -> None:
         if self._pidfd < 0 or self._killed_for is not None:
@@ -146,3 +143,8 @@ class Watch:
             self._deadline = time.monotonic() + _GRACE_S
             with contextlib.suppress(ProcessLookupError):  # it ended on its own a moment ago
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)

@@ -14,18 +14,16 @@ from sia_core.engine.sandbox.strict import StrictSandbox
 from sia_core.lab import Limits, SandboxResult
 
 _ROOT = Path(__file__).parents[3]
+_DEAD = "ZX"
 _SLEEP = {"main.py": b"import time\nopen('x', 'w')\ntime.sleep(60)"}
 
 
 def _descendants(pid: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except OSError:
-            continue
-        if text.rpartition(")")[2].split()[0] != "Z":
-            children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+        state, parent = _state_and_parent(stat)
+        if state not in _DEAD:
+            children.setdefault(parent, []).append(int(stat.parent.name))
     found, todo = set[int](), [pid]
     while todo:
         new = children.get(todo.pop(), [])
@@ -34,10 +32,23 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
+def _state_and_parent(stat: Path) -> tuple[str, int]:
+    try:
+        state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return "X", 0
+    return state, int(parent)
+
+
+def _alive(pid: int) -> bool:
+    """False for a zombie too: its new parent may take its time."""
+    return _state_and_parent(Path(f"/proc/{pid}/stat"))[0] not in _DEAD
+
+
 def _gone(pids: set[int], within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if not any(_alive(pid) for pid in pids):
             return True
         time.sleep(0.02)
     return False

@@ -137,6 +137,7 @@ def _answer(sock: socket.socket) -> None:
 
 
 def test_sdk_can_be_imported(bwrap: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # root's sandbox is another user
     (tmp_path / "sia_probe_sdk.py").write_text("word = 'sdk'")
     made = StrictSandbox(modules=("sia_probe_sdk",), sdk=tmp_path, bwrap=bwrap)
     try:

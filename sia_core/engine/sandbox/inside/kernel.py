@@ -44,6 +44,10 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
+def setns(fd: int, kind: int) -> None:
+    _check(_libc.setns(fd, kind), "setns")
+
+
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     strings = [text.encode() for text in (source, target, kind)]
     _check(_libc.mount(*strings, ctypes.c_ulong(flags), data.encode()), f"mount {target}")
@@ -112,9 +116,7 @@ def landlock(version: int, writable: tuple[str, ...], devices: str) -> None:
     rights = _FILE_RIGHTS.get(version, _FILE_RIGHTS_NEWEST)
     ruleset = _Ruleset(rights, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
-    fd = _check(
-        _libc.syscall(_LANDLOCK_CREATE, ctypes.byref(ruleset), ctypes.c_size_t(size), 0), "landlock"
-    )
+    fd = _check(_libc.syscall(_LANDLOCK_CREATE, ctypes.byref(ruleset), ctypes.c_size_t(size), 0), "landlock")
     _allow(fd, "/", _READ)
     _allow(fd, devices, (_READ | _WRITE_FILE) & rights)
     for path in writable:

@@ -1,7 +1,7 @@
-"""Bytes between the supervisor and the zygote: a JSON header, then blobs in the header's order.
+"""The bytes of a request: a JSON header, then blobs in the header's order.
 
-Used on both sides, for the request (in a memory file) and for the result (on a socket). Neither
-ever reaches a process that runs untrusted code.
+Written by the supervisor into a memory file, and read by the forked process before it confines
+itself.
 """
 
 import json
