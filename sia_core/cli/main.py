@@ -27,19 +27,22 @@ app = typer.Typer(
 for verb in (run, resume, status, ui):
     app.command()(verb)
 
-TELEMETRY_OFF = {
+QUIET = {
+    # No library phones home or talks over the progress bars, unless the user says otherwise.
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
 
 def main() -> None:
     """Entry point: errors a user can act on are printed without a traceback."""
-    for name, value in TELEMETRY_OFF.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
         app()

@@ -1,5 +1,6 @@
 """How runs look in a terminal."""
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -10,7 +11,10 @@ from rich.table import Table
 from sia_core.record.store import RunRecord, RunSummary
 from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
 
-console = Console(highlight=False)
+_LINE = 200
+"""Width where there is no terminal: a log should hold whole rows."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _LINE)
 
 
 def print_runs(summaries: Sequence[RunSummary]) -> None:
@@ -34,7 +38,7 @@ def print_result(run: RunRecord) -> None:
     console.print(f"{run.name}: {run.status.lower()}, task {config.task}, levers {', '.join(config.levers) or 'none'}")
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("generation", "parent", "score", "gain over parent"))
     for row in lineage_rows(run.nodes()):
         table.add_row(*(escape(row[column]) for column in COLUMNS))
     console.print(table)

@@ -85,17 +85,17 @@ class RemotePolicy:
 class RolloutActor:
     """Runs one unit at a time in its own process, with its own sandboxes."""
 
-    def __init__(self, task: Path, policy: Policy, tier: Tier) -> None:
-        self._arguments = task, policy, tier
+    def __init__(self, task: Path, tier: Tier) -> None:
+        self._task = task
+        self._tier: Tier = tier
 
     @cached_property
     def _runner(self) -> RolloutRunner:
-        task, policy, tier = self._arguments
-        return RolloutRunner(Task.load(task), policy, tier)
+        return RolloutRunner(Task.load(self._task), self._tier)
 
-    def run(self, unit: Unit, harness: Harness, adapter: Adapter | None) -> Rollout:
+    def run(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
         """As `RolloutRunner.run`."""
-        return self._runner.run(unit, harness, adapter)
+        return self._runner.run(unit, harness, adapter, policy)
 
     def ready(self) -> bool:
         """True once the task is loaded and the sandboxes are open."""

@@ -78,7 +78,7 @@ class Engine:
         while True:
             while idle and (unit := next(pending, None)) is not None:
                 worker = idle.pop()
-                busy[worker.run.remote(unit, shared, adapter)] = (worker, unit)
+                busy[worker.run.remote(unit, shared, adapter, self.policy)] = (worker, unit)
             if not busy:
                 return
             done, _ = ray.wait(list(busy), num_returns=1)
@@ -99,7 +99,7 @@ class Engine:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         count = config.workers or max(1, int(resources.get("CPU", 1)))
         actor = ray.remote(RolloutActor).options(num_cpus=1, max_restarts=5, max_task_retries=2, runtime_env=hide_gpus)
-        self._workers = [actor.remote(config.task, self.policy, config.tier) for _ in range(count)]
+        self._workers = [actor.remote(config.task, config.tier) for _ in range(count)]
         _get([worker.ready.remote() for worker in self._workers])
 
 

@@ -47,18 +47,17 @@ class SandboxLab:
 class RolloutRunner:
     """Runs units of one task. Holds two sandboxes; not thread-safe."""
 
-    def __init__(self, task: Task, policy: Policy, tier: Tier) -> None:
+    def __init__(self, task: Task, tier: Tier) -> None:
         self._task = task
-        self._policy = policy
         self._tier: Tier = tier
         self._lab_sandbox = open_sandbox(tier)
         self._lab = SandboxLab(self._lab_sandbox)
         self._harness_sandboxes: dict[tuple[str, ...], Sandbox] = {}
 
-    def run(self, unit: Unit, harness: Harness, adapter: Adapter | None) -> Rollout:
+    def run(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
         """The terminal record of `unit`. Infrastructure failures are retried, then recorded as such."""
         for attempt in range(1, ATTEMPTS + 1):
-            rollout = self._attempt(unit, harness, adapter)
+            rollout = self._attempt(unit, harness, adapter, policy)
             if rollout.failure is None or not rollout.failure.infrastructure or attempt == ATTEMPTS:
                 return rollout
             time.sleep(BACKOFF_S * 2**attempt)
@@ -69,10 +68,10 @@ class RolloutRunner:
         for sandbox in (self._lab_sandbox, *self._harness_sandboxes.values()):
             sandbox.close()
 
-    def _attempt(self, unit: Unit, harness: Harness, adapter: Adapter | None) -> Rollout:
+    def _attempt(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
         started = time.perf_counter()
         problem = self._task.problem(unit.split, unit.problem)
-        gateway = Gateway(unit, problem, harness, adapter, self._policy, self._lab)
+        gateway = Gateway(unit, problem, harness, adapter, policy, self._lab)
         result = self._run_harness(harness, gateway)
         failure = _classify(gateway, result)
         verdict = None

@@ -39,7 +39,7 @@ def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> 
     assert len(rollouts) == 4 * 4
     assert {rollout.unit.split for rollout in rollouts} == {"train"}
     assert all(rollout.verdict is not None and rollout.failure is None for rollout in rollouts), rollouts[0]
-    assert len(generation.rollouts("gate_child")) == 6 * 3
+    assert len(generation.rollouts("gate_child")) == 12 * 4
     assert generation.tags["sia.lever"] == "harness"
 
     # Prefect knows the flow, its sub-flows, tasks and artifacts.

@@ -107,7 +107,7 @@ os.symlink("/etc/passwd", "out"); os.symlink("real", "link"); os.symlink("d", "w
 
 
 def test_no_descriptor_is_inherited(run: Run) -> None:
-    with open(__file__) as file:
+    with Path(__file__).open() as file:
         os.set_inheritable(file.fileno(), True)
         source = "import os\nfor fd in range(1024):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass"
         assert run(source).stdout.split() == ["0", "1", "2"]

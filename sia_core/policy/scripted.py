@@ -1,0 +1,51 @@
+"""`scripted`: a policy without a model. Deterministic in the seed; for tests and dry runs."""
+
+import random
+from collections.abc import Sequence
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError
+from sia_core.hashing import digest_json
+from sia_core.policy.protocol import Completion, Message
+from sia_core.rollout import Sampling
+
+
+class ScriptedPolicy:
+    """Picks uniformly; replies with a number. Records no token ids, so it cannot be trained."""
+
+    spec = "scripted"
+    digest = digest_json("scripted/1")
+    trainable = False
+
+    def chat(
+        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
+    ) -> Completion:
+        """A short text that depends on the seed alone."""
+        return Completion(f"scripted reply {random.Random(seed).randrange(1000)}", render(messages))
+
+    def choose(
+        self,
+        messages: Sequence[Message],
+        options: Sequence[str],
+        sampling: Sampling,
+        seed: int,
+        adapter: Adapter | None = None,
+    ) -> Completion:
+        """One of the options, each as likely as the others."""
+        check_options(options)
+        return Completion(random.Random(seed).choice(list(options)), render(messages))
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        """Nothing to probe."""
+        return ()
+
+
+def render(messages: Sequence[Message]) -> str:
+    """Messages as plain text."""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Refuse option lists that cannot be chosen from."""
+    if not options or len(set(options)) < len(options):
+        raise PolicyError(f"{len(options)} options, {len(set(options))} of them different", where="choose")
