@@ -66,13 +66,17 @@ class _CapData(ctypes.Structure):
     _fields_ = (("words", ctypes.c_uint32 * 6),)
 
 
-def drop_capabilities() -> None:
-    """Empty every capability set, the bounding set first: that needs a capability itself."""
+def drop_bounding_set() -> None:
+    """Make sure that no capability can be gained by running a program; needs one itself."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:  # past the last capability that this kernel knows
             break
+
+
+def drop_capabilities() -> None:
+    """Empty the ambient, effective, permitted and inheritable sets."""
     prctl(PR_CAP_AMBIENT, 4)
     header, data = _CapHeader(0x20080522, 0), _CapData()
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")

@@ -11,11 +11,10 @@ import sys
 import threading
 import traceback
 import types
-from pathlib import Path
 from typing import NoReturn
 
 
-def execute(path: Path) -> NoReturn:
+def execute(path: str) -> NoReturn:
     """Run `path` to its end and leave the process with its exit code."""
     code = _guarded(path)
     try:
@@ -28,7 +27,7 @@ def execute(path: Path) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def _guarded(path: Path) -> int:
+def _guarded(path: str) -> int:
     try:
         _run_main(path)
     except SystemExit as stop:
@@ -39,13 +38,18 @@ def _guarded(path: Path) -> int:
     return 0
 
 
-def _run_main(path: Path) -> None:
+def _run_main(path: str) -> None:
     module = types.ModuleType("__main__")
-    module.__file__ = str(path)
+    module.__file__ = path
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = module
-    code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    code = compile(_read(path), path, "exec", dont_inherit=True)
     exec(code, module.__dict__)  # noqa: S102 - this is what the sandbox is for
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - see rollout
+        return file.readall()
 
 
 def _exit_code(stop: SystemExit) -> int:

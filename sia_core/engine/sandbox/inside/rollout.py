@@ -7,8 +7,12 @@ dead - and gives up everything else. The mount ends with the last of its users.
 
 How it ended is for the zygote to say, over a socket that is closed here before the program starts:
 a program can forge its own output, and nothing more.
+
+Every page that this process touches first is a fault and a copy, and they are most of a rollout's
+cost: hence plain `os` calls rather than `pathlib`.
 """
 
+# ruff: noqa: PTH103, PTH120 - see above
 # ruff: noqa: TID252 - inside the sandbox this package has another name, so its imports are relative
 
 import errno
@@ -20,7 +24,6 @@ import resource
 import socket
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from . import kernel, program, wire
@@ -32,6 +35,7 @@ _EVERY_FD = 1 << 20
 _REPORT_ROOM = 16 << 20
 _MAX_FILES = 4096
 _MAX_TASKS = 128
+_PACKAGE = ("sia_inside", *(f"sia_inside.{name}" for name in ("kernel", "program", "rollout", "wire", "zygote")))
 _PLAIN = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
@@ -44,7 +48,6 @@ class Confinement:
     """Version; 0 when the kernel has none."""
     baseline: int
     """Address space of the idle interpreter, in bytes; limits count from there."""
-    environment: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,13 @@ def enter(channels: Channels, confinement: Confinement) -> NoReturn:
         fields, files = wire.decode(_read_all(channels.request))
         _mount_private(fields["limits"]["disk_mb"])
         _write_files(files, result)
+        numbers = any(b"random" in data for data in files.values())
         del files
         result.detach()
         result = _take_descriptors(channels)
-        _enter_program(fields["entry"], confinement.environment, channels.stream is not None)
+        _enter_program(fields["entry"], channels.stream is not None)
+        if numbers:
+            _reseed()
         _set_limits(fields["limits"], confinement.baseline)
         _drop_rights(confinement)
         socket.send_fds(result, [b"started"], [_PIDFD, _BOX_FD])
@@ -76,7 +82,7 @@ def enter(channels: Channels, confinement: Confinement) -> NoReturn:
         os.closerange(_BOX_FD, _PIDFD + 1)
     except BaseException as error:  # noqa: BLE001 - whatever it is, no program may start
         _refuse(result, {"failed": f"{type(error).__name__}: {error}"})
-    program.execute(Path(BOX, fields["entry"]))
+    program.execute(f"{BOX}/{fields['entry']}")
 
 
 def _refuse(result: socket.socket, fields: dict[str, Any]) -> NoReturn:
@@ -102,11 +108,20 @@ def _mount_private(disk_mb: int) -> None:
 def _write_files(files: dict[str, bytes], result: socket.socket) -> None:
     try:
         for name, data in files.items():
-            path = Path(BOX, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path = f"{BOX}/{name}"
+            if "/" in name:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write(path, data)
     except OSError as error:
         _refuse(result, {"unwritable": str(error), "disk": error.errno == errno.ENOSPC})
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.close(fd)
 
 
 def _take_descriptors(channels: Channels) -> socket.socket:
@@ -124,20 +139,21 @@ def _take_descriptors(channels: Channels) -> socket.socket:
     return socket.socket(fileno=_RESULT)
 
 
-def _enter_program(entry: str, environment: dict[str, str], stream: bool) -> None:
+def _enter_program(entry: str, stream: bool) -> None:
     """Make the interpreter look as if it had been started for `entry`; forget this package."""
     os.chdir(BOX)
-    os.environ.clear()
-    os.environ.update(environment)
     if stream:
         os.environ["SIA_STREAM"] = str(_STREAM)
     sys.argv[:] = [entry]
-    sys.path[0] = str(Path(BOX, entry).parent)
-    package = __name__.split(".")[0]
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        del sys.modules[name]
+    sys.path[0] = os.path.dirname(f"{BOX}/{entry}")
+    for name in _PACKAGE:  # by name: to walk all of sys.modules would copy many shared pages
+        sys.modules.pop(name, None)
+
+
+def _reseed() -> None:
+    """Give numpy's global generator a state of its own; `random` does so by itself at a fork."""
     numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:  # its global generator would be the same in every rollout
+    if numpy_random is not None:
         numpy_random.seed()
 
 

@@ -35,12 +35,14 @@ def main(control_fd: int, config_fd: int) -> None:
     settings, bpf = _read_config(config_fd)
     _leave_root(settings["uid"])
     _become_init()
+    os.environ.clear()
+    os.environ.update(settings["environment"])
     sys.path[1:1] = settings["sdk"]
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
     for name in (*_COMMON.split(), *settings["modules"]):
         importlib.import_module(name)
     version = kernel.landlock_version()
-    confinement = rollout.Confinement(bpf, version, _address_space(), settings["environment"])
+    confinement = rollout.Confinement(bpf, version, _address_space())
     atexit._clear()
     gc.collect()
     gc.freeze()  # keeps the collector from copying the shared pages in every rollout
@@ -69,6 +71,7 @@ def _become_init() -> None:
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS)
     for name, line in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
         Path("/proc/self", name).write_text(line)
+    kernel.drop_bounding_set()
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     child = os.fork()
     if child:
