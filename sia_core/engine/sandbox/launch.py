@@ -42,7 +42,8 @@ class Zygote:
 
     def __init__(self, spec: ZygoteSpec) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        errors, config = os.memfd_create("errors"), _config(spec)
+        config = _config(spec)
+        errors = os.memfd_create("errors")
         self._process: subprocess.Popen[bytes] | None = None
         self._started = threading.Event()
         self._failure = ""

@@ -48,7 +48,8 @@ def _signalled(number: int, end: Exit, limits: Limits) -> tuple[SandboxStatus, s
         return "timeout", f"ran longer than {limits.wall_s:g} s"
     if number in (signal.SIGKILL, signal.SIGXCPU):
         # From within, pid 1 cannot be killed: this was the CPU limit or the machine out of memory.
-        if end.cpu_s >= limits.cpu_s * 0.95:
+        # The kernel enforces the limit by clock ticks and reports the time by another clock.
+        if end.cpu_s >= 0.9 * limits.cpu_s - 0.25:
             return "timeout", f"used more than {limits.cpu_s:g} s of CPU time"
         return "memory", "killed by the kernel, most likely for want of memory"
     return "error", f"ended by {signal.Signals(number).name}"

@@ -21,6 +21,7 @@ from sia_core.lab import Limits
 
 _SETUP_S = 30.0
 _GRACE_S = 10.0
+_LONGEST_POLL_S = 3600.0
 _CHUNK = 1 << 16
 
 
@@ -107,7 +108,8 @@ class Watch:
         for source in (self._result, *self._captures):
             selector.register(source, selectors.EVENT_READ)
         while not self._report:
-            for key, _ in selector.select(max(0.0, self._deadline - time.monotonic())):
+            left = self._deadline - time.monotonic()
+            for key, _ in selector.select(min(max(0.0, left), _LONGEST_POLL_S)):
                 if isinstance(key.fileobj, Capture):
                     self._take_output(key.fileobj, selector)
                 else:

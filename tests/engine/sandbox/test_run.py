@@ -98,6 +98,11 @@ def test_files_that_do_not_fit_are_a_disk_failure(sandbox: StrictSandbox) -> Non
     assert result.status == "disk"
 
 
+def test_limits_may_be_none_or_endless(run: Run) -> None:
+    assert run("print(1)", wall_s=float("inf"), cpu_s=float("inf")).stdout == "1\n"
+    assert run("open('x', 'wb').write(bytes(5 << 20))", disk_mb=0).status == "disk"
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "a//b", "a\0b", "a\nb"])
 def test_refuses_names_that_leave_the_directory(sandbox: StrictSandbox, name: str) -> None:
     main = {"main.py": b""}

@@ -32,6 +32,7 @@ BOX = "/box"
 """Private working directory of the program."""
 _STREAM, _RESULT, _BOX_FD, _PIDFD = 3, 4, 5, 6
 _EVERY_FD = 1 << 20
+_LONGEST_S = 1 << 30
 _REPORT_ROOM = 16 << 20
 _MAX_FILES = 4096
 _MAX_TASKS = 128
@@ -100,6 +101,7 @@ def _read_all(fd: int) -> bytes:
 
 def _mount_private(disk_mb: int) -> None:
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+    disk_mb = max(1, disk_mb)  # to tmpfs, size 0 means no limit
     kernel.mount("tmpfs", BOX, "tmpfs", _PLAIN, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=700")
     kernel.mount("tmpfs", "/dev/shm", "tmpfs", _PLAIN, "size=1m,nr_inodes=64,mode=1777")
     kernel.mount("tmpfs", "/proc", "tmpfs", _PLAIN | kernel.MS_RDONLY, "size=4k,nr_inodes=1")
@@ -159,7 +161,7 @@ def _reseed() -> None:
 
 def _set_limits(limits: dict[str, float], baseline: int) -> None:
     memory = baseline + (int(limits["memory_mb"]) << 20)
-    cpu = max(1, math.ceil(limits["cpu_s"]))
+    cpu = max(1, math.ceil(min(limits["cpu_s"], _LONGEST_S)))
     disk = int(limits["disk_mb"]) << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory + _REPORT_ROOM))
     # Soft equals hard: pid 1 is immune to SIGXCPU, but not to the SIGKILL of the hard limit.

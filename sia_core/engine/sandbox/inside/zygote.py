@@ -34,6 +34,7 @@ def main(control_fd: int, config_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     settings, bpf = _read_config(config_fd)
     _leave_root(settings["uid"])
+    _offer_to_oom_killer()
     _become_init()
     os.environ.clear()
     os.environ.update(settings["environment"])
@@ -63,6 +64,12 @@ def _leave_root(uid: int | None) -> None:
         os.setresuid(uid, uid, uid)
         # Changing the user made this process undumpable, and its /proc/self/uid_map root's.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+
+
+def _offer_to_oom_killer() -> None:
+    """When the machine runs out of memory, a rollout shall go before anything else."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _become_init() -> None:
