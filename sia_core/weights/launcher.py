@@ -1,0 +1,106 @@
+"""The trainer as a Ray actor: its own process, no torch in the caller, killable.
+
+Rounds are numbered and each leaves a checkpoint directory, so a round that is asked for again
+is read from disk, and an actor that died is replaced by one that goes on from the last round.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from sia_core.candidate import Adapter
+from sia_core.errors import ServiceError, SiaError
+from sia_core.rollout import Rollout
+from sia_core.weights.spec import UpdateSpec
+
+RESTARTS = 2
+
+Round = tuple[Adapter, list[dict[str, float]]]
+"""The adapter a round made, and the metrics of its steps."""
+
+
+class TrainerActor:
+    """Holds a Trainer once there is something to train."""
+
+    def __init__(self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int) -> None:
+        self._base = base
+        self._spec = spec
+        self._parent = parent
+        self._folder = folder
+        self._threads = threads
+        self._trainer: Any = None
+
+    def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
+        """Train round `number` (from 1) from the checkpoint of the one before it."""
+        if self._trainer is None:
+            from sia_core.weights.trainer import Trainer  # Loads torch and PEFT.
+
+            self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads)
+        if self._trainer.round != number - 1:
+            self._trainer.load(_round_folder(self._folder, number - 1))
+        steps = self._trainer.train(rollouts)
+        adapter: Adapter = self._trainer.save(_round_folder(self._folder, number), steps)
+        return adapter, [asdict(step) for step in steps]
+
+
+class TrainerHandle:
+    """The driver's side of a TrainerActor. Use as a context manager."""
+
+    def __init__(self, *arguments: Any, folder: Path) -> None:
+        self._arguments = arguments
+        self._folder = folder
+        self._actor: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._actor is not None:
+            ray.kill(self._actor)
+
+    def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
+        """The result of a round: from its checkpoint when there is one, else trained now.
+
+        Raises:
+            PolicyError: these rollouts cannot be trained on.
+            ServiceError: the training process died several times.
+        """
+        done = _read_round(_round_folder(self._folder, number))
+        if done is not None:
+            return done
+        for _ in range(RESTARTS + 1):
+            if self._actor is None:
+                self._actor = ray.remote(TrainerActor).options(num_cpus=0).remote(*self._arguments)
+            try:
+                result: Round = ray.get(self._actor.round.remote(number, list(rollouts)))
+            except RayTaskError as error:
+                if isinstance(error.cause, SiaError):
+                    raise error.cause from None
+                raise
+            except RayActorError:
+                self._actor = None
+                continue
+            return result
+        raise ServiceError(f"the training process died {RESTARTS + 1} times", where="weight update")
+
+
+def open_trainer(base: Path, spec: UpdateSpec, parent: Adapter | None, folder: Path, *, threads: int) -> TrainerHandle:
+    """A trainer for `spec` with its checkpoints in `folder`. Ray must be connected."""
+    return TrainerHandle(base, spec, parent.path if parent else None, folder, threads, folder=folder)
+
+
+def _round_folder(folder: Path, number: int) -> Path:
+    return folder / f"round-{number}"
+
+
+def _read_round(folder: Path) -> Round | None:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except OSError:
+        return None
+    return Adapter(manifest["adapter"], folder / "adapter"), manifest["metrics"]
