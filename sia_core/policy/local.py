@@ -78,7 +78,7 @@ class LocalPolicy:
                     break
                 fed = [token]
         finish = "stop" if output and output[-1] in self._ends else "length"
-        reply = self._tokenizer.decode(output, skip_special_tokens=True)
+        reply = str(self._tokenizer.decode(output, skip_special_tokens=True))
         return Completion(reply, text, tuple(prompt), tuple(output), tuple(logprobs), None, finish)
 
     @torch.inference_mode()
@@ -156,7 +156,8 @@ class LocalPolicy:
         if len(node.children) > 1:
             if logit_V is None:
                 # Forced tokens since the prompt were not fed one by one: feed the path at once.
-                cache.crop(length)
+                if cache.get_seq_length() > length:
+                    cache.crop(length - cache.get_seq_length())
                 logit_V = model(input_ids=self._ids(path), past_key_values=cache, use_cache=True).logits[0, -1]
             logits[path] = tuple(logit_V[list(node.children)].double().tolist())
         for token, child in node.children.items():
@@ -194,7 +195,11 @@ class LocalPolicy:
     def _render(self, messages: Sequence[Message]) -> str:
         if self._tokenizer.chat_template is None:
             return f"{render(messages)}\nassistant: "
-        return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        return str(
+            self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            )
+        )
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))

@@ -92,7 +92,7 @@ def _sampled_tokens(
 ) -> list[tuple[tuple[int, ...], int, tuple[int, ...] | None, float, float]]:
     found = []
     for turn in rollout.turns:
-        assert turn.prompt_ids is not None and turn.output_ids is not None and turn.logprobs is not None  # noqa: PT018
+        assert turn.prompt_ids is not None and turn.output_ids is not None and turn.logprobs is not None
         for at, (token, logprob) in enumerate(zip(turn.output_ids, turn.logprobs, strict=True)):
             allowed = turn.allowed[at] if turn.allowed is not None else None
             if allowed is None or len(allowed) > 1:

@@ -165,17 +165,18 @@ class Trainer:
         """Write a checkpoint directory that is complete or absent, and return its adapter."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
-        self._model.save_pretrained(staging / "adapter", safe_serialization=True)
+        self._model.save_pretrained(staging / "adapter", save_embedding_layers=False)
         for file in (staging / "adapter").iterdir():
             if file.name not in ADAPTER_FILES:
                 file.unlink()
         save_file(self._optimizer_tensors(), staging / "optimizer.safetensors")
+        digest = adapter_digest(staging / "adapter")
         manifest = {
             "spec": asdict(self._spec),
             "spec_id": self._spec.id,
             "base": self._base,
             "round": self.round,
-            "adapter": adapter_digest(staging / "adapter"),
+            "adapter": digest,
             "metrics": [asdict(step) for step in metrics],
         }
         (staging / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -185,7 +186,7 @@ class Trainer:
                     os.fsync(written.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
-        return Adapter(manifest["adapter"], folder / "adapter")
+        return Adapter(digest, folder / "adapter")
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint.
@@ -201,7 +202,7 @@ class Trainer:
         state = {name.replace(".weight", ".default.weight"): tensor for name, tensor in weights.items()}
         missing = set(self._parameters) - set(state)
         if missing:
-            raise PolicyError(f"checkpoint lacks {sorted(missing)[0]}", where=str(folder))
+            raise PolicyError(f"checkpoint lacks {min(missing)}", where=str(folder))
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state[name])

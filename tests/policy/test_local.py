@@ -1,0 +1,134 @@
+"""The local policy on a tiny model: exact, repeatable, and it serves the adapter it is given."""
+
+import itertools
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError
+from sia_core.policy.local import LocalPolicy
+from sia_core.rollout import Sampling
+from sia_core.weights.spec import UpdateSpec
+from sia_core.weights.trainer import Trainer
+
+MESSAGES = [{"role": "user", "content": "Pick:"}]
+OPTIONS = ["abc", "abd", "ab", "b", "xyz"]
+SPEC = UpdateSpec(None, 1, 1, 0.01, 4, 1.0, 0)
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> LocalPolicy:
+    return LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
+    """Two adapters with different, non-zero weights."""
+    made = []
+    for seed in (1, 2):
+        trainer = Trainer(tiny_model, SPEC, None, threads=1)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in trainer._parameters.values():
+                parameter.normal_(std=0.2)
+        made.append(trainer.save(tmp_path_factory.mktemp("adapter") / "checkpoint", []))
+    return made
+
+
+def brute_force(policy: LocalPolicy, temperature: float) -> dict[str, float]:
+    """Probability of each option: at each position, softmax over the tokens that lead to an option."""
+    prompt = policy._encode(policy._render(MESSAGES))
+    sequences = {option: [*policy._encode(option), policy._ends[0]] for option in OPTIONS}
+    result = {}
+    for option, ids in sequences.items():
+        chance = 1.0
+        for at, token in enumerate(ids):
+            allowed = sorted({other[at] for other in sequences.values() if other[:at] == ids[:at]})
+            with torch.inference_mode():
+                logits = policy._model(input_ids=torch.tensor([prompt + ids[:at]])).logits[0, -1]
+            weights = {a: math.exp(float(logits[a]) / temperature) for a in allowed}
+            chance *= weights[token] / sum(weights.values())
+        result[option] = chance
+    return result
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_choices_follow_the_restricted_softmax_exactly(policy: LocalPolicy, temperature: float) -> None:
+    expected = brute_force(policy, temperature)
+    assert sum(expected.values()) == pytest.approx(1)
+    seen = {}
+    for seed in range(300):
+        done = policy.choose(MESSAGES, OPTIONS, Sampling(temperature), seed)
+        assert done.logprobs is not None
+        seen[done.text] = math.exp(sum(done.logprobs))
+    for option, chance in seen.items():
+        assert chance == pytest.approx(expected[option], rel=1e-4)
+    assert len(seen) >= 2
+
+
+def test_frequencies_follow_the_logprobs(policy: LocalPolicy) -> None:
+    expected = brute_force(policy, 2.5)
+    count = 3000
+    picks = Counter(policy.choose(MESSAGES, OPTIONS, Sampling(2.5), seed).text for seed in range(count))
+    for option, chance in expected.items():
+        assert abs(picks[option] - count * chance) < 4.5 * math.sqrt(count * chance * (1 - chance)) + 1
+
+
+def test_forced_tokens_cost_nothing_and_are_marked(policy: LocalPolicy) -> None:
+    done = next(
+        done
+        for seed in itertools.count()
+        if (done := policy.choose(MESSAGES, OPTIONS, Sampling(3.0), seed)).text == "xyz"
+    )
+    assert done.allowed is not None
+    assert done.logprobs is not None
+    assert [len(ids or ()) for ids in done.allowed] == [3, 1, 1, 1]
+    assert done.logprobs[1:] == (0.0, 0.0, 0.0)
+    assert done.output_ids == (*policy._encode("xyz"), policy._ends[0])
+
+
+def test_what_was_asked_before_changes_nothing(policy: LocalPolicy, tiny_model: Path) -> None:
+    for other in ("a", "b", "longer prompt"):
+        policy.choose([{"role": "user", "content": other}], OPTIONS, Sampling(), 0)
+    warm = [policy.choose(MESSAGES, OPTIONS, Sampling(), seed) for seed in range(5)]
+    cold = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
+    assert warm == [cold.choose(MESSAGES, OPTIONS, Sampling(), seed) for seed in range(5)]
+    assert cold.digest == policy.digest
+
+
+def test_chat_records_what_it_sampled(policy: LocalPolicy) -> None:
+    done = policy.chat(MESSAGES, Sampling(max_tokens=12), 3)
+    assert done.output_ids is not None
+    assert done.logprobs is not None
+    assert len(done.output_ids) == len(done.logprobs) <= 12
+    assert done.finish == ("stop" if done.output_ids[-1] in policy._ends else "length")
+    ids = torch.tensor([[*(done.prompt_ids or ()), *done.output_ids]])
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(policy._model(input_ids=ids).logits[0], -1)
+    start = len(done.prompt_ids or ()) - 1
+    again = [float(logprobs[start + at, token]) for at, token in enumerate(done.output_ids)]
+    assert again == pytest.approx(done.logprobs, abs=1e-4)
+    assert policy.chat(MESSAGES, Sampling(max_tokens=12), 3) == done
+
+
+def test_the_adapter_asked_for_is_the_one_served(policy: LocalPolicy, adapters: list[Adapter]) -> None:
+    bare = policy.probe()
+    first, second = (policy.probe(adapter) for adapter in adapters)
+    assert len({bare, first, second}) == 3
+    assert policy.probe(adapters[0]) == first
+    assert policy.probe(None) == bare
+    choice = policy.choose(MESSAGES, OPTIONS, Sampling(), 0)
+    with_adapter = policy.choose(MESSAGES, OPTIONS, Sampling(), 0, adapters[0])
+    assert choice.logprobs != with_adapter.logprobs
+    assert policy.choose(MESSAGES, OPTIONS, Sampling(), 0) == choice
+
+
+def test_two_options_that_are_the_same_are_refused(policy: LocalPolicy) -> None:
+    with pytest.raises(PolicyError):
+        policy.choose(MESSAGES, ["a", "a"], Sampling(), 0)
+    with pytest.raises(PolicyError):
+        policy.choose(MESSAGES, [], Sampling(), 0)

@@ -1,0 +1,255 @@
+"""The weight lever on a tiny model: exact rows, exact gradients, bit-exact resume, and it learns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError
+from sia_core.policy.local import LocalPolicy
+from sia_core.rollout import Rollout, Sampling, Turn, Unit, Verdict
+from sia_core.weights.losses import clipped_policy_loss
+from sia_core.weights.rows import Batch, dr_grpo, make_batch
+from sia_core.weights.spec import UpdateSpec, refuse
+from sia_core.weights.trainer import Trainer
+from tests.factories import make_rollout
+
+OPTIONS = ["red", "green", "blue"]
+SPEC = UpdateSpec(None, 4, 2, 0.01, 4, 1.0, seed=7)
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> LocalPolicy:
+    return LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
+
+
+def play(policy: LocalPolicy, adapter: Adapter | None, rounds: int, rollouts: int = 24) -> list[Rollout]:
+    """Two-turn rollouts: a chain of choices in which blue, then green, is right."""
+    played = []
+    for number in range(rollouts):
+        turns: list[Turn] = []
+        said = ""
+        for step in range(2):
+            done = policy.choose(
+                [{"role": "user", "content": f"Pick{said}:"}],
+                OPTIONS,
+                Sampling(),
+                1000 * rounds + 2 * number + step,
+                adapter,
+            )
+            said += f" {done.text}"
+            turns.append(
+                Turn(
+                    "choose",
+                    done.prompt,
+                    done.text,
+                    adapter.digest if adapter else None,
+                    1.0,
+                    done.prompt_ids,
+                    done.output_ids,
+                    done.logprobs,
+                    done.allowed,
+                )
+            )
+        score = 0.6 * (turns[0].output == "blue") + 0.4 * (turns[1].output == "green")
+        unit = Unit("t", "h", policy.digest, adapter.digest if adapter else None, "train", f"p{number % 3}", number)
+        played.append(Rollout(unit, tuple(turns), {}, Verdict(score)))
+    return played
+
+
+def naive_gradients(trainer: Trainer, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
+    """Token by token, one forward each, no sharing, no batching."""
+    groups: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.unit.problem, []).append(rollout)
+    total = torch.zeros(())
+    used = 0
+    for group in groups.values():
+        scores = [rollout.score or 0.0 for rollout in group]
+        if max(scores) == min(scores):
+            continue
+        for rollout in group:
+            used += 1
+            advantage = (rollout.score or 0.0) - sum(scores) / len(scores)
+            for turn in rollout.turns:
+                ids = [*(turn.prompt_ids or ()), *(turn.output_ids or ())]
+                for at, token in enumerate(turn.output_ids or ()):
+                    allowed = (turn.allowed or ())[at]
+                    if allowed is None or len(allowed) == 1:
+                        continue
+                    context = ids[: len(turn.prompt_ids or ()) + at]
+                    logits = trainer._model(input_ids=torch.tensor([context])).logits[0, -1]
+                    logprob = torch.log_softmax(logits[list(allowed)], -1)[allowed.index(token)]
+                    total = total - (logprob - (turn.logprobs or ())[at]).exp() * advantage
+    (total / used).backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.clone() for name, p in trainer._parameters.items() if p.grad is not None}
+
+
+def test_advantages_are_centred_and_not_scaled() -> None:
+    assert dr_grpo([1.0, 0.0, 0.0, 0.0]) == [0.75, -0.25, -0.25, -0.25]
+
+
+def test_each_sampled_token_is_trained_once_and_forced_ones_never(policy: LocalPolicy) -> None:
+    rollouts = play(policy, None, 0)
+    batch = make_batch(rollouts, "dr_grpo")
+    branching = sum(len(ids or ()) > 1 for rollout in rollouts for turn in rollout.turns for ids in turn.allowed or ())
+    assert batch.constant_groups == 0
+    assert len(batch.choices) == branching
+    assert len(set(batch.sequences)) == len(batch.sequences) < len(rollouts)
+    for one in batch.sequences:
+        assert not any(other != one and other[: len(one)] == one for other in batch.sequences)
+
+
+def test_the_order_of_arrival_does_not_matter(policy: LocalPolicy) -> None:
+    rollouts = play(policy, None, 0)
+    assert make_batch(rollouts[::-1], "dr_grpo") == make_batch(rollouts, "dr_grpo")
+
+
+def test_constant_groups_and_unscored_rollouts_teach_nothing(policy: LocalPolicy) -> None:
+    rollouts = [replace(r, verdict=Verdict(0.5)) if r.unit.problem == "p0" else r for r in play(policy, None, 0)]
+    batch = make_batch(rollouts, "dr_grpo")
+    assert (batch.constant_groups, batch.groups) == (1, 3)
+    assert batch.rollouts == 16
+
+
+def test_shared_contexts_give_the_gradient_of_the_naive_loop(policy: LocalPolicy, tiny_model: Path) -> None:
+    rollouts = play(policy, None, 0)
+    shared, naive = (Trainer(tiny_model, SPEC, None, threads=1) for _ in range(2))
+    with torch.no_grad():  # A fresh LoRA has B = 0 and so no gradient in A: move both off it.
+        for trainer in (shared, naive):
+            torch.manual_seed(3)
+            for parameter in trainer._parameters.values():
+                parameter.add_(torch.randn_like(parameter) * 0.001)
+    batch = make_batch(rollouts, "dr_grpo")
+    expected = naive_gradients(naive, rollouts)
+    shared._optimizer.step = lambda *_: None  # type: ignore[method-assign,assignment,misc]
+    torch.nn.utils.clip_grad_norm_, kept = (lambda *_: torch.zeros(())), torch.nn.utils.clip_grad_norm_  # type: ignore[assignment]
+    try:
+        shared._step(batch, 0.0, first=False)
+    finally:
+        torch.nn.utils.clip_grad_norm_ = kept
+    for name, gradient in expected.items():
+        found = shared._parameters[name].grad
+        assert found is not None
+        assert float((found - gradient).norm() / gradient.norm().clamp_min(1e-12)) < 1e-4, name
+    whole = torch.cat([g.flatten() for g in expected.values()])
+    found = torch.cat([shared._parameters[name].grad.flatten() for name in expected])  # type: ignore[union-attr]
+    assert float((found - whole).norm() / whole.norm()) <= 1e-5
+
+
+def test_the_trainer_recomputes_what_the_engine_recorded(policy: LocalPolicy, tiny_model: Path) -> None:
+    trainer = Trainer(tiny_model, SPEC, None, threads=1)
+    first, *_ = trainer.train(play(policy, None, 0))
+    assert first.gap < 1e-4
+    assert 0 < first.entropy < math.log(3)
+
+
+def test_rollouts_of_another_policy_are_refused(policy: LocalPolicy, tiny_model: Path) -> None:
+    rollouts = [
+        replace(r, turns=tuple(replace(t, logprobs=tuple(p - 0.5 for p in t.logprobs or ())) for t in r.turns))
+        for r in play(policy, None, 0)
+    ]
+    with pytest.raises(PolicyError, match="not sampled by this base and adapter"):
+        Trainer(tiny_model, SPEC, None, threads=1).train(rollouts)
+
+
+def test_clipping_is_asymmetric() -> None:
+    zero = torch.zeros(3)
+    up = clipped_policy_loss(
+        torch.log(torch.tensor([1.1, 1.27, 1.5])), zero, torch.ones(3), clip_low=0.2, clip_high=0.28, rollouts=1
+    )
+    assert float(up.loss) == pytest.approx(-(1.1 + 1.27 + 1.28))
+    assert up.clipped == 1
+    down = clipped_policy_loss(
+        torch.log(torch.tensor([0.9, 0.81, 0.5])), zero, -torch.ones(3), clip_low=0.2, clip_high=0.28, rollouts=1
+    )
+    assert float(down.loss) == pytest.approx(0.9 + 0.81 + 0.8)
+    assert down.kl >= 0
+
+
+def test_training_raises_the_chance_of_what_is_right_and_is_served(
+    policy: LocalPolicy, tiny_model: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(tiny_model, SPEC, None, threads=1)
+    adapter: Adapter | None = None
+    means = []
+    for number in range(1, 9):
+        rollouts = play(policy, adapter, number)
+        means.append(sum(r.score or 0.0 for r in rollouts) / len(rollouts))
+        steps = trainer.train(rollouts)
+        adapter = trainer.save(tmp_path / f"round-{number}", steps)
+    final = play(policy, adapter, 99)
+    mean = sum(r.score or 0.0 for r in final) / len(final)
+    assert mean > means[0] + 0.2, means
+    assert all(turn.adapter == adapter.digest for r in final for turn in r.turns)  # type: ignore[union-attr]
+
+
+def test_resume_is_bit_exact(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
+    rollouts = play(policy, None, 0)
+    spec = replace(SPEC, max_gap=9.0)
+    straight = Trainer(tiny_model, spec, None, threads=1)
+    digests = [straight.save(tmp_path / f"a{n}", straight.train(rollouts)).digest for n in range(4)]
+    for start in (1, 2):
+        resumed = Trainer(tiny_model, spec, None, threads=1)
+        resumed.load(tmp_path / f"a{start - 1}")
+        assert resumed.round == start
+        again = [resumed.save(tmp_path / f"b{n}", resumed.train(rollouts)).digest for n in range(start, 4)]
+        assert again == digests[start:]
+
+
+def test_a_checkpoint_of_another_update_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    Trainer(tiny_model, SPEC, None, threads=1).save(tmp_path / "c", [])
+    with pytest.raises(PolicyError, match="spec_id"):
+        Trainer(tiny_model, replace(SPEC, seed=8), None, threads=1).load(tmp_path / "c")
+
+
+def test_an_adapter_can_be_trained_further(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
+    first = Trainer(tiny_model, SPEC, None, threads=1)
+    parent = first.save(tmp_path / "parent", first.train(play(policy, None, 0)))
+    child = Trainer(tiny_model, replace(SPEC, parent_adapter=parent.digest), parent.path, threads=1)
+    steps = child.train(play(policy, parent, 1))
+    assert steps[0].gap < 1e-4
+    assert child.save(tmp_path / "child", steps).digest != parent.digest
+
+
+def test_adapters_are_the_same_bytes_on_every_machine(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = shutil.copytree(tiny_model, tmp_path / "elsewhere")
+    digests = {
+        Trainer(base, SPEC, None, threads=1).save(tmp_path / str(n), []).digest
+        for n, base in enumerate((tiny_model, moved))
+    }
+    assert len(digests) == 1
+    assert b"elsewhere" not in (tmp_path / "1" / "adapter" / "adapter_config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "words"),
+    [
+        ([make_rollout("a", 0, 0.1), make_rollout("a", 1, 0.9)], "1 groups"),
+        ([make_rollout(p, s, 0.5) for p in "ab" for s in range(2)], "all 2 groups are constant"),
+        ([make_rollout(p, s, s / 2, trainable=False) for p in "ab" for s in range(2)], "no rollout has token ids"),
+        ([make_rollout(p, s, failure="worker") for p in "ab" for s in range(2)], "0 groups"),
+    ],
+)
+def test_updates_that_cannot_work_are_refused(rollouts: list[Rollout], words: str) -> None:
+    reason = refuse(rollouts, SPEC)
+    assert reason is not None
+    assert words in reason
+
+
+def test_a_sound_batch_is_not_refused() -> None:
+    rollouts = [make_rollout(p, s, s / 2) for p in "ab" for s in range(2)]
+    assert refuse(rollouts, SPEC) is None
+    assert "temperature" in (refuse(rollouts, replace(SPEC, temperature=0.5)) or "")
+
+
+def test_an_empty_batch_makes_no_step(tiny_model: Path) -> None:
+    constant = [make_rollout(p, s, 0.5) for p in "ab" for s in range(2)]
+    assert Trainer(tiny_model, SPEC, None, threads=1).train(constant) == []
+    assert isinstance(make_batch(constant, "dr_grpo"), Batch)
