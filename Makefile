@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TASK ?= denoising
 ARGS ?=
+BENCH ?= $(sort $(wildcard bench/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types bench clean
@@ -26,9 +27,10 @@ lint: setup  ## check style and format
 
 types: setup  ## check types
 	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard bench/*.py)
 
-bench: setup  ## run the benchmarks
-	$(BIN)/python -m bench $(ARGS)
+bench: setup  ## run every benchmark, or one: make bench BENCH=bench/sandbox.py ARGS=--quick
+	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
 
 clean:  ## remove .venv and caches; runs and models under ~/.sia stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build dist
