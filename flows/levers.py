@@ -7,10 +7,6 @@ import ast
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sia_core.policy.registry import base_directory
-from sia_core.weights.launcher import open_trainer
-from sia_core.weights.spec import UpdateSpec, refuse
-
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
 from sia_core.candidate import Adapter, Candidate
@@ -18,8 +14,11 @@ from sia_core.errors import HarnessError, SiaError
 from sia_core.generation import Cost, Decision, Node
 from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
+from sia_core.policy.registry import base_directory
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
+from sia_core.weights.launcher import open_trainer
+from sia_core.weights.spec import UpdateSpec, refuse
 
 SMOKE_PROBLEMS = 2
 

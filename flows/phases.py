@@ -141,7 +141,7 @@ def seal(session: Session) -> None:
 def _executed(generation: GenerationRecord, nodes: list[Node]) -> Node:
     phase = generation.phase("execute")
     assert phase is not None
-    return nodes[phase["node"]]
+    return nodes[int(phase["node"])]
 
 
 def _baseline(executed: Node) -> Decision:

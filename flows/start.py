@@ -5,8 +5,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
-
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
 from sia_core.engine.sandbox import probe
@@ -14,6 +12,7 @@ from sia_core.engine.sandbox.protocol import TierReport
 from sia_core.generation import SEED_NODE, Node
 from sia_core.harness import Harness
 from sia_core.home import home
+from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.progress import Reporter
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.services import find, mlflow_service

@@ -30,7 +30,8 @@ def outcome(sia: Sia) -> dict[str, Any]:
         for generation in run.generations()
         for name in ("train", "gate_parent", "gate_child")
     }
-    return json.loads(json.dumps({"nodes": nodes, "rollouts": rollouts, "test": run.phase("test")}))
+    found: dict[str, Any] = json.loads(json.dumps({"nodes": nodes, "rollouts": rollouts, "test": run.phase("test")}))
+    return found
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

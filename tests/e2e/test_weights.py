@@ -1,0 +1,37 @@
+"""The weight lever through the whole loop: a tiny model is trained, gated, served, and better."""
+
+from pathlib import Path
+
+from tests.e2e.conftest import TOY, Sia
+
+
+def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: Path) -> None:
+    policy = f"local:{tiny_model}"
+    sia("run", str(TOY), "--policy", policy, "--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")
+    run = sia.run()
+    _seed, child = run.nodes()
+    assert child.lever == "weights"
+    assert child.candidate.adapter is not None
+    assert child.promoted, child
+    assert child.gate is not None
+    assert child.gate.gain.bound > 0
+
+    # The adapter that was trained is the one that answered, and it answers otherwise than the bare policy.
+    generation = run.generations()[0]
+    parent, trained = (generation.rollouts(name) for name in ("gate_parent", "gate_child"))
+    assert {turn.adapter for rollout in trained for turn in rollout.turns} == {child.candidate.adapter}
+    assert {turn.adapter for rollout in parent for turn in rollout.turns} == {None}
+    logprobs = [{turn.logprobs for rollout in side for turn in rollout.turns} for side in (parent, trained)]
+    assert not logprobs[0] & logprobs[1]
+
+    # Only training problems were learnt from.
+    executed = generation.rollouts("train")
+    assert {rollout.unit.split for rollout in executed} == {"train"}
+    assert all(rollout.trainable for rollout in executed)
+
+    test = run.phase("test")
+    assert test is not None
+    assert test["gain"]["low"] > 0
+    metrics = run.record.client.get_run(generation.run_id).data.metrics
+    assert metrics["update.gap"] < 1e-3
+    assert metrics["update.kl"] >= 0
