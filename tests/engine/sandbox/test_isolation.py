@@ -27,8 +27,6 @@ ATTACKS = {
     "another namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "parent": "import os; assert os.getppid()",
     "shadow": "import os; os.stat('/etc/passwd')",
-    "temporary directory": "import os; os.stat('/tmp')",
-    "home": "import os; os.stat('/home')",
 }
 """Each ends with exit code 0 outside the sandbox, as root or not."""
 
@@ -53,11 +51,18 @@ print(b.recv(9).decode())
 with tempfile.TemporaryFile() as file:
     file.write(b"x")
 print(open("/dev/urandom", "rb").read(4) != open("/dev/zero", "rb").read(4))
-print(os.listdir("/"), os.listdir("/proc"), sorted(os.environ))
+print(os.listdir("/proc"))
 """
-    lines = run(source).stdout.splitlines()
-    assert lines[:2] == ["pair", "True"]
-    assert "home" not in lines[2] and "tmp" not in lines[2].lower().replace("tmpdir", "") and "[] [" in lines[2]
+    assert run(source).stdout.splitlines() == ["pair", "True", "[]"]
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/home", "/root", "/var", "/run", "/sys"])
+def test_a_folder_of_the_host_shows_at_most_the_way_to_the_interpreter(run: Run, folder: str) -> None:
+    seen = run(f"import os\nfor name in os.listdir({folder!r}): print(name)")
+    prefixes = [Path(prefix).parts for prefix in (sys.prefix, sys.base_prefix, str(Path(sys.prefix).resolve()))]
+    way = {parts[2] for parts in prefixes if len(parts) > 2 and f"/{parts[1]}" == folder}
+    assert set(seen.stdout.split()) <= way, seen
+    assert seen.status == "error" or way
 
 
 def test_no_file_of_the_host_or_the_project_is_visible(run: Run, tmp_path: Path) -> None:
