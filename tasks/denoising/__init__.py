@@ -1,0 +1,1 @@
+"""Single-cell denoising by molecular cross-validation: data, splits, metrics, rules."""
