@@ -12,11 +12,11 @@ from tests.e2e.conftest import TOY, Sia
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("run", "nosuch"), 2, ("unknown task 'nosuch'", "denoising")),
+        (("run", "nosuch"), 2, ("unknown task 'nosuch'", "denoising", "task.toml")),
         (("run", str(TOY), "--policy", "gpt"), 2, ("unknown policy 'gpt'", "smollm2")),
         (("run", str(TOY), "--agent", "oracle"), 2, ("unknown agent 'oracle'", "rules")),
         (("run", str(TOY), "--levers", "harness,prayer"), 2, ("unknown lever 'prayer'", "weights")),
-        (("run", str(TOY), "--generations", "0"), 2, ("--generations", "0")),
+        (("run", str(TOY), "--generations", "0"), 2, ("--generations", "greater than or equal to 1")),
         (("run", str(TOY), "--sandbox", "leaky"), 2, ("unknown sandbox tier 'leaky'", "strict")),
         (("resume", "nosuch"), 7, ("unknown run 'nosuch'", "sia status")),
         (("status", "nosuch"), 7, ("unknown run 'nosuch'", "sia status")),
