@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sia_core.record.store import RunRecord, open_record
@@ -70,3 +71,15 @@ def sia(tmp_path: Path, prefect_api: str) -> Sia:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "SIA_"))}
     home = tmp_path / "home"
     return Sia(home, {**kept, "SIA_HOME": str(home), "PREFECT_API_URL": prefect_api, "COLUMNS": "200"})
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Processes that carry this SIA_HOME in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SIA_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found

@@ -93,3 +93,15 @@ def test_a_changed_task_is_not_resumed(sia: Sia, tmp_path: Path) -> None:
     run.record.client.update_run(run.run_id, status="KILLED")
     (Path(task) / "task.py").write_text((Path(task) / "task.py").read_text() + "\n# changed\n")
     assert "has changed since the run began" in sia("resume", run.name, "--no-ui", code=7)
+
+
+def test_a_model_file_with_the_wrong_hash(sia: Sia) -> None:
+    base = sia.home / "models" / "smollm2-135m-instruct"
+    base.mkdir(parents=True)
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"other weights")
+    (base / "source.json").write_text('{"weights": "0000"}')
+    output = sia("run", str(TOY), "--policy", "smollm2", "--no-ui", code=5)
+    assert "expected sha256 0000, found" in output
+    assert f"rm -r {base}" in output
+    assert "Traceback" not in output

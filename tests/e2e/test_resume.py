@@ -12,9 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from tests.e2e.conftest import TOY, Sia
+from tests.e2e.conftest import TOY, Sia, processes_of
 
 RUN = ("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "3")
 KILLS = 3
@@ -34,18 +32,6 @@ def outcome(sia: Sia) -> dict[str, Any]:
         for name in ("train", "gate_parent", "gate_child")
     }
     found: dict[str, Any] = json.loads(json.dumps({"nodes": nodes, "rollouts": rollouts, "test": run.phase("test")}))
-    return found
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Processes that carry this SIA_HOME in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("SIA_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue
     return found
 
 
