@@ -54,12 +54,15 @@ def bar(recipe: Recipe) -> Bar:
 def score(recipe: Recipe, denoised: Matrix) -> Verdict:
     """Verdict on a finite, non-negative matrix of train's shape."""
     train = matrices(recipe).train
-    empty = int(np.count_nonzero((denoised.sum(axis=1) <= 0) & (train.sum(axis=1) > 0)))
+    wanted = train.sum(axis=1)
+    empty = int(np.count_nonzero((denoised.max(axis=1) <= 0) & (wanted > 0)))
     if empty:
         return invalid(f"{empty} cells were left without any counts")
     with np.errstate(over="ignore", invalid="ignore"):
         rescaled = match_depth(denoised, train)
-    if not np.isfinite(rescaled).all():
+        # A total past the largest float would rescale its cell to nothing, one near the least to infinity.
+        reached = np.isfinite(rescaled).all() and np.allclose(rescaled.sum(axis=1), wanted, rtol=1e-6)
+    if not reached:
         return invalid("values too large or too small to be rescaled to the cells' train totals")
     return _judge(bar(recipe), rescaled)
 

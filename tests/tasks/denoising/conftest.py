@@ -1,0 +1,78 @@
+"""Counts for the denoising tests: the real sample where it lies beside the project, else a small imitation."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sia_core.task import Problem, Task
+from tasks.denoising import data, problems, scoring
+from tasks.denoising.settings import data_settings
+from tests.tasks.denoising.labs import InProcessLab
+
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "scrna" / "celltypist_sample559.npz"
+
+
+def real_counts() -> data.IntCounts | None:
+    """All genes of the celltypist sample, or None where the file is absent."""
+    if not SHARED.exists() or not zipfile.is_zipfile(SHARED):
+        return None
+    with np.load(SHARED, allow_pickle=False) as parts:
+        counts = np.zeros(tuple(parts["shape"]), dtype=np.int32)
+        rows = np.repeat(np.arange(len(counts)), np.diff(parts["indptr"]))
+        counts[rows, parts["indices"]] = parts["data"]
+    return counts
+
+
+def synthetic_counts() -> data.IntCounts:
+    """Four kinds of cells, 559 x 2000, with uneven depths and a few heavy genes."""
+    random = np.random.RandomState(7)
+    profiles = random.gamma(0.3, size=2000) * random.gamma(1.0, size=(4, 2000))
+    profiles /= profiles.sum(axis=1, keepdims=True)
+    depth = random.lognormal(8.0, 0.6, size=(559, 1))
+    return random.poisson(profiles[random.randint(4, size=559)] * depth).astype(np.int32)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A store of its own that already holds the counts, so that nothing is fetched."""
+    whole = real_counts()
+    counts = synthetic_counts() if whole is None else data.top_genes(whole, int(data_settings()["genes"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIA_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv(data.CHOICE, raising=False)
+        if whole is None:
+            patch.setitem(data_settings(), "celltypist_counts_sha256", data.digest_counts(counts))
+        data.store().mkdir(parents=True)
+        np.savez_compressed(data.store() / "celltypist.npz", counts=counts)
+        yield
+    for cached in (data.load_counts, problems.pool, problems.matrices, scoring.bar):
+        cached.cache_clear()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Matrices this small lose more by waiting for threads than they win; rollout workers have one as well."""
+    threads = pytest.importorskip("threadpoolctl")
+    with threads.threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="package")
+def task() -> Task:
+    """The task as the project loads it."""
+    return Task.load("denoising")
+
+
+@pytest.fixture(scope="package")
+def problem(task: Task) -> Problem:
+    """One training problem."""
+    return task.problems("train")[0]
+
+
+@pytest.fixture
+def lab() -> InProcessLab:
+    """Runs the tests' own programs."""
+    return InProcessLab()

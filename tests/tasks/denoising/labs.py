@@ -1,0 +1,50 @@
+"""Labs for tests: one that runs the tests' own programs in this process, one that returns what it is told."""
+
+import contextlib
+import io
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sia_core.lab import Limits, SandboxResult, SandboxStatus
+
+
+class InProcessLab:
+    """Runs programs by exec in a temporary directory; they are the tests' own."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, bytes]] = []
+
+    def run(
+        self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
+    ) -> SandboxResult:
+        """As `Lab.run`, without confinement or limits."""
+        self.seen.append(dict(files))
+        said, status, error = io.StringIO(), "ok", ""
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(said):
+            for name, data in files.items():
+                Path(name).write_bytes(data)
+            try:
+                exec(compile(files[entry], entry, "exec"), {"__name__": "__main__"})  # noqa: S102
+            except Exception:  # noqa: BLE001 - whatever a test's program raises
+                status, error = "error", traceback.format_exc()
+            found = {name: Path(name).read_bytes() for name in collect if Path(name).exists()}
+        return SandboxResult(_status(status), stdout=said.getvalue(), stderr=error, files=found)
+
+
+def _status(name: str) -> SandboxStatus:
+    return "ok" if name == "ok" else "error"
+
+
+class CannedLab:
+    """Returns one result, whatever is run."""
+
+    def __init__(self, result: SandboxResult) -> None:
+        self._result = result
+
+    def run(
+        self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
+    ) -> SandboxResult:
+        """The result."""
+        return self._result
