@@ -1,7 +1,8 @@
 """What the denoising menus hold: for each setting of the seed harness, a random policy and the best fixed path.
 
 Every path through the widest menus is written out as a program and scored by the task's real verifier on a few
-training problems. Narrower menus are subsets of these paths. Several attempts with inner selection are
+training problems; the best path of each setting also on gate problems, whose cells are others. Narrower
+menus are subsets of these paths. Several attempts with inner selection are
 simulated from the same table, by the harness's own rule. Menu programs are trusted: they run in this
 process, not in a sandbox.
 
@@ -22,6 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
@@ -141,12 +143,18 @@ def _next(path: list[int], widths: Sequence[int]) -> list[int]:
     return [*path[:-1], path[-1] + 1] if path else []
 
 
+@cache
+def loaded() -> tuple[Task, ModuleType]:
+    """The task and its seed agent, once a process."""
+    task = Task.load("denoising")
+    return task, load_agent(task.path / task.config.harness)
+
+
 def measure(job: tuple[str, int]) -> Row:
     """Score and inner error of one program on one training problem."""
     program, number = job
-    task, lab = Task.load("denoising"), InProcessLab()
+    (task, agent), lab = loaded(), InProcessLab()
     problem = task.problems("train")[number]
-    agent = load_agent(task.path / task.config.harness)
     started = time.perf_counter()
     verdict = task.verify(problem, {"code": program}, lab)
     seconds = time.perf_counter() - started
@@ -177,6 +185,13 @@ def table(programs: Sequence[str], problems: int, workers: int) -> dict[str, lis
     return rows
 
 
+def gate_score(program: str, problems: int) -> float:
+    """Mean score on problems of the gate split."""
+    task, _ = loaded()
+    gate = task.problems("gate")[:problems]
+    return float(np.mean([task.verify(problem, {"code": program}, InProcessLab()).score for problem in gate]))
+
+
 def summary(agent: ModuleType, knobs: Knobs, rows: Mapping[str, list[Row]]) -> dict[str, Any]:
     """Random policy and best fixed path under one knob setting."""
     ways = paths(agent, knobs)
@@ -191,6 +206,7 @@ def summary(agent: ModuleType, knobs: Knobs, rows: Mapping[str, list[Row]]) -> d
         "random": round(_attempted(chance, scores, inner, attempts), 4),
         "valid": round(float(chance @ valid.mean(axis=1)), 3),
         "best": round(float(scores[best].mean()), 4),
+        "best_on_gate": round(gate_score(ways[best].program, 4), 4),
         "best_path": ways[best].label,
     }
 
@@ -216,19 +232,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the table here")
     arguments = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    task = Task.load("denoising")
+    task, agent = loaded()
     task.prepare(lambda _what, _done, _total: None)
-    folder = task.path / task.config.harness
-    agent, harness = load_agent(folder), Harness.load(folder)
+    harness = Harness.load(task.path / task.config.harness)
     steps = [(name, {**harness.knobs, **moved}) for name, moved in STEPS]
     if arguments.quick:
         steps = [(name, knobs) for name, knobs in steps if knobs["raw"] == knobs["expected"] == "off"]
     programs = sorted({way.program for _, knobs in steps for way in paths(agent, knobs)})
     rows = table(programs, 1 if arguments.quick else arguments.problems, arguments.workers)
     report = {name: summary(agent, knobs, rows) for name, knobs in steps}
-    print(f"{'setting':28} {'paths':>6} {'valid':>6} {'random':>8} {'best':>8}  best path")
+    print(f"{'setting':28} {'paths':>6} {'valid':>6} {'random':>8} {'best':>8} {'gate':>8}  best path")
     for name, row in report.items():
-        numbers = f"{row['paths']:6d} {row['valid']:6.2f} {row['random']:8.4f} {row['best']:8.4f}"
+        numbers = (
+            f"{row['paths']:6d} {row['valid']:6.2f} {row['random']:8.4f} {row['best']:8.4f} {row['best_on_gate']:8.4f}"
+        )
         print(f"{name:28} {numbers}  {row['best_path']}")
     seconds = [row.seconds for found in rows.values() for row in found]
     print(

@@ -107,7 +107,7 @@ async def test_prompts_are_short_and_options_differ_in_their_first_character(
 
 
 async def test_a_prompt_repeats_where_its_choice_does(agent: ModuleType, harness: Harness, problem: Problem) -> None:
-    wishes = ["svd", "log", "8", "0", "30"]
+    wishes = ["svd", "log", "8", "0", "20"]
     knobs = settings(harness)[-1] | {"attempts": 1}
     first, second = (RandomPolicy(knobs, problem, wishes, seed) for seed in (1, 2))
     await agent.solve({"id": "one"}, first)
