@@ -1,6 +1,7 @@
 """Base models on disk: which directory a spec means, and its content address. Imports nothing heavy."""
 
 import json
+import os
 from pathlib import Path
 
 from sia_core.errors import PolicyError
@@ -35,6 +36,15 @@ def base_digest(base: Path) -> str:
     if digests != cache:
         _write_cache(base / _CACHE, digests)
     return digest_json({name: entry[2] for name, entry in digests.items()})
+
+
+def share_cores() -> None:
+    """Make waiting OpenMP threads sleep. Takes effect only before torch is first imported.
+
+    By default they spin, and hundreds of times in a forward pass wait for a thread that has been
+    descheduled: beside busy rollout workers two threads are then ten times slower than one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _read_cache(file: Path) -> dict[str, list[object]]:

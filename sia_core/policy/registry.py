@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sia_core.errors import UsageError
 from sia_core.policy import smollm2
-from sia_core.policy.base import base_digest
+from sia_core.policy.base import base_digest, share_cores
 from sia_core.policy.protocol import Policy
 from sia_core.policy.scripted import ScriptedPolicy
 
@@ -64,6 +64,7 @@ def load_policy(spec: str, *, threads: int | None = None) -> Policy:
     check_spec(spec)
     if spec == "scripted":
         return ScriptedPolicy()
+    share_cores()
     from sia_core.policy.local import LocalPolicy  # Loads torch and transformers.
 
     return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, os.cpu_count() or 1))

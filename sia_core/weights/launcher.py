@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from sia_core.candidate import Adapter
 from sia_core.errors import ServiceError, SiaError
+from sia_core.policy.base import share_cores
 from sia_core.rollout import Rollout
 from sia_core.weights.spec import UpdateSpec
 
@@ -38,6 +39,7 @@ class TrainerActor:
     def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
         """Train round `number` (from 1) from the checkpoint of the one before it."""
         if self._trainer is None:
+            share_cores()
             from sia_core.weights.trainer import Trainer  # Loads torch and PEFT.
 
             self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads)
