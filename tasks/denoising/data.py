@@ -2,8 +2,9 @@
 
 Two data sets are known: `celltypist` (the sample in the celltypist wheel, fetched) and `pbmc68k` (in the
 installed scanpy package, no network). One is never put in the other's place: `SIA_DENOISING_DATA`
-chooses, else the choice recorded in source.json at an earlier `prepare`, else celltypist; when that
-cannot be fetched the error names both ways on. Every problem id and every problem's facts carry the name.
+chooses, else source.json, where the first `prepare` that succeeded recorded its choice, else celltypist; when
+that cannot be fetched the error names both ways on. The record is never rewritten, so that trying the other
+data set cannot change what a run in progress uses. Every problem id and every problem's facts carry the name.
 
 Stored: one .npz a data set, cells x top genes, int32, checked against the digest in task.toml at every load.
 """
@@ -60,7 +61,7 @@ def _recorded() -> str:
 
 
 def prepare(progress: Progress) -> None:
-    """Have the chosen counts in the store, and record the choice.
+    """Have the chosen counts in the store, and record the choice if it is the first.
 
     Raises:
         FetchError: they can neither be found nor fetched, or are not the pinned ones.
@@ -71,7 +72,7 @@ def prepare(progress: Progress) -> None:
     load_counts(source)
     record = json.dumps({"source": source, "counts_sha256": data_settings()[f"{source}_counts_sha256"]}) + "\n"
     file = store() / "source.json"
-    if not file.exists() or file.read_text() != record:
+    if not file.exists():
         _replace(file, record.encode())
 
 

@@ -23,7 +23,9 @@ def test_preparing_what_is_there_records_the_choice() -> None:
     assert record == {"source": "celltypist", "counts_sha256": data_settings()["celltypist_counts_sha256"]}
 
 
-def test_the_recorded_choice_holds_until_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorded_choice_holds_unless_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SIA_HOME", str(tmp_path))
     assert data.chosen() == "celltypist"
     data.store().mkdir(parents=True)
@@ -91,3 +93,16 @@ def test_the_other_data_set_comes_from_scanpy_and_shows_its_name(
     problem = Task.load("denoising").problems("gate")[0]
     assert problem.id == "pbmc68k-gate-000"
     assert problem.public["data"] == "pbmc68k" and problem.public["genes"] <= 765
+    assert data._recorded() == "pbmc68k"
+
+
+def test_trying_the_other_data_set_leaves_the_record_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h5py")
+    data.prepare(silent)
+    monkeypatch.setenv(data.CHOICE, "pbmc68k")
+    try:
+        data.prepare(silent)
+    except FetchError:
+        pytest.skip("scanpy is not installed")
+    monkeypatch.delenv(data.CHOICE)
+    assert data.chosen() == "celltypist"
