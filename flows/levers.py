@@ -97,6 +97,8 @@ def pull_weights(
                 return Pulled(None, cost, f"update round {number}: {error.what}")
             session.reporter.progress("training", number, spec.rounds)
             session.run.put_adapter(adapter)
+            if not steps:
+                break  # Every group is constant: the policy has settled, and more rounds would teach nothing.
             for offset, metrics in enumerate(steps):
                 generation.log_metrics(
                     {f"update.{name}": value for name, value in metrics.items()}, (number - 1) * spec.steps + offset

@@ -1,7 +1,6 @@
 """Picks a denoising program by a chain of small choices; the code of every program is the harness's own.
 
-Each prompt names only what its choice depends on, so prompts repeat over problems and attempts. It lists
-the menu: a wider menu is another question, on which a policy trained on the narrow one is less settled.
+Each prompt names only what its choice depends on, so prompts repeat over problems and attempts.
 With more than one attempt, the different programs picked are judged on X_train alone (inner.py), and
 the best one that keeps the rules is the answer.
 """
@@ -35,26 +34,21 @@ async def solve(_problem: dict[str, Any], ctx: Any) -> dict[str, str]:
 async def pick(ctx: Any) -> Settings:
     """One program's settings, chosen one after the other."""
     knobs = ctx.knobs
-    method = await ask(ctx, "Denoise cell counts. Method?", METHODS[knobs["methods"]])
+    method = await ctx.choose("Denoise cell counts. Method?", METHODS[knobs["methods"]])
     if method == "copy":
         return {"METHOD": method}
-    transform = await ask(ctx, f"Denoise by {method}. Transform?", TRANSFORMS[knobs["transforms"]])
+    transform = await ctx.choose(f"Denoise by {method}. Transform?", TRANSFORMS[knobs["transforms"]])
     chosen = {"METHOD": method, "TRANSFORM": transform}
     about = f"{method} of {transform} counts."
     if method in SIZES:
         word, sizes = SIZES[method]
-        chosen["SIZE"] = int(await ask(ctx, f"{about} {word}?", sizes[knobs["sizes"]]))
+        chosen["SIZE"] = int(await ctx.choose(f"{about} {word}?", sizes[knobs["sizes"]]))
     if RAW[knobs["raw"]]:
-        chosen["RAW"] = int(await ask(ctx, f"{about} Percent kept raw?", RAW[knobs["raw"]])) / 100
+        chosen["RAW"] = int(await ctx.choose(f"{about} Percent kept raw?", RAW[knobs["raw"]])) / 100
     if EXPECTED[knobs["expected"]]:
-        percent = await ask(ctx, f"{about} Percent expected log?", EXPECTED[knobs["expected"]])
+        percent = await ctx.choose(f"{about} Percent expected log?", EXPECTED[knobs["expected"]])
         chosen["EXPECTED"] = int(percent) / 100
     return chosen
-
-
-async def ask(ctx: Any, question: str, options: list[str]) -> str:
-    """One choice of the policy's."""
-    return str(await ctx.choose(f"{question} {', '.join(options)}.", options))
 
 
 def write(settings: Settings) -> str:
