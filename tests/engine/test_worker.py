@@ -1,0 +1,140 @@
+"""One rollout in the strict sandbox: who is to blame for what, and what ends up in the record."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sia_core.engine import worker
+from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.engine.worker import RolloutRunner
+from sia_core.errors import SandboxError
+from sia_core.harness import Harness
+from sia_core.policy.scripted import ScriptedPolicy
+from sia_core.rollout import Rollout, Unit
+from sia_core.task import Task
+
+TOY = Path(__file__).parents[1] / "toy"
+TOML = b'name = "h"\n[budget]\ncalls = 3\nseconds = 2\n[knobs.n]\nvalue = 2\nrange = [1, 4]\n'
+Play = Callable[..., Rollout]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[RolloutRunner]:
+    try:
+        find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    runner = RolloutRunner(Task.load(TOY), "strict")
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def play(runner: RolloutRunner) -> Play:
+    """Run one rollout of a harness given as the body of `solve`."""
+
+    def run(body: str, seed: int = 0, before: str = "") -> Rollout:
+        lines = "\n".join(f"    {line}" for line in body.splitlines())
+        source = f"{before}\nasync def solve(problem, ctx):\n{lines}\n"
+        harness = Harness.from_files({"harness.toml": TOML, "agent.py": source.encode(), "prompts/ask": b"Pick {x}:"})
+        task = Task.load(TOY)
+        unit = Unit(task.digest, harness.digest, ScriptedPolicy.digest, None, "train", "train-1", seed)
+        return runner.run(unit, harness, None, ScriptedPolicy())
+
+    return run
+
+
+def test_a_rollout_is_recorded_whole(play: Play) -> None:
+    done = play(
+        'assert problem == {"number": 1, "id": "train-1"}, problem\n'
+        'picked = await ctx.choose(ctx.prompt("ask", x="one"), ["blue", "green"])\n'
+        "await ctx.note(f'{ctx.knobs} {ctx.budget}')\n"
+        "return {'colour': picked}"
+    )
+    assert done.failure is None
+    (turn,) = done.turns
+    assert turn.prompt == "user: Pick one:"
+    assert done.answer == {"colour": turn.output}
+    assert done.score == {"blue": 1.0, "green": 0.3}[turn.output]
+    assert done.notes[0].startswith("{'n': 2} {'calls': 2")
+
+
+def test_a_rollout_repeats_itself(play: Play) -> None:
+    body = "return {'colour': await ctx.choose('Pick', ['red', 'blue']), 'r': ctx.rng.random()}"
+    assert [play(body, seed).answer for seed in range(6)] == [play(body, seed).answer for seed in range(6)]
+    assert len({play(body, seed).answer["r"] for seed in range(6)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        ("raise ValueError('oops')", "error", "oops"),
+        ("return undefined", "error", "undefined"),
+        ("while True: pass", "timeout", ""),
+        ("import asyncio; await asyncio.sleep(60)", "timeout", ""),
+        ("for _ in range(9): await ctx.chat('again')", "budget", "no calls left"),
+        ("x = bytearray(1 << 40)", "memory", ""),
+        ("import os; os._exit(0)", "invalid", "without an answer"),
+        ("return {'colour': float('nan')}", "error", "not finite"),
+    ],
+)
+def test_the_harness_is_to_blame_and_scores_zero(play: Play, body: str, kind: str, words: str) -> None:
+    done = play(body)
+    assert done.failure is not None
+    assert (done.failure.kind, done.score) == (kind, 0.0), done.failure
+    assert words in done.failure.reason
+
+
+def test_a_harness_that_does_not_load_scores_zero(play: Play) -> None:
+    done = play("return {}", before="import no_such_module")
+    assert done.failure is not None
+    assert done.failure.kind == "error"
+    assert "no_such_module" in done.failure.reason
+
+
+def test_a_wrong_answer_is_an_invalid_verdict_not_a_failure(play: Play) -> None:
+    done = play("return ['not', 'a', 'colour']")
+    assert done.failure is None
+    assert done.verdict is not None
+    assert (done.verdict.valid, done.score) == (False, 0.0)
+
+
+def test_programs_see_public_files_and_nothing_of_the_task(play: Play) -> None:
+    program = "import os; print(sorted(os.listdir('.')), open('number.txt').read())"
+    done = play(f"got = await ctx.run({program!r})\nreturn got")
+    assert done.answer["stdout"] == "['main.py', 'number.txt'] 1\n"
+    for path in (TOY / "task.py", Path(worker.__file__)):
+        assert path.exists()
+        look = play(f"got = await ctx.run({f'open({str(path)!r})'!r})\nreturn got")
+        assert look.answer["status"] == "error"
+        assert "FileNotFoundError" in look.answer["reason"]
+        inside = play(f"open({str(path)!r})")
+        assert inside.failure is not None
+        assert "FileNotFoundError" in inside.failure.reason
+
+
+def test_nothing_is_left_for_the_next_rollout(play: Play) -> None:
+    play("open('left', 'w').write('x'); import builtins; builtins.left = 1; return {}")
+    done = play("import os, builtins; return [os.path.exists('left'), hasattr(builtins, 'left')]")
+    assert done.answer == [False, False]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), SandboxError("gone")])
+def test_a_verifier_that_fails_leaves_the_rollout_unscored(
+    runner: RolloutRunner, play: Play, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    calls = []
+
+    def verify(*arguments: Any) -> None:
+        calls.append(arguments)
+        raise error
+
+    monkeypatch.setattr(worker, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(runner._task.module, "verify", verify)
+    done = play("return {'colour': 'blue'}")
+    assert done.failure is not None
+    assert done.failure.infrastructure
+    assert done.score is None
+    assert len(calls) == worker.ATTEMPTS
