@@ -1,11 +1,15 @@
-"""Base models on disk: which directory a spec means, and its content address. Imports nothing heavy."""
+"""Base models and adapters on disk: their content addresses. Imports nothing heavy."""
 
 import json
 import os
 from pathlib import Path
+from typing import Final
 
+from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
-from sia_core.hashing import digest_json, digest_path
+from sia_core.hashing import digest_files, digest_json, digest_path
+
+ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 
 _SUFFIXES = (".json", ".safetensors", ".txt", ".jinja", ".model")
 _CACHE = ".sia-digest.json"
@@ -14,9 +18,6 @@ _CACHE = ".sia-digest.json"
 def base_digest(base: Path) -> str:
     """Digest over the files of a Hugging Face model directory.
 
-    Hashing 256 MB takes a second, so each file's digest is kept beside it with its size and
-    modification time.
-
     Raises:
         PolicyError: not such a directory.
     """
@@ -24,6 +25,15 @@ def base_digest(base: Path) -> str:
         raise PolicyError(
             "no config.json", where=str(base), hint="local:DIR wants a Hugging Face model directory with safetensors"
         )
+    return digest_json(file_digests(base))
+
+
+def file_digests(base: Path) -> dict[str, str]:
+    """Digest of each file that makes the model.
+
+    Hashing 256 MB takes a second, so each file's digest is kept beside it with its size and
+    modification time.
+    """
     cache = _read_cache(base / _CACHE)
     digests: dict[str, list[object]] = {}
     for file in sorted(base.iterdir()):
@@ -35,7 +45,35 @@ def base_digest(base: Path) -> str:
             digests[file.name] = [stat.st_size, stat.st_mtime_ns, digest]
     if digests != cache:
         _write_cache(base / _CACHE, digests)
-    return digest_json({name: entry[2] for name, entry in digests.items()})
+    return {name: str(entry[2]) for name, entry in digests.items()}
+
+
+def adapter_digest(folder: Path) -> str:
+    """Content address of an adapter directory in PEFT layout.
+
+    Raises:
+        PolicyError: not such a directory.
+    """
+    try:
+        return digest_files({name: (folder / name).read_bytes() for name in ADAPTER_FILES})
+    except OSError as error:
+        raise PolicyError(f"not an adapter: {error.strerror}", where=str(error.filename)) from error
+
+
+def check_adapter(adapter: Adapter, base: str) -> None:
+    """Refuse an adapter that is not the one meant, or was trained on another base.
+
+    Raises:
+        PolicyError: naming what was expected and what was found.
+    """
+    found = adapter_digest(adapter.path)
+    if found != adapter.digest:
+        raise PolicyError(f"adapter has digest {found}, expected {adapter.digest}", where=str(adapter.path))
+    config = json.loads((adapter.path / ADAPTER_FILES[0]).read_text())
+    trained_on = str(config.get("base_model_name_or_path"))
+    if trained_on.startswith("sha256:") and trained_on != f"sha256:{base}":
+        what = f"adapter was trained on base {trained_on}, this one is sha256:{base}"
+        raise PolicyError(what, where=str(adapter.path), hint="use the policy with which it was trained")
 
 
 def share_cores() -> None:

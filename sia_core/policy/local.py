@@ -10,20 +10,21 @@ Suffixes: T positions, V vocabulary.
 
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from math import log
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sia_core.candidate import Adapter
-from sia_core.policy.base import base_digest
+from sia_core.policy.base import base_digest, check_adapter
 from sia_core.policy.protocol import Completion, Message
 from sia_core.policy.scripted import check_options, render
-from sia_core.policy.trie import Node, build
+from sia_core.policy.trie import branches, keep, next_tokens
 from sia_core.rollout import Sampling
 
 MEMO_ENTRIES = 4096
@@ -31,11 +32,8 @@ ADAPTERS_KEPT = 4
 PROBE = "The quick brown fox jumps over the lazy dog. 1 + 1 ="
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """All branching nodes of one (adapter, prompt, options): logits over the allowed tokens."""
-
-    logits: dict[tuple[int, ...], tuple[float, ...]]
+_Logits = dict[tuple[int, ...], tuple[float, ...]]
+"""All branching paths of one (adapter, prompt, options): logits of the tokens allowed there."""
 
 
 class LocalPolicy:
@@ -52,7 +50,7 @@ class LocalPolicy:
         self._model: Any = load_base(base).to(self._device).eval()
         self._bare = self._model
         self._loaded: OrderedDict[str, str] = OrderedDict()
-        self._memo: OrderedDict[tuple[object, ...], _Choice] = OrderedDict()
+        self._memo: OrderedDict[tuple[object, ...], _Logits] = OrderedDict()
         self._ends = end_tokens(self._tokenizer, self._model)
 
     @torch.inference_mode()
@@ -68,7 +66,7 @@ class LocalPolicy:
         with self._using(adapter) as model:
             fed, cache = prompt, None
             while len(output) < sampling.max_tokens:
-                result = model(input_ids=self._ids(fed), past_key_values=cache, use_cache=True)
+                result = model(input_ids=self._ids(fed), past_key_values=cache, use_cache=True, logits_to_keep=1)
                 cache = result.past_key_values
                 logprob_V = torch.log_softmax(result.logits[0, -1].double() / sampling.temperature, -1)
                 token = _pick(logprob_V.exp().tolist(), rng)
@@ -95,26 +93,21 @@ class LocalPolicy:
         text = self._render(messages)
         prompt = tuple(self._encode(text))
         tokens = [(*self._encode(option), self._ends[0]) for option in options]
-        root = build(tokens)
-        choice = self._evaluate(prompt, tuple(options), root, adapter)
+        logits = self._evaluate(prompt, tokens, adapter)
         rng = random.Random(seed)
         output: list[int] = []
         logprobs: list[float] = []
         allowed: list[tuple[int, ...]] = []
-        node = root
-        while node.children:
-            ids = tuple(node.children)
+        left: Sequence[tuple[int, ...]] = tokens
+        while len(left) > 1 or len(output) < len(left[0]):
+            ids = next_tokens(left, len(output))
+            token, logprob = ids[0], 0.0
+            if len(ids) > 1:
+                token, logprob = _sample(ids, logits[tuple(output)], sampling.temperature, rng)
+            left = keep(left, len(output), token)
             allowed.append(ids)
-            if len(ids) == 1:
-                token, logprob = ids[0], 0.0
-            else:
-                logit = torch.tensor(choice.logits[tuple(output)], dtype=torch.float64) / sampling.temperature
-                chances = torch.softmax(logit, -1).tolist()
-                index = _pick(chances, rng)
-                token, logprob = ids[index], log(chances[index])
             output.append(token)
             logprobs.append(logprob)
-            node = node.children[token]
         picked = options[tokens.index(tuple(output))]
         return Completion(picked, text, prompt, tuple(output), tuple(logprobs), tuple(allowed))
 
@@ -127,47 +120,36 @@ class LocalPolicy:
         return tuple(float(logprob_TV[at, token]) for at, token in enumerate(ids[1:]))
 
     def _evaluate(
-        self, prompt: tuple[int, ...], options: tuple[str, ...], root: Node, adapter: Adapter | None
-    ) -> _Choice:
-        key = (adapter.digest if adapter else None, prompt, options)
+        self, prompt: tuple[int, ...], options: Sequence[tuple[int, ...]], adapter: Adapter | None
+    ) -> _Logits:
+        key = (adapter.digest if adapter else None, prompt, tuple(options))
         if key in self._memo:
             self._memo.move_to_end(key)
             return self._memo[key]
-        logits: dict[tuple[int, ...], tuple[float, ...]] = {}
-        with self._using(adapter) as model:
-            result = model(input_ids=self._ids(prompt), use_cache=True)
-            self._descend(model, root, (), result.logits[0, -1], result.past_key_values, len(prompt), logits)
-        self._memo[key] = choice = _Choice(logits)
+        self._memo[key] = logits = self._compute(prompt, branches(options), adapter)
         if len(self._memo) > MEMO_ENTRIES:
             self._memo.popitem(last=False)
-        return choice
+        return logits
 
-    def _descend(
-        self,
-        model: Any,
-        node: Node,
-        path: tuple[int, ...],
-        logit_V: torch.Tensor | None,
-        cache: Any,
-        length: int,
-        logits: dict[tuple[int, ...], tuple[float, ...]],
-    ) -> None:
-        """Record logits at every branching node below `node`; the prompt's cache is shared by all."""
-        if len(node.children) > 1:
-            if logit_V is None:
-                # Forced tokens since the prompt were not fed one by one: feed the path at once.
-                if cache.get_seq_length() > length:
-                    cache.crop(length - cache.get_seq_length())
-                logit_V = model(input_ids=self._ids(path), past_key_values=cache, use_cache=True).logits[0, -1]
-            logits[path] = tuple(logit_V[list(node.children)].double().tolist())
-        for token, child in node.children.items():
-            if child.branches:
-                self._descend(model, child, (*path, token), None, cache, length, logits)
+    def _compute(
+        self, prompt: tuple[int, ...], paths: Mapping[tuple[int, ...], tuple[int, ...]], adapter: Adapter | None
+    ) -> _Logits:
+        """One pass over the prompt, whose cache all paths share, and one over each path that is not empty."""
+        logits: _Logits = {}
+        if not paths:
+            return logits
+        with self._using(adapter) as model:
+            result = model(input_ids=self._ids(prompt), use_cache=True, logits_to_keep=1)
+            cache = result.past_key_values
+            for path, ids in paths.items():
+                if path:
+                    cache.crop(len(prompt) - cache.get_seq_length())
+                    result = model(input_ids=self._ids(path), past_key_values=cache, use_cache=True, logits_to_keep=1)
+                logits[path] = tuple(result.logits[0, -1, list(ids)].double().tolist())
+        return logits
 
     def _using(self, adapter: Adapter | None) -> Any:
         """Context in which the model answers with that adapter, or bare."""
-        from contextlib import nullcontext
-
         if adapter is None:
             return nullcontext(self._bare) if not self._loaded else _Disabled(self._model)
         name = self._load(adapter)
@@ -178,8 +160,7 @@ class LocalPolicy:
         if adapter.digest in self._loaded:
             self._loaded.move_to_end(adapter.digest)
             return self._loaded[adapter.digest]
-        from peft import PeftModel
-
+        check_adapter(adapter, self.digest)
         # The name is the content: a name never comes to mean other weights.
         name = f"sha_{adapter.digest[:24]}"
         if not isinstance(self._model, PeftModel):
@@ -225,9 +206,8 @@ class _Disabled:
 
 
 def load_base(base: Path) -> Any:
-    """The base model in fp32 on a CPU, bf16 on a GPU."""
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    """The base model in fp32, on a GPU too: one digest of a policy is to stand for one distribution."""
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 
 
 def end_tokens(tokenizer: Any, model: Any) -> tuple[int, ...]:
@@ -235,6 +215,13 @@ def end_tokens(tokenizer: Any, model: Any) -> tuple[int, ...]:
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *ids) if token is not None))
+
+
+def _sample(ids: Sequence[int], logits: Sequence[float], temperature: float, rng: random.Random) -> tuple[int, float]:
+    """One of the tokens, and its logprob among them."""
+    chances = torch.softmax(torch.tensor(logits, dtype=torch.float64) / temperature, -1).tolist()
+    index = _pick(chances, rng)
+    return ids[index], log(chances[index])
 
 
 def _pick(chances: Sequence[float], rng: random.Random) -> int:

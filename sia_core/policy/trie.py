@@ -1,34 +1,41 @@
-"""The trie of options' token ids: what may follow what when one of them is to be chosen."""
+"""The trie of options' token ids: what may follow what when one of them is to be chosen.
+
+Options end in the same closing token, so none is a prefix of another. Nothing here recurses: an
+option may be as long as a message.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from sia_core.errors import PolicyError
 
-
-@dataclass
-class Node:
-    """Tokens that may follow, in the order in which options first need them."""
-
-    children: dict[int, "Node"] = field(default_factory=dict)
-
-    @property
-    def branches(self) -> bool:
-        """Whether there is a choice at this node or below it."""
-        return len(self.children) > 1 or any(child.branches for child in self.children.values())
+Ids = tuple[int, ...]
 
 
-def build(options: Sequence[tuple[int, ...]]) -> Node:
-    """Trie of token sequences that each end in the same closing token, so that none is a prefix of another.
+def branches(options: Sequence[Ids]) -> dict[Ids, Ids]:
+    """Every path at which options part, and the tokens that may follow it there.
 
     Raises:
         PolicyError: two options with the same tokens.
     """
     if len(set(options)) < len(options):
         raise PolicyError("two options have the same tokens", where="choose")
-    root = Node()
-    for option in options:
-        node = root
-        for token in option:
-            node = node.children.setdefault(token, Node())
-    return root
+    found: dict[Ids, Ids] = {}
+    waiting: list[tuple[Ids, Sequence[Ids]]] = [((), options)]
+    while waiting:
+        path, group = waiting.pop()
+        if len(group) > 1:
+            allowed = next_tokens(group, len(path))
+            if len(allowed) > 1:
+                found[path] = allowed
+            waiting += [((*path, token), keep(group, len(path), token)) for token in reversed(allowed)]
+    return found
+
+
+def next_tokens(options: Sequence[Ids], at: int) -> Ids:
+    """Tokens at one position, in the order in which options first need them."""
+    return tuple(dict.fromkeys(option[at] for option in options))
+
+
+def keep(options: Sequence[Ids], at: int, token: int) -> list[Ids]:
+    """Options with that token at that position."""
+    return [option for option in options if option[at] == token]

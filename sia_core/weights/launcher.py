@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from sia_core.candidate import Adapter
-from sia_core.errors import ServiceError, SiaError
+from sia_core.errors import PolicyError, ServiceError, SiaError
 from sia_core.policy.base import share_cores
 from sia_core.rollout import Rollout
 from sia_core.weights.spec import UpdateSpec
@@ -45,7 +45,11 @@ class TrainerActor:
             self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads)
         if self._trainer.round != number - 1:
             self._trainer.load(_round_folder(self._folder, number - 1))
-        steps = self._trainer.train(rollouts)
+        try:
+            steps = self._trainer.train(rollouts)
+        except BaseException:
+            self._trainer = None  # Half a round may be in it.
+            raise
         adapter: Adapter = self._trainer.save(_round_folder(self._folder, number), steps)
         return adapter, [asdict(step) for step in steps]
 
@@ -53,8 +57,9 @@ class TrainerActor:
 class TrainerHandle:
     """The driver's side of a TrainerActor. Use as a context manager."""
 
-    def __init__(self, *arguments: Any, folder: Path) -> None:
-        self._arguments = arguments
+    def __init__(self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int) -> None:
+        self._arguments = (base, spec, parent, folder, threads)
+        self._spec = spec
         self._folder = folder
         self._actor: Any = None
 
@@ -72,7 +77,7 @@ class TrainerHandle:
             PolicyError: these rollouts cannot be trained on.
             ServiceError: the training process died several times.
         """
-        done = _read_round(_round_folder(self._folder, number))
+        done = _read_round(_round_folder(self._folder, number), self._spec)
         if done is not None:
             return done
         for _ in range(RESTARTS + 1):
@@ -93,16 +98,19 @@ class TrainerHandle:
 
 def open_trainer(base: Path, spec: UpdateSpec, parent: Adapter | None, folder: Path, *, threads: int) -> TrainerHandle:
     """A trainer for `spec` with its checkpoints in `folder`. Ray must be connected."""
-    return TrainerHandle(base, spec, parent.path if parent else None, folder, threads, folder=folder)
+    return TrainerHandle(base, spec, parent.path if parent else None, folder, threads)
 
 
 def _round_folder(folder: Path, number: int) -> Path:
     return folder / f"round-{number}"
 
 
-def _read_round(folder: Path) -> Round | None:
+def _read_round(folder: Path, spec: UpdateSpec) -> Round | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
     except OSError:
         return None
+    if manifest["spec_id"] != spec.id:
+        what = f"this round belongs to update {manifest['spec_id'][:12]}, not {spec.id[:12]}"
+        raise PolicyError(what, where=str(folder), hint="give each update a folder of its own")
     return Adapter(manifest["adapter"], folder / "adapter"), manifest["metrics"]

@@ -1,9 +1,10 @@
-"""Losses on the logprobs of sampled tokens. Suffix N: one entry a choice.
+"""Losses on the logprobs of sampled tokens. Suffixes: N choices, K contexts, V vocabulary.
 
 Every logprob is under the distribution that was sampled from: temperature applied, and
 restricted to the allowed ids where there were any.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,12 +57,17 @@ def clipped_policy_loss(
 
 
 def choice_logprobs(
-    logit_NV: torch.Tensor, token_N: torch.Tensor, allowed: list[tuple[int, ...] | None], temperature: float
+    logit_KV: torch.Tensor,
+    row_N: torch.Tensor,
+    token_N: torch.Tensor,
+    allowed: Sequence[tuple[int, ...] | None],
+    temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logprob of each sampled token, and the entropy of the distribution it came from.
 
     Args:
-        logit_NV: logits at each choice's position, shape (N, V).
+        logit_KV: logits at each context that was sampled from, shape (K, V).
+        row_N: context of each choice, shape (N,).
         token_N: sampled ids, shape (N,).
         allowed: ids each choice was restricted to, None for all.
         temperature: logits are divided by it.
@@ -69,11 +75,41 @@ def choice_logprobs(
     Returns:
         Two tensors of shape (N,).
     """
-    if any(ids is not None for ids in allowed):
-        blocked_NV = torch.ones_like(logit_NV, dtype=torch.bool)
-        for row, ids in enumerate(allowed):
-            blocked_NV[row, list(ids) if ids is not None else slice(None)] = False
-        logit_NV = logit_NV.masked_fill(blocked_NV, float("-inf"))
-    logprob_NV = torch.log_softmax(logit_NV.float() / temperature, -1)
-    entropy_N = torch.special.entr(logprob_NV.detach().exp()).sum(-1)
-    return logprob_NV.gather(-1, token_N[:, None])[:, 0], entropy_N
+    bound = [at for at, ids in enumerate(allowed) if ids is not None]
+    free = [at for at, ids in enumerate(allowed) if ids is None]
+    parts = []
+    if bound:
+        ids = [allowed[at] or () for at in bound]
+        parts.append(_restricted(logit_KV, row_N[bound], token_N[bound], ids, temperature))
+    if free:
+        parts.append(_free(logit_KV, row_N[free], token_N[free], temperature))
+    back = torch.tensor(bound + free, device=logit_KV.device).argsort()
+    return torch.cat([logprob for logprob, _ in parts])[back], torch.cat([entropy for _, entropy in parts])[back]
+
+
+def _restricted(
+    logit_KV: torch.Tensor,
+    row_N: torch.Tensor,
+    token_N: torch.Tensor,
+    ids: Sequence[tuple[int, ...]],
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reads only the allowed columns (suffix A: padded to the longest list) of a wide vocabulary."""
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(each) for each in ids], batch_first=True, padding_value=-1)
+    ids_NA = padded.to(logit_KV.device)
+    logit_NA = logit_KV[row_N[:, None], ids_NA.clamp_min(0)].float().masked_fill(ids_NA < 0, float("-inf"))
+    logprob_NA = torch.log_softmax(logit_NA / temperature, -1)
+    column_N = (ids_NA == token_N[:, None]).int().argmax(-1)
+    return logprob_NA.gather(-1, column_N[:, None])[:, 0], _entropy(logprob_NA)
+
+
+def _free(
+    logit_KV: torch.Tensor, row_N: torch.Tensor, token_N: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logprob_KV = torch.log_softmax(logit_KV.float() / temperature, -1)
+    return logprob_KV[row_N, token_N], _entropy(logprob_KV)[row_N]
+
+
+def _entropy(logprob_NV: torch.Tensor) -> torch.Tensor:
+    entropy_N: torch.Tensor = torch.special.entr(logprob_NV.detach().exp()).sum(-1)
+    return entropy_N

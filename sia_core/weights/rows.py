@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sia_core.rollout import Rollout
-from sia_core.weights.spec import by_problem, is_constant
+from sia_core.weights.spec import is_constant, make_groups
 
 Advantages = Callable[[Sequence[float]], list[float]]
 """Scores of one group -> advantage of each rollout."""
@@ -68,8 +68,8 @@ def make_batch(rollouts: Sequence[Rollout], algorithm: str) -> Batch:
         KeyError: unknown algorithm.
     """
     advantages = ADVANTAGES[algorithm]
-    groups = by_problem(rollouts)
-    mixed = [group for group in groups.values() if not is_constant(group)]
+    groups = make_groups(rollouts)
+    mixed = [group for group in groups if not is_constant(group)]
     sampled: list[tuple[tuple[int, ...], int, tuple[int, ...] | None, float, float]] = []
     used = untrainable = 0
     for group in mixed:

@@ -45,13 +45,13 @@ class UpdateSpec:
         return digest_json(asdict(self))
 
 
-def by_problem(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
-    """Groups: scored rollouts of one problem, in the order of unit keys."""
-    groups: dict[str, list[Rollout]] = defaultdict(list)
+def make_groups(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+    """Scored rollouts of one problem by one candidate, in the order of unit keys."""
+    groups: dict[tuple[str, str | None, str], list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda rollout: rollout.unit.key):
         if rollout.score is not None:
-            groups[rollout.unit.problem].append(rollout)
-    return dict(groups)
+            groups[rollout.unit.harness, rollout.unit.adapter, rollout.unit.problem].append(rollout)
+    return list(groups.values())
 
 
 def is_constant(group: Sequence[Rollout]) -> bool:
@@ -62,13 +62,13 @@ def is_constant(group: Sequence[Rollout]) -> bool:
 
 def refuse(rollouts: Sequence[Rollout], spec: UpdateSpec) -> str | None:
     """Why an update on these rollouts cannot work, or None when it can."""
-    groups = by_problem(rollouts)
+    groups = make_groups(rollouts)
     if len(groups) < MIN_GROUPS:
         return f"{len(groups)} groups of scored rollouts: an update needs at least {MIN_GROUPS}"
     sampled = [rollout for rollout in rollouts if rollout.turns]
     if not any(rollout.trainable for rollout in sampled):
         return "no rollout has token ids and logprobs"
-    mixed = [group for group in groups.values() if not is_constant(group)]
+    mixed = [group for group in groups if not is_constant(group)]
     if not mixed:
         return f"all {len(groups)} groups are constant: no rollout did better than another of its problem"
     if not any(rollout.trainable for group in mixed for rollout in group):

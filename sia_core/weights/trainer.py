@@ -10,8 +10,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,17 @@ from safetensors.torch import load_file, save_file
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
-from sia_core.hashing import digest_files
-from sia_core.policy.base import base_digest
+from sia_core.hashing import canonical_json
+from sia_core.policy.base import ADAPTER_FILES, adapter_digest, base_digest, check_adapter
 from sia_core.policy.local import load_base
 from sia_core.rollout import Rollout
 from sia_core.weights.losses import choice_logprobs, clipped_policy_loss
+from sia_core.weights.packing import Pack, pack
 from sia_core.weights.rows import Batch, Choice, make_batch
 from sia_core.weights.spec import UpdateSpec
 
-TOKENS_PER_MICROBATCH = 1024
+TOKENS_PER_PACK = 512
 MAX_GRAD_NORM = 1.0
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,12 @@ class Trainer:
         self._spec = spec
         self._base = base_digest(base)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if spec.parent_adapter is not None and parent is not None:
+            check_adapter(Adapter(spec.parent_adapter, parent), self._base)
+        elif spec.parent_adapter is not None or parent is not None:
+            raise PolicyError(f"parent adapter {spec.parent_adapter} is to be trained further, {parent} was given")
         model = load_base(base)
+        self._pack = TOKENS_PER_PACK if _sees_all(model.config) else 0
         torch.manual_seed(spec.seed)
         if parent is not None:
             self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
@@ -70,8 +77,6 @@ class Trainer:
                 r=spec.rank, lora_alpha=spec.rank, lora_dropout=0.0, bias="none", target_modules="all-linear"
             )
             self._model = get_peft_model(model, config)
-        # The path of this machine would make equal adapters differ.
-        self._model.peft_config["default"].base_model_name_or_path = f"sha256:{self._base}"
         self._model.to(self._device).train()
         self._parameters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.Adam(self._parameters.values(), lr=spec.learning_rate, betas=(0.9, 0.95))
@@ -87,20 +92,24 @@ class Trainer:
         scores = [rollout.score for rollout in rollouts if rollout.score is not None]
         reward = sum(scores) / max(len(scores), 1)
         metrics: list[StepMetrics] = []
-        self.round += 1
         for step in range(self._spec.steps if batch.choices else 0):
             found = self._step(batch, reward, first=step == 0)
             metrics.append(found)
             if found.kl > self._spec.max_kl:
                 break
+        self.round += 1
         return metrics
 
     def _step(self, batch: Batch, reward: float, *, first: bool) -> StepMetrics:
         self._optimizer.zero_grad(set_to_none=True)
         sums = dict.fromkeys(("loss", "kl", "gap", "entropy", "clipped"), 0.0)
         tokens = 0
-        for sequences, choices in _microbatches(batch):
-            logprob_N, entropy_N = self._logprobs(sequences, choices)
+        choices_of = defaultdict(list)
+        for choice in batch.choices:
+            choices_of[choice.sequence].append(choice)
+        for part in pack(batch.sequences, self._pack):
+            choices = [choice for index in part.paths for choice in choices_of[index]]
+            logprob_N, entropy_N = self._logprobs(part, choices)
             loss = clipped_policy_loss(
                 logprob_N,
                 torch.tensor([choice.logprob for choice in choices], device=self._device),
@@ -115,21 +124,25 @@ class Trainer:
             sums["gap"] += loss.gap
             sums["clipped"] += loss.clipped
             sums["entropy"] += float(entropy_N.sum())
-            tokens += sum(map(len, sequences))
+            tokens += len(part.ids)
         count = len(batch.choices)
-        if first and sums["gap"] / count > self._spec.max_gap:
+        means = {name: value / count for name, value in sums.items() if name != "loss"}
+        # Not <=, rather than >: a gap that is no number is refused too.
+        if first and not means["gap"] <= self._spec.max_gap:
             raise PolicyError(
-                f"recorded and recomputed logprobs differ by {sums['gap'] / count:.4f} on average "
+                f"recorded and recomputed logprobs differ by {means['gap']:.4f} on average "
                 f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter",
                 where="weight update",
             )
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRAD_NORM)
-        self._optimizer.step()
-        means = {name: value / count for name, value in sums.items() if name != "loss"}
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRAD_NORM))
+        if not isfinite(norm):
+            raise PolicyError(f"the gradient's norm is {norm}", where="weight update", hint="lower the learning rate")
+        if means["kl"] <= self._spec.max_kl:
+            self._optimizer.step()
         return StepMetrics(
             loss=sums["loss"],
             reward=reward,
-            grad_norm=float(norm),
+            grad_norm=norm,
             choices=count,
             sequences=len(batch.sequences),
             tokens=tokens,
@@ -137,38 +150,36 @@ class Trainer:
             **means,
         )
 
-    def _logprobs(
-        self, sequences: Sequence[tuple[int, ...]], choices: Sequence[Choice]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Forward the sequences and read every choice's logprob and entropy, each of shape (N,)."""
-        length = max(map(len, sequences))
-        ids_BT = torch.zeros((len(sequences), length), dtype=torch.long)
-        mask_BT = torch.zeros_like(ids_BT)
-        for row, ids in enumerate(sequences):
-            ids_BT[row, : len(ids)] = torch.tensor(ids)
-            mask_BT[row, : len(ids)] = 1
-        positions = sorted({choice.position for choice in choices})
-        column = {position: index for index, position in enumerate(positions)}
-        # Only positions that were sampled from pass the output layer: the vocabulary is the widest one.
-        logit_BPV = self._model(
-            input_ids=ids_BT.to(self._device),
-            attention_mask=mask_BT.to(self._device),
-            logits_to_keep=torch.tensor(positions, device=self._device),
+    def _logprobs(self, part: Pack, choices: Sequence[Choice]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward a pack and read every choice's logprob and entropy, each of shape (N,)."""
+        nodes = [part.paths[choice.sequence][choice.position] for choice in choices]
+        kept = sorted(set(nodes))
+        row = {node: index for index, node in enumerate(kept)}
+        # A single sequence needs no mask, and only nodes that were sampled from pass the output layer:
+        # the vocabulary is the widest one.
+        logit_KV = self._model(
+            input_ids=self._tensor([part.ids]),
+            position_ids=self._tensor([part.depths]),
+            attention_mask=part.mask().to(self._device) if len(part.paths) > 1 else None,
+            logits_to_keep=self._tensor(kept),
             use_cache=False,
-        ).logits
-        rows = [choice.sequence for choice in choices]
-        logit_NV = logit_BPV[rows, [column[choice.position] for choice in choices]]
-        token_N = torch.tensor([choice.token for choice in choices], device=self._device)
-        return choice_logprobs(logit_NV, token_N, [choice.allowed for choice in choices], self._spec.temperature)
+        ).logits[0]
+        return choice_logprobs(
+            logit_KV,
+            self._tensor([row[node] for node in nodes]),
+            self._tensor([choice.token for choice in choices]),
+            [choice.allowed for choice in choices],
+            self._spec.temperature,
+        )
+
+    def _tensor(self, values: object) -> torch.Tensor:
+        return torch.tensor(values, device=self._device)
 
     def save(self, folder: Path, metrics: Sequence[StepMetrics]) -> Adapter:
         """Write a checkpoint directory that is complete or absent, and return its adapter."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
-        self._model.save_pretrained(staging / "adapter", save_embedding_layers=False)
-        for file in (staging / "adapter").iterdir():
-            if file.name not in ADAPTER_FILES:
-                file.unlink()
+        self._write_adapter(staging / "adapter")
         save_file(self._optimizer_tensors(), staging / "optimizer.safetensors")
         digest = adapter_digest(staging / "adapter")
         manifest = {
@@ -188,6 +199,18 @@ class Trainer:
         staging.rename(folder)
         return Adapter(digest, folder / "adapter")
 
+    def _write_adapter(self, folder: Path) -> None:
+        """The files that PEFT writes, with the same bytes in every process and on every machine."""
+        self._model.save_pretrained(folder, save_embedding_layers=False)
+        for file in folder.iterdir():
+            if file.name not in ADAPTER_FILES:
+                file.unlink()
+        config = json.loads((folder / ADAPTER_FILES[0]).read_text())
+        # PEFT keeps the names in a set, whose order differs from process to process, and the path of this machine.
+        config["target_modules"] = sorted(config["target_modules"])
+        config["base_model_name_or_path"] = f"sha256:{self._base}"
+        (folder / ADAPTER_FILES[0]).write_bytes(canonical_json(config))
+
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint.
 
@@ -206,6 +229,7 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state[name])
+        self._optimizer.state.clear()
         optimizer = load_file(folder / "optimizer.safetensors")
         for name, parameter in self._parameters.items():
             entries = {key: optimizer[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if optimizer}
@@ -222,32 +246,7 @@ class Trainer:
         }
 
 
-def adapter_digest(folder: Path) -> str:
-    """Content address of an adapter directory in PEFT layout."""
-    return digest_files({name: (folder / name).read_bytes() for name in ADAPTER_FILES})
-
-
-def _microbatches(batch: Batch) -> Iterator[tuple[list[tuple[int, ...]], list[Choice]]]:
-    """Sequences of like length together, at most TOKENS_PER_MICROBATCH padded tokens at a time."""
-    order = sorted(range(len(batch.sequences)), key=lambda index: len(batch.sequences[index]))
-    choices: dict[int, list[Choice]] = {index: [] for index in order}
-    for choice in batch.choices:
-        choices[choice.sequence].append(choice)
-    group: list[int] = []
-    for index in order:
-        if group and (len(group) + 1) * len(batch.sequences[index]) > TOKENS_PER_MICROBATCH:
-            yield _microbatch(batch, group, choices)
-            group = []
-        group.append(index)
-    yield _microbatch(batch, group, choices)
-
-
-def _microbatch(
-    batch: Batch, group: Sequence[int], choices: dict[int, list[Choice]]
-) -> tuple[list[tuple[int, ...]], list[Choice]]:
-    renumbered = [
-        Choice(row, choice.position, choice.token, choice.allowed, choice.logprob, choice.advantage)
-        for row, index in enumerate(group)
-        for choice in choices[index]
-    ]
-    return [batch.sequences[index] for index in group], renumbered
+def _sees_all(config: Any) -> bool:
+    """Whether every layer attends to the whole context."""
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ["full_attention"]
+    return set(kinds) == {"full_attention"} and not getattr(config, "use_sliding_window", False)
