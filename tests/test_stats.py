@@ -44,15 +44,15 @@ def test_one_problem_is_not_enough() -> None:
 def test_no_ops_are_promoted_at_about_the_stated_rate() -> None:
     rng = np.random.default_rng(2)
     promoted = 0
-    trials = 400
+    trials = 200
     for trial in range(trials):
         rate = rng.uniform(0.2, 0.8, size=40)
         sides = [
             {f"p{i:02}": rng.binomial(1, p, size=4).astype(float).tolist() for i, p in enumerate(rate)} for _ in "ab"
         ]
         promoted += judge(sides[0], sides[1], expected=160, confidence=0.9, seed=trial).promoted
-    # 10 % is promised; 3 standard errors of 400 trials are 4.5 points.
-    assert promoted / trials < 0.145
+    # 10 % is promised; 3 standard errors of 200 trials are 6.4 points.
+    assert promoted / trials < 0.164
 
 
 def test_a_clear_gain_is_promoted_and_a_tie_is_not() -> None:
