@@ -42,6 +42,10 @@ def print_result(run: RunRecord) -> None:
     for row in lineage_rows(run.nodes()):
         table.add_row(*(escape(row[column]) for column in COLUMNS))
     console.print(table)
+    console.print(
+        f"scores and gains: fresh gate problems each generation, two-sided {config.confidence:.0%} intervals; "
+        f"promoted when the one-sided {config.confidence:.0%} bound of the gain is above 0"
+    )
     test = run.phase("test")
     if test is not None:
         for line in sealed_lines(test, config.confidence):
