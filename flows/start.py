@@ -3,7 +3,6 @@
 import os
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
@@ -69,8 +68,3 @@ def mlflow_address() -> str:
         return uri.rstrip("/")
     running = find(mlflow_service(), home())
     return running.url if running else f"http://127.0.0.1:{mlflow_service().port}"
-
-
-def run_folder(name: str) -> Path:
-    """Local working directory of a run."""
-    return home() / "runs" / name
