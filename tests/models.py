@@ -33,7 +33,8 @@ def make_tiny_model(directory: Path) -> Path:
         # Ten times the usual spread: with the usual one all options look alike to a random model.
         initializer_range=0.2,
     )
-    torch.manual_seed(0)
+    # With this seed the choices that tests ask for are open: no option has nearly all the chance.
+    torch.manual_seed(2)
     LlamaForCausalLM(config).save_pretrained(directory)
     fast.save_pretrained(directory)
     return directory
