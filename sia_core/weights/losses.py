@@ -51,7 +51,9 @@ def clipped_policy_loss(
     with torch.no_grad():
         clipped = float((objective_N < ratio_N * advantage_N).sum())
         # k3 of Schulman's "Approximating KL divergence": unbiased for KL(sampler || model), never negative.
-        kl = float((ratio_N - 1 - log_ratio_N).sum())
+        # In double precision, as near ratio 1 the terms cancel.
+        exact_N = log_ratio_N.double()
+        kl = float((exact_N.expm1() - exact_N).clamp_min(0).sum())
         gap = float(log_ratio_N.abs().sum())
     return PolicyLoss(-objective_N.sum() / rollouts, clipped, kl, gap)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
+from sia_core.policy.base import adapter_digest
 from sia_core.policy.local import LocalPolicy
 from sia_core.rollout import Sampling
 from sia_core.weights.spec import UpdateSpec
@@ -28,15 +30,17 @@ def policy(tiny_model: Path) -> LocalPolicy:
 @pytest.fixture(scope="module")
 def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
     """Two adapters with different, non-zero weights."""
-    made = []
-    for seed in (1, 2):
-        trainer = Trainer(tiny_model, SPEC, None, threads=1)
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for parameter in trainer._parameters.values():
-                parameter.normal_(std=0.2)
-        made.append(trainer.save(tmp_path_factory.mktemp("adapter") / "checkpoint", []))
-    return made
+    return [noisy_adapter(tiny_model, seed, tmp_path_factory.mktemp("adapter")) for seed in (1, 2)]
+
+
+def noisy_adapter(base: Path, seed: int, folder: Path) -> Adapter:
+    """An adapter with random weights."""
+    trainer = Trainer(base, SPEC, None, threads=1)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in trainer._parameters.values():
+            parameter.normal_(std=0.2)
+    return trainer.save(folder / "checkpoint", [])
 
 
 def brute_force(policy: LocalPolicy, temperature: float) -> dict[str, float]:
@@ -125,6 +129,31 @@ def test_the_adapter_asked_for_is_the_one_served(policy: LocalPolicy, adapters: 
     with_adapter = policy.choose(MESSAGES, OPTIONS, Sampling(), 0, adapters[0])
     assert choice.logprobs != with_adapter.logprobs
     assert policy.choose(MESSAGES, OPTIONS, Sampling(), 0) == choice
+
+
+def test_an_adapter_that_was_changed_or_is_of_another_base_is_refused(
+    policy: LocalPolicy, adapters: list[Adapter], tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(adapters[0].path, tmp_path / "moved"))
+    with pytest.raises(PolicyError, match="expected " + "f" * 64):
+        policy.probe(Adapter("f" * 64, moved))
+    config = moved / "adapter_config.json"
+    config.write_text(config.read_text().replace(policy.digest, "0" * 64))
+    with pytest.raises(PolicyError, match="trained on base"):
+        policy.probe(Adapter(adapter_digest(moved), moved))
+    with pytest.raises(PolicyError, match="not an adapter"):
+        policy.probe(Adapter("0" * 64, tmp_path / "nowhere"))
+
+
+def test_more_adapters_than_are_kept(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sia_core.policy.local.ADAPTERS_KEPT", 2)
+    policy = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
+    bare = policy.probe()
+    made = [noisy_adapter(tiny_model, seed, tmp_path / str(seed)) for seed in range(4)]
+    probes = [policy.probe(adapter) for adapter in made]
+    assert len(set(probes)) == 4
+    assert [policy.probe(adapter) for adapter in made] == probes
+    assert policy.probe() == bare
 
 
 def test_two_options_that_are_the_same_are_refused(policy: LocalPolicy) -> None:

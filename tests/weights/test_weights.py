@@ -1,5 +1,6 @@
 """The weight lever on a tiny model: exact rows, exact gradients, bit-exact resume, and it learns."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from sia_core.policy.local import LocalPolicy
 from sia_core.rollout import Rollout, Sampling, Turn, Unit, Verdict
 from sia_core.weights.losses import clipped_policy_loss
 from sia_core.weights.rows import Batch, dr_grpo, make_batch
-from sia_core.weights.spec import UpdateSpec, refuse
+from sia_core.weights.spec import UpdateSpec, make_groups, refuse
 from sia_core.weights.trainer import Trainer
 from tests.factories import make_rollout
 
@@ -156,6 +157,49 @@ def test_rollouts_of_another_policy_are_refused(policy: LocalPolicy, tiny_model:
         Trainer(tiny_model, SPEC, None, threads=1).train(rollouts)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("-inf")])
+def test_logprobs_that_are_no_numbers_are_refused(policy: LocalPolicy, tiny_model: Path, broken: float) -> None:
+    first, *rest = play(policy, None, 0)
+    turn = replace(first.turns[0], logprobs=tuple(broken for _ in first.turns[0].logprobs or ()))
+    trainer = Trainer(tiny_model, SPEC, None, threads=1)
+    before = {name: parameter.clone() for name, parameter in trainer._parameters.items()}
+    with pytest.raises(PolicyError, match="logprobs differ"):
+        trainer.train([replace(first, turns=(turn, *first.turns[1:])), *rest])
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trainer._parameters.items())
+
+
+def test_free_text_is_trained_too(policy: LocalPolicy, tiny_model: Path) -> None:
+    rollouts = []
+    for number in range(12):
+        done = policy.chat([{"role": "user", "content": "Say:"}], Sampling(max_tokens=9), number)
+        ids = (done.prompt_ids, done.output_ids, done.logprobs, None)
+        turn = Turn("chat", done.prompt, done.text, None, 1.0, *ids)
+        unit = Unit("t", "h", policy.digest, None, "train", f"p{number % 2}", number)
+        rollouts.append(Rollout(unit, (turn,), {}, Verdict(len(done.text) / 100)))
+    first, *_ = Trainer(tiny_model, SPEC, None, threads=1).train(rollouts)
+    assert first.gap < 1e-4
+    assert first.choices == sum(len(rollout.turns[0].output_ids or ()) for rollout in rollouts)
+
+
+def test_a_round_stops_before_it_strays_further(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
+    rollouts = play(policy, None, 0)
+    trainer = Trainer(tiny_model, replace(SPEC, steps=9, learning_rate=0.05, max_kl=0.01), None, threads=1)
+    one = Trainer(tiny_model, replace(SPEC, steps=1, learning_rate=0.05, max_kl=0.01), None, threads=1)
+    steps = trainer.train(rollouts)
+    one.train(rollouts)
+    assert len(steps) == 2
+    assert steps[1].kl > 0.01
+    for name, parameter in trainer._parameters.items():
+        assert torch.equal(parameter, one._parameters[name]), name
+
+
+def test_groups_are_of_one_candidate() -> None:
+    ours = [make_rollout("a", seed, 0.2) for seed in range(2)]
+    other = [replace(r, unit=replace(r.unit, adapter="x"), verdict=Verdict(0.9)) for r in ours]
+    assert len(make_groups([*ours, *other])) == 2
+    assert make_batch([*ours, *other], "dr_grpo").constant_groups == 2
+
+
 def test_clipping_is_asymmetric() -> None:
     zero = torch.zeros(3)
     up = clipped_policy_loss(
@@ -224,7 +268,20 @@ def test_adapters_are_the_same_bytes_on_every_machine(tiny_model: Path, tmp_path
         for n, base in enumerate((tiny_model, moved))
     }
     assert len(digests) == 1
-    assert b"elsewhere" not in (tmp_path / "1" / "adapter" / "adapter_config.json").read_bytes()
+    config = (tmp_path / "1" / "adapter" / "adapter_config.json").read_bytes()
+    assert b"elsewhere" not in config
+    # PEFT writes a set, in an order of this process alone.
+    modules = json.loads(config)["target_modules"]
+    assert modules == sorted(modules)
+    assert not any("lm_head" in name or "embed" in name for name in modules)
+
+
+def test_only_the_parent_that_was_named_is_trained_further(tiny_model: Path, tmp_path: Path) -> None:
+    parent = Trainer(tiny_model, SPEC, None, threads=1).save(tmp_path / "parent", [])
+    with pytest.raises(PolicyError, match="expected " + "0" * 64):
+        Trainer(tiny_model, replace(SPEC, parent_adapter="0" * 64), parent.path, threads=1)
+    with pytest.raises(PolicyError, match="to be trained further"):
+        Trainer(tiny_model, replace(SPEC, parent_adapter=parent.digest), None, threads=1)
 
 
 @pytest.mark.parametrize(

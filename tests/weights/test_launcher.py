@@ -1,0 +1,71 @@
+"""The trainer behind Ray: its own process, rounds that are done once, and a death that costs nothing."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from sia_core.errors import PolicyError
+from sia_core.policy.local import LocalPolicy
+from sia_core.rollout import Rollout
+from sia_core.weights.launcher import open_trainer
+from sia_core.weights.trainer import Trainer
+from tests.weights.test_weights import SPEC, play
+
+LOOSE = replace(SPEC, max_gap=9.0)
+"""The same rollouts serve every round here, so the later ones are off-policy."""
+
+
+@pytest.fixture(scope="module")
+def rollouts(tiny_model: Path) -> list[Rollout]:
+    return play(LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1), None, 0)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_trainer_goes_on_from_its_last_round_with_the_same_bits(
+    tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    straight = Trainer(tiny_model, LOOSE, None, threads=1)
+    digests = [straight.save(tmp_path / f"s{n}", straight.train(rollouts)).digest for n in range(3)]
+    with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
+        first, steps = trainer.round(1, rollouts)
+        assert [step["choices"] > 0 for step in steps] == [True, True]
+        second, _ = trainer.round(2, rollouts)
+        ray.kill(trainer._actor)
+        third, _ = trainer.round(3, rollouts)
+    assert [first.digest, second.digest, third.digest] == digests
+    # Asked again after all is over, a round is read from disk: no process is started for it.
+    with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
+        assert trainer.round(1, rollouts) == (first, steps)
+        assert trainer._actor is None
+    with (
+        open_trainer(tiny_model, replace(LOOSE, seed=9), None, tmp_path / "u", threads=1) as trainer,
+        pytest.raises(PolicyError, match="belongs to update"),
+    ):
+        trainer.round(1, rollouts)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_refusal_arrives_as_what_it_is_and_leaves_nothing_half_done(
+    tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    foreign = [
+        replace(r, turns=tuple(replace(t, logprobs=tuple(p - 1 for p in t.logprobs or ())) for t in r.turns))
+        for r in rollouts
+    ]
+    with open_trainer(tiny_model, SPEC, None, tmp_path / "u", threads=1) as trainer:
+        for _ in range(2):
+            with pytest.raises(PolicyError, match="not sampled by this base and adapter"):
+                trainer.round(1, foreign)
+        adapter, _ = trainer.round(1, rollouts)
+    fresh = Trainer(tiny_model, SPEC, None, threads=1)
+    assert fresh.save(tmp_path / "fresh", fresh.train(rollouts)).digest == adapter.digest
