@@ -44,10 +44,12 @@ def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
     final, seed, gain = test["final"], test["seed"], test["gain"]
     verdict = "the interval lies above 0" if gain["low"] > 0 else "the interval does not lie above 0"
     node = test["node"]
-    which = "the seed itself" if node == 0 else f"generation {node}"
+    if node == 0:
+        head = f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts): seed {_interval(seed)}"
+        return [head, "nothing was promoted: the final candidate is the seed"]
     return [
         f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts each side): "
-        f"final ({which}) {_interval(final)}, seed {_interval(seed)}",
+        f"final (generation {node}) {_interval(final)}, seed {_interval(seed)}",
         f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: {verdict}",
     ]
 
