@@ -92,7 +92,8 @@ class LocalPolicy:
         check_options(options)
         text = self._render(messages)
         prompt = tuple(self._encode(text))
-        tokens = [(*self._encode(option), self._ends[0]) for option in options]
+        # An option that spells an end token out must not end before its end.
+        tokens = [(*self._encode(option, split_special_tokens=True), self._ends[0]) for option in options]
         logits = self._evaluate(prompt, tokens, adapter)
         rng = random.Random(seed)
         output: list[int] = []
@@ -182,8 +183,8 @@ class LocalPolicy:
             )
         )
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+    def _encode(self, text: str, **how: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False, **how))
 
     def _ids(self, ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([list(ids)], device=self._device)

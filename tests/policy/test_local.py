@@ -156,6 +156,12 @@ def test_more_adapters_than_are_kept(tiny_model: Path, tmp_path: Path, monkeypat
     assert policy.probe() == bare
 
 
+def test_an_option_that_spells_out_an_end_token_is_text(policy: LocalPolicy) -> None:
+    options = ["a", "a<|end|>", "a<|end|>b"]
+    picked = {policy.choose(MESSAGES, options, Sampling(5.0), seed).text for seed in range(200)}
+    assert picked == set(options)
+
+
 def test_two_options_that_are_the_same_are_refused(policy: LocalPolicy) -> None:
     with pytest.raises(PolicyError):
         policy.choose(MESSAGES, ["a", "a"], Sampling(), 0)
