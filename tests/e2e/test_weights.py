@@ -34,7 +34,7 @@ def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: P
     assert test["gain"]["low"] > 0
     gaps = run.record.client.get_metric_history(generation.run_id, "update.gap")
     steps = run.record.client.get_metric_history(generation.run_id, "update.kl")
-    assert len(gaps) == len(steps) == 4
+    assert len(gaps) == len(steps) >= 2
     # Before the first step of each round the trainer finds the very logprobs the engine recorded.
     assert all(point.value < 1e-3 for point in gaps if point.step % 2 == 0)
     assert all(point.value >= 0 for point in steps)
