@@ -54,6 +54,16 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool that the policy asks the harness to make."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+@dataclass(frozen=True)
 class Turn:
     """One exchange with the policy as the gateway saw it.
 
@@ -76,7 +86,11 @@ class Turn:
     logprobs: tuple[float, ...] | None = None
     allowed: tuple[tuple[int, ...] | None, ...] | None = None
     finish: str = "stop"
+    """`stop`, `length`, `tool_calls`, or what else the provider says."""
     latency_s: float = 0.0
+    tool_calls: tuple[ToolCall, ...] = ()
+    prompt_tokens: int = 0
+    output_tokens: int = 0
 
     @property
     def trainable(self) -> bool:
@@ -86,7 +100,9 @@ class Turn:
     @property
     def tokens(self) -> int:
         """Prompt and output tokens; 0 when the policy counts none."""
-        return len(self.prompt_ids or ()) + len(self.output_ids or ())
+        if self.prompt_ids is None or self.output_ids is None:
+            return self.prompt_tokens + self.output_tokens
+        return len(self.prompt_ids) + len(self.output_ids)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -96,6 +112,7 @@ class Turn:
             values[name] = None if values[name] is None else tuple(values[name])
         if values["allowed"] is not None:
             values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
+        values["tool_calls"] = tuple(ToolCall(**call) for call in values.get("tool_calls", ()))
         return cls(**values)
 
 

@@ -1,6 +1,26 @@
 """Records for tests, with sensible defaults."""
 
-from sia_core.rollout import Failure, Rollout, Turn, Unit, Verdict
+from collections.abc import Sequence
+
+from sia_core.candidate import Adapter
+from sia_core.policy.protocol import Request
+from sia_core.rollout import Failure, Rollout, Sampling, Turn, Unit, Verdict
+
+
+def ask(
+    text: str,
+    options: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    adapter: Adapter | None = None,
+    temperature: float = 1.0,
+    max_tokens: int = 256,
+) -> Request:
+    """A request of one user message."""
+    messages = ({"role": "user", "content": text},)
+    return Request(
+        messages, Sampling(temperature, max_tokens), seed, adapter, None if options is None else tuple(options)
+    )
 
 
 def make_rollout(

@@ -1,6 +1,5 @@
 """The Ray actors: one that holds the policy, several that run rollouts."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from sia_core.candidate import Adapter
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import RolloutRunner
 from sia_core.harness import Harness
-from sia_core.policy.protocol import Completion, Message, Policy
+from sia_core.policy.protocol import Completion, Policy, Request
 from sia_core.policy.registry import load_policy
-from sia_core.rollout import Rollout, Sampling, Unit
+from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
 
 
@@ -33,15 +32,16 @@ class PolicyActor:
 
     def describe(self) -> dict[str, Any]:
         """Spec, digest and whether the policy can be trained."""
-        return {"spec": self._policy.spec, "digest": self._policy.digest, "trainable": self._policy.trainable}
+        return {
+            "spec": self._policy.spec,
+            "digest": self._policy.digest,
+            "trainable": self._policy.trainable,
+            "concurrency": self._policy.concurrency,
+        }
 
-    def chat(self, *args: Any) -> Completion:
-        """As `Policy.chat`."""
-        return self._policy.chat(*args)
-
-    def choose(self, *args: Any) -> Completion:
-        """As `Policy.choose`."""
-        return self._policy.choose(*args)
+    def sample(self, request: Request) -> Completion:
+        """As `Policy.sample`."""
+        return self._policy.sample(request)
 
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
         """As `Policy.probe`."""
@@ -56,24 +56,11 @@ class RemotePolicy:
         self.spec: str = description["spec"]
         self.digest: str = description["digest"]
         self.trainable: bool = description["trainable"]
+        self.concurrency: int = description["concurrency"]
 
-    def chat(
-        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
-    ) -> Completion:
-        """As `Policy.chat`."""
-        completion: Completion = ray.get(self._actor.chat.remote(messages, sampling, seed, adapter))
-        return completion
-
-    def choose(
-        self,
-        messages: Sequence[Message],
-        options: Sequence[str],
-        sampling: Sampling,
-        seed: int,
-        adapter: Adapter | None = None,
-    ) -> Completion:
-        """As `Policy.choose`."""
-        completion: Completion = ray.get(self._actor.choose.remote(messages, options, sampling, seed, adapter))
+    def sample(self, request: Request) -> Completion:
+        """As `Policy.sample`."""
+        completion: Completion = ray.get(self._actor.sample.remote(request))
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from sia_core.errors import SiaError
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed
 from sia_core.lab import Lab, Limits
-from sia_core.policy.protocol import Completion, Message, Policy
+from sia_core.policy.protocol import Message, Policy, Request
 from sia_core.rollout import Failure, Turn, Unit
 from sia_core.task import Problem
 
@@ -123,24 +123,27 @@ class Gateway:
         return method(**request["params"])
 
     def _chat(self, messages: Any) -> str:
-        checked = _check_messages(messages)
-        return self._ask("chat", lambda seed: self._policy.chat(checked, self._unit.sampling, seed, self._adapter))
+        return self._ask("chat", _check_messages(messages), None)
 
     def _choose(self, messages: Any, options: Any) -> str:
-        checked, choices = _check_messages(messages), _check_options(options)
-        return self._ask(
-            "choose",
-            lambda seed: self._policy.choose(checked, choices, self._unit.sampling, seed, self._adapter),
-        )
+        return self._ask("choose", _check_messages(messages), _check_options(options))
 
-    def _ask(self, kind: Any, sample: Callable[[int], Completion]) -> str:
+    def _ask(self, kind: Any, messages: Sequence[Message], options: Sequence[str] | None) -> str:
         self._spend("calls")
         if self._left["tokens"] <= 0:
             raise RefusedError("budget", "no tokens left for this rollout")
         self._calls += 1
         started = time.perf_counter()
         try:
-            completion = sample(derive_seed(self._unit.key, "turn", self._calls))
+            completion = self._policy.sample(
+                Request(
+                    tuple(messages),
+                    self._unit.sampling,
+                    derive_seed(self._unit.key, "turn", self._calls),
+                    self._adapter,
+                    None if options is None else tuple(options),
+                )
+            )
         except Exception as error:
             # Whatever the harness does with it, a policy that cannot answer is nobody's zero.
             self.failure = Failure("endpoint", f"{type(error).__name__}: {error}"[:500])

@@ -22,10 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sia_core.candidate import Adapter
 from sia_core.policy.base import base_digest, check_adapter
-from sia_core.policy.protocol import Completion, Message
+from sia_core.policy.protocol import Completion, Message, Request
 from sia_core.policy.scripted import check_options, render
 from sia_core.policy.trie import branches, keep, next_tokens
-from sia_core.rollout import Sampling
 
 MEMO_ENTRIES = 4096
 ADAPTERS_KEPT = 4
@@ -40,6 +39,7 @@ class LocalPolicy:
     """A causal language model on CPU or GPU. One request at a time."""
 
     trainable = True
+    concurrency = 1
 
     def __init__(self, spec: str, base: Path, *, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -54,16 +54,19 @@ class LocalPolicy:
         self._ends = end_tokens(self._tokenizer, self._model)
 
     @torch.inference_mode()
-    def chat(
-        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
-    ) -> Completion:
+    def sample(self, request: Request) -> Completion:
+        """As `Policy.sample`."""
+        return self._reply(request) if request.options is None else self._choose(request, request.options)
+
+    def _reply(self, request: Request) -> Completion:
         """Sample until an end token or `sampling.max_tokens`."""
-        text = self._render(messages)
+        sampling = request.sampling
+        text = self._render(request.messages)
         prompt = self._encode(text)
-        rng = random.Random(seed)
+        rng = random.Random(request.seed)
         output: list[int] = []
         logprobs: list[float] = []
-        with self._using(adapter) as model:
+        with self._using(request.adapter) as model:
             fed, cache = prompt, None
             while len(output) < sampling.max_tokens:
                 result = model(input_ids=self._ids(fed), past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -79,23 +82,15 @@ class LocalPolicy:
         reply = str(self._tokenizer.decode(output, skip_special_tokens=True))
         return Completion(reply, text, tuple(prompt), tuple(output), tuple(logprobs), None, finish)
 
-    @torch.inference_mode()
-    def choose(
-        self,
-        messages: Sequence[Message],
-        options: Sequence[str],
-        sampling: Sampling,
-        seed: int,
-        adapter: Adapter | None = None,
-    ) -> Completion:
+    def _choose(self, request: Request, options: Sequence[str]) -> Completion:
         """Walk the trie of the options' tokens, sampling at each branch from the softmax over its children."""
         check_options(options)
-        text = self._render(messages)
+        text = self._render(request.messages)
         prompt = tuple(self._encode(text))
         # An option that spells an end token out must not end before its end.
         tokens = [(*self._encode(option, split_special_tokens=True), self._ends[0]) for option in options]
-        logits = self._evaluate(prompt, tokens, adapter)
-        rng = random.Random(seed)
+        logits = self._evaluate(prompt, tokens, request.adapter)
+        rng = random.Random(request.seed)
         output: list[int] = []
         logprobs: list[float] = []
         allowed: list[tuple[int, ...]] = []
@@ -104,7 +99,7 @@ class LocalPolicy:
             ids = next_tokens(left, len(output))
             token, logprob = ids[0], 0.0
             if len(ids) > 1:
-                token, logprob = _sample(ids, logits[tuple(output)], sampling.temperature, rng)
+                token, logprob = _sample(ids, logits[tuple(output)], request.sampling.temperature, rng)
             left = keep(left, len(output), token)
             allowed.append(ids)
             output.append(token)

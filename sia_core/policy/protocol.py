@@ -1,18 +1,60 @@
 """The one interface of every policy: the model behind the gateway.
 
-A policy samples; it knows nothing of harnesses, tasks or scores. Same arguments, same
-completion: randomness comes from `seed` alone, so that a resumed run repeats itself.
+A policy samples; it knows nothing of harnesses, tasks or scores. The randomness of a request is
+its `seed` alone, so that a resumed run repeats itself where the model behind the policy allows it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 from sia_core.candidate import Adapter
-from sia_core.rollout import Sampling
+from sia_core.errors import PolicyError, ServiceError
+from sia_core.hashing import digest_json
+from sia_core.rollout import Sampling, ToolCall
 
-Message = Mapping[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}"""
+Message = Mapping[str, Any]
+"""A message of OpenAI's chat completions: `role` (system, user, assistant, tool), `content` (text or
+None), and for tools `tool_calls` (assistant) and `tool_call_id` (tool)."""
+Tool = Mapping[str, Any]
+"""A tool of OpenAI's chat completions: {"type": "function", "function": {name, description, parameters}}."""
+
+
+class EndpointError(ServiceError):
+    """The model did not answer, for reasons that may pass: the rollout is not to blame."""
+
+
+class RejectedRequestError(PolicyError):
+    """The model cannot take this one request, whenever it is sent: too long, or against its rules."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the gateway asks of a policy."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    seed: int
+    adapter: Adapter | None = None
+    options: tuple[str, ...] | None = None
+    """The reply is one of these texts, sampled token by token, each position restricted to tokens
+    that lead to an option; a free reply when None."""
+    tools: tuple[Tool, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """Content address: equal keys ask for the same sample."""
+        return digest_json(
+            {
+                "messages": self.messages,
+                "sampling": [self.sampling.temperature, self.sampling.max_tokens],
+                "seed": self.seed,
+                "adapter": self.adapter.digest if self.adapter else None,
+                "options": self.options,
+                "tools": self.tools,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -27,6 +69,10 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     allowed: tuple[tuple[int, ...] | None, ...] | None = None
     finish: str = "stop"
+    tool_calls: tuple[ToolCall, ...] = ()
+    prompt_tokens: int = 0
+    """As the model's server counts them; 0 when it counts none."""
+    output_tokens: int = 0
 
 
 class Policy(Protocol):
@@ -38,28 +84,23 @@ class Policy(Protocol):
     """Content address of the base model and of what else changes its samples."""
     trainable: bool
     """Whether it takes adapters and records token ids and logprobs."""
+    concurrency: int
+    """Requests it serves at a time; `sample` is thread-safe up to this many."""
 
-    def chat(
-        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
-    ) -> Completion:
-        """Sample a reply."""
-        ...
-
-    def choose(
-        self,
-        messages: Sequence[Message],
-        options: Sequence[str],
-        sampling: Sampling,
-        seed: int,
-        adapter: Adapter | None = None,
-    ) -> Completion:
-        """Sample one of `options`, token by token, each position restricted to tokens that lead to an option.
+    def sample(self, request: Request) -> Completion:
+        """Sample one reply.
 
         Raises:
-            PolicyError: fewer than one option, or two that are the same.
+            EndpointError: no answer, after bounded retries.
+            RejectedRequestError: this request cannot be answered; it is the asker's fault.
+            PolicyError: the policy cannot be used at all: a wrong key, an unknown model, a bad adapter.
         """
         ...
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Logprobs of a frozen probe text: two policies that answer alike have equal probes."""
+        """Logprobs of a frozen probe text: two policies that answer alike have equal probes.
+
+        Empty for a policy that has none to give. Raises as `sample` does, so it also tells
+        whether the model can be reached.
+        """
         ...

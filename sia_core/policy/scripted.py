@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.hashing import digest_json
-from sia_core.policy.protocol import Completion, Message
-from sia_core.rollout import Sampling
+from sia_core.policy.protocol import Completion, Message, Request
 
 
 class ScriptedPolicy:
@@ -16,24 +15,15 @@ class ScriptedPolicy:
     spec = "scripted"
     digest = digest_json("scripted/1")
     trainable = False
+    concurrency = 64
 
-    def chat(
-        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
-    ) -> Completion:
-        """A short text that depends on the seed alone."""
-        return Completion(f"scripted reply {random.Random(seed).randrange(1000)}", render(messages))
-
-    def choose(
-        self,
-        messages: Sequence[Message],
-        options: Sequence[str],
-        sampling: Sampling,
-        seed: int,
-        adapter: Adapter | None = None,
-    ) -> Completion:
-        """One of the options, each as likely as the others."""
-        check_options(options)
-        return Completion(random.Random(seed).choice(list(options)), render(messages))
+    def sample(self, request: Request) -> Completion:
+        """One of the options, each as likely as the others; or a short text that depends on the seed alone."""
+        rng, prompt = random.Random(request.seed), render(request.messages)
+        if request.options is not None:
+            check_options(request.options)
+            return Completion(rng.choice(request.options), prompt)
+        return Completion(f"scripted reply {rng.randrange(1000)}", prompt)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Nothing to probe."""

@@ -12,8 +12,8 @@ from sia_core.engine.gateway import Gateway
 from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.harness import Harness
 from sia_core.lab import Limits, SandboxResult
-from sia_core.policy.protocol import Completion, Message
-from sia_core.rollout import Sampling, Unit
+from sia_core.policy.protocol import Completion, Request
+from sia_core.rollout import Unit
 from sia_core.task import Problem
 
 HARNESS = Harness.from_files(
@@ -31,30 +31,19 @@ PROBLEM = Problem("p1", "train", {"number": 1}, {"x.txt": b"1"}, private=SECRET)
 class Echo:
     """A policy that answers with its seed and tells what it was given."""
 
-    spec, digest, trainable = "echo", "d", True
+    spec, digest, trainable, concurrency = "echo", "d", True, 1
 
     def __init__(self) -> None:
         self.seeds: list[int] = []
         self.broken = False
 
-    def chat(
-        self, messages: Sequence[Message], sampling: Sampling, seed: int, adapter: Adapter | None = None
-    ) -> Completion:
+    def sample(self, request: Request) -> Completion:
         if self.broken:
             raise ConnectionError("no route")
-        self.seeds.append(seed)
-        return Completion(f"s{seed}", str(messages), (1, 2, 3), (4,), (-0.25,), None)
-
-    def choose(
-        self,
-        messages: Sequence[Message],
-        options: Sequence[str],
-        sampling: Sampling,
-        seed: int,
-        adapter: Adapter | None = None,
-    ) -> Completion:
-        self.seeds.append(seed)
-        return Completion(options[-1], str(messages), (1,), (2,), (-0.5,), ((2, 3),))
+        self.seeds.append(request.seed)
+        if request.options is not None:
+            return Completion(request.options[-1], str(request.messages), (1,), (2,), (-0.5,), ((2, 3),))
+        return Completion(f"s{request.seed}", str(request.messages), (1, 2, 3), (4,), (-0.25,), None)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         return ()

@@ -13,11 +13,11 @@ from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.base import adapter_digest
 from sia_core.policy.local import LocalPolicy
-from sia_core.rollout import Sampling
 from sia_core.weights.spec import UpdateSpec
 from sia_core.weights.trainer import Trainer
+from tests.factories import ask
 
-MESSAGES = [{"role": "user", "content": "Pick:"}]
+PROMPT = "Pick:"
 OPTIONS = ["abc", "abd", "ab", "b", "xyz"]
 SPEC = UpdateSpec(None, 1, 1, 0.01, 4, 1.0, 0)
 
@@ -45,7 +45,7 @@ def noisy_adapter(base: Path, seed: int, folder: Path) -> Adapter:
 
 def brute_force(policy: LocalPolicy, temperature: float) -> dict[str, float]:
     """Probability of each option: at each position, softmax over the tokens that lead to an option."""
-    prompt = policy._encode(policy._render(MESSAGES))
+    prompt = policy._encode(policy._render(ask(PROMPT).messages))
     sequences = {option: [*policy._encode(option), policy._ends[0]] for option in OPTIONS}
     result = {}
     for option, ids in sequences.items():
@@ -66,7 +66,7 @@ def test_choices_follow_the_restricted_softmax_exactly(policy: LocalPolicy, temp
     assert sum(expected.values()) == pytest.approx(1)
     seen = {}
     for seed in range(300):
-        done = policy.choose(MESSAGES, OPTIONS, Sampling(temperature), seed)
+        done = policy.sample(ask(PROMPT, OPTIONS, seed=seed, temperature=temperature))
         assert done.logprobs is not None
         seen[done.text] = math.exp(sum(done.logprobs))
     for option, chance in seen.items():
@@ -77,7 +77,7 @@ def test_choices_follow_the_restricted_softmax_exactly(policy: LocalPolicy, temp
 def test_frequencies_follow_the_logprobs(policy: LocalPolicy) -> None:
     expected = brute_force(policy, 2.5)
     count = 3000
-    picks = Counter(policy.choose(MESSAGES, OPTIONS, Sampling(2.5), seed).text for seed in range(count))
+    picks = Counter(policy.sample(ask(PROMPT, OPTIONS, seed=seed, temperature=2.5)).text for seed in range(count))
     for option, chance in expected.items():
         assert abs(picks[option] - count * chance) < 4.5 * math.sqrt(count * chance * (1 - chance)) + 1
 
@@ -86,7 +86,7 @@ def test_forced_tokens_cost_nothing_and_are_marked(policy: LocalPolicy) -> None:
     done = next(
         done
         for seed in itertools.count()
-        if (done := policy.choose(MESSAGES, OPTIONS, Sampling(3.0), seed)).text == "xyz"
+        if (done := policy.sample(ask(PROMPT, OPTIONS, seed=seed, temperature=3.0))).text == "xyz"
     )
     assert done.allowed is not None
     assert done.logprobs is not None
@@ -97,15 +97,15 @@ def test_forced_tokens_cost_nothing_and_are_marked(policy: LocalPolicy) -> None:
 
 def test_what_was_asked_before_changes_nothing(policy: LocalPolicy, tiny_model: Path) -> None:
     for other in ("a", "b", "longer prompt"):
-        policy.choose([{"role": "user", "content": other}], OPTIONS, Sampling(), 0)
-    warm = [policy.choose(MESSAGES, OPTIONS, Sampling(), seed) for seed in range(5)]
+        policy.sample(ask(other, OPTIONS))
+    warm = [policy.sample(ask(PROMPT, OPTIONS, seed=seed)) for seed in range(5)]
     cold = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
-    assert warm == [cold.choose(MESSAGES, OPTIONS, Sampling(), seed) for seed in range(5)]
+    assert warm == [cold.sample(ask(PROMPT, OPTIONS, seed=seed)) for seed in range(5)]
     assert cold.digest == policy.digest
 
 
 def test_chat_records_what_it_sampled(policy: LocalPolicy) -> None:
-    done = policy.chat(MESSAGES, Sampling(max_tokens=12), 3)
+    done = policy.sample(ask(PROMPT, max_tokens=12, seed=3))
     assert done.output_ids is not None
     assert done.logprobs is not None
     assert len(done.output_ids) == len(done.logprobs) <= 12
@@ -116,7 +116,7 @@ def test_chat_records_what_it_sampled(policy: LocalPolicy) -> None:
     start = len(done.prompt_ids or ()) - 1
     again = [float(logprobs[start + at, token]) for at, token in enumerate(done.output_ids)]
     assert again == pytest.approx(done.logprobs, abs=1e-4)
-    assert policy.chat(MESSAGES, Sampling(max_tokens=12), 3) == done
+    assert policy.sample(ask(PROMPT, max_tokens=12, seed=3)) == done
 
 
 def test_the_adapter_asked_for_is_the_one_served(policy: LocalPolicy, adapters: list[Adapter]) -> None:
@@ -125,10 +125,10 @@ def test_the_adapter_asked_for_is_the_one_served(policy: LocalPolicy, adapters: 
     assert len({bare, first, second}) == 3
     assert policy.probe(adapters[0]) == first
     assert policy.probe(None) == bare
-    choice = policy.choose(MESSAGES, OPTIONS, Sampling(), 0)
-    with_adapter = policy.choose(MESSAGES, OPTIONS, Sampling(), 0, adapters[0])
+    choice = policy.sample(ask(PROMPT, OPTIONS))
+    with_adapter = policy.sample(ask(PROMPT, OPTIONS, adapter=adapters[0]))
     assert choice.logprobs != with_adapter.logprobs
-    assert policy.choose(MESSAGES, OPTIONS, Sampling(), 0) == choice
+    assert policy.sample(ask(PROMPT, OPTIONS)) == choice
 
 
 def test_an_adapter_that_was_changed_or_is_of_another_base_is_refused(
@@ -158,12 +158,12 @@ def test_more_adapters_than_are_kept(tiny_model: Path, tmp_path: Path, monkeypat
 
 def test_an_option_that_spells_out_an_end_token_is_text(policy: LocalPolicy) -> None:
     options = ["a", "a<|end|>", "a<|end|>b"]
-    picked = {policy.choose(MESSAGES, options, Sampling(5.0), seed).text for seed in range(200)}
+    picked = {policy.sample(ask(PROMPT, options, seed=seed, temperature=5.0)).text for seed in range(200)}
     assert picked == set(options)
 
 
 def test_two_options_that_are_the_same_are_refused(policy: LocalPolicy) -> None:
     with pytest.raises(PolicyError):
-        policy.choose(MESSAGES, ["a", "a"], Sampling(), 0)
+        policy.sample(ask(PROMPT, ["a", "a"]))
     with pytest.raises(PolicyError):
-        policy.choose(MESSAGES, [], Sampling(), 0)
+        policy.sample(ask(PROMPT, []))

@@ -8,7 +8,7 @@ import pytest
 from sia_core.errors import PolicyError
 from sia_core.policy import smollm2
 from sia_core.policy.registry import load_policy, prepare_policy
-from sia_core.rollout import Sampling
+from tests.factories import ask
 
 fetched = pytest.mark.skipif(
     not (smollm2.directory() / smollm2.SOURCE).is_file(), reason="SmolLM2 is not fetched: sia run fetches it"
@@ -42,11 +42,11 @@ def test_changed_weights_are_named_and_not_used(tmp_path: Path, monkeypatch: pyt
 @fetched
 def test_it_answers_in_its_own_chat_format() -> None:
     policy = load_policy("smollm2", threads=2)
-    question = [{"role": "user", "content": "Which is a colour?"}]
-    done = policy.choose(question, ["seven", "green"], Sampling(), 0)
+    question = "Which is a colour?"
+    done = policy.sample(ask(question, ["seven", "green"]))
     assert done.text in ("seven", "green")
     assert done.prompt.endswith("<|im_start|>assistant\n")
-    reply = policy.chat(question, Sampling(max_tokens=8), 0)
+    reply = policy.sample(ask(question, max_tokens=8))
     assert reply.logprobs is not None
     assert len(reply.logprobs) <= 8
 

@@ -12,12 +12,12 @@ import torch
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.local import LocalPolicy
-from sia_core.rollout import Rollout, Sampling, Turn, Unit, Verdict
+from sia_core.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.weights.losses import clipped_policy_loss
 from sia_core.weights.rows import Batch, dr_grpo, make_batch
 from sia_core.weights.spec import UpdateSpec, make_groups, refuse
 from sia_core.weights.trainer import Trainer
-from tests.factories import make_rollout
+from tests.factories import ask, make_rollout
 
 OPTIONS = ["red", "green", "blue"]
 SPEC = UpdateSpec(None, 4, 2, 0.01, 4, 1.0, seed=7)
@@ -35,13 +35,7 @@ def play(policy: LocalPolicy, adapter: Adapter | None, rounds: int, rollouts: in
         turns: list[Turn] = []
         said = ""
         for step in range(2):
-            done = policy.choose(
-                [{"role": "user", "content": f"Pick{said}:"}],
-                OPTIONS,
-                Sampling(),
-                1000 * rounds + 2 * number + step,
-                adapter,
-            )
+            done = policy.sample(ask(f"Pick{said}:", OPTIONS, seed=1000 * rounds + 2 * number + step, adapter=adapter))
             said += f" {done.text}"
             turns.append(
                 Turn(
@@ -171,7 +165,7 @@ def test_logprobs_that_are_no_numbers_are_refused(policy: LocalPolicy, tiny_mode
 def test_free_text_is_trained_too(policy: LocalPolicy, tiny_model: Path) -> None:
     rollouts = []
     for number in range(12):
-        done = policy.chat([{"role": "user", "content": "Say:"}], Sampling(max_tokens=9), number)
+        done = policy.sample(ask("Say:", seed=number, max_tokens=9))
         ids = (done.prompt_ids, done.output_ids, done.logprobs, None)
         turn = Turn("chat", done.prompt, done.text, None, 1.0, *ids)
         unit = Unit("t", "h", policy.digest, None, "train", f"p{number % 2}", number)
