@@ -51,15 +51,20 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
 
     Raises:
         UsageError: an option that cannot be meant.
-        TaskError: a task.toml that cannot be used.
+        TaskError: a task.toml or task.py that cannot be used.
+        HarnessError: a harness that cannot be loaded.
     """
     from sia_core.agents.registry import load_agent
     from sia_core.config import RunConfig, parse_levers
     from sia_core.errors import UsageError
+    from sia_core.harness import Harness
     from sia_core.policy.registry import check_spec
     from sia_core.task import Task, task_names
 
     loaded = Task.load(task)
+    # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
+    Harness.load(loaded.path / loaded.config.harness)
+    _ = loaded.module
     check_spec(settings["policy"])
     load_agent(settings["agent"])
     if tier not in ("strict", "none"):
