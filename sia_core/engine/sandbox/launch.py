@@ -4,16 +4,18 @@ The kernel ties a zygote to the *thread* that started it, and callers may be poo
 and go. So a thread is made for each zygote, starts it, and lives exactly as long as it.
 """
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import threading
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from sia_core.engine.sandbox import bubblewrap, seccomp
+from sia_core.engine.sandbox import interpreter, seccomp
+from sia_core.engine.sandbox.inside import tree
+from sia_core.engine.sandbox.protocol import Tier
 from sia_core.errors import SandboxError
 
 _START_S = 60.0
@@ -28,26 +30,38 @@ PROGRAM_ENVIRONMENT = {"HOME": "/box", "TMPDIR": "/box", "LANG": "C.UTF-8", **di
 _ZYGOTE_ENVIRONMENT = {**PROGRAM_ENVIRONMENT, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
 
 
-@dataclass(frozen=True)
-class ZygoteSpec:
-    """What a zygote is made from."""
+class Launcher(Protocol):
+    """How the zygote of a tier comes to be."""
 
-    bwrap: str
-    modules: tuple[str, ...]
-    sdk: Path | None
+    @property
+    def tier(self) -> Tier: ...
+
+    @property
+    def gentle(self) -> bool:
+        """Whether the process must be asked to end, because it ends others itself."""
+        ...
+
+    def command(self, control: int, config: int) -> list[str]: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+    def hint(self, line: str) -> str: ...
 
 
 class Zygote:
     """A running zygote. Raises SandboxError when it cannot be started."""
 
-    def __init__(self, spec: ZygoteSpec) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = _config(spec)
+    def __init__(self, launcher: Launcher, modules: Sequence[str]) -> None:
+        config = _config(launcher, modules)
         errors = os.memfd_create("errors")
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.folder = ""
+        """Where programs have their private directories."""
+        self._launcher = launcher
         self._process: subprocess.Popen[bytes] | None = None
         self._started = threading.Event()
         self._failure = ""
-        command = bubblewrap.command(spec.bwrap, theirs.fileno(), config, spec.sdk)
+        command = launcher.command(theirs.fileno(), config)
         self._thread = threading.Thread(
             target=self._own, args=(command, (theirs.fileno(), config), errors), name="sandbox-zygote", daemon=True
         )
@@ -56,7 +70,7 @@ class Zygote:
         theirs.close()
         os.close(config)
         try:
-            self.landlock = self._handshake(errors)
+            self.landlock, self.folder = self._handshake(errors)
         finally:
             os.close(errors)
 
@@ -66,17 +80,23 @@ class Zygote:
 
     @property
     def pid(self) -> int:
-        """Process id of bubblewrap, in the supervisor's namespace."""
+        """Process id of the zygote's outermost process, in the supervisor's namespace."""
         assert self._process is not None
         return self._process.pid
 
     def stop(self) -> None:
-        """End every process of the zygote. Idempotent."""
+        """End every process of the zygote, and remove its files. Idempotent."""
         self.control.close()  # an idle zygote ends by itself at this
         self._thread.join(_STOP_S)
+        if self._process is not None and self._thread.is_alive() and self._launcher.gentle:
+            self._process.terminate()
+            self._thread.join(_STOP_S)
         if self._process is not None and self._thread.is_alive():
             self._process.kill()
             self._thread.join()
+        if self.folder and self._launcher.gentle:
+            with contextlib.suppress(OSError):
+                tree.remove(self.folder)
 
     def _own(self, command: list[str], inherited: tuple[int, ...], errors: int) -> None:
         try:
@@ -96,31 +116,35 @@ class Zygote:
         if self._process is not None:
             self._process.wait()
 
-    def _handshake(self, errors: int) -> int:
-        """Wait until the zygote has imported everything; return its Landlock version."""
+    def _handshake(self, errors: int) -> tuple[int, str]:
+        """Wait until the zygote has imported everything; its Landlock version and its folder."""
         self.control.settimeout(_START_S)
         try:
             message = self.control.recv(4096)
             if message:
                 self.control.settimeout(None)
-                return int(json.loads(message)["landlock"])
+                answer = json.loads(message)
+                return int(answer["landlock"]), str(answer["folder"])
         except OSError as error:
             self._failure = self._failure or f"no answer in {_START_S:.0f} s ({error})"
         self.stop()
         text = os.pread(errors, _ERROR_BYTES, max(0, os.fstat(errors).st_size - _ERROR_BYTES)).decode(errors="replace")
-        raise _cannot_start(self._failure or text.strip() or "it ended without a word")
+        raise _cannot_start(self._launcher, self._failure or text.strip() or "it ended without a word")
 
 
-def _config(spec: ZygoteSpec) -> int:
-    """A memory file with the zygote's settings and the seccomp filter, at its start."""
-    settings: dict[str, Any] = {
-        "modules": spec.modules,
-        "sdk": [bubblewrap.SDK_INSIDE] if spec.sdk else [],
-        "path": bubblewrap.extra_paths(),
-        "uid": bubblewrap.ROOTLESS_UID if os.geteuid() == 0 else None,
+def _config(launcher: Launcher, modules: Sequence[str]) -> int:
+    """A memory file with the zygote's settings and the two seccomp filters, at its start."""
+    settings = launcher.settings()
+    shared = not settings["namespaces"]
+    alone, family = (seccomp.program(subprocesses=choice, shared=shared) for choice in (False, True))
+    settings |= {
+        "modules": list(modules),
+        "path": interpreter.extra_paths(),
         "environment": PROGRAM_ENVIRONMENT,
+        "filter_bytes": len(alone),
+        "own_pid": seccomp.OWN_PID if shared else 0,
     }
-    return memory_file(json.dumps(settings).encode() + b"\n" + seccomp.program())
+    return memory_file(json.dumps(settings).encode() + b"\n" + alone + family)
 
 
 def memory_file(*parts: bytes) -> int:
@@ -132,18 +156,9 @@ def memory_file(*parts: bytes) -> int:
     return fd
 
 
-def _cannot_start(text: str) -> SandboxError:
+def _cannot_start(launcher: Launcher, text: str) -> SandboxError:
     last = text.splitlines()[-1]
-    return SandboxError(f"the sandbox cannot start: {last}", where="sandbox tier strict", hint=_hint(last))
-
-
-def _hint(line: str) -> str:
-    if "ModuleNotFoundError" in line or "ImportError" in line:
-        return "install that module, or leave it out of the modules to import in advance"
-    if "amespace" in line or "Operation not permitted" in line or "Permission denied" in line:
-        return (
-            "allow user namespaces: `sysctl -w user.max_user_namespaces=15000`; on Debian also "
-            "`kernel.unprivileged_userns_clone=1`, on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0`; "
-            "in a container, run it with a seccomp profile that allows unshare and mount"
-        )
-    return "run `bwrap --ro-bind / / true` to see whether bubblewrap works on this machine"
+    hint = launcher.hint(last)
+    if "ModuleNotFoundError" in last or "ImportError" in last:
+        hint = "install that module, or leave it out of the modules to import in advance"
+    return SandboxError(f"the sandbox cannot start: {last}", where=f"sandbox tier {launcher.tier}", hint=hint)

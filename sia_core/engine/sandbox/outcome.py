@@ -12,7 +12,7 @@ from typing import Literal
 
 from sia_core.lab import Limits, SandboxStatus
 
-Killer = Literal["timeout", "output"]
+Killer = Literal["timeout", "cpu", "output", "memory", "disk"]
 
 _REASON_CHARS = 300
 _MEMORY = re.compile(r"^[\w.]*MemoryError\b|Errno 12\]")
@@ -44,8 +44,8 @@ def classify(end: Exit, limits: Limits) -> tuple[SandboxStatus, str]:
 
 
 def _signalled(number: int, end: Exit, limits: Limits) -> tuple[SandboxStatus, str]:
-    if number == signal.SIGKILL and end.killed_for == "timeout":
-        return "timeout", f"ran longer than {limits.wall_s:g} s"
+    if number == signal.SIGKILL and end.killed_for is not None:
+        return _killed(end.killed_for, limits)
     if number in (signal.SIGKILL, signal.SIGXCPU):
         # From within, pid 1 cannot be killed: this was the CPU limit or the machine out of memory.
         # The kernel enforces the limit by clock ticks and reports the time by another clock.
@@ -53,6 +53,16 @@ def _signalled(number: int, end: Exit, limits: Limits) -> tuple[SandboxStatus, s
             return "timeout", f"used more than {limits.cpu_s:g} s of CPU time"
         return "memory", "killed by the kernel, most likely for want of memory"
     return "error", f"ended by {signal.Signals(number).name}"
+
+
+def _killed(why: Killer, limits: Limits) -> tuple[SandboxStatus, str]:
+    if why == "cpu":
+        return "timeout", f"used more than {limits.cpu_s:g} s of CPU time"
+    if why == "memory":
+        return "memory", f"its processes used more than {limits.memory_mb} MB together"
+    if why == "disk":
+        return "disk", f"its directory held more than {limits.disk_mb} MB, or too many files"
+    return "timeout", f"ran longer than {limits.wall_s:g} s"
 
 
 def _failed(code: int, stderr: str) -> tuple[SandboxStatus, str]:

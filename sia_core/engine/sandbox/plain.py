@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sia_core.engine.sandbox.collect import collect
+from sia_core.engine.sandbox.forked import bad_name
+from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
 from sia_core.engine.sandbox.outcome import Exit, Killer, classify
 from sia_core.engine.sandbox.protocol import Tier
-from sia_core.engine.sandbox.strict import bad_name
 from sia_core.engine.sandbox.supervise import Capture
 from sia_core.lab import Limits, SandboxResult
 
@@ -50,8 +51,12 @@ class UnconfinedSubprocess:
         if problem:
             return SandboxResult("error", problem)
         try:
-            with tempfile.TemporaryDirectory(prefix="sia-unconfined-", ignore_cleanup_errors=True) as folder:
+            folder = tempfile.mkdtemp(prefix="sia-unconfined-")
+            try:
                 return self._run(Path(folder), files, limits, entry, collect, stream)
+            finally:
+                with contextlib.suppress(OSError):  # what outlived the run may still be writing
+                    tree.remove(folder)
         except OSError as error:
             return SandboxResult("infrastructure", str(error))
 
@@ -71,9 +76,8 @@ class UnconfinedSubprocess:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        stdout, stderr = Capture(limits.output_kb << 10), Capture(limits.output_kb << 10)
-        began = time.monotonic()
-        try:
+        with Capture(limits.output_kb << 10) as stdout, Capture(limits.output_kb << 10) as stderr:
+            began = time.monotonic()
             process = subprocess.Popen(
                 [sys.executable, "-s", "-B", entry],
                 cwd=folder,
@@ -90,9 +94,6 @@ class UnconfinedSubprocess:
             status, reason = classify(end, limits)
             wall_s = time.monotonic() - began
             found = _collect(folder, names, limits.files_mb << 20)
-        finally:
-            stdout.close()
-            stderr.close()
         if found is None and status == "ok":
             status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
         return SandboxResult(status, reason, stdout.text(), stderr.text(), found or {}, wall_s=wall_s, cpu_s=cpu_s)

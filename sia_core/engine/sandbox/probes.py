@@ -42,9 +42,9 @@ def _probes(canary: Path, modules: Sequence[str]) -> tuple[Probe, ...]:
         Probe("open-socket", "import socket\nsocket.socket()\nprint('GOT')", False),
         Probe("fork", "import os\nif os.fork() == 0: os._exit(0)\nprint('GOT')", False),
         Probe("exec", "import os\nos.execv('/bin/echo', ['echo', 'GOT'])", False),
-        Probe("see-parent-process", "import os\nprint('GOT' if os.getppid() else '')", False),
+        Probe("signal-parent", "import os\nassert os.getppid()\nos.kill(os.getppid(), 0)\nprint('GOT')", False),
         Probe("list-processes", "import os\nprint('GOT' if '1' in os.listdir('/proc') else '')", False),
-        Probe("write-interpreter", "import os, sys\nprint('GOT' if os.access(sys.prefix, os.W_OK) else '')", False),
+        Probe("write-host-file", f"open({str(canary)!r}, 'a').close()\nprint('GOT')", False),
         Probe("inherit-environment", "import os\nprint('GOT' if 'PATH' in os.environ else '')", False),
     )
 
@@ -55,6 +55,7 @@ def run_probes(sandbox: Sandbox, modules: Sequence[str]) -> dict[str, str]:
         Path(folder).chmod(0o755)
         canary = Path(folder, "canary")
         canary.write_text(f"GOT {secrets.token_hex(8)}")
+        canary.chmod(0o666)
         return {probe.name: _outcome(sandbox, probe) for probe in _probes(canary, modules)}
 
 

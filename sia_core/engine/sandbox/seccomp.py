@@ -5,7 +5,13 @@ denied before anyone has heard of it. Calls that programs really try and may not
 fail with EPERM instead, for a message that makes sense. A foreign architecture ends the process.
 
 Threads may be made, processes not; so the address-space limit of the one process is the total.
-Sockets come only as connected pairs, which asyncio needs for its wake-up channel.
+Sockets come only as connected pairs, which asyncio needs for its wake-up channel. A variant allows
+processes too, for a program whose memory is watched from outside.
+
+In the tier `landlock` a program shares the machine's process ids and file names with everyone. There
+the calls that act on another process work on the caller only, and those by which Landlock could be
+passed are denied: modes and times (which the kernel lets any owner change, readable file or not) stay
+as they are without an error, for `shutil.copy` and its like; and no file may be watched.
 """
 
 import errno
@@ -18,53 +24,76 @@ from typing import Any
 from sia_core.errors import SandboxError
 
 _ALLOWED = """
-read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 fcntl
-open openat openat2 creat access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs readlink
-readlinkat getdents getdents64 getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link
-linkat symlink symlinkat truncate ftruncate fallocate fsync fdatasync sync_file_range chmod fchmod fchmodat fchmodat2
-umask utime utimes utimensat futimesat flock fadvise64 readahead copy_file_range sendfile splice tee mknod mknodat
-mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock mincore membarrier get_mempolicy mseal
-poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
-pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4 inotify_init1 inotify_add_watch
-inotify_rm_watch sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg shutdown getsockopt setsockopt getsockname
-getpeername futex futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq
-set_tid_address arch_prctl exit exit_group restart_syscall pause kill tgkill tkill rt_sigaction rt_sigprocmask
-rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait rt_sigqueueinfo sigaltstack alarm getitimer setitimer
-timer_create timer_settime timer_gettime timer_getoverrun timer_delete clock_gettime clock_getres clock_nanosleep
-gettimeofday time times nanosleep sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler
-sched_get_priority_max sched_get_priority_min getpriority setpriority getcpu getpid getppid gettid getpgid getpgrp
-getsid getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrandom getrlimit setrlimit
-prlimit64 getrusage wait4 waitid
+read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 open
+openat openat2 creat access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs readlink readlinkat
+getdents getdents64 getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat
+symlink symlinkat ftruncate fallocate fsync fdatasync sync_file_range umask flock fadvise64 readahead copy_file_range
+sendfile splice tee mknod mknodat mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock mincore
+membarrier get_mempolicy mseal poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
+epoll_pwait2 eventfd eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4 sendto
+sendmsg sendmmsg recvfrom recvmsg recvmmsg shutdown getsockopt setsockopt getsockname getpeername futex futex_waitv
+futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq set_tid_address arch_prctl exit exit_group
+restart_syscall pause rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack
+alarm getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete clock_gettime
+clock_getres clock_nanosleep gettimeofday time times nanosleep sched_yield sched_getaffinity sched_getparam
+sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority getcpu getpid getppid gettid getpgid
+getpgrp getsid getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrandom getrlimit
+setrlimit getrusage wait4 waitid
 """
 
 _DENIED = """
-fork vfork execve execveat socket connect bind listen accept accept4 ptrace process_vm_readv process_vm_writev
+socket connect bind listen accept accept4 ptrace process_vm_readv process_vm_writev
 pidfd_open pidfd_getfd pidfd_send_signal mount umount2 pivot_root chroot unshare setns io_uring_setup io_uring_enter
 io_uring_register bpf userfaultfd perf_event_open keyctl add_key request_key memfd_create memfd_secret shmget shmat
 shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open clock_settime clock_adjtime settimeofday adjtimex
 sethostname setdomainname setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
-chown fchown lchown fchownat setsid setpgid reboot swapon swapoff init_module finit_module delete_module kexec_load
+chown fchown lchown fchownat reboot swapon swapoff init_module finit_module delete_module kexec_load
 personality quotactl acct syslog name_to_handle_at open_by_handle_at
 """
+
+_ATTRIBUTES = """
+getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr removexattr lremovexattr
+fremovexattr
+"""
+"""Extended attributes; programs that copy files go on without where they are not supported."""
+
+_PROCESSES = "fork vfork execve execveat setsid setpgid"
+_ON_PROCESSES = "kill tgkill tkill rt_sigqueueinfo prlimit64 sched_setaffinity setpriority"
+_MODES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
+_BY_NAME = "truncate inotify_init1 inotify_add_watch inotify_rm_watch"
 
 _IOCTLS = (termios.TCGETS, termios.TIOCGWINSZ, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
 _PRCTLS = (3, 15, 16, 39, 0x53564D41)
 """Read dumpable, set and get a thread's name, read no_new_privs, name a mapping."""
 _CLONE_THREAD = 0x00010000
 _CLONE_NAMESPACES = 0x7E020080
+_CLONE_PARENT = 0x00008000
 _SOCKET_KIND = 0xF
+_INT = 0xFFFFFFFF
+_FCNTLS = (*range(8), 36, 37, 38, 1030, 1032)
+"""Copies, flags, locks, pipe size; not F_SETOWN and F_SETSIG, which signal a process of choice."""
+OWN_PID = 0x7A5C3E19
+"""Stands in a filter for the confined process's own id, which is known when it is loaded."""
 
 
 @functools.cache
-def program() -> bytes:
-    """BPF of the filter for this machine's architecture. Raises SandboxError without libseccomp."""
+def program(*, subprocesses: bool, shared: bool) -> bytes:
+    """BPF of a filter for this machine's architecture. Raises SandboxError without libseccomp.
+
+    `subprocesses` allows fork and exec; `shared` is for a program that shares process ids and file
+    names with the machine, and holds OWN_PID in place of the program's process id.
+    """
     lib = _library()
     rules = lib.SyscallFilter(lib.ERRNO(errno.ENOSYS))
     for name in _ALLOWED.split():
         _add(lib, rules, lib.ALLOW, name)
     for name in _DENIED.split():
         _add(lib, rules, lib.ERRNO(errno.EPERM), name)
+    for name in _ATTRIBUTES.split():
+        _add(lib, rules, lib.ERRNO(errno.EOPNOTSUPP), name)
     _add_conditional(lib, rules)
+    _add_clone(lib, rules, subprocesses)
+    (_add_shared if shared else _add_private)(lib, rules, subprocesses)
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)
@@ -77,7 +106,7 @@ def _library() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise SandboxError(
             f"libseccomp cannot be loaded: {error}",
-            where="sandbox tier strict",
+            where="sandbox",
             hint="install your distribution's package libseccomp2 (or libseccomp), and `pip install pyseccomp`",
         ) from error
     return pyseccomp
@@ -90,13 +119,45 @@ def _add(lib: Any, rules: Any, action: int, name: str, *conditions: Any) -> None
 
 
 def _add_conditional(lib: Any, rules: Any) -> None:
+    for request in _IOCTLS:
+        _add(lib, rules, lib.ALLOW, "ioctl", lib.Arg(1, lib.MASKED_EQ, _INT, request))
+    for option in _PRCTLS:
+        _add(lib, rules, lib.ALLOW, "prctl", lib.Arg(0, lib.MASKED_EQ, _INT, option))
+    stream = (lib.Arg(0, lib.EQ, socket.AF_UNIX), lib.Arg(1, lib.MASKED_EQ, _SOCKET_KIND, socket.SOCK_STREAM))
+    _add(lib, rules, lib.ALLOW, "socketpair", *stream)
+
+
+def _add_clone(lib: Any, rules: Any, subprocesses: bool) -> None:
+    if subprocesses:
+        none = lib.Arg(0, lib.MASKED_EQ, _CLONE_NAMESPACES | _CLONE_PARENT, 0)
+        _add(lib, rules, lib.ALLOW, "clone", none)
+        return
     denied = lib.ERRNO(errno.EPERM)
     thread = lib.Arg(0, lib.MASKED_EQ, _CLONE_THREAD | _CLONE_NAMESPACES, _CLONE_THREAD)
     _add(lib, rules, lib.ALLOW, "clone", thread)
     _add(lib, rules, denied, "clone", lib.Arg(0, lib.MASKED_EQ, _CLONE_THREAD, 0))
-    for request in _IOCTLS:
-        _add(lib, rules, lib.ALLOW, "ioctl", lib.Arg(1, lib.MASKED_EQ, 0xFFFFFFFF, request))
-    for option in _PRCTLS:
-        _add(lib, rules, lib.ALLOW, "prctl", lib.Arg(0, lib.MASKED_EQ, 0xFFFFFFFF, option))
-    stream = (lib.Arg(0, lib.EQ, socket.AF_UNIX), lib.Arg(1, lib.MASKED_EQ, _SOCKET_KIND, socket.SOCK_STREAM))
-    _add(lib, rules, lib.ALLOW, "socketpair", *stream)
+
+
+def _add_private(lib: Any, rules: Any, subprocesses: bool) -> None:
+    for name in f"{_ON_PROCESSES} {_MODES} {_BY_NAME} fcntl".split():
+        _add(lib, rules, lib.ALLOW, name)
+    for name in _PROCESSES.split():
+        _add(lib, rules, lib.ALLOW if subprocesses else lib.ERRNO(errno.EPERM), name)
+
+
+def _add_shared(lib: Any, rules: Any, subprocesses: bool) -> None:
+    denied = lib.ERRNO(errno.EPERM)
+    for name in _MODES.split():
+        _add(lib, rules, lib.ERRNO(0), name)
+    for name in _BY_NAME.split():
+        _add(lib, rules, denied, name)
+    for name in _PROCESSES.split():
+        _add(lib, rules, lib.ALLOW if subprocesses else denied, name)
+    for name in ("kill", "tgkill"):
+        # With processes of its own Landlock must be the one to tell them from others.
+        own = () if subprocesses else (lib.Arg(0, lib.MASKED_EQ, _INT, OWN_PID),)
+        _add(lib, rules, lib.ALLOW, name, *own)
+    for name in ("prlimit64", "sched_setaffinity"):
+        _add(lib, rules, lib.ALLOW, name, lib.Arg(0, lib.MASKED_EQ, _INT, 0))
+    for command in _FCNTLS:
+        _add(lib, rules, lib.ALLOW, "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, command))

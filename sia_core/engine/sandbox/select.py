@@ -1,24 +1,24 @@
 """Opens a sandbox of the demanded tier, or refuses; never a weaker one than was asked for.
 
-A strict sandbox is handed out only after its own self-test, so that a kernel or container setting
+A sandbox is handed out only after its own self-test, so that a kernel or container setting
 that quietly took a layer away is found before any untrusted code runs.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from sia_core.engine.sandbox.forked import ForkedSandbox
+from sia_core.engine.sandbox.landlock import LandlockSandbox, missing_layers
 from sia_core.engine.sandbox.plain import UnconfinedSubprocess
 from sia_core.engine.sandbox.probes import digest, failures, run_probes
 from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport
 from sia_core.engine.sandbox.strict import DEFAULT_MODULES, StrictSandbox
 from sia_core.errors import SandboxError
 
-_WHERE = "sandbox tier strict"
 
-
-def probe(bwrap: str | None = None, *, modules: Sequence[str] = DEFAULT_MODULES) -> TierReport:
-    """Start a strict sandbox, test it and close it. Raises SandboxError when it does not hold."""
-    sandbox = StrictSandbox(modules=modules, bwrap=bwrap)
+def probe(bwrap: str | None = None, *, modules: Sequence[str] = DEFAULT_MODULES, tier: Tier = "strict") -> TierReport:
+    """Start a sandbox of this tier, test it and close it. Raises SandboxError when it does not hold."""
+    sandbox = _make(tier, modules, None, bwrap)
     try:
         return _tested(sandbox, modules)
     finally:
@@ -30,18 +30,12 @@ def open_sandbox(
 ) -> Sandbox:
     """A tested sandbox of exactly this tier. Raises SandboxError when it cannot be had.
 
-    `modules` are imported once, before any program runs (strict only); `sdk` is a directory that
-    programs can import from.
+    `modules` are imported once, before any program runs (not in the tier none); `sdk` is a directory
+    that programs can import from.
     """
     if tier == "none":
         return UnconfinedSubprocess(sdk=sdk)
-    if tier != "strict":
-        raise SandboxError(
-            f"the tier {tier!r} is not offered by this version",
-            where="sandbox",
-            hint="use strict; or none, which confines nothing, for code that you trust",
-        )
-    sandbox = StrictSandbox(modules=modules, sdk=sdk)
+    sandbox = _make(tier, modules, sdk)
     try:
         _tested(sandbox, modules)
     except BaseException:
@@ -50,16 +44,24 @@ def open_sandbox(
     return sandbox
 
 
-def _tested(sandbox: StrictSandbox, modules: Sequence[str]) -> TierReport:
-    zygote = sandbox.start()
+def _make(tier: Tier, modules: Sequence[str], sdk: Path | None, bwrap: str | None = None) -> ForkedSandbox:
+    if tier == "strict":
+        return StrictSandbox(modules=modules, sdk=sdk, bwrap=bwrap)
+    if tier == "landlock":
+        return LandlockSandbox(modules=modules, sdk=sdk)
+    raise SandboxError(f"no tier {tier!r} can be tested", where="sandbox", hint="use strict, or landlock")
+
+
+def _tested(sandbox: ForkedSandbox, modules: Sequence[str]) -> TierReport:
+    landlock = sandbox.start().landlock
     outcomes = run_probes(sandbox, modules)
     wrong = failures(outcomes)
     if wrong:
         listed = "; ".join(f"{name}: {outcome}" for name, outcome in wrong.items())
         raise SandboxError(
             f"the self-test failed ({listed})",
-            where=_WHERE,
+            where=f"sandbox tier {sandbox.tier}",
             hint="run `sia doctor`; do not run untrusted code on this machine until it passes",
         )
-    missing = () if zygote.landlock else ("landlock",)
-    return TierReport("strict", missing, digest(outcomes), outcomes)
+    missing = missing_layers(landlock) if sandbox.tier == "landlock" else () if landlock else ("landlock",)
+    return TierReport(sandbox.tier, missing, digest(outcomes), outcomes)

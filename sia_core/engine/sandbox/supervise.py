@@ -13,7 +13,9 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sia_core.engine.sandbox.outcome import Killer
@@ -22,7 +24,11 @@ from sia_core.lab import Limits
 _SETUP_S = 30.0
 _GRACE_S = 10.0
 _LONGEST_POLL_S = 3600.0
+_GUARD_POLL_S = 0.02
 _CHUNK = 1 << 16
+
+Guard = Callable[[int], Killer | None]
+"""Asked again and again about the program with this process id: why it must die, if it must."""
 
 
 class Capture:
@@ -60,7 +66,10 @@ class Capture:
             os.close(self.write_fd)
             self.write_fd = -1
 
-    def close(self) -> None:
+    def __enter__(self) -> "Capture":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.close_write()
         os.close(self.read_fd)
 
@@ -79,10 +88,15 @@ class Watched:
 class Watch:
     """One program from request to result. Raises OSError or ValueError when the sandbox failed."""
 
-    def __init__(self, result: socket.socket, stdout: Capture, stderr: Capture, limits: Limits) -> None:
+    def __init__(
+        self, result: socket.socket, stdout: Capture, stderr: Capture, limits: Limits, guard: Guard | None
+    ) -> None:
         self._result = result
         self._captures = (stdout, stderr)
         self._limits = limits
+        self._guard = guard
+        self._longest = _LONGEST_POLL_S if guard is None else _GUARD_POLL_S
+        self._pid = 0
         self._pidfd = self._folder = -1
         self._began = time.monotonic()
         self._deadline = self._began + _SETUP_S
@@ -109,13 +123,18 @@ class Watch:
             selector.register(source, selectors.EVENT_READ)
         while not self._report:
             left = self._deadline - time.monotonic()
-            for key, _ in selector.select(min(max(0.0, left), _LONGEST_POLL_S)):
+            ready = selector.select(min(max(0.0, left), self._longest))
+            for key, _ in ready:
                 if isinstance(key.fileobj, Capture):
                     self._take_output(key.fileobj, selector)
                 else:
                     self._take_message()
-            if not self._report and time.monotonic() >= self._deadline:
+            if self._report:
+                return
+            if time.monotonic() >= self._deadline:
                 self._expire()
+            if not ready:
+                self._ask_guard()
 
     def _take_output(self, capture: Capture, selector: selectors.BaseSelector) -> None:
         if not capture.pump():
@@ -127,12 +146,19 @@ class Watch:
         message, fds, _, _ = socket.recv_fds(self._result, _CHUNK, 2)
         if fds:
             self._pidfd, self._folder = fds
+            self._pid = _process_id(self._pidfd)
             self._began = time.monotonic()
             self._deadline = self._began + self._limits.wall_s
         elif message:
             self._report = json.loads(message)
         else:
             raise EOFError("the sandbox ended without a report")
+
+    def _ask_guard(self) -> None:
+        if self._guard is not None and self._pid > 0 and self._killed_for is None:
+            why = self._guard(self._pid)
+            if why is not None:
+                self._kill(why)
 
     def _expire(self) -> None:
         if self._pidfd < 0 or self._killed_for is not None:
@@ -145,6 +171,12 @@ class Watch:
             self._deadline = time.monotonic() + _GRACE_S
             with contextlib.suppress(ProcessLookupError):  # it ended on its own a moment ago
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def _process_id(pidfd: int) -> int:
+    """In this process's namespace; -1 when it is dead."""
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
 
 
 def _close(fd: int) -> None:

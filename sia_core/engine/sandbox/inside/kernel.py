@@ -6,6 +6,7 @@ calls are the same on every architecture.
 
 import ctypes
 import os
+import stat
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -20,9 +21,11 @@ MS_NOEXEC = 0x8
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
@@ -109,28 +112,42 @@ def landlock_version() -> int:
 
 
 # Rights over files by the Landlock version that brought them; READ is execute, read, list.
-_READ = 0b1101
+READ = 0b1101
+LIST = 0b1000
 _WRITE_FILE = 0b10
 _FILE_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 _FILE_RIGHTS_NEWEST = 0xFFFF
+_OF_ONE_FILE = 0b111 | 1 << 14 | 1 << 15
+"""Rights that a rule for something other than a directory may name."""
 
 
-def landlock(version: int, writable: tuple[str, ...], devices: str) -> None:
-    """Read anywhere, write only below `writable`, open device files, no TCP, no outside peers."""
+def landlock(
+    version: int,
+    readable: tuple[str, ...],
+    writable: tuple[str, ...],
+    devices: tuple[str, ...],
+    listed: tuple[str, ...],
+) -> None:
+    """Read below `readable`, list below `listed`, write only below `writable`, open device files.
+
+    From version 4 no TCP either, from version 6 no signal and no abstract socket to the outside.
+    """
     rights = _FILE_RIGHTS.get(version, _FILE_RIGHTS_NEWEST)
     ruleset = _Ruleset(rights, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
     fd = _check(_libc.syscall(_LANDLOCK_CREATE, ctypes.byref(ruleset), ctypes.c_size_t(size), 0), "landlock")
-    _allow(fd, "/", _READ)
-    _allow(fd, devices, (_READ | _WRITE_FILE) & rights)
-    for path in writable:
-        _allow(fd, path, rights)
+    allowed = ((readable, READ), (listed, LIST), (devices, READ | _WRITE_FILE), (writable, rights))
+    for paths, wanted in allowed:
+        for path in paths:
+            _allow(fd, path, wanted & rights)
     _check(_libc.syscall(_LANDLOCK_RESTRICT, fd, 0), "landlock restrict")
     os.close(fd)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
     parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if not stat.S_ISDIR(os.fstat(parent).st_mode):
+        rights &= _OF_ONE_FILE
     rule = _Beneath(rights, parent)
     _check(_libc.syscall(_LANDLOCK_ADD, ruleset, 1, ctypes.byref(rule), 0), f"landlock {path}")
     os.close(parent)

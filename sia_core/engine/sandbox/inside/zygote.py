@@ -1,9 +1,12 @@
 """The zygote: imports once, then forks one process for every request, until its socket closes.
 
 Trusted and long-lived. It never runs, imports or reads anything that untrusted code wrote: only the
-forked process opens the request. It is pid 1 of a pid namespace and owner of a user namespace of
-its own, so it can give every child a new pid namespace with a single fork, and no more than that:
-outside its namespaces it has no rights. It keeps one thread, which those calls demand.
+forked process opens the request. In the strict tier it is pid 1 of a pid namespace and owner of a
+user namespace of its own, so it can give every child a new pid namespace with a single fork, and no
+more than that: outside its namespaces it has no rights. It keeps one thread, which those calls demand.
+
+In the tier `landlock` there is a guard above it instead, which adopts what loses its parent, and
+which, when the zygote or the supervisor dies, ends every process and removes every file.
 """
 
 # ruff: noqa: TID252 - inside the sandbox this package has another name, so its imports are relative
@@ -14,47 +17,62 @@ import gc
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import kernel, rollout
+from . import kernel, rollout, tree
 
 _COMMON = """
 argparse ast asyncio base64 bisect collections concurrent.futures contextlib copy csv dataclasses datetime decimal
 difflib enum fractions functools hashlib heapq inspect io itertools json math operator pathlib pickle queue random re
-resource select selectors shutil signal socket statistics string struct tempfile textwrap threading time traceback
-typing uuid zlib
+resource select selectors shutil signal socket statistics string struct subprocess tempfile textwrap threading time
+traceback typing uuid zlib
 """
+_FIRST_UID = 1_000_000_000
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 def main(control_fd: int, config_fd: int) -> None:
-    """Serve the socket `control_fd`; `config_fd` holds the JSON settings, then the filter's BPF."""
+    """Serve the socket `control_fd`; `config_fd` holds the JSON settings, then the filters' BPF."""
     control = socket.socket(fileno=control_fd)
-    settings, bpf = _read_config(config_fd)
-    _leave_root(settings["uid"])
-    _offer_to_oom_killer()
-    _become_init()
+    settings, filters = _read_config(config_fd)
+    folder = _become_init(settings) if settings["namespaces"] else _stand_under_guard(settings)
     os.environ.clear()
     os.environ.update(settings["environment"])
     sys.path[1:1] = settings["sdk"]
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
     for name in (*_COMMON.split(), *settings["modules"]):
         importlib.import_module(name)
-    version = kernel.landlock_version()
-    confinement = rollout.Confinement(bpf, version, _address_space())
+    confinement = _confinement(settings, filters)
     atexit._clear()
     gc.collect()
     gc.freeze()  # keeps the collector from copying the shared pages in every rollout
-    control.send(json.dumps({"landlock": version}).encode())
-    _serve(control, confinement)
+    control.send(json.dumps({"landlock": confinement.landlock, "folder": folder}).encode())
+    serve = _serve_namespaces if confinement.namespaces else _serve_processes
+    serve(control, confinement)
 
 
-def _read_config(fd: int) -> tuple[dict[str, Any], bytes]:
+def _read_config(fd: int) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
     with open(fd, "rb") as file:
         settings: dict[str, Any] = json.loads(file.readline())
-        return settings, file.read()
+        return settings, (file.read(settings["filter_bytes"]), file.read())
+
+
+def _confinement(settings: dict[str, Any], filters: tuple[bytes, bytes]) -> rollout.Confinement:
+    return rollout.Confinement(
+        filters,
+        settings["own_pid"],
+        kernel.landlock_version(),
+        tuple(settings["readable"]),
+        tuple(settings["listed"]),
+        ("/dev",) if settings["namespaces"] else _DEVICES,
+        settings["namespaces"],
+        _address_space(),
+    )
 
 
 def _leave_root(uid: int | None) -> None:
@@ -72,8 +90,10 @@ def _offer_to_oom_killer() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _become_init() -> None:
+def _become_init(settings: dict[str, Any]) -> str:
     """Go on as pid 1 in new user, pid and mount namespaces, mapped to an ordinary user."""
+    _leave_root(settings["uid"])
+    _offer_to_oom_killer()
     uid, gid = os.geteuid(), os.getegid()
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS)
     for name, line in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
@@ -84,31 +104,105 @@ def _become_init() -> None:
     if child:
         os.waitpid(child, 0)
         os._exit(1)
+    return "/box"
+
+
+def _stand_under_guard(settings: dict[str, Any]) -> str:
+    """Go on as a child of the guard, as another user where this one was root; the folder of boxes."""
+    _die_with(settings["parent"], signal.SIGTERM, {signal.SIGTERM, signal.SIGCHLD})
+    with contextlib.suppress(OSError):  # needs a capability that only root has, and only root loses
+        kernel.drop_bounding_set()
+    _leave_root(_own_uid(settings["uid"]))
+    _die_with(settings["parent"], signal.SIGTERM, set())  # the change of user undid it
+    _offer_to_oom_killer()
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    folder = tempfile.mkdtemp(prefix="sia-landlock-", dir=settings["temporary"])
+    guard = os.getpid()
+    zygote = os.fork()
+    if zygote:
+        _guard(zygote, folder)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    _die_with(guard, signal.SIGKILL, set())
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    return folder
+
+
+def _own_uid(base: int | None) -> int | None:
+    """A user for this zygote alone, or what runs under two of them could reach each other."""
+    if base is None:
+        return None
+    mapped = Path("/proc/self/uid_map").read_text().split()
+    return base if int(mapped[2]) <= _FIRST_UID + os.getpid() else _FIRST_UID + os.getpid()
+
+
+def _die_with(parent: int, number: int, blocked: set[int]) -> None:
+    """Ask for signal `number` when the parent ends; `blocked` ones stay pending until waited for."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _guard(zygote: int, folder: str) -> None:
+    """Wait for the end of the zygote or of the supervisor; then leave no process and no file."""
+    try:
+        os.closerange(3, 1 << 20)  # the control socket must be the zygote's alone
+        while signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGCHLD:
+            tree.reap()
+            os.kill(zygote, 0)
+    except ProcessLookupError:
+        pass
+    finally:
+        try:
+            tree.end_below(os.getpid())
+        finally:
+            tree.remove(folder)
+            os._exit(0)
 
 
 def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _serve(control: socket.socket, confinement: rollout.Confinement) -> None:
+def _serve_namespaces(control: socket.socket, confinement: rollout.Confinement) -> None:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    while True:
-        message, fds, _, _ = socket.recv_fds(control, 16, 8)
-        if not message:
-            return
+    while fds := _request(control):
         kernel.unshare(kernel.CLONE_NEWPID)
         child = os.fork()
         if child == 0:
             rollout.enter(rollout.Channels(*fds), confinement)
         kernel.setns(own, kernel.CLONE_NEWPID)
-        request, result, *rest = fds
-        for fd in (request, *rest):
-            os.close(fd)
-        _report(child, socket.socket(fileno=result))
+        result = _own_end(fds)
+        _, status, usage = os.wait4(child, 0)  # returns when its whole namespace is empty
+        _report(result, status, usage.ru_utime + usage.ru_stime)
 
 
-def _report(child: int, result: socket.socket) -> None:
-    """Wait for the end of `child`, and of everything in its namespace, and tell how it ended."""
-    _, status, usage = os.wait4(child, 0)
+def _serve_processes(control: socket.socket, confinement: rollout.Confinement) -> None:
+    while fds := _request(control):
+        child = os.fork()
+        if child == 0:
+            rollout.enter(rollout.Channels(*fds), confinement)
+        result = _own_end(fds)
+        _, status, usage = os.wait4(child, 0)
+        tree.end_below(os.getpid())
+        tree.reap()
+        _report(result, status, usage.ru_utime + usage.ru_stime)
+
+
+def _request(control: socket.socket) -> list[int]:
+    """Descriptors of the next rollout; none when there will be no more."""
+    _, fds, _, _ = socket.recv_fds(control, 16, 8)
+    return fds
+
+
+def _own_end(fds: list[int]) -> socket.socket:
+    request, result, *rest = fds
+    for fd in (request, *rest):
+        os.close(fd)
+    return socket.socket(fileno=result)
+
+
+def _report(result: socket.socket, status: int, cpu_s: float) -> None:
+    """Tell how a program ended."""
     with result, contextlib.suppress(OSError):  # the supervisor may have given up
-        result.send(json.dumps({"status": status, "cpu_s": usage.ru_utime + usage.ru_stime}).encode())
+        result.send(json.dumps({"status": status, "cpu_s": cpu_s}).encode())

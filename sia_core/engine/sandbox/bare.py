@@ -1,0 +1,111 @@
+"""Starts the zygote of the tier `landlock`: the interpreter itself, with nothing around it.
+
+What a program may read is listed for Landlock, and comes from where a strict sandbox binds it. As
+root each zygote takes a user id of its own, so every directory on that list must be open to others.
+"""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sia_core.engine.sandbox import interpreter
+from sia_core.engine.sandbox.inside import kernel
+from sia_core.engine.sandbox.protocol import Tier
+from sia_core.errors import SandboxError
+
+WHERE = "sandbox tier landlock"
+_LEAST = 3
+_NOBODY = 65533
+_BOOT = """
+import sys, importlib.util as util
+spec = util.spec_from_file_location("sia_inside", {init!r}, submodule_search_locations=[{inside!r}])
+sys.modules["sia_inside"] = package = util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from sia_inside import zygote
+zygote.main({control}, {config})
+"""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Launcher of the tier `landlock`."""
+
+    sdk: Path | None
+
+    tier: Tier = "landlock"
+    gentle: bool = True
+    """The guard above the zygote ends what is below it, when asked."""
+
+    def command(self, control: int, config: int) -> list[str]:
+        """Arguments of the process that becomes guard and zygote; the two descriptors are inherited."""
+        inside = interpreter.INSIDE
+        boot = _BOOT.format(init=str(inside / "__init__.py"), inside=str(inside), control=control, config=config)
+        return [sys.executable, "-s", "-P", "-B", "-c", boot]
+
+    def settings(self) -> dict[str, Any]:
+        """What the zygote must know. Raises SandboxError where Landlock or the file modes forbid it."""
+        require_landlock(kernel.landlock_version())
+        roots = [*interpreter.bound(), *([self.sdk.resolve()] if self.sdk else [])]
+        readable, listed = _around(roots, interpreter.private(interpreter.bound()))
+        readable += [Path(name) for name in (*interpreter.SYSTEM, *interpreter.SYSTEM_FILES) if Path(name).exists()]
+        root = os.geteuid() == 0
+        if root:
+            _require_open_to_others([*roots, Path(tempfile.gettempdir())])
+        return {
+            "namespaces": False,
+            "sdk": [str(self.sdk.resolve())] if self.sdk else [],
+            "uid": _NOBODY if root else None,
+            "readable": list(map(str, readable)),
+            "listed": list(map(str, listed)),
+            "temporary": tempfile.gettempdir(),
+            "parent": os.getpid(),
+        }
+
+    def hint(self, line: str) -> str:  # noqa: ARG002 - there is one advice
+        """What to do when it did not start, by the last line it wrote."""
+        return "run `sia doctor`; as root the capabilities CAP_SETUID and CAP_SETGID are needed"
+
+
+def require_landlock(version: int) -> None:
+    """Raises SandboxError where Landlock is missing, or too old to keep files from being cut."""
+    if version < _LEAST:
+        found = f"version {version} of Landlock" if version else "no Landlock"
+        raise SandboxError(
+            f"this kernel offers {found}; version {_LEAST} is needed",
+            where=WHERE,
+            hint="use Linux 6.2 or later with `landlock` in its boot parameter lsm=, and in a container a seccomp "
+            "profile that allows the landlock calls; or use the tier strict, which does without",
+        )
+
+
+def _around(roots: list[Path], hidden: list[Path]) -> tuple[list[Path], list[Path]]:
+    """`roots` without `hidden`: what may be read whole, and directories on the way, to be listed.
+
+    Landlock cannot take a directory out of an allowed one, so its neighbours are allowed instead.
+    """
+    readable, listed, todo = list[Path](), list[Path](), list(roots)
+    while todo:
+        path = todo.pop()
+        if path in hidden:
+            continue
+        if any(other.is_relative_to(path) for other in hidden):
+            listed.append(path)
+            todo += [child for child in path.iterdir() if child.exists()]
+        else:
+            readable.append(path)
+    return readable, listed
+
+
+def _require_open_to_others(paths: list[Path]) -> None:
+    for path in paths:
+        for folder in (path, *path.parents):
+            if not folder.stat().st_mode & 0o001:
+                raise SandboxError(
+                    f"{folder} is closed to other users, and programs run as one because this is root",
+                    where=WHERE,
+                    hint=f"run as the user who owns {path}, use an interpreter that every user can read "
+                    "(such as /usr/bin/python3), or set TMPDIR to such a directory where that is the matter",
+                )

@@ -1,0 +1,58 @@
+"""Which directories a program needs to read so that the running interpreter works for it.
+
+The interpreter's prefixes, the directories of installed packages, and the system's libraries. Where
+this project's source lies below one of them it is named too, for every tier to keep it hidden.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from sia_core.errors import SandboxError
+
+INSIDE = Path(__file__).parent / "inside"
+SYSTEM = ("/lib", "/lib64", "/lib32", "/bin")
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+
+_SOURCE = Path(__file__).resolve().parents[3]
+_PRIVATE = ("sia_core", "flows", "tasks", "tests", "bench", ".git", ".sia", "mlruns")
+
+
+def prefixes() -> list[Path]:
+    """Directories of the running interpreter, outermost first, none below another or /usr."""
+    names = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    names |= {os.path.realpath(name) for name in names}
+    names.add(str(Path(sys.executable).resolve().parents[1]))
+    kept: list[Path] = []
+    for path in sorted(map(Path, names)):
+        if path in (Path("/"), Path.home(), Path("/home"), Path("/tmp"), Path("/root")):
+            raise SandboxError(
+                f"the interpreter's prefix {path} would expose private files",
+                where="sandbox",
+                hint="run from a virtual environment in a directory of its own",
+            )
+        if not covered(path, [Path("/usr"), *kept]):
+            kept.append(path)
+    return kept
+
+
+def extra_paths() -> list[str]:
+    """Directories of installed packages on `sys.path` that no prefix covers."""
+    packages = (Path(path) for path in sys.path if Path(path).name in ("site-packages", "dist-packages"))
+    return [str(path) for path in packages if path.is_dir() and not covered(path, prefixes())]
+
+
+def bound() -> list[Path]:
+    """All of them but the system's links."""
+    return [Path("/usr"), *prefixes(), *map(Path, extra_paths())]
+
+
+def private(roots: list[Path]) -> list[Path]:
+    """Directories of this project below any of `roots`."""
+    paths = (_SOURCE / name for name in _PRIVATE)
+    return [path for path in paths if path.is_dir() and covered(path, roots)]
+
+
+def covered(path: Path, roots: list[Path]) -> bool:
+    """Whether `path` lies below one of `roots`, or is one."""
+    return any(path.is_relative_to(root) for root in roots)

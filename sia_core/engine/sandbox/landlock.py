@@ -1,0 +1,60 @@
+"""The tier `landlock`: the same zygote without bubblewrap, for machines without user namespaces.
+
+A program is held by Landlock, seccomp, resource limits and, under root, a user id of its own. It
+shares process ids, mounts and the file system with the machine. So its directory is an ordinary one
+under TMPDIR, its size is watched and not limited by the kernel (a fast writer may pass the limit for
+a moment), and names, sizes and times of files elsewhere can be seen, though no contents.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sia_core.engine.sandbox.bare import WHERE, Bare
+from sia_core.engine.sandbox.forked import ForkedSandbox
+from sia_core.engine.sandbox.inside import tree
+from sia_core.engine.sandbox.launch import Zygote
+from sia_core.engine.sandbox.strict import DEFAULT_MODULES
+from sia_core.engine.sandbox.supervise import Guard
+from sia_core.engine.sandbox.watchdog import FolderGuard, TreeGuard, both
+from sia_core.errors import SandboxError
+from sia_core.lab import Limits
+
+_ABSENT = ("mount namespace", "pid namespace", "network namespace", "ipc namespace", "user namespace")
+_LATER: Mapping[int, str] = {4: "landlock network", 5: "landlock devices", 6: "landlock scopes"}
+_SCOPES = 6
+
+
+class LandlockSandbox(ForkedSandbox):
+    """Runs untrusted programs under Landlock. Not thread-safe: one per worker.
+
+    Raises SandboxError, at the first start, where the kernel has no Landlock or too old a one.
+    """
+
+    def __init__(self, *, modules: Sequence[str] = DEFAULT_MODULES, sdk: Path | None = None) -> None:
+        super().__init__(Bare(sdk), modules)
+        self._numbers = itertools.count()
+
+    def _box(self, zygote: Zygote) -> str:
+        return f"{zygote.folder}/{next(self._numbers)}"
+
+    def _guard(self, box: str, limits: Limits) -> Guard | None:
+        version = self.start().landlock
+        if limits.subprocesses and version < _SCOPES:
+            raise SandboxError(
+                f"subprocesses need version {_SCOPES} of Landlock (Linux 6.12), this kernel has {version}",
+                where=WHERE,
+                hint="use the tier strict for a harness that needs subprocesses",
+            )
+        folder = FolderGuard(Path(box), limits)
+        return both(folder, TreeGuard(limits)) if limits.subprocesses else folder
+
+    def _left(self, box: str) -> None:
+        with contextlib.suppress(OSError):  # what is left goes with the zygote
+            tree.remove(box)
+
+
+def missing_layers(landlock: int) -> tuple[str, ...]:
+    """Layers of the strict tier that this one does without."""
+    return (*_ABSENT, *(name for version, name in _LATER.items() if landlock < version))

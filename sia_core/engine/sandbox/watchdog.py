@@ -1,0 +1,124 @@
+"""What no kernel limit can count, watched from outside while a program runs.
+
+Each guard is asked every few milliseconds and answers with the reason for which the program must die,
+so a program may pass its limit by what it can do in that time.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from sia_core.engine.sandbox.inside import tree
+from sia_core.engine.sandbox.outcome import Killer
+from sia_core.engine.sandbox.supervise import Guard
+from sia_core.lab import Limits
+
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+_BLOCK = 512
+_MAX_FILES = 4096
+
+
+def both(*guards: Guard) -> Guard:
+    """The first reason that any of `guards` gives."""
+    return lambda pid: next((why for guard in guards if (why := guard(pid))), None)
+
+
+class TreeGuard:
+    """Memory and CPU time of a process and its descendants together.
+
+    Memory is the sum of resident pages, and, when those pass the limit, of the proportional share (PSS)
+    where the kernel tells it: pages that processes share are then counted once.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def __call__(self, pid: int) -> Killer | None:
+        now = tree.tasks()
+        members = [member for member in (pid, *tree.below(pid, now)) if member in now]
+        if sum(now[member].cpu_s for member in members) > self._limits.cpu_s:
+            return "cpu"
+        if _total(members, _resident_mb) <= self._limits.memory_mb:
+            return None
+        return "memory" if _total(members, pss_mb) > self._limits.memory_mb else None
+
+
+def pss_mb(pid: int) -> float:
+    """Proportional share of memory, in MB; resident memory where the kernel does not tell it."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except PermissionError:
+        return _resident_mb(pid)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def _resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
+
+
+def _total(members: Iterable[int], measure: Callable[[int], float]) -> float:
+    total = 0.0
+    for member in members:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended a moment ago
+            total += measure(member)
+    return total
+
+
+class FolderGuard:
+    """Bytes and files that a program holds in a directory of the machine's own file system.
+
+    Counted are the files below it, and those that were removed but are still open. A removed file
+    that is only mapped cannot be measured by everyone, so it counts as too large.
+    """
+
+    def __init__(self, box: Path, limits: Limits) -> None:
+        self._box = box
+        self._limits = limits
+
+    def __call__(self, pid: int) -> Killer | None:
+        members = {pid}
+        if self._limits.subprocesses:
+            members |= tree.below(pid, tree.tasks())
+        try:
+            held = dict(_files_below(self._box))
+            for member in members:
+                held |= _removed_files(member, self._box)
+        except OSError:  # too many files, a path too long, a directory that cannot be read
+            return "disk"
+        return "disk" if sum(held.values()) > self._limits.disk_mb << 20 else None
+
+
+_Held = dict[tuple[int, int], int]
+
+
+def _files_below(top: Path) -> Iterator[tuple[tuple[int, int], int]]:
+    """Device and inode, and bytes on disk."""
+    count, todo = 0, [str(top)]
+    while todo:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if count > _MAX_FILES:
+                    raise OSError(f"more than {_MAX_FILES} files")
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    yield (found.st_dev, found.st_ino), found.st_blocks * _BLOCK
+                    if stat.S_ISDIR(found.st_mode):
+                        todo.append(entry.path)
+
+
+def _removed_files(pid: int, box: Path) -> _Held:
+    held: _Held = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # it is about to end
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - many times a second
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                    held[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+        inodes = {inode for _, inode in held}
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if line.endswith("(deleted)") and f" {box}/" in line and int(line.split()[4]) not in inodes:
+                raise OSError("a removed file is mapped")
+    return held
