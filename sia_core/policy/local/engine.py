@@ -1,0 +1,251 @@
+"""The model of a `LocalPolicy`: its weights, its adapters, and the passes it makes.
+
+Prompts, options and probes are read alone, one request at a time, so that what else is asked can
+change nothing in them; what was read is kept, and is what would be read again. Only the last tokens
+of replies that are being sampled are joined into one pass (`step`).
+
+Suffixes: B rows of a joined pass, N nodes of a tree of options, T positions, V vocabulary.
+"""
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError
+from sia_core.policy.base import check_adapter
+from sia_core.policy.local.cache import JOINED, fork, nbytes, new_cache, plain
+from sia_core.policy.trie import Ids, Tree, trees
+
+MEMO_ENTRIES: Final = 4096
+PROMPT_BYTES: Final = 512 << 20
+"""Memory for the caches of prompts that may be asked again."""
+TREE_NODES: Final = 1024
+ROWS: Final = 4
+"""Rows of a joined pass come in multiples of this, for each adapter. Where it was measured (MKL on an AMD
+EPYC, fp32, 1 and 2 threads), the product of a row is then the same bit for bit however many there are."""
+
+Logits = Mapping[Ids, tuple[float, ...]]
+"""All branching paths of one (adapter, prompt, options): logits of the tokens allowed there."""
+
+
+@dataclass(eq=False)
+class Row:
+    """A sequence that goes on: what the model has read of it, and the token it reads next."""
+
+    adapter: Adapter | None
+    cache: DynamicCache
+    length: int
+    """Tokens read."""
+    token: int = -1
+
+
+class Engine:
+    """A causal language model on CPU or GPU. For one thread."""
+
+    def __init__(self, base: Path, digest: str, *, joined: bool, kept: int) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model: Any = load_base(base).to(self.device).eval()
+        self.config = self.model.config.get_text_config()
+        self._bare = self.model
+        self._digest = digest
+        self._joined = joined
+        if joined:
+            self._join(base)
+        self._tree_nodes = TREE_NODES if plain(new_cache(self._bare.config)) else 1
+        self._kept = kept
+        self._loaded: OrderedDict[str, str] = OrderedDict()
+        self._rows: weakref.WeakSet[Row] = weakref.WeakSet()
+        self._prompts: OrderedDict[tuple[object, ...], tuple[DynamicCache, torch.Tensor]] = OrderedDict()
+        self._memo: OrderedDict[tuple[object, ...], Logits] = OrderedDict()
+
+    def begin(self, prompt: Ids, adapter: Adapter | None) -> tuple[Row, torch.Tensor]:
+        """Read a prompt; a row that goes on from it, and the logits that follow it."""
+        cache, logits_V = self._read(prompt, adapter)
+        row = Row(adapter, fork(cache), len(prompt))
+        self._rows.add(row)
+        return row, logits_V
+
+    def step(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Let each row read its next token; logits [B, V]."""
+        if self._joined:
+            logits_BV = self._step_joined(rows)
+        else:
+            logits_BV = torch.stack([self._pass([row.token], row.adapter, row.cache)[0] for row in rows])
+        for row in rows:
+            row.length += 1
+        return logits_BV
+
+    def evaluate(self, prompt: Ids, paths: Mapping[Ids, Ids], adapter: Adapter | None) -> Logits:
+        """Logits of the tokens that may follow each path after the prompt."""
+        key = (_name(adapter), prompt, tuple(paths.items()))
+        if key in self._memo:
+            self._memo.move_to_end(key)
+            return self._memo[key]
+        self._memo[key] = logits = self._compute(prompt, paths, adapter)
+        if len(self._memo) > MEMO_ENTRIES:
+            self._memo.popitem(last=False)
+        return logits
+
+    def score(self, ids: Ids, adapter: Adapter | None) -> tuple[float, ...]:
+        """Logprob of each token but the first, given those before it."""
+        logits_TV = self._pass(ids, adapter, new_cache(self._bare.config), keep=len(ids))
+        logprob_TV = torch.log_softmax(logits_TV.float(), -1)
+        return tuple(float(logprob_TV[at, token]) for at, token in enumerate(ids[1:]))
+
+    def _compute(self, prompt: Ids, paths: Mapping[Ids, Ids], adapter: Adapter | None) -> Logits:
+        if not paths:
+            return {}
+        cache, logits_V = self._read(prompt, adapter)
+        ends: dict[Ids, torch.Tensor] = {(): logits_V}
+        for tree in trees(paths, self._tree_nodes):
+            logits_NV = self._read_tree(tree, len(prompt), fork(cache), adapter)
+            ends |= {path: logits_NV[node] for path, node in tree.ends.items()}
+        return {path: tuple(ends[path][list(ids)].double().tolist()) for path, ids in paths.items()}
+
+    def _read(self, prompt: Ids, adapter: Adapter | None) -> tuple[DynamicCache, torch.Tensor]:
+        """The prompt's cache, which nobody may add to, and the logits that follow it."""
+        key = (_name(adapter), prompt)
+        if key in self._prompts:
+            self._prompts.move_to_end(key)
+            return self._prompts[key]
+        cache = new_cache(self._bare.config)
+        self._prompts[key] = read = cache, self._pass(prompt, adapter, cache)[0]
+        while len(self._prompts) > 1 and sum(nbytes(kept) for kept, _ in self._prompts.values()) > PROMPT_BYTES:
+            self._prompts.popitem(last=False)
+        return read
+
+    def _read_tree(self, tree: Tree, start: int, cache: DynamicCache, adapter: Adapter | None) -> torch.Tensor:
+        """Logits after each node, of which each sees the prompt and the nodes on its own path."""
+        if tree.chain:
+            return self._pass(tree.tokens, adapter, cache, keep=len(tree.tokens))
+        size = len(tree.tokens)
+        seen_NN = torch.eye(size, dtype=torch.bool)
+        for node, parent in enumerate(tree.parents):
+            if parent >= 0:
+                seen_NN[node] |= seen_NN[parent]
+        hidden_NT = torch.cat([torch.zeros(size, start, dtype=torch.bool), ~seen_NN], -1)
+        # Added to the scores: every kind of attention takes that.
+        mask = torch.zeros(1, 1, size, start + size).masked_fill_(hidden_NT, torch.finfo(torch.float32).min)
+        positions = torch.tensor([[start + depth for depth in tree.depths]])
+        return self._pass(
+            tree.tokens,
+            adapter,
+            cache,
+            keep=size,
+            attention_mask=mask.to(self.device),
+            position_ids=positions.to(self.device),
+        )
+
+    def _pass(
+        self, ids: Sequence[int], adapter: Adapter | None, cache: DynamicCache, keep: int = 1, **how: Any
+    ) -> torch.Tensor:
+        """One sequence, alone; logits after the last `keep` tokens."""
+        with self._using(adapter) as model:
+            result = model(
+                input_ids=torch.tensor([list(ids)], device=self.device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep,
+                **how,
+            )
+        logits_TV: torch.Tensor = result.logits[0]
+        return logits_TV
+
+    def _step_joined(self, rows: Sequence[Row]) -> torch.Tensor:
+        """All rows in one pass: those of one adapter together, in whole blocks of `ROWS`."""
+        order = sorted(range(len(rows)), key=lambda index: _name(rows[index].adapter) or "")
+        places: list[Row | None] = []
+        names: list[str] = []
+        for _, group in groupby((rows[index] for index in order), key=lambda row: _name(row.adapter)):
+            block: list[Row | None] = list(group)
+            block += [None] * (-len(block) % ROWS)
+            first = block[0]
+            assert first is not None
+            places += block
+            names += ["__base__" if first.adapter is None else self._load(first.adapter)] * len(block)
+        tokens = [[row.token if row else 0] for row in places]
+        positions = [[row.length if row else 0] for row in places]
+        result = self.model(
+            input_ids=torch.tensor(tokens, device=self.device),
+            position_ids=torch.tensor(positions, device=self.device),
+            use_cache=False,
+            joined_caches=[row.cache if row else None for row in places],
+            **({"adapter_names": names} if self._loaded else {}),
+        )
+        at = {id(row): place for place, row in enumerate(places) if row}
+        logits_BV: torch.Tensor = result.logits[[at[id(row)] for row in rows], -1]
+        return logits_BV
+
+    def _join(self, base: Path) -> None:
+        model = self._bare
+        if not model._supports_attention_backend or model.config._attn_implementation != "sdpa":
+            raise PolicyError(
+                f"{type(model).__name__} cannot be sampled in batches", where=str(base), hint="serve it with batch=1"
+            )
+        model.set_attn_implementation(JOINED)
+
+    def _using(self, adapter: Adapter | None) -> AbstractContextManager[Any]:
+        """Context in which the model answers with that adapter, or bare."""
+        if adapter is None:
+            return nullcontext(self._bare) if not self._loaded else _Disabled(self.model)
+        name = self._load(adapter)
+        self.model.set_adapter(name)
+        return nullcontext(self.model)
+
+    def _load(self, adapter: Adapter) -> str:
+        if adapter.digest in self._loaded:
+            self._loaded.move_to_end(adapter.digest)
+            return self._loaded[adapter.digest]
+        check_adapter(adapter, self._digest)
+        # The name is the content: a name never comes to mean other weights.
+        name = f"sha_{adapter.digest[:24]}"
+        if not isinstance(self.model, PeftModel):
+            self.model = PeftModel.from_pretrained(self._bare, adapter.path, adapter_name=name).eval()
+        else:
+            self.model.load_adapter(adapter.path, adapter_name=name)
+        self._loaded[adapter.digest] = name
+        self._evict()
+        return name
+
+    def _evict(self) -> None:
+        """Drop adapters not asked for lately, but none that a row still answers with."""
+        busy = {_name(row.adapter) for row in self._rows}
+        newest = next(reversed(self._loaded))
+        for digest in list(self._loaded):
+            if len(self._loaded) > self._kept and digest not in busy and digest != newest:
+                self.model.delete_adapter(self._loaded.pop(digest))
+
+
+class _Disabled:
+    """Answers with all adapters switched off."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._context: Any = None
+
+    def __enter__(self) -> Any:
+        self._context = self._model.disable_adapter()
+        self._context.__enter__()
+        return self._model
+
+    def __exit__(self, *error: object) -> None:
+        self._context.__exit__(*error)
+
+
+def load_base(base: Path) -> Any:
+    """The base model in fp32, on a GPU too: one digest of a policy is to stand for one distribution."""
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+
+
+def _name(adapter: Adapter | None) -> str | None:
+    return adapter.digest if adapter else None

@@ -1,0 +1,186 @@
+"""Requests of many threads, served by one: continuous batching.
+
+Between two steps the scheduler admits waiting requests while there is room. What a request
+computes alone (its prompt, its options) is computed when it is admitted; a reply that goes on is
+`Live` and advances by one token in every step, in one forward pass with all others. It leaves as
+soon as it is done, and the next request takes its place.
+
+An error while a request is admitted or samples is that request's alone. An error in a joint step
+fails the requests in flight, each with an `EndpointError` of its own; those waiting go on.
+"""
+
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+
+from sia_core.errors import SiaError
+from sia_core.policy.protocol import EndpointError
+
+_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Live(ABC):
+    """A reply that is being sampled."""
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether it needs no further token."""
+
+    @abstractmethod
+    def take(self, logits_V: torch.Tensor) -> None:
+        """Sample the next token."""
+
+    @abstractmethod
+    def result(self) -> Any:
+        """What `Scheduler.run` returns, once done."""
+
+
+Step = Callable[[Sequence[Any]], torch.Tensor]
+"""Feeds the last token of each live reply, in one forward pass; logits, one row for each."""
+
+
+@dataclass(eq=False)
+class _Request:
+    start: Callable[[], Any]
+    future: "Future[Any]" = field(default_factory=Future)
+
+
+_Flight = tuple[Live, _Request]
+
+
+class Scheduler:
+    """Runs what it is given in one thread of its own, which starts with the first request."""
+
+    def __init__(self, step: Step, batch: int, where: str) -> None:
+        self._step = step
+        self._batch = batch
+        self._where = where
+        self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def run(self, start: Callable[[], Any]) -> Any:
+        """Call `start` in the scheduler's thread and wait; where it returns a `Live`, for its result.
+
+        Raises:
+            EndpointError: the computation failed, or the scheduler is closed.
+            SiaError: as `start` raised it.
+        """
+        request = _Request(start)
+        with self._lock:
+            if self._closed:
+                raise self._failure("the policy is closed")
+            self._waiting.put(request)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="local policy", daemon=True)
+                self._thread.start()
+        try:
+            return request.future.result()
+        finally:
+            request.future.cancel()  # For a caller that was interrupted: nobody waits for the rest.
+
+    def close(self) -> None:
+        """Fail what is waiting and in flight, and end the thread. Nothing happens the second time."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._waiting.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _serve(self) -> None:
+        live: list[_Flight] = []
+        why = "the policy's thread ended"
+        try:
+            with torch.inference_mode():
+                while not self._closed:
+                    self._admit(live)
+                    self._advance(live)
+            why = "the policy was closed"
+        finally:
+            with self._lock:
+                self._thread = None
+                left = [request for _, request in live]
+                while not self._waiting.empty():
+                    if (request := self._waiting.get()) is not None:
+                        left.append(request)
+            self._fail(left, why)
+
+    def _admit(self, live: list[_Flight]) -> None:
+        """Start waiting requests while there is room; wait for one when nothing is live."""
+        while len(live) < self._batch and not self._closed:
+            try:
+                request = self._waiting.get(block=not live)
+            except queue.Empty:
+                return
+            if request is None or request.future.cancelled():
+                continue
+            try:
+                started = request.start()
+            except Exception as error:  # noqa: BLE001  (whatever it is, it is this request's answer)
+                _refuse(request, self._translate(error))
+                continue
+            if not isinstance(started, Live):
+                _answer(request, started)
+            elif started.done:
+                _answer(request, started.result())
+            else:
+                live.append((started, request))
+
+    def _advance(self, live: list[_Flight]) -> None:
+        """One token for each live request that somebody still waits for."""
+        live[:] = [flight for flight in live if not flight[1].future.cancelled()]
+        if not live:
+            return
+        try:
+            logits = self._step([reply for reply, _ in live])
+        except Exception as error:  # noqa: BLE001  (their caches are in an unknown state)
+            failure = self._translate(error)
+            self._fail([request for _, request in live], failure.what, failure.hint)
+            live.clear()
+            return
+        for flight, logits_V in zip(tuple(live), logits, strict=True):
+            reply, request = flight
+            try:
+                reply.take(logits_V)
+                if not reply.done:
+                    continue
+                _answer(request, reply.result())
+            except Exception as error:  # noqa: BLE001  (a row's error is that row's)
+                _refuse(request, self._translate(error))
+            live.remove(flight)
+
+    def _fail(self, requests: Sequence[_Request], why: str, hint: str = "") -> None:
+        for request in requests:
+            _refuse(request, self._failure(why, hint))
+
+    def _translate(self, error: Exception) -> SiaError:
+        if isinstance(error, SiaError):
+            return error
+        lines = str(error).strip().splitlines() or ["no message"]
+        memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in _MEMORY)
+        if memory and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        hint = "serve fewer requests at a time, or shorter ones" if memory else ""
+        return self._failure(f"the model failed: {type(error).__name__}: {lines[0][:300]}", hint)
+
+    def _failure(self, what: str, hint: str = "") -> EndpointError:
+        return EndpointError(what, where=self._where, hint=hint)
+
+
+def _answer(request: _Request, result: object) -> None:
+    if request.future.set_running_or_notify_cancel():
+        request.future.set_result(result)
+
+
+def _refuse(request: _Request, error: Exception) -> None:
+    if request.future.set_running_or_notify_cancel():
+        request.future.set_exception(error)
