@@ -157,6 +157,7 @@ def _add_shared(lib: Any, rules: Any, subprocesses: bool) -> None:
         # With processes of its own Landlock must be the one to tell them from others.
         own = () if subprocesses else (lib.Arg(0, lib.MASKED_EQ, _INT, OWN_PID),)
         _add(lib, rules, lib.ALLOW, name, *own)
+    _add(lib, rules, lib.ALLOW, "setpriority", lib.Arg(0, lib.MASKED_EQ, _INT, 0), lib.Arg(1, lib.MASKED_EQ, _INT, 0))
     for name in ("prlimit64", "sched_setaffinity"):
         _add(lib, rules, lib.ALLOW, name, lib.Arg(0, lib.MASKED_EQ, _INT, 0))
     for command in _FCNTLS:

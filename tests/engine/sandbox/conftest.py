@@ -1,7 +1,11 @@
 """One strict sandbox for each test module, and small helpers around it."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -39,9 +43,18 @@ def run(sandbox: StrictSandbox) -> Run:
     return go
 
 
-@pytest.fixture(scope="session")
-def setpriv() -> str:
+def as_nobody() -> list[str]:
+    """Start of a command that runs as an unprivileged user; skips where that cannot be."""
     found = shutil.which("setpriv")
-    if found is None:
-        pytest.skip("no setpriv to become another user with")
-    return found
+    if os.geteuid() != 0 or found is None:
+        pytest.skip("needs root and setpriv to become another user")
+    return [found, "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def system_python() -> str:
+    """The system's interpreter: another user may not even reach the one of this test."""
+    python = "/usr/bin/python3"
+    version = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    if not Path(python).exists() or subprocess.run([python, "-c", version], check=False).returncode:
+        pytest.skip("needs a system interpreter of the same version")
+    return python

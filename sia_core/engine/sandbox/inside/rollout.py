@@ -158,9 +158,11 @@ def _take_descriptors(box: str, channels: Channels) -> socket.socket:
     folder, pidfd = os.open(box, os.O_RDONLY | os.O_DIRECTORY), os.pidfd_open(os.getpid())
     stream = channels.result if channels.stream is None else channels.stream
     # Copies above every target first, so that no dup2 below overwrites one still needed.
-    wanted = (channels.stdout, channels.stderr, stream, channels.result, folder, pidfd)
+    # Standard input is opened anew: its flags and locks would stay for the next program.
+    empty = os.open("/dev/null", os.O_RDONLY)
+    wanted = (empty, channels.stdout, channels.stderr, stream, channels.result, folder, pidfd)
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in wanted]
-    for target, fd in enumerate(copies, start=1):
+    for target, fd in enumerate(copies):
         os.dup2(fd, target)
     os.closerange(_PIDFD + 1, _EVERY_FD)
     if channels.stream is None:
