@@ -71,6 +71,8 @@ class HarnessBudget(_Table):
     """Prompt and output tokens together."""
     runs: int = Field(default=8, ge=0)
     """Programs run through `ctx.run`."""
+    parallel: int = Field(default=8, ge=1, le=64)
+    """Requests to the policy in flight together; more wait."""
     seconds: float = Field(default=60.0, gt=0)
     """Wall clock."""
 

@@ -1,47 +1,76 @@
 """The gateway: one per rollout, the witness between a harness and the policy.
 
 It runs in the trusted worker and talks to the sandboxed harness over one stream, a JSON line
-per request and answer. It sets policy, adapter, sampling and seed; checks the budget before
-anything is forwarded; and records each turn before the harness sees the answer. The harness
-can ask, it cannot choose the model, see a key or write the record.
+per request and answer: {"id", "path", "body", "retry"} and {"id", "status", "body", "budget"},
+with the paths, bodies and statuses of HTTP, so that clients of OpenAI and Anthropic can be
+pointed at it. It sets policy, adapter, sampling and seed; checks the budget before anything is
+forwarded; and records each turn before the harness sees the answer. The harness can ask, it
+cannot choose the model, see a key or write the record.
+
+The seed of a turn comes from what is asked and how often it was asked before, so that requests in
+flight together get the same answers in whatever order they are served.
 """
 
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sia_core.candidate import Adapter
+from sia_core.engine.budget import Budget, RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
-from sia_core.errors import SiaError
+from sia_core.engine.shapes import (
+    MODEL,
+    Ask,
+    chat_events,
+    message_events,
+    read_chat,
+    read_choose,
+    read_messages,
+    write_chat,
+    write_messages,
+)
+from sia_core.errors import PolicyError, SiaError
 from sia_core.harness import Harness
-from sia_core.hashing import canonical_json, derive_seed
+from sia_core.hashing import canonical_json, derive_seed, digest_json
 from sia_core.lab import Lab, Limits
-from sia_core.policy.protocol import Message, Policy, Request
+from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 from sia_core.rollout import Failure, Turn, Unit
 from sia_core.task import Problem
 
 LINE_LIMIT = 1 << 20
-MAX_OPTIONS = 1024
 MAX_NOTES = 64
 NOTE_CHARS = 4000
 STDOUT_CHARS = 20_000
+STATUS = {"request": 400, "budget": 402, "endpoint": 503}
+"""402 and 400 are not retried by the client libraries."""
+
+_Answer = tuple[int, Any]
+"""Status and body."""
 
 
-class RefusedError(Exception):
-    """A request that is answered with an error instead of being forwarded."""
+@dataclass(frozen=True)
+class _Line:
+    """One request as it came."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    id: Any
+    path: str
+    body: Any
+    retry: bool
+
+    @property
+    def key(self) -> str:
+        return digest_json([self.path, self.body])
 
 
 class Gateway:
     """Serves one harness process until it answers or hangs up.
 
-    After `join`, `turns`, `notes`, `answer` and `failure` hold what happened.
+    After `join`, `turns`, `notes`, `answer`, `failure` and `fatal` hold what happened.
     """
 
     def __init__(
@@ -53,15 +82,27 @@ class Gateway:
         self._adapter = adapter
         self._policy = policy
         self._lab = lab
-        self._left = {"calls": 0, "tokens": 0, "runs": 0} | harness.config.budget.model_dump(exclude={"seconds"})
-        self._calls = 0
-        self.turns: list[Turn] = []
+        budget = harness.config.budget
+        self.budget = Budget(budget.model_dump(include={"calls", "tokens", "runs"}))
+        self._pool = ThreadPoolExecutor(budget.parallel, thread_name_prefix="gateway")
+        self._in_flight = threading.Semaphore(budget.parallel)
+        self._writing = threading.Lock()
+        self._running = threading.Lock()
+        self._asked: Counter[str] = Counter()
+        self._served: dict[str, Future[_Answer]] = {}
+        self._slots: list[Turn | None] = []
         self.notes: list[str] = []
         self.answer: Any = None
         self.answered = False
-        self.over_budget = False
         self.failure: Failure | None = None
+        self.fatal: SiaError | None = None
+        """The policy cannot be used at all: the run must stop, not only this rollout."""
         self._thread: threading.Thread | None = None
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Turns that the policy answered, in the order in which they were asked for."""
+        return [turn for turn in self._slots if turn is not None]
 
     def serve(self, stream: socket.socket) -> None:
         """Serve the other end of `stream` in a thread."""
@@ -75,14 +116,16 @@ class Gateway:
 
     def _serve(self, stream: socket.socket) -> None:
         try:
-            with stream, stream.makefile("rb") as lines:
-                stream.sendall(canonical_json(self._greeting()) + b"\n")
-                while not self.answered and (line := lines.readline(LINE_LIMIT + 1)):
-                    stream.sendall(canonical_json(self._respond(line)) + b"\n")
-                    if self.failure is not None:
-                        return
-        except (BrokenPipeError, ConnectionResetError):
+            with stream, stream.makefile("rb") as lines, self._pool:
+                self._send(stream, self._greeting())
+                while not self._over and (line := lines.readline(LINE_LIMIT + 1)):
+                    self._accept(stream, line)
+        except OSError:
             return  # The harness is gone; the sandbox says why.
+
+    @property
+    def _over(self) -> bool:
+        return self.answered or self.failure is not None or self.fatal is not None
 
     def _greeting(self) -> dict[str, Any]:
         return {
@@ -90,7 +133,7 @@ class Gateway:
             "entry": self._harness.config.entry,
             "knobs": self._harness.knobs,
             "seed": derive_seed(self._unit.key, "harness"),
-            "budget": self._left,
+            "budget": self.budget.left,
             "prompts": {
                 name.removeprefix("prompts/"): data.decode(errors="replace")
                 for name, data in self._harness.files.items()
@@ -98,131 +141,208 @@ class Gateway:
             },
         }
 
-    def _respond(self, line: bytes) -> dict[str, Any]:
+    def _accept(self, stream: socket.socket, data: bytes) -> None:
+        """Check a line, reserve its place in the record, and let the pool serve it."""
         try:
-            request = parse(line, limit=LINE_LIMIT)
-            result = self._dispatch(request)
-        except RefusedError as refused:
-            self.over_budget |= refused.kind == "budget"
-            return {"error": [refused.kind, str(refused)], "budget": self._left}
-        except (BadJsonError, KeyError, TypeError, AttributeError) as error:
-            return {"error": ["request", f"{type(error).__name__}: {error}"], "budget": self._left}
-        return {"result": result, "budget": self._left}
+            line = _read(data)
+        except (BadJsonError, RefusedError) as error:
+            self._send(stream, _reply(None, _error("request", str(error)), self.budget.left))
+            return
+        if line.path == "/sia/answer":
+            # In the reading thread: nothing that comes after an answer counts.
+            self.answer, self.answered = line.body, True
+            self._send(stream, _reply(line.id, (200, None), self.budget.left))
+            return
+        future = self._served.get(line.key) if line.retry else None
+        if future is None:
+            future = self._pool.submit(self._respond, self._prepare(line))
+            self._served[line.key] = future
+        future.add_done_callback(lambda done: self._finish(stream, line, done))
 
-    def _dispatch(self, request: Mapping[str, Any]) -> Any:
-        methods: dict[str, Callable[..., Any]] = {
-            "chat": self._chat,
-            "choose": self._choose,
-            "run": self._run,
-            "note": self._note,
-            "answer": self._answer,
+    def _finish(self, stream: socket.socket, line: _Line, done: Future[_Answer]) -> None:
+        try:
+            self._send(stream, _reply(line.id, done.result(), self.budget.left))
+            if self._over:
+                stream.shutdown(socket.SHUT_RD)  # Wakes the reading thread.
+        except OSError:
+            return
+
+    def _prepare(self, line: _Line) -> Callable[[], _Answer]:
+        """What serves this line. Everything that depends on the order of requests happens here."""
+        routes: Mapping[str, Callable[[Any], Callable[[], _Answer]]] = {
+            "/v1/chat/completions": self._chat,
+            "/v1/messages": self._messages,
+            "/v1/models": self._models,
+            "/sia/choose": self._choose,
+            "/sia/run": self._run,
+            "/sia/note": self._note,
         }
-        method = methods.get(request["method"])
-        if method is None:
-            raise RefusedError("request", f"unknown method; known: {', '.join(methods)}")
-        return method(**request["params"])
-
-    def _chat(self, messages: Any) -> str:
-        return self._ask("chat", _check_messages(messages), None)
-
-    def _choose(self, messages: Any, options: Any) -> str:
-        return self._ask("choose", _check_messages(messages), _check_options(options))
-
-    def _ask(self, kind: Any, messages: Sequence[Message], options: Sequence[str] | None) -> str:
-        self._spend("calls")
-        if self._left["tokens"] <= 0:
-            raise RefusedError("budget", "no tokens left for this rollout")
-        self._calls += 1
-        started = time.perf_counter()
+        route = routes.get(line.path)
+        if route is None:
+            refused = _error("request", f"no path {line.path[:80]!r}; known: {', '.join([*routes, '/sia/answer'])}")
+            return lambda: refused
         try:
-            completion = self._policy.sample(
-                Request(
-                    tuple(messages),
-                    self._unit.sampling,
-                    derive_seed(self._unit.key, "turn", self._calls),
-                    self._adapter,
-                    None if options is None else tuple(options),
-                )
+            return route(line.body)
+        except RefusedError as error:
+            refused = _error(error.kind, str(error))
+            return lambda: refused
+
+    def _respond(self, serve: Callable[[], _Answer]) -> _Answer:
+        try:
+            return serve()
+        except RefusedError as error:
+            return _error(error.kind, str(error))
+        except Exception as error:  # noqa: BLE001  (a defect here must not look like the harness's)
+            self.failure = Failure("worker", f"{type(error).__name__}: {error}"[:500])
+            return _error("endpoint", "the gateway failed")
+
+    def _chat(self, body: Any) -> Callable[[], _Answer]:
+        ask = read_chat(body)
+        sample = self._plan(ask, "chat")
+
+        def serve() -> _Answer:
+            answer = write_chat(digest_json(body), sample())
+            return 200, chat_events(answer) if ask.stream else answer
+
+        return serve
+
+    def _messages(self, body: Any) -> Callable[[], _Answer]:
+        ask = read_messages(body)
+        sample = self._plan(ask, "chat")
+
+        def serve() -> _Answer:
+            answer = write_messages(digest_json(body), sample()[0])
+            return 200, message_events(answer) if ask.stream else answer
+
+        return serve
+
+    def _models(self, _: Any) -> Callable[[], _Answer]:
+        return lambda: (200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "sia"}]})
+
+    def _choose(self, body: Any) -> Callable[[], _Answer]:
+        sample = self._plan(read_choose(body), "choose")
+        return lambda: (200, {"choice": sample()[0].text})
+
+    def _plan(self, ask: Ask, kind: Any) -> Callable[[], list[Completion]]:
+        """Take the calls from the budget, fix seeds and places in the record; the rest may wait."""
+        self.budget.take("calls", ask.n)
+        sampling = self._unit.sampling
+        if ask.max_tokens is not None:
+            sampling = replace(sampling, max_tokens=min(ask.max_tokens, sampling.max_tokens))
+        same = digest_json([ask.messages, ask.options, ask.tools, sampling.max_tokens])
+        planned: list[tuple[int, Request]] = []
+        for _ in range(ask.n):
+            seed = derive_seed(self._unit.key, "turn", same, self._asked[same])
+            self._asked[same] += 1
+            planned.append(
+                (len(self._slots), Request(ask.messages, sampling, seed, self._adapter, ask.options, ask.tools))
             )
+            self._slots.append(None)
+        return lambda: self._sample_all(kind, planned)
+
+    def _sample_all(self, kind: Any, planned: Sequence[tuple[int, Request]]) -> list[Completion]:
+        if len(planned) == 1:
+            return [self._sample(kind, *planned[0])]
+        with ThreadPoolExecutor(min(len(planned), self._harness.config.budget.parallel)) as pool:
+            return list(pool.map(lambda one: self._sample(kind, *one), planned))
+
+    def _sample(self, kind: Any, slot: int, request: Request) -> Completion:
+        with self._in_flight:
+            return self._forward(kind, slot, request)
+
+    def _forward(self, kind: Any, slot: int, request: Request) -> Completion:
+        granted = self.budget.reserve(request.sampling.max_tokens)
+        started = time.perf_counter()
+        used = 0
+        try:
+            request = replace(request, sampling=replace(request.sampling, max_tokens=granted))
+            completion = self._policy.sample(request)
+            turn = self._turn(kind, request, completion, time.perf_counter() - started)
+            used = turn.tokens
+            self._slots[slot] = turn
+        except RejectedRequestError as error:
+            raise RefusedError("request", str(error)) from error
+        except PolicyError as error:
+            self.fatal = error
+            raise RefusedError("endpoint", "the policy cannot be used") from error
         except Exception as error:
             # Whatever the harness does with it, a policy that cannot answer is nobody's zero.
             self.failure = Failure("endpoint", f"{type(error).__name__}: {error}"[:500])
             raise RefusedError("endpoint", "the policy cannot be reached") from error
-        turn = Turn(
+        finally:
+            self.budget.settle(granted, used)
+        return completion
+
+    def _turn(self, kind: Any, request: Request, completion: Completion, seconds: float) -> Turn:
+        return Turn(
             kind=kind,
             prompt=completion.prompt,
             output=completion.text,
             adapter=self._unit.adapter,
-            temperature=self._unit.sampling.temperature,
+            temperature=request.sampling.temperature,
             prompt_ids=completion.prompt_ids,
             output_ids=completion.output_ids,
             logprobs=completion.logprobs,
             allowed=completion.allowed,
             finish=completion.finish,
-            latency_s=round(time.perf_counter() - started, 6),
+            latency_s=round(seconds, 6),
+            tool_calls=completion.tool_calls,
+            prompt_tokens=completion.prompt_tokens,
+            output_tokens=completion.output_tokens,
         )
-        self.turns.append(turn)
-        self._left["tokens"] -= turn.tokens
-        return completion.text
 
-    def _run(self, code: Any, seconds: Any = 30.0) -> dict[str, Any]:
-        if not isinstance(code, str) or not isinstance(seconds, (int, float)):
+    def _run(self, body: Any) -> Callable[[], _Answer]:
+        body = body if isinstance(body, dict) else {}
+        code, seconds = body.get("code"), body.get("seconds", 30.0)
+        if not isinstance(code, str) or isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise RefusedError("request", "run takes code (text) and seconds (number)")
-        self._spend("runs")
+        self.budget.take("runs")
         wall = min(max(float(seconds), 0.1), self._harness.config.budget.seconds)
+        return lambda: self._launch(code, wall)
+
+    def _launch(self, code: str, wall: float) -> _Answer:
+        files = {"main.py": code.encode(), **self._problem.files}
         try:
-            result = self._lab.run({"main.py": code.encode(), **self._problem.files}, Limits(wall_s=wall, cpu_s=wall))
+            with self._running:  # The lab runs one program at a time.
+                result = self._lab.run(files, Limits(wall_s=wall, cpu_s=wall))
         except SiaError as error:
             self.failure = Failure("sandbox", str(error)[:500])
             raise RefusedError("endpoint", "no sandbox can be had") from error
         if result.status == "infrastructure":
             self.failure = Failure("sandbox", result.reason)
             raise RefusedError("endpoint", "the sandbox failed")
-        fields = asdict(result)
-        return {
-            "status": fields["status"],
-            "reason": fields["reason"],
-            "stdout": fields["stdout"][:STDOUT_CHARS],
-            "stderr": fields["stderr"][-STDOUT_CHARS:],
+        return 200, {
+            "status": result.status,
+            "reason": result.reason,
+            "stdout": result.stdout[:STDOUT_CHARS],
+            "stderr": result.stderr[-STDOUT_CHARS:],
         }
 
-    def _note(self, text: Any) -> None:
+    def _note(self, body: Any) -> Callable[[], _Answer]:
         if len(self.notes) < MAX_NOTES:
-            self.notes.append(str(text)[:NOTE_CHARS])
+            self.notes.append(str(body)[:NOTE_CHARS])
+        return lambda: (200, None)
 
-    def _answer(self, answer: Any) -> None:
-        self.answer = answer
-        self.answered = True
-
-    def _spend(self, what: str) -> None:
-        if self._left[what] <= 0:
-            raise RefusedError("budget", f"no {what} left for this rollout")
-        self._left[what] -= 1
+    def _send(self, stream: socket.socket, message: Mapping[str, Any]) -> None:
+        data = canonical_json(message) + b"\n"
+        with self._writing:
+            stream.sendall(data)
 
 
-def _check_messages(messages: Any) -> Sequence[Message]:
-    good = (
-        isinstance(messages, list)
-        and messages
-        and all(
-            isinstance(message, dict)
-            and set(message) == {"role", "content"}
-            and message["role"] in ("system", "user", "assistant")
-            and isinstance(message["content"], str)
-            for message in messages
-        )
+def _read(data: bytes) -> _Line:
+    request = parse(data, limit=LINE_LIMIT)
+    if not isinstance(request, dict) or not isinstance(request.get("path"), str) or "body" not in request:
+        raise RefusedError("request", 'a request is {"id", "path", "body"}')
+    number = request.get("id")
+    return _Line(
+        number if isinstance(number, int) else None, request["path"], request["body"], request.get("retry") is True
     )
-    if not good:
-        raise RefusedError("request", "messages: a list of {role: system|user|assistant, content: text}")
-    return list(messages)
 
 
-def _check_options(options: Any) -> Sequence[str]:
-    good = (
-        isinstance(options, list)
-        and 0 < len(options) <= MAX_OPTIONS
-        and all(isinstance(option, str) and option for option in options)
-    )
-    if not good or len(set(options)) < len(options):
-        raise RefusedError("request", f"options: 1 to {MAX_OPTIONS} different, non-empty texts")
-    return list(options)
+def _reply(number: Any, answer: _Answer, left: Mapping[str, int]) -> dict[str, Any]:
+    status, body = answer
+    return {"id": number, "status": status, "body": body, "budget": left}
+
+
+def _error(kind: str, message: str) -> _Answer:
+    return STATUS[kind], {"error": {"type": kind, "message": message, "code": kind}}

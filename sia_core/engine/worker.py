@@ -1,12 +1,15 @@
 """One rollout, from unit to terminal record, in the trusted process of a worker.
 
-The harness runs in one sandbox; programs it or the verifier wants to run go to a second one,
-so neither ever sees the other's files. The verifier runs after the harness is dead, on data.
+Playing runs the harness in one sandbox, and the programs it wants to run in a second one, so
+neither ever sees the other's files. Grading comes after the harness is dead, on data; it may be
+done by another worker, with resources of its own.
 """
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from sia_core.candidate import Adapter
@@ -45,54 +48,81 @@ class SandboxLab:
 
 
 class RolloutRunner:
-    """Runs units of one task. Holds two sandboxes; not thread-safe."""
+    """Plays and grades units of one task. Opens sandboxes as they are needed; not thread-safe."""
 
     def __init__(self, task: Task, tier: Tier) -> None:
         self._task = task
         self._tier: Tier = tier
-        self._lab_sandbox = open_sandbox(tier)
-        self._lab = SandboxLab(self._lab_sandbox)
         self._harness_sandboxes: dict[tuple[str, ...], Sandbox] = {}
 
     def run(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
-        """The terminal record of `unit`. Infrastructure failures are retried, then recorded as such."""
-        for attempt in range(1, ATTEMPTS + 1):
-            rollout = self._attempt(unit, harness, adapter, policy)
-            if rollout.failure is None or not rollout.failure.infrastructure or attempt == ATTEMPTS:
-                return rollout
-            time.sleep(BACKOFF_S * 2**attempt)
-        raise AssertionError("unreachable")
+        """The terminal record of `unit`: played, then graded."""
+        return self.grade(self.play(unit, harness, adapter, policy))
+
+    def play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
+        """Run the harness; the record still lacks the verdict. A sandbox that fails is tried again.
+
+        Raises:
+            PolicyError: the policy cannot be used by any rollout.
+        """
+        return _retried(lambda: self._play(unit, harness, adapter, policy))
+
+    def grade(self, played: Rollout) -> Rollout:
+        """Verify the answer. A failure of verifier or sandbox is tried again, then recorded as such."""
+        return played if played.failure is not None else _retried(lambda: self._grade(played))
+
+    def open(self) -> None:
+        """Open the sandboxes that every unit needs.
+
+        Raises:
+            SandboxError: none of the demanded tier can be had.
+        """
+        _ = self._lab
 
     def close(self) -> None:
-        """End both sandboxes."""
-        for sandbox in (self._lab_sandbox, *self._harness_sandboxes.values()):
+        """End the sandboxes."""
+        opened = [self.__dict__["_lab_sandbox"]] if "_lab_sandbox" in self.__dict__ else []
+        for sandbox in (*opened, *self._harness_sandboxes.values()):
             sandbox.close()
 
-    def _attempt(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
+    @cached_property
+    def _lab_sandbox(self) -> Sandbox:
+        return open_sandbox(self._tier)
+
+    @cached_property
+    def _lab(self) -> SandboxLab:
+        return SandboxLab(self._lab_sandbox)
+
+    def _play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
         started = time.perf_counter()
         problem = self._task.problem(unit.split, unit.problem)
         gateway = Gateway(unit, problem, harness, adapter, policy, self._lab)
         result = self._run_harness(harness, gateway)
-        failure = _classify(gateway, result)
-        verdict = None
-        if failure is None:
-            try:
-                verdict = self._task.verify(problem, gateway.answer, self._lab)
-            except SandboxError as error:
-                failure = Failure("sandbox", str(error)[:500])
-            except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
-                # A verifier that crashes is a defect of the task, not a zero for the candidate.
-                failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])
+        if gateway.fatal is not None:
+            raise gateway.fatal
         notes = [*gateway.notes, result.stderr[-STDERR_TAIL:]] if result.stderr else gateway.notes
         return Rollout(
             unit=unit,
             turns=tuple(gateway.turns),
             answer=gateway.answer,
-            verdict=verdict,
-            failure=failure,
+            failure=_classify(gateway, result),
             notes=tuple(notes),
             seconds=round(time.perf_counter() - started, 4),
         )
+
+    def _grade(self, played: Rollout) -> Rollout:
+        started = time.perf_counter()
+        problem = self._task.problem(played.unit.split, played.unit.problem)
+        verdict, failure = None, None
+        try:
+            verdict = self._task.verify(problem, played.answer, self._lab)
+        except SandboxError as error:
+            failure = Failure("sandbox", str(error)[:500])
+        except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
+            # A verifier that crashes is a defect of the task, not a zero for the candidate.
+            failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])
+        seconds = round(played.seconds + time.perf_counter() - started, 4)
+        return replace(played, verdict=verdict, failure=failure, seconds=seconds)
 
     def _run_harness(self, harness: Harness, gateway: Gateway) -> SandboxResult:
         limits = self._task.config.limits
@@ -116,6 +146,17 @@ class RolloutRunner:
         return self._harness_sandboxes[modules]
 
 
+def _retried(attempt: Callable[[], Rollout]) -> Rollout:
+    """Infrastructure failures of this machine are tried again here; what else may pass, the driver waits out."""
+    for number in range(1, ATTEMPTS + 1):
+        rollout = attempt()
+        failure = rollout.failure
+        if failure is None or failure.kind not in ("sandbox", "verifier") or number == ATTEMPTS:
+            return rollout
+        time.sleep(BACKOFF_S * 2**number)
+    raise AssertionError("unreachable")
+
+
 def _classify(gateway: Gateway, result: SandboxResult) -> Failure | None:
     """Who is to blame. An answer that was given counts even if the process then ended badly."""
     if gateway.failure is not None:
@@ -126,5 +167,5 @@ def _classify(gateway: Gateway, result: SandboxResult) -> Failure | None:
         return Failure("sandbox", result.reason)
     if result.status == "ok":
         return Failure("invalid", "solve() ended without an answer")
-    over_budget = gateway.over_budget and result.status == "error"
+    over_budget = gateway.budget.exceeded and result.status == "error"
     return Failure("budget" if over_budget else result.status, result.reason)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,40 +11,55 @@ import pytest
 from sia_core.candidate import Adapter
 from sia_core.engine.gateway import Gateway
 from sia_core.engine.jsonl import BadJsonError, parse
+from sia_core.errors import PolicyError
 from sia_core.harness import Harness
 from sia_core.lab import Limits, SandboxResult
-from sia_core.policy.protocol import Completion, Request
-from sia_core.rollout import Unit
+from sia_core.policy.protocol import Completion, RejectedRequestError, Request
+from sia_core.rollout import ToolCall, Unit
 from sia_core.task import Problem
 
-HARNESS = Harness.from_files(
-    {
-        "harness.toml": b'name="h"\n[budget]\ncalls=3\ntokens=100\nruns=1\n[knobs.n]\nvalue=2\nrange=[1,4]\n',
-        "agent.py": b"",
-        "prompts/ask.txt": b"Pick {what}",
-    }
-)
+TOML = b'name="h"\n[budget]\ncalls=6\ntokens=400\nruns=1\nparallel=3\n[knobs.n]\nvalue=2\nrange=[1,4]\n'
+HARNESS = Harness.from_files({"harness.toml": TOML, "agent.py": b"", "prompts/ask.txt": b"Pick {what}"})
 UNIT = Unit("t", "h", "p", None, "train", "p1", 5)
 SECRET = "the-answer-7f3a"
 PROBLEM = Problem("p1", "train", {"number": 1}, {"x.txt": b"1"}, private=SECRET)
+MESSAGES = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "add", "description": "", "parameters": {"type": "object"}}}
 
 
 class Echo:
-    """A policy that answers with its seed and tells what it was given."""
+    """A policy that answers with its seed and remembers what it was given."""
 
-    spec, digest, trainable, concurrency = "echo", "d", True, 1
+    spec, digest, trainable, concurrency = "echo", "d", True, 8
 
     def __init__(self) -> None:
-        self.seeds: list[int] = []
-        self.broken = False
+        self.requests: list[Request] = []
+        self.error: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.most = self._now = 0
+        self._lock = threading.Lock()
+
+    @property
+    def seeds(self) -> list[int]:
+        return [request.seed for request in self.requests]
 
     def sample(self, request: Request) -> Completion:
-        if self.broken:
-            raise ConnectionError("no route")
-        self.seeds.append(request.seed)
+        with self._lock:
+            self.requests.append(request)
+            self._now += 1
+            self.most = max(self.most, self._now)
+        assert self.gate.wait(30)
+        with self._lock:
+            self._now -= 1
+        if self.error is not None:
+            raise self.error
+        prompt = str(request.messages)
+        if request.tools:
+            return Completion("", prompt, finish="tool_calls", tool_calls=(ToolCall("c1", "add", '{"a": 1}'),))
         if request.options is not None:
-            return Completion(request.options[-1], str(request.messages), (1,), (2,), (-0.5,), ((2, 3),))
-        return Completion(f"s{request.seed}", str(request.messages), (1, 2, 3), (4,), (-0.25,), None)
+            return Completion(request.options[-1], prompt, (1,), (2,), (-0.5,), ((2, 3),))
+        return Completion(f"s{request.seed}", prompt, (1, 2, 3), (4,), (-0.25,), None, prompt_tokens=3, output_tokens=1)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         return ()
@@ -67,21 +83,32 @@ class Client:
         self.lines = self.socket.makefile("rb")
         self.greeting = json.loads(self.lines.readline())
 
-    def send(self, line: bytes) -> dict[str, Any]:
+    def post(self, path: str, body: Any, number: int = 1, retry: bool = False) -> None:
+        self.write(json.dumps({"id": number, "path": path, "body": body, "retry": retry}).encode())
+
+    def write(self, line: bytes) -> None:
         self.socket.sendall(line + b"\n")
+
+    def read(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.lines.readline())
         return answer
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        return self.send(json.dumps({"id": 1, "method": method, "params": params}).encode())
+    def send(self, line: bytes) -> dict[str, Any]:
+        self.write(line)
+        return self.read()
+
+    def call(self, path: str, body: Any, *, retry: bool = False) -> dict[str, Any]:
+        self.post(path, body, retry=retry)
+        return self.read()
+
+    def chat(self, **extra: Any) -> dict[str, Any]:
+        return self.call("/v1/chat/completions", {"messages": MESSAGES, **extra})
 
     def close(self) -> None:
+        self.policy.gate.set()
         self.lines.close()
         self.socket.close()
         self.gateway.join()
-
-
-MESSAGES = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture
@@ -89,6 +116,12 @@ def client() -> Iterator[Client]:
     client = Client(Echo())
     yield client
     client.close()
+
+
+def kind(answer: dict[str, Any]) -> str:
+    """The error's type."""
+    assert answer["status"] >= 400, answer
+    return str(answer["body"]["error"]["type"])
 
 
 def test_the_greeting_holds_what_is_public_and_nothing_private(client: Client) -> None:
@@ -99,8 +132,8 @@ def test_the_greeting_holds_what_is_public_and_nothing_private(client: Client) -
 
 
 def test_turns_are_recorded_before_they_are_answered(client: Client) -> None:
-    answer = client.call("choose", messages=MESSAGES, options=["a", "b"])
-    assert answer["result"] == "b"
+    answer = client.call("/sia/choose", {"messages": MESSAGES, "options": ["a", "b"]})
+    assert answer["body"] == {"choice": "b"}
     turn = client.gateway.turns[0]
     assert (turn.kind, turn.output, turn.prompt_ids, turn.output_ids) == ("choose", "b", (1,), (2,))
     assert (turn.logprobs, turn.allowed, turn.temperature) == ((-0.5,), ((2, 3),), 1.0)
@@ -110,26 +143,119 @@ def test_seeds_differ_between_turns_and_repeat_between_runs() -> None:
     seeds = []
     for _ in range(2):
         client = Client(Echo())
-        client.call("chat", messages=MESSAGES)
-        client.call("chat", messages=MESSAGES)
+        client.chat()
+        client.chat()
+        client.call("/sia/choose", {"messages": MESSAGES, "options": ["a", "b"]})
         client.close()
         seeds.append(client.policy.seeds)
     assert seeds[0] == seeds[1]
-    assert len(set(seeds[0])) == 2
+    assert len(set(seeds[0])) == 3
+
+
+def test_requests_in_flight_together_get_the_same_seeds_in_any_order() -> None:
+    orders = ([1, 2, 3], [3, 1, 2])
+    seen = []
+    for order in orders:
+        client = Client(Echo())
+        for number in order:
+            client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": f"{number}"}]}, number)
+        answers = {answer["id"]: answer["body"]["choices"] for answer in (client.read() for _ in order)}
+        client.close()
+        seen.append([answers[number] for number in (1, 2, 3)])
+        assert [turn.prompt[-5] for turn in client.gateway.turns] == [str(number) for number in order]
+    assert seen[0] == seen[1]
+
+
+def test_no_more_are_in_flight_than_the_budget_says(client: Client) -> None:
+    client.policy.gate.clear()
+    for number in range(6):
+        client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": f"{number}"}]}, number)
+    client.policy.gate.set()
+    assert sorted(client.read()["id"] for _ in range(6)) == list(range(6))
+    assert client.policy.most <= 3
 
 
 def test_the_budget_is_checked_before_anything_is_forwarded(client: Client) -> None:
-    for _ in range(3):
-        assert "result" in client.call("chat", messages=MESSAGES)
-    refused = client.call("chat", messages=MESSAGES)
-    assert refused["error"][0] == "budget"
-    assert len(client.policy.seeds) == 3
-    assert client.gateway.over_budget
+    for _ in range(6):
+        assert client.chat(max_tokens=5)["status"] == 200
+    refused = client.chat()
+    assert (refused["status"], kind(refused)) == (402, "budget")
+    assert len(client.policy.seeds) == 6
+    assert client.gateway.budget.exceeded
+
+
+def test_several_samples_are_all_paid_or_none(client: Client) -> None:
+    assert kind(client.chat(n=7)) == "budget"
+    assert not client.policy.seeds
+    answer = client.chat(n=4, max_tokens=5)
+    texts = [choice["message"]["content"] for choice in answer["body"]["choices"]]
+    assert len(set(texts)) == 4
+    assert [turn.output for turn in client.gateway.turns] == texts
+    assert answer["budget"] == {"calls": 2, "tokens": 400 - 16, "runs": 1}
+    assert answer["body"]["usage"]["completion_tokens"] == 4
+
+
+def test_replies_never_get_more_tokens_than_are_left(client: Client) -> None:
+    client.chat()
+    client.gateway.budget.settle(0, 386)
+    client.chat()
+    assert [request.sampling.max_tokens for request in client.policy.requests] == [256, 10]
+    client.gateway.budget.settle(0, 6)
+    assert kind(client.chat()) == "budget"
+    assert len(client.policy.requests) == 2
+
+
+def test_a_client_cannot_choose_model_or_sampling(client: Client) -> None:
+    answer = client.chat(model="other", temperature=0.1, seed=7, max_tokens=9)
+    assert answer["body"]["model"] == "policy"
+    (request,) = client.policy.requests
+    assert request.sampling.temperature == 1.0
+    assert request.sampling.max_tokens == 9
+    assert client.chat(max_tokens=10**6)["status"] == 200
+    assert client.policy.requests[1].sampling.max_tokens == 256
+
+
+def test_a_retried_request_is_served_once(client: Client) -> None:
+    first = client.chat()
+    again = client.call("/v1/chat/completions", {"messages": MESSAGES}, retry=True)
+    assert again["body"] == first["body"]
+    assert len(client.policy.seeds) == 1
+    assert client.chat()["body"] != first["body"]
 
 
 def test_runs_see_the_public_files_and_are_counted(client: Client) -> None:
-    assert client.call("run", code="pass")["result"]["stdout"] == "main.py,x.txt"
-    assert client.call("run", code="pass")["error"][0] == "budget"
+    assert client.call("/sia/run", {"code": "pass"})["body"]["stdout"] == "main.py,x.txt"
+    assert kind(client.call("/sia/run", {"code": "pass"})) == "budget"
+
+
+def test_tools_go_both_ways(client: Client) -> None:
+    answer = client.chat(tools=[TOOL])
+    (choice,) = answer["body"]["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    (call,) = choice["message"]["tool_calls"]
+    assert call["function"] == {"name": "add", "arguments": '{"a": 1}'}
+    follow = [*MESSAGES, choice["message"], {"role": "tool", "tool_call_id": call["id"], "content": "3"}]
+    client.call("/v1/chat/completions", {"messages": follow})
+    assert client.policy.requests[-1].messages[1]["tool_calls"][0]["id"] == "c1"
+    assert client.gateway.turns[0].tool_calls == (ToolCall("c1", "add", '{"a": 1}'),)
+
+
+def test_anthropics_shape(client: Client) -> None:
+    blocks = [
+        {"role": "user", "content": "add"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "3"}]},
+    ]
+    tools = [{"name": "add", "input_schema": {"type": "object"}}]
+    body = {"model": "x", "max_tokens": 9, "system": "be brief", "messages": blocks}
+    answer = client.call("/v1/messages", body)["body"]
+    assert answer["content"][0]["text"].startswith("s")
+    assert answer["usage"] == {"input_tokens": 3, "output_tokens": 1}
+    roles = [message["role"] for message in client.policy.requests[0].messages]
+    assert roles == ["system", "user", "assistant", "tool"]
+    called = client.call("/v1/messages", {**body, "tools": tools})["body"]
+    assert called["content"] == [{"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}]
+    assert called["stop_reason"] == "tool_use"
 
 
 @pytest.mark.parametrize(
@@ -137,35 +263,62 @@ def test_runs_see_the_public_files_and_are_counted(client: Client) -> None:
     [
         b"not json",
         b"[]",
-        b'{"method": "steal", "params": {}}',
-        b'{"method": "chat"}',
-        b'{"method": "chat", "params": {"messages": []}}',
-        b'{"method": "chat", "params": {"messages": [{"role": "root", "content": "x"}]}}',
-        b'{"method": "choose", "params": {"messages": [{"role": "user", "content": "x"}], "options": ["a", "a"]}}',
-        b'{"method": "chat", "params": {"messages": [{"role": "user", "content": "x"}], "model": "other"}}',
-        b'{"method": "answer", "params": {"answer": 1e999}}',
-        b'{"method": "answer", "params": {"answer": 1, "answer": 2}}',
-        b'{"method": "answer", "params": {"answer": "\\ud800"}}',
-        b'{"method": "__class__", "params": {}}',
+        b'{"path": "/v1/steal", "body": {}}',
+        b'{"path": "/v1/chat/completions"}',
+        b'{"path": "/v1/chat/completions", "body": null}',
+        b'{"path": "/v1/chat/completions", "body": {"messages": []}}',
+        b'{"path": "/v1/chat/completions", "body": {"messages": [{"role": "root", "content": "x"}]}}',
+        b'{"path": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": 1}]}}',
+        b'{"path": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "x"}], "n": 0}}',
+        b'{"path": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "x"}], "stop": "y"}}',
+        b'{"path": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "x"}], "logprobs": true}}',
+        b'{"path": "/v1/messages", "body": {"messages": [{"role": "user", "content": "x"}]}}',
+        b'{"path": "/sia/choose", "body": {"messages": [{"role": "user", "content": "x"}], "options": ["a", "a"]}}',
+        b'{"path": "/sia/choose", "body": {"messages": [{"role": "user", "content": "x"}], "options": []}}',
+        b'{"path": "/sia/run", "body": {"code": 1}}',
+        b'{"path": "/sia/run", "body": 7}',
+        b'{"path": "/sia/answer", "body": 1e999}',
+        b'{"path": "/sia/answer", "body": {"a": 1, "a": 2}}',
+        b'{"path": "/sia/answer", "body": "\\ud800"}',
+        b'{"path": "__class__", "body": {}}',
+        b'{"path": ["/sia/answer"], "body": {}}',
     ],
 )
 def test_malformed_requests_are_refused_and_cost_nothing(client: Client, line: bytes) -> None:
-    assert client.send(line)["error"][0] == "request"
+    assert kind(client.send(line)) == "request"
     assert not client.policy.seeds
     assert not client.gateway.answered
-    assert "result" in client.call("chat", messages=MESSAGES)
+    answer = client.chat()
+    assert answer["status"] == 200
+    assert (answer["budget"]["calls"], answer["budget"]["runs"]) == (5, 1)
 
 
 def test_a_policy_that_fails_is_nobodys_zero(client: Client) -> None:
-    client.policy.broken = True
-    assert client.call("chat", messages=MESSAGES)["error"][0] == "endpoint"
+    client.policy.error = ConnectionError("no route")
+    assert kind(client.chat()) == "endpoint"
     client.gateway.join()
     assert client.gateway.failure is not None
     assert client.gateway.failure.infrastructure
 
 
+def test_what_the_policy_cannot_take_is_the_harnesss_fault(client: Client) -> None:
+    client.policy.error = RejectedRequestError("too long")
+    assert kind(client.chat()) == "request"
+    client.policy.error = None
+    assert client.chat()["status"] == 200
+    assert client.gateway.failure is None
+    assert len(client.gateway.turns) == 1
+
+
+def test_a_policy_that_cannot_be_used_stops_more_than_the_rollout(client: Client) -> None:
+    client.policy.error = PolicyError("wrong key")
+    assert kind(client.chat()) == "endpoint"
+    client.gateway.join()
+    assert client.gateway.fatal is client.policy.error
+
+
 def test_the_answer_ends_the_conversation(client: Client) -> None:
-    client.call("answer", answer={"x": [1, 2.5, "é"]})
+    client.call("/sia/answer", {"x": [1, 2.5, "é"]})
     client.gateway.join()
     assert client.gateway.answer == {"x": [1, 2.5, "é"]}
 
@@ -177,7 +330,7 @@ def test_a_harness_that_hangs_up_has_no_answer(client: Client) -> None:
 
 def test_notes_are_capped(client: Client) -> None:
     for number in range(100):
-        client.call("note", text=f"{number}" * 10_000)
+        client.call("/sia/note", f"{number}" * 10_000)
     assert len(client.gateway.notes) == 64
     assert max(map(len, client.gateway.notes)) == 4000
 

@@ -16,7 +16,7 @@ from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
 
 TOY = Path(__file__).parents[1] / "toy"
-TOML = b'name = "h"\n[budget]\ncalls = 3\nseconds = 2\n[knobs.n]\nvalue = 2\nrange = [1, 4]\n'
+TOML = 'name = "h"\n[budget]\ncalls = 3\nseconds = {seconds}\n[knobs.n]\nvalue = 2\nrange = [1, 4]\n'
 Play = Callable[..., Rollout]
 
 
@@ -35,10 +35,11 @@ def runner() -> Iterator[RolloutRunner]:
 def play(runner: RolloutRunner) -> Play:
     """Run one rollout of a harness given as the body of `solve`."""
 
-    def run(body: str, seed: int = 0, before: str = "") -> Rollout:
+    def run(body: str, seed: int = 0, before: str = "", seconds: int = 30) -> Rollout:
         lines = "\n".join(f"    {line}" for line in body.splitlines())
         source = f"{before}\nasync def solve(problem, ctx):\n{lines}\n"
-        harness = Harness.from_files({"harness.toml": TOML, "agent.py": source.encode(), "prompts/ask": b"Pick {x}:"})
+        toml = TOML.format(seconds=seconds).encode()
+        harness = Harness.from_files({"harness.toml": toml, "agent.py": source.encode(), "prompts/ask": b"Pick {x}:"})
         task = Task.load(TOY)
         unit = Unit(task.digest, harness.digest, ScriptedPolicy.digest, None, "train", "train-1", seed)
         return runner.run(unit, harness, None, ScriptedPolicy())
@@ -77,14 +78,71 @@ def test_a_rollout_repeats_itself(play: Play) -> None:
         ("for _ in range(9): await ctx.chat('again')", "budget", "no calls left"),
         ("x = bytearray(1 << 40)", "memory", ""),
         ("import os; os._exit(0)", "invalid", "without an answer"),
-        ("return {'colour': float('nan')}", "error", "not finite"),
+        ("return {'colour': float('nan')}", "error", "not JSON"),
     ],
 )
 def test_the_harness_is_to_blame_and_scores_zero(play: Play, body: str, kind: str, words: str) -> None:
-    done = play(body)
+    done = play(body, seconds=2)
     assert done.failure is not None
     assert (done.failure.kind, done.score) == (kind, 0.0), done.failure
     assert words in done.failure.reason
+
+
+def test_calls_may_be_awaited_together(play: Play) -> None:
+    body = (
+        "import asyncio\n"
+        "asks = [ctx.choose(f'Pick {n}', ['red', 'blue']) for n in range(3)]\n"
+        "return await asyncio.gather(*reversed(asks) if problem['number'] else asks)"
+    )
+    done = play(body)
+    assert [turn.prompt for turn in done.turns] == [f"user: Pick {n}" for n in (2, 1, 0)]
+    assert done.answer == [turn.output for turn in done.turns]
+    assert play(body).answer == done.answer
+
+
+def test_samples_and_replies(play: Play) -> None:
+    done = play(
+        "replies = await ctx.sample('Say', n=2)\n"
+        "return [replies[0].message, replies[1].finish, replies[0] + '!', replies[0].tool_calls]"
+    )
+    first = done.turns[0].output
+    assert done.answer == [{"role": "assistant", "content": first}, "stop", first + "!", []]
+    assert len(done.turns) == 2
+
+
+OPENAI = """
+from openai import AsyncOpenAI, APIStatusError
+import sia_sdk
+client = AsyncOpenAI(base_url=sia_sdk.BASE_URL, api_key="-", http_client=ctx.http_client())
+ask = {"model": "any", "messages": [{"role": "user", "content": "Say"}]}
+one = await client.chat.completions.create(**ask)
+parts = [chunk async for chunk in await client.chat.completions.create(stream=True, **ask)]
+streamed = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+models = [model.id async for model in await client.models.list()]
+try:
+    await client.chat.completions.create(n=9, **ask)
+except APIStatusError as error:
+    return [one.choices[0].message.content, streamed, models, error.status_code, error.body["message"]]
+"""
+
+ANTHROPIC = """
+from anthropic import AsyncAnthropic
+import sia_sdk
+client = AsyncAnthropic(base_url="http://gateway", api_key="-", http_client=ctx.http_client())
+ask = {"model": "any", "max_tokens": 9, "messages": [{"role": "user", "content": "Say"}]}
+one = await client.messages.create(**ask)
+async with client.messages.stream(**ask) as stream:
+    streamed = await stream.get_final_text()
+return [one.content[0].text, streamed]
+"""
+
+
+@pytest.mark.parametrize("body", [OPENAI, ANTHROPIC])
+def test_client_libraries_can_be_pointed_at_the_gateway(play: Play, body: str) -> None:
+    done = play(body)
+    assert done.failure is None, (done.failure, done.notes)
+    assert done.answer[:2] == [turn.output for turn in done.turns]
+    assert done.answer[2:] in ([["policy"], 402, "1 calls left for this rollout, 9 asked for"], [])
 
 
 def test_a_harness_that_does_not_load_scores_zero(play: Play) -> None:

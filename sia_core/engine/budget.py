@@ -1,0 +1,71 @@
+"""The ceilings of one rollout, taken before anything is forwarded."""
+
+import threading
+from collections.abc import Mapping
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error instead of being forwarded.
+
+    `kind`: `budget` (a ceiling is reached), `request` (malformed, or nothing the policy can take),
+    `endpoint` (the rollout is lost through no fault of the harness).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Budget:
+    """Counts calls, tokens and runs down. Thread-safe."""
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._left = dict(limits)
+        self._reserved = 0
+        self._changed = threading.Condition()
+        self.exceeded = False
+        """Whether a request was refused for lack of budget."""
+
+    @property
+    def left(self) -> dict[str, int]:
+        """What is left of each ceiling, for the harness to read."""
+        with self._changed:
+            return dict(self._left)
+
+    def take(self, what: str, count: int = 1) -> None:
+        """Take `count` of a ceiling, all or nothing.
+
+        Raises:
+            RefusedError: not enough is left.
+        """
+        with self._changed:
+            if self._left[what] < count:
+                self._refuse(f"{self._left[what] or 'no'} {what} left for this rollout, {count} asked for")
+            self._left[what] -= count
+
+    def reserve(self, most: int) -> int:
+        """Set tokens aside for one reply; returns how many it may have, at most `most`.
+
+        Waits while replies in flight may still give some of theirs back.
+
+        Raises:
+            RefusedError: none are left.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._reserved == 0 or self._left["tokens"] - self._reserved >= most)
+            granted = min(most, self._left["tokens"] - self._reserved)
+            if granted <= 0:
+                self._refuse("no tokens left for this rollout")
+            self._reserved += granted
+            return granted
+
+    def settle(self, granted: int, used: int) -> None:
+        """Give a reservation back and pay for what was used: prompt and output, so it may be more."""
+        with self._changed:
+            self._reserved -= granted
+            self._left["tokens"] = max(0, self._left["tokens"] - used)
+            self._changed.notify_all()
+
+    def _refuse(self, message: str) -> None:
+        self.exceeded = True
+        raise RefusedError("budget", message)
