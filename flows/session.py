@@ -62,7 +62,10 @@ def open_session(name: str) -> Iterator[Session]:
         config = run.config
         task = Task.load(config.task)
         check_unchanged(run, task)
-        engine = Engine(EngineConfig(task.path, config.policy, config.tier, config.threads))
+        settings = EngineConfig(
+            config.policy, config.tier, config.threads, workers=config.workers, graders=config.graders
+        )
+        engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal:
             session = Session(folder, run, config, task, engine, journal, load_agent(config.agent), reporter.get())
             token = _current.set(session)

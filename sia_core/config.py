@@ -45,6 +45,10 @@ class RunConfig(BaseModel):
     """Sandbox tier demanded; never lowered silently."""
     threads: int = Field(default=2, ge=1)
     """CPU threads of the policy and of training; part of what makes a run repeatable."""
+    workers: int | None = Field(default=None, ge=1)
+    """Rollouts in flight; as many as the cluster has room for when None. Changes no result."""
+    graders: int | None = Field(default=None, ge=1)
+    """Verifications in flight, by workers of their own; None: by the worker that played. Changes no result."""
 
 
 def parse_levers(text: str) -> tuple[Lever, ...]:

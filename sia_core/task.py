@@ -78,7 +78,19 @@ class RolloutLimits(_Table):
     """Ceilings of one rollout's harness process."""
 
     seconds: float = Field(default=120.0, gt=0)
+    verify_seconds: float = Field(default=600.0, gt=0)
+    """Wall clock of one verification; a worker that takes much longer is ended."""
     memory_mb: int = Field(default=1024, ge=64)
+
+
+class Resources(_Table):
+    """What one rollout, and one verification by a worker of its own, take of the cluster."""
+
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+    """A fraction, or whole GPUs where programs are timed. 0 hides them."""
+    grade_cpus: float = Field(default=1.0, gt=0)
+    grade_gpus: float = Field(default=0.0, ge=0)
 
 
 class SamplingDefaults(_Table):
@@ -104,6 +116,7 @@ class TaskConfig(_Table):
     plan: Plan = Plan()
     update: UpdateDefaults = UpdateDefaults()
     limits: RolloutLimits = RolloutLimits()
+    resources: Resources = Resources()
     sampling: SamplingDefaults = SamplingDefaults()
 
 

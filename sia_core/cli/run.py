@@ -24,6 +24,8 @@ def run(
     problems: Problems = None,
     sandbox: Annotated[str, typer.Option(help="strict; or none, which protects nothing.")] = "strict",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
+    graders: Annotated[int | None, typer.Option(min=1, help="Workers that only verify; none when not given.")] = None,
     ui: UiOption = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
 ) -> None:
@@ -37,6 +39,8 @@ def run(
         seed=seed,
         tier=sandbox,
         threads=threads,
+        workers=workers,
+        graders=graders,
     )
     if dry_run:
         print_plan(config)

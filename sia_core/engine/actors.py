@@ -1,51 +1,53 @@
-"""The Ray actors: one that holds the policy, several that run rollouts."""
+"""The Ray actors: one that holds the policy, several that play and grade rollouts."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from sia_core.candidate import Adapter
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import RolloutRunner
 from sia_core.harness import Harness
-from sia_core.policy.protocol import Completion, Policy, Request
+from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
 from sia_core.policy.registry import load_policy
 from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
 
 
 class PolicyActor:
-    """Holds one policy; every rollout worker asks it."""
+    """Holds one policy; every rollout worker asks it. Its methods are called in many threads."""
 
     # Loaded on first use: an error in an actor's constructor would lose its type and hint.
 
     def __init__(self, spec: str, threads: int) -> None:
         self._spec = spec
         self._threads = threads
+        # A policy that serves one request at a time is loaded and asked in one and the same thread.
+        self._loader = ThreadPoolExecutor(1)
 
     @cached_property
-    def _policy(self) -> Policy:
-        policy: Policy = load_policy(self._spec, threads=self._threads)
-        return policy
+    def _loaded(self) -> tuple[Policy, ThreadPoolExecutor]:
+        policy: Policy = self._loader.submit(load_policy, self._spec, threads=self._threads).result()
+        return policy, self._loader if policy.concurrency == 1 else ThreadPoolExecutor(policy.concurrency)
 
     def describe(self) -> dict[str, Any]:
-        """Spec, digest and whether the policy can be trained."""
-        return {
-            "spec": self._policy.spec,
-            "digest": self._policy.digest,
-            "trainable": self._policy.trainable,
-            "concurrency": self._policy.concurrency,
-        }
+        """What a RemotePolicy tells of it."""
+        policy, _ = self._loaded
+        return {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        return self._policy.sample(request)
+        policy, pool = self._loaded
+        return pool.submit(policy.sample, request).result()
 
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
         """As `Policy.probe`."""
-        return self._policy.probe(adapter)
+        policy, pool = self._loaded
+        return pool.submit(policy.probe, adapter).result()
 
 
 class RemotePolicy:
@@ -60,17 +62,17 @@ class RemotePolicy:
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        completion: Completion = ray.get(self._actor.sample.remote(request))
+        completion: Completion = _ask(self._actor.sample.remote(request))
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """As `Policy.probe`."""
-        logprobs: tuple[float, ...] = ray.get(self._actor.probe.remote(adapter))
+        logprobs: tuple[float, ...] = _ask(self._actor.probe.remote(adapter))
         return logprobs
 
 
 class RolloutActor:
-    """Runs one unit at a time in its own process, with its own sandboxes."""
+    """Plays or grades one unit at a time in its own process, with its own sandboxes."""
 
     def __init__(self, task: Path, tier: Tier) -> None:
         self._task = task
@@ -84,6 +86,32 @@ class RolloutActor:
         """As `RolloutRunner.run`."""
         return self._runner.run(unit, harness, adapter, policy)
 
+    def play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
+        """As `RolloutRunner.play`."""
+        return self._runner.play(unit, harness, adapter, policy)
+
+    def grade(self, played: Rollout) -> Rollout:
+        """As `RolloutRunner.grade`."""
+        return self._runner.grade(played)
+
     def ready(self) -> bool:
-        """True once the task is loaded and the sandboxes are open."""
-        return self._runner is not None
+        """True once the task is loaded and the sandbox that every unit needs is open."""
+        self._runner.open()
+        return True
+
+
+def cause_of(error: RayTaskError) -> BaseException:
+    """The error that an actor's own code raised, through however many actors it came."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
+        cause = cause.cause
+    return cause
+
+
+def _ask(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise cause_of(error) from None
+    except RayActorError as error:
+        raise EndpointError(f"the policy's process died: {type(error).__name__}", where="engine") from error

@@ -267,7 +267,8 @@ def message_events(answer: Mapping[str, Any]) -> str:
     events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
     for at, block in enumerate(answer["content"]):
         if block["type"] == "text":
-            empty, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}
+            empty: dict[str, Any] = {"type": "text", "text": ""}
+            delta = {"type": "text_delta", "text": block["text"]}
         else:
             empty = {**block, "input": {}}
             delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}

@@ -126,14 +126,14 @@ class Context:
         AsyncAnthropic (base_url without /v1): model, sampling and seed are the gateway's, whatever the client asks.
         """
         try:
-            import httpx2 as httpx  # What the clients of OpenAI and Anthropic are made with.
+            httpx = importlib.import_module("httpx2")  # What the clients of OpenAI and Anthropic are made with.
         except ImportError:
-            import httpx
+            httpx = importlib.import_module("httpx")
 
         context = self
 
-        class Transport(httpx.AsyncBaseTransport):
-            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        class Transport(httpx.AsyncBaseTransport):  # type: ignore[name-defined, misc]
+            async def handle_async_request(self, request: Any) -> Any:
                 data = await request.aread()
                 retry = request.headers.get("x-stainless-retry-count", "0") != "0"
                 answer = await context._exchange(request.url.path, json.loads(data) if data else None, retry)
