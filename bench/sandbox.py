@@ -1,8 +1,10 @@
-"""How many programs a second: the zygote against cold starts, as ratios from one run.
+"""How many programs a second: the zygote against cold starts, as ratios from one run; and their memory.
 
 Three ways run the same small numpy program: a `strict` sandbox (zygote), bubblewrap with a fresh
 interpreter each time, and a plain subprocess. Ways take turns in rounds, so that a change of load on
-the machine reaches all of them; read the ratios, not the rates.
+the machine reaches all of them; read the ratios, not the rates. Memory is the proportional share (PSS)
+of one more program that has done its work and waits, beside others like it. The goals, on two quiet
+cores: 150 runs a second, and 10 times cold bubblewrap.
 
     python bench/sandbox.py [--quick] [--json FILE]
 """
@@ -20,6 +22,8 @@ from pathlib import Path
 
 from sia_core.engine.sandbox import Sandbox, open_sandbox
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.engine.sandbox.inside import tree
+from sia_core.engine.sandbox.watchdog import pss_mb
 from sia_core.lab import Limits
 
 _PROGRAM = "import numpy as np\nprint(int(np.arange(5).sum()))"
@@ -53,6 +57,32 @@ def _repeat(way: Way, runs: int) -> None:
             raise RuntimeError("a program gave the wrong answer")
 
 
+def _memory(live: int) -> dict[str, float]:
+    """PSS in MB of an idle zygote, and of each of `live` programs alive at once."""
+    sandboxes = [open_sandbox(modules=("numpy",)) for _ in range(live)]
+    zygotes = [set(tree.below(box.start().pid, tree.tasks())) for box in sandboxes]  # type: ignore[attr-defined]
+    idle = statistics.median(sum(map(pss_mb, zygote)) for zygote in zygotes)
+    program = {"main.py": f"{_PROGRAM}\nimport time\ntime.sleep(2)".encode()}
+    threads = [threading.Thread(target=box.run, args=(program, Limits())) for box in sandboxes]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    now = tree.tasks()
+    rollouts = [tree.below(box.start().pid, now) - zygote for box, zygote in zip(sandboxes, zygotes, strict=True)]  # type: ignore[attr-defined]
+    each = statistics.median(sum(map(pss_mb, rollout)) for rollout in rollouts)
+    alone = statistics.median(sum(_private_mb(pid) for pid in rollout) for rollout in rollouts)
+    for thread in threads:
+        thread.join()
+    for box in sandboxes:
+        box.close()
+    return {"idle zygote, PSS (MB)": idle, "live rollout, PSS (MB)": each, "live rollout, its own pages (MB)": alone}
+
+
+def _private_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
 def measure(rounds: int, runs: int) -> dict[str, float]:
     """Median rate of each way, two at a time, and the ratios to the zygote."""
     sandboxes = [open_sandbox(modules=("numpy",)) for _ in range(2)]
@@ -81,9 +111,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few seconds, rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
-    numbers = measure(*((3, 40) if options.quick else (7, 150)))
+    numbers = measure(*((3, 40) if options.quick else (7, 150))) | _memory(4)
     for name, value in numbers.items():
-        print(f"{name:32} {value:8.1f}")
+        print(f"{name:34} {value:8.1f}")
     if options.json:
         record = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], **numbers}
         options.json.write_text(json.dumps(record, indent=2) + "\n")

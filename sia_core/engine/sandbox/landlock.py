@@ -8,7 +8,10 @@ a moment), and names, sizes and times of files elsewhere can be seen, though no 
 
 import contextlib
 import itertools
+import os
+import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sia_core.engine.sandbox.bare import WHERE, Bare
@@ -19,7 +22,7 @@ from sia_core.engine.sandbox.strict import DEFAULT_MODULES
 from sia_core.engine.sandbox.supervise import Guard
 from sia_core.engine.sandbox.watchdog import FolderGuard, TreeGuard, both
 from sia_core.errors import SandboxError
-from sia_core.lab import Limits
+from sia_core.lab import Limits, SandboxResult
 
 _ABSENT = ("mount namespace", "pid namespace", "network namespace", "ipc namespace", "user namespace")
 _LATER: Mapping[int, str] = {4: "landlock network", 5: "landlock devices", 6: "landlock scopes"}
@@ -49,6 +52,29 @@ class LandlockSandbox(ForkedSandbox):
             )
         folder = FolderGuard(Path(box), limits)
         return both(folder, TreeGuard(limits)) if limits.subprocesses else folder
+
+    def run(
+        self,
+        files: Mapping[str, bytes],
+        limits: Limits,
+        *,
+        entry: str = "main.py",
+        collect: Sequence[str] = (),
+        stream: socket.socket | None = None,
+    ) -> SandboxResult:
+        """See `protocol.Sandbox.run`. A disk that others filled is not the program's fault."""
+        result = super().run(files, limits, entry=entry, collect=collect, stream=stream)
+        if result.status == "disk" and self._free_mb() < limits.disk_mb:
+            reason = f"less than {limits.disk_mb} MB are free in the directory for temporary files"
+            return replace(result, status="infrastructure", reason=reason)
+        return result
+
+    def _free_mb(self) -> float:
+        try:
+            found = os.statvfs(self.start().folder)
+        except (OSError, SandboxError):
+            return 0.0
+        return found.f_bavail * found.f_frsize / (1 << 20)
 
     def _left(self, box: str) -> None:
         with contextlib.suppress(OSError):  # what is left goes with the zygote

@@ -150,8 +150,12 @@ def _config(launcher: Launcher, modules: Sequence[str]) -> int:
 def memory_file(*parts: bytes) -> int:
     """A new anonymous file that holds `parts`, positioned at its start."""
     fd = os.memfd_create("sia")
-    with open(fd, "wb", closefd=False) as file:
-        file.writelines(parts)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.writelines(parts)
+    except BaseException:
+        os.close(fd)
+        raise
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

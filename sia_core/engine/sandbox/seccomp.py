@@ -16,8 +16,8 @@ as they are without an error, for `shutil.copy` and its like; and no file may be
 
 import errno
 import functools
+import os
 import socket
-import tempfile
 import termios
 from typing import Any
 
@@ -94,7 +94,7 @@ def program(*, subprocesses: bool, shared: bool) -> bytes:
     _add_conditional(lib, rules)
     _add_clone(lib, rules, subprocesses)
     (_add_shared if shared else _add_private)(lib, rules, subprocesses)
-    with tempfile.TemporaryFile() as file:
+    with os.fdopen(os.memfd_create("filter"), "w+b") as file:  # no disk, which may be full
         rules.export_bpf(file)
         file.seek(0)
         return file.read()

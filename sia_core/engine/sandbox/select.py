@@ -53,8 +53,15 @@ def _make(tier: Tier, modules: Sequence[str], sdk: Path | None, bwrap: str | Non
 
 
 def _tested(sandbox: ForkedSandbox, modules: Sequence[str]) -> TierReport:
-    landlock = sandbox.start().landlock
-    outcomes = run_probes(sandbox, modules)
+    try:
+        landlock = sandbox.start().landlock
+        outcomes = run_probes(sandbox, modules)
+    except OSError as error:
+        raise SandboxError(
+            f"the self-test cannot be prepared: {error}",
+            where=f"sandbox tier {sandbox.tier}",
+            hint="free some space and descriptors, or set TMPDIR to a directory with space left",
+        ) from error
     wrong = failures(outcomes)
     if wrong:
         listed = "; ".join(f"{name}: {outcome}" for name, outcome in wrong.items())

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.engine.sandbox.bare import Bare
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.engine.sandbox.forked import ForkedSandbox
+from sia_core.engine.sandbox.landlock import LandlockSandbox
 from sia_core.engine.sandbox.strict import StrictSandbox
 from sia_core.errors import SandboxError
 from sia_core.lab import Limits, SandboxResult
 
 Run = Callable[..., SandboxResult]
+Make = Callable[[], ForkedSandbox]
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +45,33 @@ def run(sandbox: StrictSandbox) -> Run:
         return sandbox.run({"main.py": source.encode()}, ceilings, collect=collect)
 
     return go
+
+
+def open_interpreter() -> bool:
+    """Whether programs of the tier `landlock` could read the interpreter of this test."""
+    try:
+        return bool(Bare(None).settings())
+    except SandboxError:
+        return False
+
+
+@pytest.fixture(params=["strict", "landlock"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """A sandbox of each tier that forks, closed at the end."""
+    made: list[ForkedSandbox] = []
+
+    def one() -> ForkedSandbox:
+        if request.param == "strict":
+            made.append(StrictSandbox(modules=(), bwrap=request.getfixturevalue("bwrap")))
+        elif open_interpreter():
+            made.append(LandlockSandbox(modules=()))
+        else:
+            pytest.skip("no Landlock for this interpreter; test_landlock runs these tests with another")
+        return made[-1]
+
+    yield one
+    for sandbox in made:
+        sandbox.close()
 
 
 def as_nobody() -> list[str]:

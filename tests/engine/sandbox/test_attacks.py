@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from sia_core.engine.sandbox.bare import Bare
-from sia_core.errors import SandboxError
 from tests.engine.sandbox.attacks.attack import EVERY, Mode
 from tests.engine.sandbox.attacks.scene import PROJECT
 from tests.engine.sandbox.attacks.suite import ATTACKS, HELD, NO_CONTROL, attacks_for
-from tests.engine.sandbox.conftest import as_nobody, system_python
+from tests.engine.sandbox.conftest import as_nobody, open_interpreter, system_python
 
 Pair = tuple[Mode, str]
 Runs = dict[Pair, "Future[dict[str, Any]]"]
@@ -33,7 +31,7 @@ _AT_ONCE = 4
 
 def _run(mode: Mode, user: str) -> dict[str, Any]:
     python = sys.executable
-    if user == "nobody" or (mode.startswith("landlock") and not _open_interpreter()):
+    if user == "nobody" or (mode.startswith("landlock") and not open_interpreter()):
         python = system_python()
     command = [python, "-m", "tests.engine.sandbox.attacks", mode]
     if user == "nobody":
@@ -44,14 +42,6 @@ def _run(mode: Mode, user: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-2000:]
     report: dict[str, Any] = json.loads(done.stdout)
     return report
-
-
-def _open_interpreter() -> bool:
-    """Whether programs of the tier `landlock` could read the interpreter of this test."""
-    try:
-        return bool(Bare(None).settings())
-    except SandboxError:
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,20 @@
 """Processes: what dies with what, what recovers, and other users than root."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
-from sia_core.engine.sandbox.strict import StrictSandbox
+import pytest
+
+from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.lab import Limits, SandboxResult
-from tests.engine.sandbox.conftest import as_nobody, system_python
+from tests.engine.sandbox.conftest import Make, as_nobody, system_python
 
 _ROOT = Path(__file__).parents[3]
 _DEAD = "ZX"
@@ -53,7 +57,7 @@ def _gone(pids: set[int], within_s: float) -> bool:
     return False
 
 
-def _in_background(sandbox: StrictSandbox, results: list[SandboxResult]) -> threading.Thread:
+def _in_background(sandbox: ForkedSandbox, results: list[SandboxResult]) -> threading.Thread:
     thread = threading.Thread(target=lambda: results.append(sandbox.run(_SLEEP, Limits(wall_s=30))))
     thread.start()
     return thread
@@ -69,62 +73,174 @@ def _wait_for(count: int, pid: int) -> set[int]:
     raise AssertionError(f"{pid} never had {count} descendants")
 
 
-def test_killed_zygote_is_infrastructure_and_the_next_run_works(bwrap: str) -> None:
-    sandbox = StrictSandbox(modules=(), bwrap=bwrap)
-    try:
-        results: list[SandboxResult] = []
-        zygote = sandbox.start()
-        idle = len(_descendants(zygote.pid))
-        thread = _in_background(sandbox, results)
-        tree = _wait_for(idle + 1, zygote.pid)
-        os.kill(min(tree), signal.SIGKILL)
+def _folders() -> set[str]:
+    return set(map(str, Path(tempfile.gettempdir()).glob("sia-landlock-*")))
+
+
+def test_killed_zygote_is_infrastructure_and_the_next_run_works(make: Make) -> None:
+    sandbox = make()
+    results: list[SandboxResult] = []
+    zygote = sandbox.start()
+    idle = len(_descendants(zygote.pid))
+    thread = _in_background(sandbox, results)
+    tree = _wait_for(idle + 1, zygote.pid)
+    os.kill(min(tree), signal.SIGKILL)
+    thread.join(10)
+    assert results[0].status == "infrastructure"
+    assert _gone(tree, 1.0)
+    assert sandbox.run({"main.py": b"print(1)"}, Limits()).stdout == "1\n"
+    os.kill(sandbox.start().pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert sandbox.run({"main.py": b"print(2)"}, Limits()).stdout == "2\n"
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_stopped_zygote_is_infrastructure_and_the_next_run_works(
+    make: Make, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    monkeypatch.setattr("sia_core.engine.sandbox.supervise._SETUP_S", 0.5)
+    monkeypatch.setattr("sia_core.engine.sandbox.supervise._GRACE_S", 0.5)
+    sandbox = make()
+    results: list[SandboxResult] = []
+    zygote = sandbox.start()
+    tree = _descendants(zygote.pid)
+    if running:
+        thread = threading.Thread(target=lambda: results.append(sandbox.run(_SLEEP, Limits(wall_s=1))))
+        thread.start()
+        _wait_for(len(tree) + 1, zygote.pid)
+    for pid in tree:
+        os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    if running:
         thread.join(10)
-        assert results[0].status == "infrastructure"
-        assert _gone(tree, 1.0)
-        assert sandbox.run({"main.py": b"print(1)"}, Limits()).stdout == "1\n"
-        os.kill(sandbox.start().pid, signal.SIGKILL)
-        time.sleep(0.2)
-        assert sandbox.run({"main.py": b"print(2)"}, Limits()).stdout == "2\n"
-    finally:
-        sandbox.close()
+    else:
+        results.append(sandbox.run(_SLEEP, Limits(wall_s=1)))
+    assert results[0].status == "infrastructure", results
+    assert time.monotonic() - began < 6
+    assert _gone(tree, 1.0)
+    assert sandbox.run({"main.py": b"print(1)"}, Limits()).stdout == "1\n"
 
 
-def test_close_ends_every_process(bwrap: str) -> None:
-    sandbox = StrictSandbox(modules=(), bwrap=bwrap)
+def test_close_ends_every_process(make: Make) -> None:
+    before = _folders()
+    sandbox = make()
     zygote = sandbox.start()
     tree = {zygote.pid, *_descendants(zygote.pid)}
     sandbox.close()
     sandbox.close()
     assert _gone(tree, 1.0)
+    assert _folders() <= before
 
 
-def test_zygote_outlives_the_thread_that_asked_for_it(bwrap: str) -> None:
-    sandbox = StrictSandbox(modules=(), bwrap=bwrap)
-    try:
-        thread = threading.Thread(target=sandbox.start)
-        thread.start()
-        thread.join()
-        pid = sandbox.start().pid
-        time.sleep(0.2)
-        assert sandbox.run({"main.py": b"print(1)"}, Limits()).status == "ok"
-        assert sandbox.start().pid == pid
-    finally:
-        sandbox.close()
+def test_zygote_outlives_the_thread_that_asked_for_it(make: Make) -> None:
+    sandbox = make()
+    thread = threading.Thread(target=sandbox.start)
+    thread.start()
+    thread.join()
+    pid = sandbox.start().pid
+    time.sleep(0.2)
+    assert sandbox.run({"main.py": b"print(1)"}, Limits()).status == "ok"
+    assert sandbox.start().pid == pid
 
 
-def test_killed_supervisor_leaves_no_process(bwrap: str) -> None:
-    source = f"""
-from sia_core.engine.sandbox.strict import StrictSandbox
+_SUPERVISOR = """
+import sys
+from sia_core.engine.sandbox import select
 from sia_core.lab import Limits
-sandbox = StrictSandbox(modules=(), bwrap={bwrap!r})
+sandbox = select._make({tier!r}, (), None)
 print(len(sandbox.run({{"main.py": b"print(1)"}}, Limits()).stdout), flush=True)
-sandbox.run({_SLEEP!r}, Limits(wall_s=60))
+try:
+    print(sandbox.run({program!r}, Limits(wall_s=60, subprocesses=True)), flush=True)
+except KeyboardInterrupt:
+    print(sandbox.run({{"main.py": b"print(2)"}}, Limits()).stdout, flush=True)
+    sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", source], cwd=_ROOT, stdout=subprocess.PIPE) as supervisor:
+_DAEMONS = """
+import os, time
+open("x", "w")
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        time.sleep(60)
+time.sleep(60)
+"""
+
+
+def _supervisor(tier: str) -> "subprocess.Popen[bytes]":
+    source = _SUPERVISOR.format(tier=tier, program={"main.py": _DAEMONS.encode()})
+    command = [sys.executable, "-c", source]
+    return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_killed_supervisor_leaves_no_process_and_no_file(make: Make) -> None:
+    before = _folders()
+    with _supervisor(make().tier) as supervisor:
         assert supervisor.stdout is not None and supervisor.stdout.readline() == b"2\n"
-        tree = _wait_for(5, supervisor.pid)
+        tree = _wait_for(6, supervisor.pid)
         supervisor.kill()
         assert _gone(tree, 1.0)
+        assert _folders() <= before
+
+
+def test_interrupted_run_leaves_no_process_and_the_next_works(make: Make) -> None:
+    with _supervisor(make().tier) as supervisor:
+        assert supervisor.stdout is not None and supervisor.stdout.readline() == b"2\n"
+        tree = _wait_for(6, supervisor.pid)
+        supervisor.send_signal(signal.SIGINT)
+        assert supervisor.stdout.readline() == b"2\n"
+        assert _gone(tree, 1.0)
+        supervisor.kill()
+
+
+def test_no_descriptors_left_is_infrastructure(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    sandbox = make()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", fail)
+        assert sandbox.run({"main.py": b""}, Limits()).status == "infrastructure"
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert sandbox.run({"main.py": b""}, Limits()).status == "ok"
+
+
+def test_full_disk_is_refused_and_never_the_program_s_fault(make: Make) -> None:
+    """TMPDIR is a file system of some kilobytes, in a mount namespace of its own."""
+    source = f"""
+import os, tempfile
+from pathlib import Path
+from sia_core.engine.sandbox import open_sandbox, select
+from sia_core.errors import SandboxError
+from sia_core.lab import Limits
+try:
+    open_sandbox({make().tier!r}, modules=()).close()
+    print("opened")
+except SandboxError:
+    print("refused")
+sandbox = select._make({make().tier!r}, (), None)
+print(sandbox.run({{"main.py": b"open('x', 'wb').write(bytes(1 << 20))"}}, Limits()).status)
+sandbox.close()
+"""
+    fill = 'mount -t tmpfs -o size=8k,mode=1777 t $0 && head -c 4096 /dev/zero > $0/full; exec "$@"'
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        command = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c", fill, folder]
+        done = subprocess.run(
+            [*command, sys.executable, "-c", source],
+            cwd=_ROOT,
+            env={**os.environ, "TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no mount here: {done.stderr.strip()}")
+    expected = ["opened", "ok"] if make().tier == "strict" else ["refused", "infrastructure"]
+    assert done.stdout.split() == expected, done.stderr
 
 
 def test_works_for_an_unprivileged_user() -> None:
