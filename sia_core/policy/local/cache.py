@@ -75,7 +75,7 @@ def plain(cache: DynamicCache) -> bool:
 def nbytes(cache: DynamicCache) -> int:
     """Memory it takes."""
     parts = [part for layer in cache.layers for part in vars(layer).values()]
-    return sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
+    return sum(part.untyped_storage().nbytes() for part in parts if isinstance(part, torch.Tensor))
 
 
 def _joined_attention(

@@ -2,7 +2,9 @@
 
 Prompts, options and probes are read alone, one request at a time, so that what else is asked can
 change nothing in them; what was read is kept, and is what would be read again. Only the last tokens
-of replies that are being sampled are joined into one pass (`step`).
+of replies that are being sampled are joined into one pass (`step`), in which PEFT applies each row's
+adapter. A pass for each adapter takes about twice as long: with 3 adapters and none, 16 rows of
+SmolLM2 in 0.9 s instead of 0.4 s on 2 cores.
 
 Suffixes: B rows of a joined pass, N nodes of a tree of options, T positions, V vocabulary.
 """
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from sia_core.candidate import Adapter
@@ -27,7 +30,7 @@ from sia_core.policy.local.cache import JOINED, fork, nbytes, new_cache, plain
 from sia_core.policy.trie import Ids, Tree, trees
 
 MEMO_ENTRIES: Final = 4096
-PROMPT_BYTES: Final = 512 << 20
+PROMPT_BYTES: Final = 256 << 20
 """Memory for the caches of prompts that may be asked again."""
 TREE_NODES: Final = 1024
 ROWS: Final = 4
@@ -66,6 +69,7 @@ class Engine:
         self._loaded: OrderedDict[str, str] = OrderedDict()
         self._rows: weakref.WeakSet[Row] = weakref.WeakSet()
         self._prompts: OrderedDict[tuple[object, ...], tuple[DynamicCache, torch.Tensor]] = OrderedDict()
+        self._prompt_bytes = 0
         self._memo: OrderedDict[tuple[object, ...], Logits] = OrderedDict()
 
     def begin(self, prompt: Ids, adapter: Adapter | None) -> tuple[Row, torch.Tensor]:
@@ -120,8 +124,10 @@ class Engine:
             return self._prompts[key]
         cache = new_cache(self._bare.config)
         self._prompts[key] = read = cache, self._pass(prompt, adapter, cache)[0]
-        while len(self._prompts) > 1 and sum(nbytes(kept) for kept, _ in self._prompts.values()) > PROMPT_BYTES:
-            self._prompts.popitem(last=False)
+        self._prompt_bytes += nbytes(cache)
+        while len(self._prompts) > 1 and self._prompt_bytes > PROMPT_BYTES:
+            _, (oldest, _) = self._prompts.popitem(last=False)
+            self._prompt_bytes -= nbytes(oldest)
         return read
 
     def _read_tree(self, tree: Tree, start: int, cache: DynamicCache, adapter: Adapter | None) -> torch.Tensor:
@@ -175,16 +181,27 @@ class Engine:
             names += ["__base__" if first.adapter is None else self._load(first.adapter)] * len(block)
         tokens = [[row.token if row else 0] for row in places]
         positions = [[row.length if row else 0] for row in places]
-        result = self.model(
-            input_ids=torch.tensor(tokens, device=self.device),
-            position_ids=torch.tensor(positions, device=self.device),
-            use_cache=False,
-            joined_caches=[row.cache if row else None for row in places],
-            **({"adapter_names": names} if self._loaded else {}),
-        )
+        try:
+            result = self.model(
+                input_ids=torch.tensor(tokens, device=self.device),
+                position_ids=torch.tensor(positions, device=self.device),
+                use_cache=False,
+                joined_caches=[row.cache if row else None for row in places],
+                **({"adapter_names": names} if self._loaded else {}),
+            )
+        except BaseException:
+            self._drop_hooks()
+            raise
         at = {id(row): place for place, row in enumerate(places) if row}
         logits_BV: torch.Tensor = result.logits[[at[id(row)] for row in rows], -1]
         return logits_BV
+
+    def _drop_hooks(self) -> None:
+        """Remove the hooks that PEFT leaves behind when a pass fails: they would name the adapters of the next."""
+        for module in self.model.modules():
+            if isinstance(module, BaseTunerLayer):
+                hooked: Any = module
+                hooked._forward_pre_hooks.clear()
 
     def _join(self, base: Path) -> None:
         model = self._bare
@@ -213,6 +230,8 @@ class Engine:
             self.model = PeftModel.from_pretrained(self._bare, adapter.path, adapter_name=name).eval()
         else:
             self.model.load_adapter(adapter.path, adapter_name=name)
+        # PEFT warns when it deletes the active one.
+        self.model.set_adapter(name)
         self._loaded[adapter.digest] = name
         self._evict()
         return name

@@ -1,0 +1,366 @@
+"""Continuous batching: what is sampled together is what would be sampled alone."""
+
+import json
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError
+from sia_core.policy.local import LocalPolicy
+from sia_core.policy.local.engine import ROWS, Engine
+from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
+from sia_core.policy.trie import trees
+from sia_core.weights.spec import UpdateSpec
+from sia_core.weights.trainer import Trainer
+from tests.factories import ask
+
+OPTIONS = ["abc", "abd", "ab", "b", "xyz"]
+Adapters = list[Adapter | None]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model: Path) -> Iterator[LocalPolicy]:
+    policy = LocalPolicy("alone", tiny_model, threads=1)
+    yield policy
+    policy.close()
+
+
+@pytest.fixture(scope="module")
+def together(tiny_model: Path) -> Iterator[LocalPolicy]:
+    policy = LocalPolicy("together", tiny_model, threads=1, batch=6)
+    yield policy
+    policy.close()
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapters:
+    """No adapter, and three that answer differently."""
+    made: Adapters = [None]
+    for seed in range(3):
+        trainer = Trainer(tiny_model, UpdateSpec(None, 1, 1, 0.01, 4, 1.0, 0), None, threads=1)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in trainer._parameters.values():
+                parameter.normal_(std=0.05)
+        made.append(trainer.save(tmp_path_factory.mktemp("adapter") / "checkpoint", []))
+    return made
+
+
+def load(adapters: Adapters, count: int, seed: int) -> list[Request]:
+    """Chats and choices as they come: of any length, at any temperature, for any adapter."""
+    rng = random.Random(seed)
+    requests = []
+    for number in range(count):
+        text = "".join(rng.choice("abcdef ") for _ in range(rng.randint(1, 100)))
+        options = rng.sample(OPTIONS, rng.randint(1, 5)) if rng.random() < 0.3 else None
+        adapter, temperature = rng.choice(adapters), rng.choice([0.5, 1.0, 2.0])
+        tokens = rng.randint(1, 50)
+        requests.append(ask(text, options, seed=number, adapter=adapter, temperature=temperature, max_tokens=tokens))
+    return requests
+
+
+def sample_all(policy: LocalPolicy, requests: Sequence[Request], threads: int) -> list[Completion]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(policy.sample, requests))
+
+
+@torch.inference_mode()
+def logprobs_alone(policy: LocalPolicy, request: Request, done: Completion) -> list[float]:
+    """Logprobs of the ids that were recorded, in one pass over this sequence only."""
+    assert done.prompt_ids is not None and done.output_ids is not None
+    ids = torch.tensor([[*done.prompt_ids, *done.output_ids]])
+    with policy._engine._using(request.adapter) as model:
+        logit_TV = model(input_ids=ids).logits[0, len(done.prompt_ids) - 1 : -1].double()
+    found = []
+    for at, token in enumerate(done.output_ids):
+        allowed = done.allowed[at] if done.allowed else None
+        logit_A = logit_TV[at] if allowed is None else logit_TV[at, list(allowed)]
+        index = token if allowed is None else allowed.index(token)
+        found.append(float(torch.log_softmax(logit_A / request.sampling.temperature, -1)[index]))
+    return found
+
+
+def test_logprobs_are_those_of_the_recorded_ids_computed_alone(
+    alone: LocalPolicy, together: LocalPolicy, adapters: Adapters
+) -> None:
+    requests = load(adapters, 60, seed=1)
+    for request, done in zip(requests, sample_all(together, requests, 12), strict=True):
+        assert done.logprobs == pytest.approx(
+            logprobs_alone(alone, request, done), abs=1e-5 / request.sampling.temperature
+        )
+
+
+def test_batched_replies_are_those_sampled_one_at_a_time(
+    alone: LocalPolicy, together: LocalPolicy, adapters: Adapters
+) -> None:
+    requests = load(adapters, 60, seed=2)
+    for request, done in zip(requests, sample_all(together, requests, 12), strict=True):
+        expected = alone.sample(request)
+        assert (done.text, done.output_ids, done.finish) == (expected.text, expected.output_ids, expected.finish)
+        if request.options is not None:
+            assert done == expected  # Choices are computed alone: equal bit for bit.
+
+
+def test_counts_are_those_of_the_ids(together: LocalPolicy) -> None:
+    for done in sample_all(together, [ask("abc", max_tokens=5), ask("abc", OPTIONS)], 2):
+        assert (done.prompt_tokens, done.output_tokens) == (len(done.prompt_ids or ()), len(done.output_ids or ()))
+
+
+def test_a_request_does_not_wait_for_longer_ones(together: LocalPolicy) -> None:
+    order: list[str] = []
+
+    def sample(name: str, request: Request) -> None:
+        together.sample(request)
+        order.append(name)
+
+    long = threading.Thread(target=sample, args=("long", ask("abc", seed=3, temperature=9.0, max_tokens=400)))
+    long.start()
+    sample("short", ask("abc", max_tokens=2))
+    sample("choice", ask("other", OPTIONS))
+    long.join()
+    assert order == ["short", "choice", "long"]
+
+
+def test_an_error_is_that_requests_alone(together: LocalPolicy, adapters: Adapters, tmp_path: Path) -> None:
+    broken = Adapter("f" * 64, tmp_path / "nowhere")
+    requests = load(adapters, 20, seed=3)
+    expected = sample_all(together, requests, 8)
+    with ThreadPoolExecutor(8) as pool:
+        bad = pool.submit(together.sample, ask("abc", adapter=broken))
+        found = list(pool.map(together.sample, requests))
+        assert [done.output_ids for done in found] == [done.output_ids for done in expected]
+        with pytest.raises(PolicyError, match="not an adapter"):
+            bad.result()
+
+
+def test_weights_that_are_no_numbers_fail_their_own_request(
+    together: LocalPolicy, adapters: Adapters, tiny_model: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(tiny_model, UpdateSpec(None, 1, 1, 0.01, 4, 1.0, 0), None, threads=1)
+    with torch.no_grad():
+        for parameter in trainer._parameters.values():
+            parameter.fill_(float("nan"))
+    broken = trainer.save(tmp_path / "checkpoint", [])
+    with pytest.raises(PolicyError, match="not numbers"):
+        together.sample(ask("abc", adapter=broken))
+    assert together.sample(ask("abc", adapter=adapters[1], max_tokens=4)).output_ids
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(MemoryError(), "MemoryError"), (RuntimeError("kernel crashed"), "kernel crashed")]
+)
+def test_a_failed_step_fails_those_in_flight_and_no_others(
+    together: LocalPolicy, adapters: Adapters, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    requests = [ask("abc", seed=seed, adapter=adapters[seed], max_tokens=9) for seed in range(4)]
+    expected = sample_all(together, requests, 4)
+
+    def fail(module: torch.nn.Module, query: torch.Tensor, *args: Any, **how: Any) -> Any:
+        if query.shape[2] == 1 and module.layer_idx == 1:
+            raise error
+        return sdpa_attention_forward(module, query, *args, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sia_core.policy.local.cache.sdpa_attention_forward", fail)
+        with ThreadPoolExecutor(4) as pool:
+            errors = [future.exception() for future in [pool.submit(together.sample, ask) for ask in requests]]
+    assert len({id(error) for error in errors}) == 4
+    assert all(isinstance(error, EndpointError) and words in error.what for error in errors)
+    again = sample_all(together, requests, 4)
+    assert [done.output_ids for done in again] == [done.output_ids for done in expected]
+
+
+def test_more_adapters_than_are_kept_while_all_are_in_use(
+    tiny_model: Path, adapters: Adapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sia_core.policy.local.ADAPTERS_KEPT", 1)
+    policy = LocalPolicy("local", tiny_model, threads=1, batch=4)
+    requests = [ask("abc", seed=seed, adapter=adapters[seed % 4], max_tokens=40) for seed in range(24)]
+    one_by_one = sample_all(policy, requests, 1)
+    for mine, other in zip(sample_all(policy, requests[::-1], 8)[::-1], one_by_one, strict=True):
+        assert mine.output_ids == other.output_ids
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    policy.close()
+
+
+def test_what_else_is_in_the_batch_changes_no_bit(together: LocalPolicy, adapters: Adapters) -> None:
+    matrix, row_64 = torch.randn(64, 64), torch.randn(64, 64)
+    many = torch.nn.functional.linear(row_64, matrix)
+    if any(not torch.equal(torch.nn.functional.linear(row_64[:n], matrix), many[:n]) for n in range(ROWS, 64, ROWS)):
+        pytest.skip("on this machine the product of a row depends on the number of rows")
+    requests = load(adapters, 40, seed=5)
+    assert sample_all(together, requests, 12) == sample_all(together, requests[::-1], 2)[::-1]
+
+
+def test_closing_fails_what_is_in_flight_and_what_comes_later(tiny_model: Path) -> None:
+    policy = LocalPolicy("local", tiny_model, threads=1, batch=2)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(policy.sample, ask("abc", seed=s, temperature=9.0, max_tokens=450)) for s in range(4)]
+        while not policy._engine._rows:
+            time.sleep(0.001)
+        policy.close()
+        errors = [future.exception() for future in futures]
+    assert all(isinstance(error, EndpointError) and "closed" in error.what for error in errors)
+    with pytest.raises(EndpointError, match="closed"):
+        policy.sample(ask("abc"))
+    assert policy._scheduler._thread is None
+
+
+def test_what_does_not_fit_the_context_is_refused(alone: LocalPolicy) -> None:
+    with pytest.raises(RejectedRequestError, match="do not fit into the model's 512") as refused:
+        alone.sample(ask("abc" * 100, max_tokens=300))
+    assert refused.value.hint
+    with pytest.raises(RejectedRequestError, match="the longest option"):
+        alone.sample(ask("abc", ["a", "b" * 600]))
+    assert alone.sample(ask("abc" * 100, max_tokens=100)).output_ids
+
+
+def test_options_read_as_a_tree_are_as_those_read_one_by_one(
+    alone: LocalPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [first + second + third for first in "ab" for second in "cd" for third in ("", "e", "fg")]
+    requests = [ask("tree", options, seed=seed, temperature=3.0) for seed in range(30)]
+    in_one_pass = [alone.sample(request) for request in requests]
+    alone._engine._memo.clear()
+    monkeypatch.setattr(alone._engine, "_tree_nodes", 1)
+    for mine, other in zip(in_one_pass, [alone.sample(request) for request in requests], strict=True):
+        assert mine.output_ids == other.output_ids
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_trees_hold_what_paths_share_once() -> None:
+    (tree,) = trees([(), (1,), (1, 2), (1, 3), (4,)], 10)
+    assert (tree.tokens, tree.parents, tree.depths) == ([1, 2, 3, 4], [-1, 0, 0, -1], [0, 1, 1, 0])
+    assert tree.ends == {(1,): 0, (1, 2): 1, (1, 3): 2, (4,): 3}
+    assert not tree.chain
+    assert [tree.tokens for tree in trees([(1,), (1, 2), (3,)], 1)] == [[1], [1, 2], [3]]
+
+
+def test_equal_prompts_are_read_once(alone: LocalPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    original = Engine._pass
+
+    def count(self: Engine, ids: Sequence[int], *args: Any, **how: Any) -> torch.Tensor:
+        read.append(len(ids))
+        return original(self, ids, *args, **how)
+
+    monkeypatch.setattr(Engine, "_pass", count)
+    for seed in range(4):
+        alone.sample(ask("a prompt of its own", seed=seed, max_tokens=1))
+    alone.sample(ask("a prompt of its own", ["a", "b"]))
+    assert len(read) == 1
+
+
+@pytest.fixture(scope="module")
+def sliding(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that sees only the last eight tokens."""
+    directory = tmp_path_factory.mktemp("sliding")
+    config = MistralConfig(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        max_position_embeddings=256,
+        eos_token_id=0,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    MistralForCausalLM(config).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(directory)
+    return directory
+
+
+def test_a_model_with_a_sliding_window(sliding: Path) -> None:
+    requests = load([None], 20, seed=4)
+    one, many = LocalPolicy("one", sliding, threads=1), LocalPolicy("many", sliding, threads=1, batch=4)
+    for request, done in zip(requests, sample_all(many, requests, 8), strict=True):
+        assert done.output_ids == one.sample(request).output_ids
+        assert done.logprobs == pytest.approx(logprobs_alone(one, request, done), abs=2e-5)
+    one.close()
+    many.close()
+
+
+HERMES = (
+    "{% if tools %}tools: {{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{{ m.role }}: {{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endfor %}"
+    "assistant: "
+)
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.fixture(scope="module")
+def with_template(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], LocalPolicy]]:
+    """Makes a policy with that chat template."""
+    made: list[LocalPolicy] = []
+
+    def make(template: str) -> LocalPolicy:
+        directory = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("template") / "model"))
+        (directory / "chat_template.jinja").write_text(template)
+        made.append(LocalPolicy("local", directory, threads=1))
+        return made[-1]
+
+    yield make
+    for policy in made:
+        policy.close()
+
+
+def test_tools_and_their_results_are_rendered_by_the_template(with_template: Callable[[str], LocalPolicy]) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    messages = (
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+    )
+    done = with_template(HERMES).sample(Request(messages, ask("").sampling, 0, tools=(TOOL,)))
+    assert f"tools: {json.dumps([TOOL])}" in done.prompt
+    assert 'assistant: <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>tool: 2' in done.prompt
+
+
+def test_calls_in_a_reply_are_read(
+    with_template: Callable[[str], LocalPolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = with_template(HERMES)
+    reply = 'I add.\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    monkeypatch.setattr(policy, "_decode", lambda ids, special=False: reply)
+    request = Request(ask("go").messages, ask("").sampling, 0, tools=(TOOL,))
+    done = policy.sample(request)
+    assert done.text == "I add."
+    assert [(call.name, json.loads(call.arguments)) for call in done.tool_calls] == [("add", {"a": 1})]
+    assert policy.sample(request).tool_calls == done.tool_calls
+    assert policy.sample(ask("go")).text == reply
+    reply = "<tool_call>{broken</tool_call>"
+    done = policy.sample(request)
+    assert (done.text, done.tool_calls) == (reply, ())
+
+
+def test_tools_that_the_model_cannot_take_are_refused(
+    alone: LocalPolicy, with_template: Callable[[str], LocalPolicy]
+) -> None:
+    request = Request(ask("go").messages, ask("").sampling, 0, tools=(TOOL,))
+    with pytest.raises(RejectedRequestError, match="takes no tools"):
+        alone.sample(request)
+    with pytest.raises(RejectedRequestError, match="takes no tools"):
+        alone.sample(Request(({"role": "tool", "content": "2"},), ask("").sampling, 0))
+    with pytest.raises(RejectedRequestError, match="not known how this model writes"):
+        with_template("{{ tools }}{{ messages[0].content }}").sample(request)
+
+
+def test_messages_that_the_template_does_not_take_are_refused(with_template: Callable[[str], LocalPolicy]) -> None:
+    with pytest.raises(RejectedRequestError, match="no system"):
+        with_template(HERMES).sample(Request(({"role": "system", "content": "x"},), ask("").sampling, 0))
