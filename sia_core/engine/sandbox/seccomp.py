@@ -11,7 +11,7 @@ processes too, for a program whose memory is watched from outside.
 In the tier `landlock` a program shares the machine's process ids and file names with everyone. There
 the calls that act on another process work on the caller only, and those by which Landlock could be
 passed are denied: modes and times (which the kernel lets any owner change, readable file or not) stay
-as they are without an error, for `shutil.copy` and its like; and no file may be watched.
+as they are without an error, for `shutil.copy` and its like. `truncate` by name is left to Landlock.
 """
 
 import errno
@@ -27,27 +27,27 @@ _ALLOWED = """
 read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 open
 openat openat2 creat access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs readlink readlinkat
 getdents getdents64 getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat
-symlink symlinkat ftruncate fallocate fsync fdatasync sync_file_range umask flock fadvise64 readahead copy_file_range
-sendfile splice tee mknod mknodat mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock mincore
-membarrier get_mempolicy mseal poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
-epoll_pwait2 eventfd eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4 sendto
-sendmsg sendmmsg recvfrom recvmsg recvmmsg shutdown getsockopt setsockopt getsockname getpeername futex futex_waitv
-futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq set_tid_address arch_prctl exit exit_group
-restart_syscall pause rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack
-alarm getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete clock_gettime
-clock_getres clock_nanosleep gettimeofday time times nanosleep sched_yield sched_getaffinity sched_getparam
-sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority getcpu getpid getppid gettid getpgid
-getpgrp getsid getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrandom getrlimit
-setrlimit getrusage wait4 waitid
+symlink symlinkat truncate ftruncate fallocate fsync fdatasync sync_file_range umask flock fadvise64 readahead
+copy_file_range sendfile splice tee mknod mknodat mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock
+mincore membarrier get_mempolicy mseal poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait
+epoll_pwait epoll_pwait2 eventfd eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4
+sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg shutdown getsockopt setsockopt getsockname getpeername futex
+futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq set_tid_address arch_prctl exit
+exit_group restart_syscall pause rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait
+sigaltstack alarm getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete
+clock_gettime clock_getres clock_nanosleep gettimeofday time times nanosleep sched_yield sched_getaffinity
+sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority getcpu getpid getppid
+gettid getpgid getpgrp getsid getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo
+getrandom getrlimit setrlimit getrusage wait4 waitid
 """
 
 _DENIED = """
-socket connect bind listen accept accept4 ptrace process_vm_readv process_vm_writev
-pidfd_open pidfd_getfd pidfd_send_signal mount umount2 pivot_root chroot unshare setns io_uring_setup io_uring_enter
-io_uring_register bpf userfaultfd perf_event_open keyctl add_key request_key memfd_create memfd_secret shmget shmat
-shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open clock_settime clock_adjtime settimeofday adjtimex
-sethostname setdomainname setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
-chown fchown lchown fchownat reboot swapon swapoff init_module finit_module delete_module kexec_load
+socket connect bind listen accept accept4 ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd
+pidfd_send_signal mount umount2 pivot_root chroot unshare setns io_uring_setup io_uring_enter io_uring_register bpf
+userfaultfd perf_event_open keyctl add_key request_key memfd_create memfd_secret inotify_init1 inotify_add_watch
+shmget shmat shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open clock_settime clock_adjtime settimeofday
+adjtimex sethostname setdomainname setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid
+capset chown fchown lchown fchownat reboot swapon swapoff init_module finit_module delete_module kexec_load
 personality quotactl acct syslog name_to_handle_at open_by_handle_at
 """
 
@@ -60,8 +60,6 @@ fremovexattr
 _PROCESSES = "fork vfork execve execveat setsid setpgid"
 _ON_PROCESSES = "kill tgkill tkill rt_sigqueueinfo prlimit64 sched_setaffinity setpriority"
 _MODES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
-_BY_NAME = "truncate inotify_init1 inotify_add_watch inotify_rm_watch"
-
 _IOCTLS = (termios.TCGETS, termios.TIOCGWINSZ, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
 _PRCTLS = (3, 15, 16, 39, 0x53564D41)
 """Read dumpable, set and get a thread's name, read no_new_privs, name a mapping."""
@@ -71,7 +69,8 @@ _CLONE_PARENT = 0x00008000
 _SOCKET_KIND = 0xF
 _INT = 0xFFFFFFFF
 _FCNTLS = (*range(8), 36, 37, 38, 1030, 1032)
-"""Copies, flags, locks, pipe size; not F_SETOWN and F_SETSIG, which signal a process of choice."""
+"""Copies, flags, locks, size of a pipe; not F_SETOWN and F_SETSIG, which signal a process of choice, and
+no leases, which hold up others who open a file of this user."""
 OWN_PID = 0x7A5C3E19
 """Stands in a filter for the confined process's own id, which is known when it is loaded."""
 
@@ -123,6 +122,8 @@ def _add_conditional(lib: Any, rules: Any) -> None:
         _add(lib, rules, lib.ALLOW, "ioctl", lib.Arg(1, lib.MASKED_EQ, _INT, request))
     for option in _PRCTLS:
         _add(lib, rules, lib.ALLOW, "prctl", lib.Arg(0, lib.MASKED_EQ, _INT, option))
+    for command in _FCNTLS:
+        _add(lib, rules, lib.ALLOW, "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, command))
     stream = (lib.Arg(0, lib.EQ, socket.AF_UNIX), lib.Arg(1, lib.MASKED_EQ, _SOCKET_KIND, socket.SOCK_STREAM))
     _add(lib, rules, lib.ALLOW, "socketpair", *stream)
 
@@ -139,7 +140,7 @@ def _add_clone(lib: Any, rules: Any, subprocesses: bool) -> None:
 
 
 def _add_private(lib: Any, rules: Any, subprocesses: bool) -> None:
-    for name in f"{_ON_PROCESSES} {_MODES} {_BY_NAME} fcntl".split():
+    for name in f"{_ON_PROCESSES} {_MODES}".split():
         _add(lib, rules, lib.ALLOW, name)
     for name in _PROCESSES.split():
         _add(lib, rules, lib.ALLOW if subprocesses else lib.ERRNO(errno.EPERM), name)
@@ -149,8 +150,6 @@ def _add_shared(lib: Any, rules: Any, subprocesses: bool) -> None:
     denied = lib.ERRNO(errno.EPERM)
     for name in _MODES.split():
         _add(lib, rules, lib.ERRNO(0), name)
-    for name in _BY_NAME.split():
-        _add(lib, rules, denied, name)
     for name in _PROCESSES.split():
         _add(lib, rules, lib.ALLOW if subprocesses else denied, name)
     for name in ("kill", "tgkill"):
@@ -160,5 +159,3 @@ def _add_shared(lib: Any, rules: Any, subprocesses: bool) -> None:
     _add(lib, rules, lib.ALLOW, "setpriority", lib.Arg(0, lib.MASKED_EQ, _INT, 0), lib.Arg(1, lib.MASKED_EQ, _INT, 0))
     for name in ("prlimit64", "sched_setaffinity"):
         _add(lib, rules, lib.ALLOW, name, lib.Arg(0, lib.MASKED_EQ, _INT, 0))
-    for command in _FCNTLS:
-        _add(lib, rules, lib.ALLOW, "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, command))

@@ -18,6 +18,7 @@ from sia_core.lab import Limits
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _BLOCK = 512
 _MAX_FILES = 4096
+_QUEUED = 8
 
 
 def both(*guards: Guard) -> Guard:
@@ -70,7 +71,7 @@ class FolderGuard:
     """Bytes and files that a program holds in a directory of the machine's own file system.
 
     Counted are the files below it, and those that were removed but are still open. A removed file
-    that is only mapped cannot be measured by everyone, so it counts as too large.
+    that is only mapped, or waits in a socket, cannot be measured by everyone: it counts as too large.
     """
 
     def __init__(self, box: Path, limits: Limits) -> None:
@@ -78,13 +79,14 @@ class FolderGuard:
         self._limits = limits
 
     def __call__(self, pid: int) -> Killer | None:
-        members = {pid}
+        members, allowed = {pid}, 0
         if self._limits.subprocesses:
             members |= tree.below(pid, tree.tasks())
+            allowed = _QUEUED  # processes hand each other descriptors
         try:
             held = dict(_files_below(self._box))
             for member in members:
-                held |= _removed_files(member, self._box)
+                held |= _removed_files(member, self._box, allowed)
         except OSError:  # too many files, a path too long, a directory that cannot be read
             return "disk"
         return "disk" if sum(held.values()) > self._limits.disk_mb << 20 else None
@@ -109,16 +111,27 @@ def _files_below(top: Path) -> Iterator[tuple[tuple[int, int], int]]:
                         todo.append(entry.path)
 
 
-def _removed_files(pid: int, box: Path) -> _Held:
+def _removed_files(pid: int, box: Path, allowed: int) -> _Held:
     held: _Held = {}
+    queued = 0
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # it is about to end
         for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - many times a second
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116
                 if stat.S_ISREG(found.st_mode) and not found.st_nlink:
                     held[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+                elif stat.S_ISSOCK(found.st_mode):
+                    queued += _descriptors_queued(pid, name)
+        if queued > allowed:
+            raise OSError("open files wait in a socket")
         inodes = {inode for _, inode in held}
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             if line.endswith("(deleted)") and f" {box}/" in line and int(line.split()[4]) not in inodes:
                 raise OSError("a removed file is mapped")
     return held
+
+
+def _descriptors_queued(pid: int, fd: str) -> int:
+    """How many descriptors were sent to this socket and not yet received."""
+    lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("scm_fds:"))

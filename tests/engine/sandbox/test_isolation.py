@@ -4,12 +4,14 @@ import ast
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from sia_core.engine.sandbox.strict import StrictSandbox
-from sia_core.lab import Limits
+from sia_core.lab import Limits, SandboxResult
 from tests.engine.sandbox.conftest import Run
 
 ATTACKS = {
@@ -151,3 +153,29 @@ for fd in range(3, 64):
 os._exit(7)
 """
     assert sandbox.run({"main.py": source}, Limits()).reason == "exit code 7"
+
+
+def test_descriptors_in_flight_do_not_stop_another_worker(bwrap: str, run: Run) -> None:
+    """The kernel counts them for each user, and the programs of all workers are one user."""
+    source = b"""
+import socket, time
+held = []
+try:
+    while True:
+        held.append(socket.socketpair())
+        for _ in range(20): socket.send_fds(held[-1][0], [b"x"], [0] * 5)
+except OSError as error:
+    print(error.errno)
+print(len(held), flush=True)
+time.sleep(2)
+"""
+    other = StrictSandbox(modules=(), bwrap=bwrap)
+    results = list[SandboxResult]()
+    thread = threading.Thread(target=lambda: results.append(other.run({"main.py": source}, Limits())))
+    thread.start()
+    time.sleep(1)
+    beside = run("print(1)")
+    thread.join()
+    other.close()
+    assert results[0].stdout.split() == ["109", "1"]
+    assert beside.stdout == "1\n", beside

@@ -37,7 +37,7 @@ _EVERY_FD = 1 << 20
 _LONGEST_S = 1 << 30
 _REPORT_ROOM = 16 << 20
 _MAX_FILES = 4096
-_MAX_THREADS, _MAX_PROCESSES = 128, 32
+_MAX_THREADS, _MAX_PROCESSES, _MAX_DESCRIPTORS = 128, 32, 64
 _MODULES = ("kernel", "program", "rollout", "tree", "wire", "zygote")
 _PACKAGE = ("sia_inside", *(f"sia_inside.{name}" for name in _MODULES))
 _PLAIN = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -95,6 +95,8 @@ def enter(channels: Channels, confinement: Confinement) -> NoReturn:
         _set_limits(limits, confinement)
         _drop_rights(box, limits["subprocesses"], confinement)
         socket.send_fds(result, [b"started"], [_PIDFD, _BOX_FD])
+        # Not before: the kernel holds what all programs of this user have in flight against this limit.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS))
         result.close()
         os.closerange(_BOX_FD, _PIDFD + 1)
     except BaseException as error:  # noqa: BLE001 - whatever it is, no program may start
@@ -199,7 +201,6 @@ def _set_limits(limits: dict[str, Any], confinement: Confinement) -> None:
     # Soft equals hard: pid 1 is immune to SIGXCPU, but not to the SIGKILL of the hard limit.
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
     resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -40,6 +41,8 @@ def main(control_fd: int, config_fd: int) -> None:
     """Serve the socket `control_fd`; `config_fd` holds the JSON settings, then the filters' BPF."""
     control = socket.socket(fileno=control_fd)
     settings, filters = _read_config(config_fd)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # or others' descriptors in flight stop a rollout
     folder = _become_init(settings) if settings["namespaces"] else _stand_under_guard(settings)
     os.environ.clear()
     os.environ.update(settings["environment"])

@@ -21,6 +21,18 @@ time.sleep(0.1 if @N@ < 9 else 4)
 got()
 os._exit(0)
 """
+_TALK = """
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(@N@ << 20)
+        time.sleep(5)
+        os._exit(0)
+for _ in range(2 if @N@ < 9 else 400):
+    os.write(1, b".")
+    time.sleep(0.005)
+got()
+os._exit(0)
+"""
 _UNLINKED = """
 held = []
 for number in range(@N@):
@@ -100,6 +112,14 @@ EXHAUST = (
         modes=("strict+subprocesses", "landlock+subprocesses"),
         ends=("memory",),
     ),
+    dosed(
+        "memory of many behind much talk",
+        _TALK,
+        120,
+        8,
+        modes=("strict+subprocesses", "landlock+subprocesses"),
+        ends=("memory",),
+    ),
     dosed("memory mapped", "import mmap\nheld = mmap.mmap(-1, @N@ << 20)\ngot()", 2048, 64),
     dosed("memory not reserved", _NORESERVE, 1 << 40, 1 << 20),
     dosed("list that doubles", "x = [0]\nwhile len(x) < @N@: x += x\ngot()", 1 << 40, 1 << 10),
@@ -109,7 +129,7 @@ EXHAUST = (
     dosed("one large file", "open('x', 'wb').write(bytes(@N@ << 20))\ngot()", 9, 1),
     dosed("removed files", _UNLINKED, 40, 1),
     dosed("removed files that are mapped", _MAPPED, 40, 1),
-    dosed("removed files in a queue", _QUEUED, 25, 1, limits={"disk_mb": 8}, modes=("strict", "strict+subprocesses")),
+    dosed("removed files in a queue", _QUEUED, 25, 1, limits={"disk_mb": 8}),
     dosed("many files", _FILES, 20000, 10),
     dosed("deep folders", _DEEP, 300, 2),
     dosed(

@@ -39,6 +39,7 @@ program = (ctypes.c_uint64 * 2)(1, ctypes.addressof(code))
 libc.prctl(38, 1, 0, 0, 0)
 got(libc.prctl(22, 2, program) == 0)
 """
+_LEASE = "import fcntl\nfcntl.fcntl(os.open('/usr/bin/env', 0), fcntl.F_SETLEASE, fcntl.F_RDLCK)\ngot()"
 _OWNER = """
 import fcntl
 a, b = socket.socketpair()
@@ -79,6 +80,7 @@ KERNEL = (
     Attack("queued signal", "info = (ctypes.c_int * 32)(0, 0, -1)\ngot(libc.syscall(129, @PID@, 0, info) == 0)"),
     Attack("kill of everyone", "os.kill(-1, signal.SIGKILL)", "os.kill(@VICTIM@, 0)\ngot()"),
     Attack("owner of a descriptor", _OWNER.format(pid="@PID@"), _OWNER.format(pid="@PID@")),
+    Attack("lease on a file of the system", _LEASE, root=True),
     Attack("limits of another", "import resource\nresource.prlimit(@VICTIM@, resource.RLIMIT_NOFILE, (9, 9))\ngot()"),
     Attack("cpus of another", "os.sched_setaffinity(@VICTIM@, os.sched_getaffinity(0))\ngot()"),
     Attack("priority of another", "os.setpriority(os.PRIO_PROCESS, @VICTIM@, 5)\ngot()"),
