@@ -19,6 +19,7 @@ from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.local import LocalPolicy
 from sia_core.policy.local.engine import ROWS, Engine
+from sia_core.policy.local.sampling import _draw
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
 from sia_core.policy.trie import trees
 from sia_core.weights.spec import UpdateSpec
@@ -152,8 +153,9 @@ def test_weights_that_are_no_numbers_fail_their_own_request(
         for parameter in trainer._parameters.values():
             parameter.fill_(float("nan"))
     broken = trainer.save(tmp_path / "checkpoint", [])
-    with pytest.raises(PolicyError, match="not numbers"):
-        together.sample(ask("abc", adapter=broken))
+    for options in (None, OPTIONS):
+        with pytest.raises(PolicyError, match="not numbers"):
+            together.sample(ask("abc", options, adapter=broken))
     assert together.sample(ask("abc", adapter=adapters[1], max_tokens=4)).output_ids
 
 
@@ -364,3 +366,11 @@ def test_tools_that_the_model_cannot_take_are_refused(
 def test_messages_that_the_template_does_not_take_are_refused(with_template: Callable[[str], LocalPolicy]) -> None:
     with pytest.raises(RejectedRequestError, match="no system"):
         with_template(HERMES).sample(Request(({"role": "system", "content": "x"},), ask("").sampling, 0))
+
+
+def test_tokens_are_drawn_as_often_as_their_logprobs_say() -> None:
+    logprobs = torch.log_softmax(torch.tensor([0.0, 1.0, -2.0, float("-inf"), 2.0], dtype=torch.float64), -1)
+    noise, count = torch.Generator().manual_seed(0), 20_000
+    drawn = torch.bincount(torch.tensor([_draw(logprobs, noise) for _ in range(count)]), minlength=5)
+    chances = logprobs.exp()
+    assert bool(((drawn - count * chances).abs() <= 4.5 * (count * chances * (1 - chances)).sqrt()).all())

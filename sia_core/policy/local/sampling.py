@@ -5,7 +5,6 @@ Each request draws from its own seed. Suffix: V vocabulary.
 
 import random
 from collections.abc import Sequence
-from math import log
 from typing import NamedTuple
 
 import torch
@@ -31,7 +30,7 @@ class Reply(Live):
     def __init__(self, row: Row, logits_V: torch.Tensor, sampling: Sampling, seed: int, ends: Sequence[int]) -> None:
         self.row = row
         self._sampling = sampling
-        self._rng = random.Random(seed)
+        self._noise = torch.Generator().manual_seed(seed % 2**63)
         self._ends = ends
         self._ids: list[int] = []
         self._logprobs: list[float] = []
@@ -46,7 +45,7 @@ class Reply(Live):
     def take(self, logits_V: torch.Tensor) -> None:
         """Draw the next token."""
         logprob_V = torch.log_softmax(logits_V.double() / self._sampling.temperature, -1)
-        token = _draw(logprob_V.exp(), self._rng)
+        token = _draw(logprob_V, self._noise)
         self._ids.append(token)
         self._logprobs.append(float(logprob_V[token]))
         self.row.token = token
@@ -69,8 +68,9 @@ def walk(tokens: Sequence[Ids], logits: Logits, temperature: float, seed: int) -
         if len(ids) > 1:
             logit = torch.tensor(logits[tuple(output)], dtype=torch.float64)
             chances = torch.softmax(logit / temperature, -1)
-            index = _draw(chances, rng)
-            token, logprob = ids[index], log(chances[index])
+            _check(chances)
+            index = _pick(chances.tolist(), rng)
+            token, logprob = ids[index], float(chances[index].log())
         left = keep(left, len(output), token)
         allowed.append(ids)
         output.append(token)
@@ -78,11 +78,27 @@ def walk(tokens: Sequence[Ids], logits: Logits, temperature: float, seed: int) -
     return Sampled(tuple(output), tuple(logprobs), tuple(allowed))
 
 
-def _draw(chances: torch.Tensor, rng: random.Random) -> int:
+def _draw(logprob_V: torch.Tensor, noise: torch.Generator) -> int:
+    """Argmax of logprobs with Gumbel noise, which is a draw from them (Maddison et al. 2014, section 2).
+
+    Logprobs in a batch differ in their last bits from those alone. Here that changes a token about as
+    rarely as it is large; at a point of the cumulative distribution, all rare tokens would change.
+    """
+    _check(logprob_V)
+    waits_V = torch.empty(len(logprob_V), dtype=torch.float64).exponential_(generator=noise)
+    return int((logprob_V - waits_V.log().to(logprob_V.device)).argmax())
+
+
+def _pick(chances: Sequence[float], rng: random.Random) -> int:
     """Inverse of the cumulative distribution at one uniform number."""
-    total = chances.cumsum(-1)
-    if not bool(total[-1] > 0):
+    left = rng.random() * sum(chances)
+    for index, chance in enumerate(chances):
+        left -= chance
+        if left < 0:
+            return index
+    return max(range(len(chances)), key=lambda index: chances[index])
+
+
+def _check(values: torch.Tensor) -> None:
+    if bool(values.isnan().any()):
         raise PolicyError("the model's logits are not numbers", where="sample", hint="its weights are broken")
-    index = int(torch.searchsorted(total, total[-1] * rng.random(), right=True))
-    # Rounding may leave the number at the very end.
-    return index if index < len(chances) else int(chances.argmax())
