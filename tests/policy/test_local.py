@@ -1,9 +1,11 @@
 """The local policy on a tiny model: exact, repeatable, and it serves the adapter it is given."""
 
 import itertools
+import json
 import math
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.base import adapter_digest
 from sia_core.policy.local import LocalPolicy
+from sia_core.policy.protocol import RejectedRequestError, Request
 from sia_core.weights.spec import UpdateSpec
 from sia_core.weights.trainer import Trainer
 from tests.factories import ask
@@ -167,3 +170,75 @@ def test_two_options_that_are_the_same_are_refused(policy: LocalPolicy) -> None:
         policy.sample(ask(PROMPT, ["a", "a"]))
     with pytest.raises(PolicyError):
         policy.sample(ask(PROMPT, []))
+
+
+HERMES = (
+    "{% if tools %}tools: {{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{{ m.role }}: {{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}{% endfor %}"
+    "assistant: "
+)
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.fixture(scope="module")
+def with_template(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], LocalPolicy]]:
+    """Makes a policy with that chat template."""
+    made: list[LocalPolicy] = []
+
+    def make(template: str) -> LocalPolicy:
+        directory = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("template") / "model"))
+        (directory / "chat_template.jinja").write_text(template)
+        made.append(LocalPolicy("local", directory, threads=1))
+        return made[-1]
+
+    yield make
+    for policy in made:
+        policy.close()
+
+
+def test_tools_and_their_results_are_rendered_by_the_template(with_template: Callable[[str], LocalPolicy]) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    messages = (
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+    )
+    done = with_template(HERMES).sample(Request(messages, ask("").sampling, 0, tools=(TOOL,)))
+    assert f"tools: {json.dumps([TOOL])}" in done.prompt
+    assert 'assistant: <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>tool: 2' in done.prompt
+
+
+def test_calls_in_a_reply_are_read(
+    with_template: Callable[[str], LocalPolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = with_template(HERMES)
+    reply = 'I add.\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    monkeypatch.setattr(policy, "_decode", lambda ids, special=False: reply)
+    request = Request(ask("go").messages, ask("").sampling, 0, tools=(TOOL,))
+    done = policy.sample(request)
+    assert done.text == "I add."
+    assert [(call.name, json.loads(call.arguments)) for call in done.tool_calls] == [("add", {"a": 1})]
+    assert policy.sample(request).tool_calls == done.tool_calls
+    assert policy.sample(ask("go")).text == reply
+    reply = "<tool_call>{broken</tool_call>"
+    done = policy.sample(request)
+    assert (done.text, done.tool_calls) == (reply, ())
+
+
+def test_tools_that_the_model_cannot_take_are_refused(
+    policy: LocalPolicy, with_template: Callable[[str], LocalPolicy]
+) -> None:
+    request = Request(ask("go").messages, ask("").sampling, 0, tools=(TOOL,))
+    with pytest.raises(RejectedRequestError, match="takes no tools"):
+        policy.sample(request)
+    with pytest.raises(RejectedRequestError, match="takes no tools"):
+        policy.sample(Request(({"role": "tool", "content": "2"},), ask("").sampling, 0))
+    with pytest.raises(RejectedRequestError, match="not known how this model writes"):
+        with_template("{{ tools }}{{ messages[0].content }}").sample(request)
+
+
+def test_messages_that_the_template_does_not_take_are_refused(with_template: Callable[[str], LocalPolicy]) -> None:
+    with pytest.raises(RejectedRequestError, match="no system"):
+        with_template(HERMES).sample(Request(({"role": "system", "content": "x"},), ask("").sampling, 0))
