@@ -1,33 +1,47 @@
 """From recorded turns to what a training step reads.
 
-Each sampled token becomes one `Choice`, trained exactly once; forced tokens (one allowed) are
-not the policy's doing and never are. The advantage belongs to the rollout and is given to all
-its choices.
+The turns of a rollout are laid out as rows: a turn goes on in the row of the one before it where its
+prompt begins with exactly that row's ids, else it begins a new row (a fork: the harness cut, edited or
+rendered its messages anew). Each sampled token becomes one `Choice`, trained exactly once; what stands between
+turns (tool output, instructions) is context, and forced tokens (one allowed) are not the policy's
+doing: neither is ever trained. The advantage belongs to the rollout and is given to all its choices,
+in however many rows they are.
 
-Shared contexts: a causal model's logits at a position depend only on the ids before it. So all
-choices made after the same ids are read from one forward pass, and a context that begins another
-one is read from the longer. This is exact, and chains of choices repeat their prompts so often
-that it saves most of the work.
+Shared contexts: a causal model's logits at a position depend only on the ids before it. So a row
+that begins another one, of whatever rollout, is read from the longer. This is exact, and chains of
+choices repeat their prompts so often that it saves most of the work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from sia_core.rollout import Rollout
-from sia_core.weights.spec import is_constant, make_groups
+from sia_core.rollout import Rollout, Turn
+from sia_core.weights import advantages
+from sia_core.weights.algorithms import ALGORITHMS, Normaliser
+from sia_core.weights.groups import SAME_SCORE, is_constant, make_groups, recorded, score_of, step_rewards
+from sia_core.weights.preferences import make_labels, make_pairs
 
-Advantages = Callable[[Sequence[float]], list[float]]
-"""Scores of one group -> advantage of each rollout."""
-
-
-def dr_grpo(scores: Sequence[float]) -> list[float]:
-    """Score minus the group's mean, not divided by its deviation (Dr. GRPO, arXiv 2503.20783, section 3.2)."""
-    mean = sum(scores) / len(scores)
-    return [score - mean for score in scores]
+Ids = tuple[int, ...]
 
 
-ADVANTAGES: Mapping[str, Advantages] = {"dr_grpo": dr_grpo}
-"""Algorithms by name."""
+@dataclass(frozen=True)
+class Token:
+    """One token of a row that the policy sampled, with a choice."""
+
+    position: int
+    """Index into the row's ids."""
+    turn: int
+    allowed: Ids | None
+    logprob: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Consecutive turns as one sequence."""
+
+    ids: Ids
+    tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True)
@@ -39,71 +53,170 @@ class Choice:
     position: int
     """Of the logits it was sampled from: index of the last id before it."""
     token: int
-    allowed: tuple[int, ...] | None
+    allowed: Ids | None
     """Ids it was restricted to; None for the whole vocabulary."""
-    logprob: float
-    """As recorded when it was sampled."""
+    logprob: float | None
+    """As recorded when it was sampled; None where only ids were."""
     advantage: float
+    rollout: int
+    """Index among the batch's rollouts; the choices of one are consecutive and in order."""
+    weight: float = 1.0
+    """Its share of the loss: the algorithm's normaliser."""
+    reward: float = 0.0
+    """Earned by it, for algorithms that look at more than the score."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """One round's training data."""
 
-    sequences: tuple[tuple[int, ...], ...]
+    sequences: tuple[Ids, ...]
     """Distinct contexts; none begins another."""
     choices: tuple[Choice, ...]
     rollouts: int
-    """Rollouts with an advantage: the loss is a sum over choices divided by this."""
+    """Rollouts that are trained on."""
     constant_groups: int
     groups: int
     untrainable: int
     """Rollouts left out because ids or logprobs are missing."""
+    rows: int = 0
+    """Rows of those trained on: above `rollouts` by the number of forks."""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """dpo: better and worse rollout."""
+    good: tuple[bool, ...] = ()
+    """kto: of each rollout."""
 
 
-def make_batch(rollouts: Sequence[Rollout], algorithm: str) -> Batch:
-    """Rows of all mixed groups, independent of the order of `rollouts`.
+def merge_turns(turns: Sequence[Turn]) -> list[Row]:
+    """Rows of one rollout, each turn in exactly one of them."""
+    rows: list[Row] = []
+    for number, turn in enumerate(turns):
+        assert turn.prompt_ids is not None and turn.output_ids is not None
+        begun = rows[-1] if rows else Row((), ())
+        if turn.prompt_ids[: len(begun.ids)] == begun.ids:
+            del rows[-1:]
+        else:
+            begun = Row((), ())
+        rows.append(Row(turn.prompt_ids + turn.output_ids, begun.tokens + tuple(_tokens(number, turn))))
+    return rows
+
+
+def _tokens(number: int, turn: Turn) -> Iterable[Token]:
+    assert turn.prompt_ids is not None and turn.output_ids is not None
+    for at in range(len(turn.output_ids)):
+        allowed = turn.allowed[at] if turn.allowed is not None else None
+        if allowed is None or len(allowed) > 1:
+            logprob = turn.logprobs[at] if turn.logprobs is not None else None
+            yield Token(len(turn.prompt_ids) + at, number, allowed, logprob)
+
+
+def make_batch(
+    rollouts: Sequence[Rollout], algorithm: str, *, margin: float | None = None, threshold: float | None = None
+) -> Batch:
+    """What `algorithm` trains on, independent of the order of `rollouts`.
 
     Raises:
         KeyError: unknown algorithm.
     """
-    advantages = ADVANTAGES[algorithm]
     groups = make_groups(rollouts)
     mixed = [group for group in groups if not is_constant(group)]
-    sampled: list[tuple[tuple[int, ...], int, tuple[int, ...] | None, float, float]] = []
-    used = untrainable = 0
-    for group in mixed:
-        for rollout, advantage in zip(group, advantages([r.score or 0.0 for r in group]), strict=True):
-            if rollout.trainable:
-                used += 1
-                sampled += _sampled_tokens(rollout, advantage)
-            else:
-                untrainable += 1
-    sequences, owner = _longest({context for context, *_ in sampled})
-    choices = tuple(
-        Choice(owner[context], len(context) - 1, token, allowed, logprob, advantage)
-        for context, token, allowed, logprob, advantage in sampled
+    pairs = make_pairs(rollouts, margin) if algorithm == "dpo" else []
+    labels = make_labels(rollouts, threshold) if algorithm == "kto" else []
+    if pairs:
+        members = [(rollout, 0.0) for pair in pairs for rollout in pair]
+    elif algorithm in ("ppo", "kto"):
+        members = [(rollout, 0.0) for group in groups for rollout in group] if _differ(groups) else []
+    else:
+        members = _advantaged(mixed, algorithm, threshold)
+    usable = ("logprobs",) if ALGORITHMS[algorithm].needs.logprobs else ("logprobs", "ids")
+    used = [(rollout, advantage) for rollout, advantage in members if recorded(rollout) in usable]
+    batch = _lay_out(used, ALGORITHMS[algorithm].normaliser)
+    index = {rollout.unit.key: at for at, (rollout, _) in enumerate(used)}
+    return replace(
+        batch,
+        constant_groups=len(groups) - len(mixed),
+        groups=len(groups),
+        untrainable=len(members) - len(used),
+        pairs=tuple(
+            (index[better.unit.key], index[worse.unit.key])
+            for better, worse in pairs
+            if better.unit.key in index and worse.unit.key in index
+        ),
+        good=tuple(good for rollout, good in labels if rollout.unit.key in index) if used else (),
     )
-    return Batch(sequences, choices, used, len(groups) - len(mixed), len(groups), untrainable)
 
 
-def _sampled_tokens(
-    rollout: Rollout, advantage: float
-) -> list[tuple[tuple[int, ...], int, tuple[int, ...] | None, float, float]]:
-    found = []
-    for turn in rollout.turns:
-        assert turn.prompt_ids is not None and turn.output_ids is not None and turn.logprobs is not None
-        for at, (token, logprob) in enumerate(zip(turn.output_ids, turn.logprobs, strict=True)):
-            allowed = turn.allowed[at] if turn.allowed is not None else None
-            if allowed is None or len(allowed) > 1:
-                found.append((turn.prompt_ids + turn.output_ids[:at], token, allowed, logprob, advantage))
-    return found
+def _differ(groups: Sequence[Sequence[Rollout]]) -> bool:
+    earned = [reward for group in groups for r in group for reward in (score_of(r), *(step_rewards(r) or ()))]
+    return max(earned, default=0.0) - min(earned, default=0.0) > SAME_SCORE
 
 
-def _longest(contexts: set[tuple[int, ...]]) -> tuple[tuple[tuple[int, ...], ...], dict[tuple[int, ...], int]]:
+def _advantaged(
+    mixed: Sequence[Sequence[Rollout]], algorithm: str, threshold: float | None
+) -> list[tuple[Rollout, float]]:
+    scores = [[score_of(rollout) for rollout in group] for group in mixed]
+    advantage = ALGORITHMS[algorithm].advantage
+    if algorithm == "best_of_n":
+        found = [advantages.best_of_n(each, threshold) for each in scores]
+    elif advantage is not None:
+        found = advantage(scores)
+    else:
+        return []
+    members = [pair for group, each in zip(mixed, found, strict=True) for pair in zip(group, each, strict=True)]
+    # Nothing is asked of the losers of best_of_n, not even their logprobs.
+    return [(r, a) for r, a in members if a > 0] if algorithm == "best_of_n" else members
+
+
+def _lay_out(members: Sequence[tuple[Rollout, float]], normaliser: Normaliser) -> Batch:
+    rows = [(at, row) for at, (rollout, _) in enumerate(members) for row in merge_turns(rollout.turns)]
+    sequences, owner = _longest({_read(row) for _, row in rows if row.tokens})
+    tokens = Counter(at for at, row in rows for _ in row.tokens)
+    total = sum(tokens.values())
+    rewards = [_rewards(rollout) for rollout, _ in members]
+    last = {(at, token.turn): token for at, row in rows for token in row.tokens}
+    choices = []
+    for at, row in rows:
+        for token in row.tokens:
+            weight = {"rollouts": len(members), "tokens": total, "per_rollout": tokens[at] * len(members)}[normaliser]
+            earned = rewards[at][token.turn] if last[at, token.turn] is token else 0.0
+            choices.append(
+                Choice(
+                    owner[_read(row)],
+                    token.position - 1,
+                    row.ids[token.position],
+                    token.allowed,
+                    token.logprob,
+                    members[at][1],
+                    at,
+                    1 / weight,
+                    earned,
+                )
+            )
+    return Batch(sequences, tuple(choices), len(members), 0, 0, 0, len(rows))
+
+
+def _read(row: Row) -> Ids:
+    """The ids that logits are read after."""
+    return row.ids[: row.tokens[-1].position]
+
+
+def _rewards(rollout: Rollout) -> list[float]:
+    """What each turn with a choice earned; a turn without one adds to the last before it that has."""
+    given = step_rewards(rollout) or [0.0] * (len(rollout.turns) - 1) + [score_of(rollout)]
+    rewards = [0.0] * len(given)
+    latest: int | None = None
+    for turn, reward in enumerate(given):
+        if any(True for _ in _tokens(turn, rollout.turns[turn])):
+            latest = turn
+        if latest is not None:
+            rewards[latest] += reward
+    return rewards
+
+
+def _longest(contexts: set[Ids]) -> tuple[tuple[Ids, ...], dict[Ids, int]]:
     """Contexts that begin no other one, and for every context the index of one it begins."""
-    kept: list[tuple[int, ...]] = []
-    owner: dict[tuple[int, ...], int] = {}
+    kept: list[Ids] = []
+    owner: dict[Ids, int] = {}
     # Sorted backwards, a context that begins another comes right after one that it begins.
     for context in sorted(contexts, reverse=True):
         if not kept or kept[-1][: len(context)] != context:

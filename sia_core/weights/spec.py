@@ -1,15 +1,14 @@
-"""A weight update, as asked for: frozen, content-addressed, refused when it cannot work."""
+"""A weight update, as asked for: frozen, content-addressed, refused when it cannot work. Loads no torch."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from sia_core.hashing import digest_json
 from sia_core.rollout import Rollout
+from sia_core.weights import preconditions
+from sia_core.weights.groups import is_constant, make_groups
 
-MIN_GROUPS = 2
-SAME_SCORE = 1e-9
-"""Scores closer than this are one outcome."""
+__all__ = ["UpdateSpec", "is_constant", "make_groups", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class UpdateSpec:
     rounds: int
     """On-policy rounds: rollouts, steps, new adapter."""
     steps: int
-    """Optimiser steps on each round's rollouts."""
+    """Optimiser steps on each round's rollouts; each reads all of them."""
     learning_rate: float
     rank: int
     """LoRA rank; alpha equals it. Ignored when a parent adapter is trained further."""
@@ -32,12 +31,38 @@ class UpdateSpec:
     reason: str = ""
     expected_gain: float = 0.0
     algorithm: str = "dr_grpo"
+    """A name in `algorithms.ALGORITHMS`."""
+    batch: str | None = None
+    """Digest of the first round's rollouts (`groups.batch_digest`); others are refused. None takes any."""
     clip_low: float = 0.2
     clip_high: float = 0.28
+    dual_clip: float | None = None
+    """Bound of the clipped loss where the advantage is negative, as a multiple of it; 3 is usual."""
+    cap: float = 2.0
+    """Greatest importance weight of the loss `importance`."""
+    kl_base: float = 0.0
+    """Weight of the KL to the bare policy; 0 does not compute it."""
+    gamma: float = 1.0
+    """ppo: discount from one sampled token to the next."""
+    lam: float = 1.0
+    """ppo: lambda of generalised advantage estimation."""
+    value_learning_rate: float = 1e-2
+    value_clip: float = 0.5
+    """ppo: values move by at most this in a round before the loss stops pulling."""
+    beta: float = 0.1
+    """dpo, kto: how strongly a preference may move the policy away from the round's first."""
+    margin: float | None = None
+    """dpo: least difference of scores within a pair; None takes half the deviation within groups."""
+    threshold: float | None = None
+    """best_of_n: least score that is cloned. kto: least score that is good; None takes the batch's mean."""
     max_gap: float = 0.05
     """Greatest mean difference between recorded and recomputed logprobs before the first step."""
     max_kl: float = 0.5
     """Steps of a round end when the KL to the policy that sampled it passes this."""
+    max_drift: float = 2.0
+    """Rounds end when their KLs add up to more."""
+    min_entropy: float = 0.1
+    """Rounds end when the entropy falls below this share of the first round's."""
 
     @property
     def id(self) -> str:
@@ -45,35 +70,8 @@ class UpdateSpec:
         return digest_json(asdict(self))
 
 
-def make_groups(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
-    """Scored rollouts of one problem by one candidate, in the order of unit keys."""
-    groups: dict[tuple[str, str | None, str], list[Rollout]] = defaultdict(list)
-    for rollout in sorted(rollouts, key=lambda rollout: rollout.unit.key):
-        if rollout.score is not None:
-            groups[rollout.unit.harness, rollout.unit.adapter, rollout.unit.problem].append(rollout)
-    return list(groups.values())
-
-
-def is_constant(group: Sequence[Rollout]) -> bool:
-    """Whether a group has one outcome only, and so no advantage to learn from."""
-    scores = [rollout.score or 0.0 for rollout in group]
-    return max(scores) - min(scores) <= SAME_SCORE
-
-
 def refuse(rollouts: Sequence[Rollout], spec: UpdateSpec) -> str | None:
     """Why an update on these rollouts cannot work, or None when it can."""
-    groups = make_groups(rollouts)
-    if len(groups) < MIN_GROUPS:
-        return f"{len(groups)} groups of scored rollouts: an update needs at least {MIN_GROUPS}"
-    sampled = [rollout for rollout in rollouts if rollout.turns]
-    if not any(rollout.trainable for rollout in sampled):
-        return "no rollout has token ids and logprobs"
-    mixed = [group for group in groups if not is_constant(group)]
-    if not mixed:
-        return f"all {len(groups)} groups are constant: no rollout did better than another of its problem"
-    if not any(rollout.trainable for group in mixed for rollout in group):
-        return "no rollout of a mixed group has token ids and logprobs"
-    temperatures = {turn.temperature for rollout in sampled for turn in rollout.turns}
-    if temperatures != {spec.temperature}:
-        return f"rollouts were sampled at temperature {sorted(temperatures)}, the update is for {spec.temperature}"
-    return None
+    return preconditions.refuse(
+        rollouts, spec.algorithm, spec.temperature, margin=spec.margin, threshold=spec.threshold
+    )

@@ -13,8 +13,9 @@ from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.local import LocalPolicy
 from sia_core.rollout import Rollout, Turn, Unit, Verdict
+from sia_core.weights.advantages import dr_grpo
 from sia_core.weights.losses import clipped_policy_loss
-from sia_core.weights.rows import Batch, dr_grpo, make_batch
+from sia_core.weights.rows import Batch, make_batch
 from sia_core.weights.spec import UpdateSpec, make_groups, refuse
 from sia_core.weights.trainer import Trainer
 from tests.factories import ask, make_rollout

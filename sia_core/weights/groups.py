@@ -1,0 +1,129 @@
+"""A batch of rollouts before any algorithm: its groups, what was recorded of it, its statistics. Loads no torch."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, pstdev
+from typing import Literal
+
+from sia_core.hashing import digest_json
+from sia_core.rollout import Rollout, Turn
+
+SAME_SCORE = 1e-9
+"""Scores closer than this are one outcome."""
+STEP_PREFIX = "step/"
+"""A verdict's metric `step/2` is the reward that its third turn earned."""
+
+Recorded = Literal["logprobs", "ids", "none"]
+
+
+def make_groups(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+    """Scored rollouts of one problem by one candidate, in the order of unit keys."""
+    groups: dict[tuple[str, str | None, str], list[Rollout]] = defaultdict(list)
+    for rollout in sorted(rollouts, key=lambda rollout: rollout.unit.key):
+        if rollout.score is not None:
+            groups[rollout.unit.harness, rollout.unit.adapter, rollout.unit.problem].append(rollout)
+    return list(groups.values())
+
+
+def is_constant(group: Sequence[Rollout]) -> bool:
+    """Whether a group has one outcome only, and so no advantage to learn from."""
+    scores = [score_of(rollout) for rollout in group]
+    return max(scores) - min(scores) <= SAME_SCORE
+
+
+def score_of(rollout: Rollout) -> float:
+    """The score of a scored rollout."""
+    return rollout.score or 0.0
+
+
+def recorded(rollout: Rollout) -> Recorded:
+    """What every turn of a rollout has: token ids with logprobs, token ids, or not even these."""
+    if rollout.trainable:
+        return "logprobs"
+    return "ids" if rollout.turns and all(map(_has_ids, rollout.turns)) else "none"
+
+
+def _has_ids(turn: Turn) -> bool:
+    return turn.prompt_ids is not None and turn.output_ids is not None
+
+
+def step_rewards(rollout: Rollout) -> list[float] | None:
+    """Reward of each turn from the verdict's `step/N` metrics; None where the verifier gave none.
+
+    What the steps leave of the score goes to the last turn, so that their sum is always the score.
+    """
+    metrics = rollout.verdict.metrics if rollout.verdict and rollout.failure is None else {}
+    if not rollout.turns or not any(name.startswith(STEP_PREFIX) for name in metrics):
+        return None
+    rewards = [metrics.get(f"{STEP_PREFIX}{turn}", 0.0) for turn in range(len(rollout.turns))]
+    rewards[-1] += score_of(rollout) - sum(rewards)
+    return rewards
+
+
+def batch_digest(rollouts: Sequence[Rollout]) -> str:
+    """Content address of what training reads of these rollouts, in any order."""
+    read = [
+        {
+            "unit": rollout.unit.key,
+            "score": rollout.score,
+            "steps": step_rewards(rollout),
+            "turns": [asdict(turn) | {"latency_s": 0.0} for turn in rollout.turns],
+        }
+        for rollout in sorted(rollouts, key=lambda rollout: rollout.unit.key)
+        if rollout.score is not None
+    ]
+    # As text: a logprob may be infinite in a record that is about to be refused, and JSON has no infinity.
+    return digest_json(repr(read))
+
+
+@dataclass(frozen=True)
+class BatchStats:
+    """What preconditions are judged by."""
+
+    groups: int
+    mixed: int
+    """Groups with more than one outcome."""
+    size: float
+    """Mean group size."""
+    mean: float
+    low: float
+    best: float
+    skew: float
+    """Third standardised moment of all scores; 0 when they are equal."""
+    spread: float
+    """Standard deviation within groups, pooled."""
+    recorded: Recorded
+    """The most that any rollout of a group that teaches something has."""
+    steps_vary: bool
+    """Whether turns earned rewards of their own, and not all the same."""
+    turns: float
+    """Mean turns of a rollout."""
+    temperatures: tuple[float, ...]
+
+
+def batch_stats(rollouts: Sequence[Rollout]) -> BatchStats:
+    """Statistics of the scored rollouts."""
+    groups = make_groups(rollouts)
+    flat = [rollout for group in groups for rollout in group]
+    scores = [score_of(rollout) for rollout in flat]
+    mean = fmean(scores) if scores else 0.0
+    deviation = pstdev(scores) if scores else 0.0
+    flat_score = deviation <= SAME_SCORE
+    kinds = {recorded(rollout) for rollout in flat}
+    within = [(score_of(r) - fmean(map(score_of, group))) ** 2 for group in groups for r in group]
+    steps = [reward for rollout in flat for reward in step_rewards(rollout) or ()]
+    return BatchStats(
+        groups=len(groups),
+        mixed=sum(not is_constant(group) for group in groups),
+        size=len(flat) / max(len(groups), 1),
+        mean=mean,
+        low=min(scores, default=0.0),
+        best=max(scores, default=0.0),
+        skew=0.0 if flat_score else fmean(((score - mean) / deviation) ** 3 for score in scores),
+        spread=fmean(within) ** 0.5 if within else 0.0,
+        recorded="logprobs" if "logprobs" in kinds else "ids" if "ids" in kinds else "none",
+        steps_vary=bool(steps) and max(steps) - min(steps) > SAME_SCORE,
+        turns=fmean(len(rollout.turns) for rollout in flat) if flat else 0.0,
+        temperatures=tuple(sorted({turn.temperature for rollout in flat for turn in rollout.turns})),
+    )
