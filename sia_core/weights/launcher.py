@@ -4,8 +4,7 @@ Rounds are numbered and each leaves a checkpoint directory, so a round that is a
 is read from disk, and an actor that died is replaced by one that goes on from the last round.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +13,11 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError, ServiceError, SiaError
+from sia_core.errors import ServiceError, SiaError
 from sia_core.policy.base import share_cores
 from sia_core.rollout import Rollout
+from sia_core.weights.groups import batch_digest
+from sia_core.weights.manifest import check_manifest, identify, read_manifest
 from sia_core.weights.spec import UpdateSpec
 
 RESTARTS = 2
@@ -74,10 +75,11 @@ class TrainerHandle:
         """The result of a round: from its checkpoint when there is one, else trained now.
 
         Raises:
-            PolicyError: these rollouts cannot be trained on.
+            PolicyError: these rollouts cannot be trained on, or the checkpoint is of something else.
             ServiceError: the training process died several times.
         """
-        done = _read_round(_round_folder(self._folder, number), self._spec)
+        expected = {"spec_id": self._spec.id, **identify(self._arguments[0]), "batch": batch_digest(rollouts)}
+        done = _read_round(_round_folder(self._folder, number), expected)
         if done is not None:
             return done
         for _ in range(RESTARTS + 1):
@@ -105,12 +107,9 @@ def _round_folder(folder: Path, number: int) -> Path:
     return folder / f"round-{number}"
 
 
-def _read_round(folder: Path, spec: UpdateSpec) -> Round | None:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except OSError:
+def _read_round(folder: Path, expected: Mapping[str, str]) -> Round | None:
+    manifest = read_manifest(folder)
+    if manifest is None:
         return None
-    if manifest["spec_id"] != spec.id:
-        what = f"this round belongs to update {manifest['spec_id'][:12]}, not {spec.id[:12]}"
-        raise PolicyError(what, where=str(folder), hint="give each update a folder of its own")
+    check_manifest(manifest, expected, folder)
     return Adapter(manifest["adapter"], folder / "adapter"), manifest["metrics"]

@@ -1,13 +1,16 @@
-"""Losses on the logprobs of sampled tokens. Suffixes: N choices, K contexts, V vocabulary.
+"""Losses on the logprobs of sampled tokens. Suffixes: N choices, K contexts, V vocabulary, R rollouts, P pairs.
 
 Every logprob is under the distribution that was sampled from: temperature applied, and
-restricted to the allowed ids where there were any.
+restricted to the allowed ids where there were any. What a sum over choices is divided by is in their
+weights (see algorithms.Normaliser).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from sia_core.weights.spec import UpdateSpec
 
 MAX_LOG_RATIO = 20.0
 
@@ -22,40 +25,145 @@ class PolicyLoss:
     gap: float
 
 
-def clipped_policy_loss(
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, UpdateSpec], tuple[torch.Tensor, torch.Tensor]]
+"""(logprob_N, recorded_N, advantage_N, spec) -> (what to maximise of each choice, where its gradient was held back)."""
+
+
+def policy_loss(
+    name: str,
     logprob_N: torch.Tensor,
     recorded_N: torch.Tensor,
     advantage_N: torch.Tensor,
-    *,
-    clip_low: float,
-    clip_high: float,
-    rollouts: int,
+    weight_N: torch.Tensor,
+    spec: UpdateSpec,
 ) -> PolicyLoss:
-    """PPO's clipped surrogate (arXiv 1707.06347, eq. 7) with asymmetric clip (DAPO, arXiv 2503.14476, eq. 10).
-
-    The sum over choices is divided by the number of rollouts, a constant: no choice weighs more
-    because its rollout was short (Dr. GRPO, arXiv 2503.20783).
+    """Minus the weighted sum of an objective.
 
     Args:
+        name: of OBJECTIVES.
         logprob_N: under the model being trained, shape (N,).
         recorded_N: under the policy that sampled, shape (N,).
-        advantage_N: of each choice's rollout, shape (N,).
-        clip_low: the ratio is held above 1 - clip_low.
-        clip_high: and below 1 + clip_high.
-        rollouts: the normaliser.
+        advantage_N: of each choice, shape (N,).
+        weight_N: its share of the loss, shape (N,).
+        spec: clip ranges and caps.
     """
-    log_ratio_N = (logprob_N - recorded_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio_N = log_ratio_N.exp()
-    held_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
-    objective_N = torch.minimum(ratio_N * advantage_N, held_N * advantage_N)
+    objective_N, held_N = OBJECTIVES[name](logprob_N, recorded_N, advantage_N, spec)
     with torch.no_grad():
-        clipped = float((objective_N < ratio_N * advantage_N).sum())
+        log_ratio_N = _log_ratio(logprob_N, recorded_N)
         # k3 of Schulman's "Approximating KL divergence": unbiased for KL(sampler || model), never negative.
         # In double precision, as near ratio 1 the terms cancel.
         exact_N = log_ratio_N.double()
         kl = float((exact_N.expm1() - exact_N).clamp_min(0).sum())
         gap = float(log_ratio_N.abs().sum())
-    return PolicyLoss(-objective_N.sum() / rollouts, clipped, kl, gap)
+    return PolicyLoss(-(weight_N * objective_N).sum(), float(held_N.sum()), kl, gap)
+
+
+def clip(
+    logprob_N: torch.Tensor, recorded_N: torch.Tensor, advantage_N: torch.Tensor, spec: UpdateSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """PPO's clipped surrogate (arXiv 1707.06347, eq. 7) with asymmetric clip (DAPO, arXiv 2503.14476, eq. 10).
+
+    With `dual_clip` c, negative advantages: the objective is held above c times them (arXiv 1912.09729, eq. 5).
+    """
+    ratio_N = _log_ratio(logprob_N, recorded_N).exp()
+    plain_N = ratio_N * advantage_N
+    objective_N = torch.minimum(plain_N, ratio_N.clamp(1 - spec.clip_low, 1 + spec.clip_high) * advantage_N)
+    held_N = objective_N < plain_N
+    if spec.dual_clip is not None:
+        floor_N = spec.dual_clip * advantage_N
+        bound_N = (advantage_N < 0) & (objective_N < floor_N)
+        objective_N = torch.where(bound_N, floor_N, objective_N)
+        held_N = held_N | bound_N
+    return objective_N, held_N
+
+
+def importance(
+    logprob_N: torch.Tensor, recorded_N: torch.Tensor, advantage_N: torch.Tensor, spec: UpdateSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ratio times advantage, the weight truncated at `cap` (ACER, arXiv 1611.01224, section 3.1).
+
+    Below the cap this is the plain importance-sampled policy gradient; above it the gradient goes on with
+    the capped weight, where clipping would end it.
+    """
+    ratio_N = _log_ratio(logprob_N, recorded_N).exp().detach()
+    value_N = (logprob_N - logprob_N.detach()).exp()
+    return ratio_N.clamp_max(spec.cap) * value_N * advantage_N, ratio_N > spec.cap
+
+
+def cispo(
+    logprob_N: torch.Tensor, recorded_N: torch.Tensor, advantage_N: torch.Tensor, spec: UpdateSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clipped ratio, detached, times advantage times logprob (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5)."""
+    ratio_N = _log_ratio(logprob_N, recorded_N).exp().detach()
+    held_N = ratio_N.clamp(1 - spec.clip_low, 1 + spec.clip_high)
+    return held_N * advantage_N * logprob_N, held_N != ratio_N
+
+
+def cross_entropy(
+    logprob_N: torch.Tensor, recorded_N: torch.Tensor, advantage_N: torch.Tensor, spec: UpdateSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logprob times advantage: maximum likelihood where the advantages are 1."""
+    del recorded_N, spec
+    return logprob_N * advantage_N, torch.zeros_like(logprob_N, dtype=torch.bool)
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "clip": clip,
+    "importance": importance,
+    "cispo": cispo,
+    "cross_entropy": cross_entropy,
+    # With the coefficients of `dpo` and `kto` as advantages, this has their gradients.
+    "dpo": cross_entropy,
+    "kto": cross_entropy,
+}
+
+
+def _log_ratio(logprob_N: torch.Tensor, recorded_N: torch.Tensor) -> torch.Tensor:
+    return (logprob_N - recorded_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def kl_to_base(logprob_N: torch.Tensor, base_N: torch.Tensor) -> torch.Tensor:
+    """k3 estimate of KL(model || base) at each choice, with gradient (GRPO, arXiv 2402.03300, eq. 4), shape (N,)."""
+    back_N = (base_N - logprob_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return back_N.expm1() - back_N
+
+
+def value_loss(value_N: torch.Tensor, old_N: torch.Tensor, return_N: torch.Tensor, limit: float) -> torch.Tensor:
+    """PPO's clipped value loss at each choice, shape (N,): 0.5 max((V - R)^2, (clip(V, old +- limit) - R)^2).
+
+    As in OpenAI's baselines (arXiv 2005.12729, eq. 2).
+    """
+    near_N = torch.minimum(torch.maximum(value_N, old_N - limit), old_N + limit)
+    return 0.5 * torch.maximum((value_N - return_N) ** 2, (near_N - return_N) ** 2)
+
+
+def dpo(
+    logprob_R: torch.Tensor, reference_R: torch.Tensor, pairs: Sequence[tuple[int, int]], beta: float
+) -> torch.Tensor:
+    """Mean over pairs of -log sigmoid(beta (log-ratio of the better - of the worse)) (arXiv 2305.18290, eq. 7).
+
+    Args:
+        logprob_R: of each rollout, summed over its choices, shape (R,).
+        reference_R: the same before the round.
+        pairs: better and worse rollout.
+        beta: of the paper.
+    """
+    ratio_R = logprob_R - reference_R
+    better_P, worse_P = ratio_R[[pair[0] for pair in pairs]], ratio_R[[pair[1] for pair in pairs]]
+    return -torch.nn.functional.logsigmoid(beta * (better_P - worse_P)).mean()
+
+
+def kto(logprob_R: torch.Tensor, reference_R: torch.Tensor, good: Sequence[bool], beta: float) -> torch.Tensor:
+    """Mean over rollouts of 1 - sigmoid(beta (ratio - z)) if good, 1 - sigmoid(beta (z - ratio)) if bad.
+
+    Arguments as for `dpo` (arXiv 2402.01306, eq. 7). z, the KL to the reference, is estimated by the batch's mean
+    log-ratio, not below 0, and is a constant to the gradient. The paper takes mismatched outputs for it, because
+    its outputs are not the policy's own; here they are.
+    """
+    ratio_R = logprob_R - reference_R
+    shift = ratio_R.detach().mean().clamp_min(0)
+    sign_R = torch.tensor([1.0 if each else -1.0 for each in good], device=ratio_R.device)
+    return (1 - torch.sigmoid(beta * sign_R * (ratio_R - shift))).mean()
 
 
 def choice_logprobs(

@@ -3,34 +3,44 @@
 Runs in a process of its own (see launcher). Everything is deterministic: rows are ordered by
 unit key, there is no dropout, and the only random numbers, a new adapter's first weights, come
 from the spec's seed. A checkpoint is a directory that appears whole; training on from it
-gives the same bits as never having stopped.
+gives the same bits as never having stopped, and a round that was cut short is trained again from
+the checkpoint before it.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
+from statistics import fmean, stdev
+from time import perf_counter
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
-from sia_core.hashing import canonical_json
-from sia_core.policy.base import ADAPTER_FILES, adapter_digest, base_digest, check_adapter
+from sia_core.policy.base import check_adapter
 from sia_core.policy.local import load_base
 from sia_core.rollout import Rollout
-from sia_core.weights.losses import choice_logprobs, clipped_policy_loss
+from sia_core.weights.algorithms import ALGORITHMS
+from sia_core.weights.checkpoint import (
+    optimizer_tensors,
+    read_adapter,
+    read_optimizer,
+    write_adapter,
+    write_checkpoint,
+)
+from sia_core.weights.groups import batch_digest, make_groups, score_of
+from sia_core.weights.losses import choice_logprobs, kl_to_base, policy_loss, value_loss
+from sia_core.weights.manifest import check_manifest, identify, read_manifest
 from sia_core.weights.packing import Pack, pack
 from sia_core.weights.rows import Batch, Choice, make_batch
 from sia_core.weights.spec import UpdateSpec
+from sia_core.weights.targets import Measured, Targets, make_targets, with_coefficients
+from sia_core.weights.value import ValueHead, hidden_states
 
 TOKENS_PER_PACK = 512
 MAX_GRAD_NORM = 1.0
@@ -42,17 +52,26 @@ class StepMetrics:
 
     loss: float
     reward: float
+    reward_error: float
+    """Standard error of the reward, over problems where there are several."""
     kl: float
+    """To the policy that sampled."""
+    kl_base: float
+    """To the bare policy; 0 where it is not computed."""
     gap: float
     """Mean absolute difference between recorded and current logprobs."""
     entropy: float
     clipped: float
+    value_loss: float
     grad_norm: float
     choices: int
     sequences: int
+    rows: int
     tokens: int
     """Ids fed forward."""
+    tokens_per_s: float
     constant_groups: float
+    untrainable: int
 
 
 class Trainer:
@@ -61,10 +80,11 @@ class Trainer:
     def __init__(self, base: Path, spec: UpdateSpec, parent: Path | None, *, threads: int) -> None:
         torch.set_num_threads(threads)
         self._spec = spec
-        self._base = base_digest(base)
+        self._algorithm = ALGORITHMS[spec.algorithm]
+        self._identity = identify(base)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if spec.parent_adapter is not None and parent is not None:
-            check_adapter(Adapter(spec.parent_adapter, parent), self._base)
+            check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"])
         elif spec.parent_adapter is not None or parent is not None:
             raise PolicyError(f"parent adapter {spec.parent_adapter} is to be trained further, {parent} was given")
         model = load_base(base)
@@ -79,54 +99,85 @@ class Trainer:
             self._model = get_peft_model(model, config)
         self._model.to(self._device).train()
         self._parameters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
-        self._optimizer = torch.optim.Adam(self._parameters.values(), lr=spec.learning_rate, betas=(0.9, 0.95))
+        groups: list[dict[str, Any]] = [{"params": list(self._parameters.values())}]
+        self._head: ValueHead | None = None
+        if self._algorithm.needs.value_head:
+            self._head = ValueHead(model.config.get_text_config().hidden_size).to(self._device)
+            groups.append({"params": list(self._head.parameters()), "lr": spec.value_learning_rate})
+        self._optimizer = torch.optim.Adam(groups, lr=spec.learning_rate, betas=(0.9, 0.95))
+        self._batch: str | None = None
         self.round = 0
 
+    @property
+    def _all_parameters(self) -> dict[str, torch.nn.Parameter]:
+        head = self._head.named_parameters(prefix="value_head") if self._head is not None else ()
+        return {**self._parameters, **dict(head)}
+
     def train(self, rollouts: Sequence[Rollout]) -> list[StepMetrics]:
-        """The spec's steps on one round's rollouts; no step when every group is constant.
+        """The spec's steps on one round's rollouts; no step when there is nothing to learn from.
 
         Raises:
-            PolicyError: recomputed logprobs are not the recorded ones: wrong base, adapter or temperature.
+            PolicyError: recomputed logprobs are not the recorded ones: wrong base, adapter or temperature;
+                or the first round's rollouts are not those that the spec names.
         """
-        batch = make_batch(rollouts, self._spec.algorithm)
-        scores = [rollout.score for rollout in rollouts if rollout.score is not None]
-        reward = sum(scores) / max(len(scores), 1)
+        self._batch = batch_digest(rollouts)
+        if self.round == 0 and self._spec.batch not in (None, self._batch):
+            what = f"these rollouts have batch digest {self._batch}, the update is for {self._spec.batch}"
+            raise PolicyError(what, where="weight update")
+        batch = make_batch(rollouts, self._spec.algorithm, margin=self._spec.margin, threshold=self._spec.threshold)
         metrics: list[StepMetrics] = []
-        for step in range(self._spec.steps if batch.choices else 0):
-            found = self._step(batch, reward, first=step == 0)
-            metrics.append(found)
-            if found.kl > self._spec.max_kl:
-                break
+        if batch.choices:
+            targets, reward = self._targets(batch), _reward(rollouts)
+            for step in range(self._spec.steps):
+                metrics.append(self._step(batch, targets, reward, first=step == 0))
+                if metrics[-1].kl > self._spec.max_kl:
+                    break
         self.round += 1
         return metrics
 
-    def _step(self, batch: Batch, reward: float, *, first: bool) -> StepMetrics:
-        self._optimizer.zero_grad(set_to_none=True)
-        sums = dict.fromkeys(("loss", "kl", "gap", "entropy", "clipped"), 0.0)
-        tokens = 0
+    def _targets(self, batch: Batch) -> Targets:
+        """Of a round that begins now."""
+        unrecorded = any(choice.logprob is None for choice in batch.choices)
+        before = self._measure(batch) if self._head is not None or unrecorded else None
+        base = None
+        if self._spec.kl_base > 0:
+            with self._model.disable_adapter():
+                base = self._measure(batch)
+        return make_targets(batch, self._spec, before, base)
+
+    @torch.no_grad()
+    def _measure(self, batch: Batch) -> Measured:
+        """Logprob, entropy and value of every choice, as the model is now."""
+        found = torch.zeros(3, len(batch.choices))
+        for part, index in self._packs(batch):
+            logprob_N, entropy_N, value_N = self._read(part, [batch.choices[at] for at in index])
+            found[0, index], found[1, index] = logprob_N.cpu(), entropy_N.cpu()
+            if value_N is not None:
+                found[2, index] = value_N.cpu()
+        return Measured(found[0], found[1], found[2] if self._head is not None else None)
+
+    def _packs(self, batch: Batch) -> Iterator[tuple[Pack, list[int]]]:
+        """Packs that cover a batch, each with the indices of its choices."""
         choices_of = defaultdict(list)
-        for choice in batch.choices:
-            choices_of[choice.sequence].append(choice)
+        for at, choice in enumerate(batch.choices):
+            choices_of[choice.sequence].append(at)
         for part in pack(batch.sequences, self._pack):
-            choices = [choice for index in part.paths for choice in choices_of[index]]
-            logprob_N, entropy_N = self._logprobs(part, choices)
-            loss = clipped_policy_loss(
-                logprob_N,
-                torch.tensor([choice.logprob for choice in choices], device=self._device),
-                torch.tensor([choice.advantage for choice in choices], device=self._device),
-                clip_low=self._spec.clip_low,
-                clip_high=self._spec.clip_high,
-                rollouts=batch.rollouts,
-            )
-            loss.loss.backward()  # type: ignore[no-untyped-call]
-            sums["loss"] += float(loss.loss.detach())
-            sums["kl"] += loss.kl
-            sums["gap"] += loss.gap
-            sums["clipped"] += loss.clipped
-            sums["entropy"] += float(entropy_N.sum())
+            yield part, [at for sequence in part.paths for at in choices_of[sequence]]
+
+    def _step(
+        self, batch: Batch, targets: Targets, reward: tuple[float, float] = (0.0, 0.0), *, first: bool
+    ) -> StepMetrics:
+        started = perf_counter()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._algorithm.loss in ("dpo", "kto"):
+            targets = with_coefficients(targets, batch, self._spec, self._measure(batch).logprob)
+        sums = dict.fromkeys(("loss", "kl", "kl_base", "gap", "entropy", "clipped", "value_loss"), 0.0)
+        tokens = 0
+        for part, index in self._packs(batch):
+            self._accumulate(part, [batch.choices[at] for at in index], targets.at(index), sums)
             tokens += len(part.ids)
         count = len(batch.choices)
-        means = {name: value / count for name, value in sums.items() if name != "loss"}
+        means = {name: value / count for name, value in sums.items() if name not in ("loss", "value_loss")}
         # Not <=, rather than >: a gap that is no number is refused too.
         if first and not means["gap"] <= self._spec.max_gap:
             raise PolicyError(
@@ -140,15 +191,59 @@ class Trainer:
         if means["kl"] <= self._spec.max_kl:
             self._optimizer.step()
         return StepMetrics(
-            loss=sums["loss"],
-            reward=reward,
+            loss=sums["loss"] if targets.fixed_loss is None else targets.fixed_loss,
+            value_loss=sums["value_loss"],
+            reward=reward[0],
+            reward_error=reward[1],
             grad_norm=norm,
             choices=count,
             sequences=len(batch.sequences),
+            rows=batch.rows,
             tokens=tokens,
-            constant_groups=batch.constant_groups / batch.groups,
+            tokens_per_s=tokens / (perf_counter() - started),
+            constant_groups=batch.constant_groups / max(batch.groups, 1),
+            untrainable=batch.untrainable,
             **means,
         )
+
+    def _accumulate(self, part: Pack, choices: Sequence[Choice], here: Targets, sums: dict[str, float]) -> None:
+        """Add a pack's gradient to the parameters', and what it saw to the sums."""
+        logprob_N, entropy_N, value_N = self._read(part, choices)
+        weight_N = here.weight.to(self._device)
+        found = policy_loss(
+            self._algorithm.loss,
+            logprob_N,
+            here.recorded.to(self._device),
+            here.advantage.to(self._device),
+            weight_N,
+            self._spec,
+        )
+        loss = found.loss
+        if here.base is not None:
+            kl_N = kl_to_base(logprob_N, here.base.to(self._device))
+            loss = loss + self._spec.kl_base * (weight_N * kl_N).sum()
+            sums["kl_base"] += float(kl_N.detach().sum())
+        sums["loss"] += float(loss.detach())
+        if value_N is not None and here.value is not None and here.returns is not None:
+            old_N, return_N = here.value.to(self._device), here.returns.to(self._device)
+            off = (weight_N * value_loss(value_N, old_N, return_N, self._spec.value_clip)).sum()
+            sums["value_loss"] += float(off.detach())
+            loss = loss + off
+        loss.backward()  # type: ignore[no-untyped-call]
+        sums["kl"] += found.kl
+        sums["gap"] += found.gap
+        sums["clipped"] += found.clipped
+        sums["entropy"] += float(entropy_N.sum())
+
+    def _read(self, part: Pack, choices: Sequence[Choice]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Logprob, entropy and, with a value head, value of every choice, each of shape (N,)."""
+        if self._head is None:
+            return *self._logprobs(part, choices), None
+        with hidden_states(self._model) as hidden:
+            logprob_N, entropy_N = self._logprobs(part, choices)
+        nodes = [part.paths[choice.sequence][choice.position] for choice in choices]
+        row = {node: index for index, node in enumerate(sorted(set(nodes)))}
+        return logprob_N, entropy_N, self._head(torch.cat(hidden))[self._tensor([row[node] for node in nodes])]
 
     def _logprobs(self, part: Pack, choices: Sequence[Choice]) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward a pack and read every choice's logprob and entropy, each of shape (N,)."""
@@ -177,73 +272,43 @@ class Trainer:
 
     def save(self, folder: Path, metrics: Sequence[StepMetrics]) -> Adapter:
         """Write a checkpoint directory that is complete or absent, and return its adapter."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
-        self._write_adapter(staging / "adapter")
-        save_file(self._optimizer_tensors(), staging / "optimizer.safetensors")
-        digest = adapter_digest(staging / "adapter")
+        tensors = {"optimizer": optimizer_tensors(self._optimizer, self._all_parameters)}
+        if self._head is not None:
+            tensors["value_head"] = dict(self._head.state_dict())
         manifest = {
             "spec": asdict(self._spec),
             "spec_id": self._spec.id,
-            "base": self._base,
+            **self._identity,
+            "batch": self._batch,
             "round": self.round,
-            "adapter": digest,
             "metrics": [asdict(step) for step in metrics],
         }
-        (staging / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for file in staging.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
-        return Adapter(digest, folder / "adapter")
-
-    def _write_adapter(self, folder: Path) -> None:
-        """The files that PEFT writes, with the same bytes in every process and on every machine."""
-        self._model.save_pretrained(folder, save_embedding_layers=False)
-        for file in folder.iterdir():
-            if file.name not in ADAPTER_FILES:
-                file.unlink()
-        config = json.loads((folder / ADAPTER_FILES[0]).read_text())
-        # PEFT keeps the names in a set, whose order differs from process to process, and the path of this machine.
-        config["target_modules"] = sorted(config["target_modules"])
-        config["base_model_name_or_path"] = f"sha256:{self._base}"
-        (folder / ADAPTER_FILES[0]).write_bytes(canonical_json(config))
+        base = self._identity["base"]
+        return write_checkpoint(folder, lambda path: write_adapter(self._model, base, path), tensors, manifest)
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint.
 
         Raises:
-            PolicyError: a checkpoint of another spec or base model.
+            PolicyError: none there, or one of another spec, base model, tokenizer or chat template.
         """
-        manifest = json.loads((folder / "manifest.json").read_text())
-        for name, expected in (("spec_id", self._spec.id), ("base", self._base)):
-            if manifest[name] != expected:
-                raise PolicyError(f"checkpoint has {name} {manifest[name]!r}, not {expected!r}", where=str(folder))
-        weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-        state = {name.replace(".weight", ".default.weight"): tensor for name, tensor in weights.items()}
-        missing = set(self._parameters) - set(state)
-        if missing:
-            raise PolicyError(f"checkpoint lacks {min(missing)}", where=str(folder))
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(state[name])
-        self._optimizer.state.clear()
-        optimizer = load_file(folder / "optimizer.safetensors")
-        for name, parameter in self._parameters.items():
-            entries = {key: optimizer[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if optimizer}
-            if entries:
-                moved = {key: value if key == "step" else value.to(self._device) for key, value in entries.items()}
-                self._optimizer.state[parameter] = moved
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise PolicyError("no checkpoint", where=str(folder), hint="begin with the round after the last one there")
+        check_manifest(manifest, {"spec_id": self._spec.id, **self._identity}, folder)
+        read_adapter(folder, self._parameters)
+        if self._head is not None:
+            self._head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        read_optimizer(folder, self._optimizer, self._all_parameters)
         self.round = manifest["round"]
 
-    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        return {
-            f"{name}/{key}": value.detach().clone()
-            for name, parameter in self._parameters.items()
-            for key, value in self._optimizer.state.get(parameter, {}).items()
-        }
+
+def _reward(rollouts: Sequence[Rollout]) -> tuple[float, float]:
+    """Mean score and its standard error: over problems where there are several, else over rollouts."""
+    groups = [[score_of(rollout) for rollout in group] for group in make_groups(rollouts)]
+    flat = [score for group in groups for score in group]
+    parts = [fmean(group) for group in groups] if len(groups) > 1 else flat
+    return fmean(flat), stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else 0.0
 
 
 def _sees_all(config: Any) -> bool:

@@ -49,7 +49,7 @@ def test_a_killed_trainer_goes_on_from_its_last_round_with_the_same_bits(
         assert trainer._actor is None
     with (
         open_trainer(tiny_model, replace(LOOSE, seed=9), None, tmp_path / "u", threads=1) as trainer,
-        pytest.raises(PolicyError, match="belongs to update"),
+        pytest.raises(PolicyError, match="checkpoint has spec_id"),
     ):
         trainer.round(1, rollouts)
 
