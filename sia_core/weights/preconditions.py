@@ -79,7 +79,8 @@ def _unrecorded(rollouts: Sequence[Rollout], stats: BatchStats, needs: Needs, al
 
 
 def _constant(stats: BatchStats, needs: Needs, algorithm: str) -> str | None:
-    if needs.mixed and stats.mixed == 0:
+    # Of one rollout per problem kto can learn; of constant groups only which problems are easy.
+    if stats.mixed == 0 and (needs.mixed or (algorithm == "kto" and stats.size >= 2)):
         return f"all {stats.groups} groups are constant: no rollout did better than another of its problem"
     if not needs.mixed and stats.best - stats.low <= SAME_SCORE and not (needs.steps and stats.steps_vary):
         return f"all rollouts score {stats.mean:.4g}: {algorithm} has nothing to tell apart"
