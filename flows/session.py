@@ -63,7 +63,13 @@ def open_session(name: str) -> Iterator[Session]:
         task = Task.load(config.task)
         check_unchanged(run, task)
         settings = EngineConfig(
-            config.policy, config.tier, config.threads, workers=config.workers, graders=config.graders
+            config.policy,
+            config.tier,
+            config.threads,
+            batch=config.batch,
+            workers=config.workers,
+            graders=config.graders,
+            replies=folder / "replies.jsonl",
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal:

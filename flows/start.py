@@ -36,7 +36,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness]:
 
 def check_sandbox(config: RunConfig) -> TierReport | None:
     """Run the self-test of the demanded tier; None for tier `none`, which has nothing to prove."""
-    return None if config.tier == "none" else probe()
+    return None if config.tier == "none" else probe(tier=config.tier)
 
 
 def open_run(config: RunConfig, task: Task, harness: Harness, sandbox: TierReport | None) -> RunRecord:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sia_core.errors import UsageError
 
 Lever = Literal["harness", "weights"]
+Tier = Literal["strict", "landlock", "none"]
 LEVERS: tuple[Lever, ...] = ("harness", "weights")
 
 
@@ -41,10 +42,13 @@ class RunConfig(BaseModel):
     """Rollouts of each sealed problem."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
     """Confidence of the promotion gate's one-sided bound and of every printed interval."""
-    tier: Literal["strict", "none"] = "strict"
+    tier: Tier = "strict"
     """Sandbox tier demanded; never lowered silently."""
     threads: int = Field(default=2, ge=1)
     """CPU threads of the policy and of training; part of what makes a run repeatable."""
+    batch: int = Field(default=1, ge=1)
+    """Requests that a local policy samples together. Above 1 the last bits of logprobs may depend on the
+    company a request was in."""
     workers: int | None = Field(default=None, ge=1)
     """Rollouts in flight; as many as the cluster has room for when None. Changes no result."""
     graders: int | None = Field(default=None, ge=1)

@@ -1,6 +1,6 @@
 """`sia run TASK`: start a run and see it through."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -22,7 +22,10 @@ def run(
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
     rollouts: Rollouts = None,
     problems: Problems = None,
-    sandbox: Annotated[str, typer.Option(help="strict; or none, which protects nothing.")] = "strict",
+    sandbox: Annotated[
+        str, typer.Option(help="strict; landlock, a weaker one; or none, which protects nothing.")
+    ] = "strict",
+    batch: Annotated[int, typer.Option(min=1, help="Requests a local policy samples together.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
     graders: Annotated[int | None, typer.Option(min=1, help="Workers that only verify; none when not given.")] = None,
@@ -38,6 +41,7 @@ def run(
         agent=agent,
         seed=seed,
         tier=sandbox,
+        batch=batch,
         threads=threads,
         workers=workers,
         graders=graders,
@@ -59,7 +63,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
         HarnessError: a harness that cannot be loaded.
     """
     from sia_core.agents.registry import load_agent
-    from sia_core.config import RunConfig, parse_levers
+    from sia_core.config import RunConfig, Tier, parse_levers
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
     from sia_core.policy.registry import check_spec
@@ -71,15 +75,15 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     _ = loaded.module
     check_spec(settings["policy"])
     load_agent(settings["agent"])
-    if tier not in ("strict", "none"):
-        raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, or none")
+    if tier not in get_args(Tier):
+        raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, landlock or none")
     defaults = loaded.config.plan.model_dump()
     asked = {name: value for name, value in plan.items() if value is not None}
     where = task if task in task_names() else str(loaded.path)
     return RunConfig(
         task=where,
         levers=parse_levers(levers),
-        tier=cast("Literal['strict', 'none']", tier),
+        tier=cast("Tier", tier),
         **(defaults | asked),
         **settings,
     )

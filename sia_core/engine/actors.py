@@ -21,33 +21,28 @@ from sia_core.task import Task
 class PolicyActor:
     """Holds one policy; every rollout worker asks it. Its methods are called in many threads."""
 
-    # Loaded on first use: an error in an actor's constructor would lose its type and hint.
+    # Loaded apart from the constructor: an error in an actor's constructor would lose its type and hint.
 
-    def __init__(self, spec: str, threads: int) -> None:
-        self._spec = spec
-        self._threads = threads
-        # A policy that serves one request at a time is loaded and asked in one and the same thread.
-        self._loader = ThreadPoolExecutor(1)
+    def __init__(self, spec: str, threads: int, batch: int, replies: Path | None) -> None:
+        # One thread: the policy is loaded once, whoever asks first.
+        self._policy = ThreadPoolExecutor(1).submit(load_policy, spec, threads=threads, batch=batch, log=replies)
 
     @cached_property
-    def _loaded(self) -> tuple[Policy, ThreadPoolExecutor]:
-        policy: Policy = self._loader.submit(load_policy, self._spec, threads=self._threads).result()
-        return policy, self._loader if policy.concurrency == 1 else ThreadPoolExecutor(policy.concurrency)
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._policy.result().concurrency)
 
     def describe(self) -> dict[str, Any]:
         """What a RemotePolicy tells of it."""
-        policy, _ = self._loaded
+        policy = self._policy.result()
         return {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        policy, pool = self._loaded
-        return pool.submit(policy.sample, request).result()
+        return self._pool.submit(self._policy.result().sample, request).result()
 
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
         """As `Policy.probe`."""
-        policy, pool = self._loaded
-        return pool.submit(policy.probe, adapter).result()
+        return self._policy.result().probe(adapter)
 
 
 class RemotePolicy:

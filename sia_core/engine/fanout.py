@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -47,10 +48,14 @@ class EngineConfig:
     policy: str
     tier: Tier
     threads: int
+    batch: int = 1
+    """Requests that a local policy samples together."""
     workers: int | None = None
     """Rollouts in flight. None: as many as the cluster has room for."""
     graders: int | None = None
     """Verifications in flight, by workers of their own. None: each worker grades what it played."""
+    replies: Path | None = None
+    """Where the replies of a policy that costs money are kept, so that none is paid for twice."""
     patience_s: float = 600.0
     """How long a policy may stay silent before the run stops."""
 
@@ -142,7 +147,7 @@ class Engine:
         self._policy_actor = (
             ray.remote(PolicyActor)
             .options(num_cpus=0, max_restarts=3, max_task_retries=2, max_concurrency=POLICY_THREADS)
-            .remote(config.policy, config.threads)
+            .remote(config.policy, config.threads, config.batch, config.replies)
         )
         self.policy = RemotePolicy(self._policy_actor, _get(self._policy_actor.describe.remote()))
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -132,7 +132,12 @@ class RolloutRunner:
             gateway.serve(ours)
             result = self._sandbox(harness).run(
                 {**harness.files, BOOT_NAME: BOOT},
-                Limits(wall_s=wall, cpu_s=wall, memory_mb=limits.memory_mb),
+                Limits(
+                    wall_s=wall,
+                    cpu_s=wall,
+                    memory_mb=limits.memory_mb,
+                    subprocesses="subprocesses" in harness.config.needs,
+                ),
                 entry=BOOT_NAME,
                 stream=theirs,
             )

@@ -29,7 +29,7 @@ def test_what_there_is(spec: str) -> None:
 def test_what_there_is_not(spec: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as refused:
         check_spec(spec)
-    assert "scripted, smollm2, or local:DIR" in refused.value.hint
+    assert "scripted, smollm2, local:DIR" in refused.value.hint
 
 
 def test_digests_need_no_torch_and_do_not_depend_on_the_place(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""A log of replies: what was paid for once is never paid for again, and can be replayed exactly.
+
+A JSON line per reply, appended whole; the first line tells which policy it was. A last line that
+was cut short is ignored and overwritten.
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError
+from sia_core.hashing import canonical_json
+from sia_core.policy.protocol import Completion, Policy, Request
+from sia_core.rollout import ToolCall
+
+FORMAT = 1
+
+
+class LoggedPolicy:
+    """A policy whose replies are kept in a file. Thread-safe; one process at a time."""
+
+    def __init__(self, policy: Policy, path: Path) -> None:
+        self._policy = policy
+        self.spec, self.digest = policy.spec, policy.digest
+        self.trainable, self.concurrency = policy.trainable, policy.concurrency
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {"format": FORMAT, "policy": policy.spec, "digest": policy.digest, "trainable": policy.trainable}
+        known: Mapping[str, Completion] = {}
+        end = 0
+        if path.exists() and path.stat().st_size:
+            found, known, end = read_log(path)
+            if found["digest"] != policy.digest:
+                what = f"holds replies of {found['policy']}, not of {policy.spec}"
+                raise PolicyError(what, where=str(path), hint="use another file")
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(end)
+        self._file.seek(end)
+        if not end:
+            self._append(header)
+        self._known: dict[str, Future[Completion]] = {key: _done(completion) for key, completion in known.items()}
+
+    def sample(self, request: Request) -> Completion:
+        """The reply kept for this request, or the policy's, kept before it is returned."""
+        with self._lock:
+            future = self._known.get(request.key)
+            mine = future is None
+            if future is None:
+                self._known[request.key] = future = Future()
+        if not mine:
+            return future.result()
+        try:
+            completion = self._policy.sample(request)
+            with self._lock:
+                self._append({"request": request.key, "completion": asdict(completion)})
+        except BaseException as error:
+            with self._lock:
+                del self._known[request.key]
+            future.set_exception(error)
+            raise
+        future.set_result(completion)
+        return completion
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        """As `Policy.probe`; not kept."""
+        return self._policy.probe(adapter)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(canonical_json(entry) + b"\n")
+        self._file.flush()
+
+
+class ReplayPolicy:
+    """`replay:FILE`: answers only what is in the log, under the digest of the policy that was logged."""
+
+    concurrency = 64
+
+    def __init__(self, spec: str, path: Path) -> None:
+        header, self._known, _ = read_log(path)
+        self.spec = spec
+        self.digest: str = header["digest"]
+        self.trainable: bool = header["trainable"]
+        self._path = path
+
+    def sample(self, request: Request) -> Completion:
+        """The reply that was logged for this very request."""
+        completion = self._known.get(request.key)
+        if completion is None:
+            raise PolicyError(
+                f"no reply to request {request.key[:12]} among {len(self._known)}",
+                where=str(self._path),
+                hint="replay with the seed, task, harness and settings of the run that wrote the log",
+            )
+        return completion
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        """Nothing to probe."""
+        return ()
+
+
+def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Completion], int]:
+    """Header, replies by request key, and where the last whole line ends.
+
+    Raises:
+        PolicyError: not such a log.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    end = data.rfind(b"\n") + 1
+    try:
+        header, *entries = (json.loads(line) for line in data[:end].splitlines())
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']}")
+        known = {entry["request"]: _completion(entry["completion"]) for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"not a log of replies: {type(error).__name__}: {error}"
+        raise PolicyError(what, where=str(path), hint="replay:FILE wants the replies.jsonl of a run") from error
+    return header, known, end
+
+
+def _completion(data: Mapping[str, Any]) -> Completion:
+    values = dict(data)
+    for name in ("prompt_ids", "output_ids", "logprobs"):
+        values[name] = None if values[name] is None else tuple(values[name])
+    if values["allowed"] is not None:
+        values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
+    values["tool_calls"] = tuple(ToolCall(**call) for call in values["tool_calls"])
+    return Completion(**values)
+
+
+def _done(completion: Completion) -> Future[Completion]:
+    future: Future[Completion] = Future()
+    future.set_result(completion)
+    return future

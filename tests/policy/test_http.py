@@ -1,0 +1,297 @@
+"""Models over HTTP: the real client libraries against a local server with the real wire formats."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sia_core.candidate import Adapter
+from sia_core.errors import PolicyError, UsageError
+from sia_core.policy.anthropic_messages import AnthropicPolicy
+from sia_core.policy.endpoint import Retries
+from sia_core.policy.http_spec import HttpSpec, parse_http
+from sia_core.policy.log import LoggedPolicy, ReplayPolicy
+from sia_core.policy.openai_chat import OpenAIPolicy
+from sia_core.policy.protocol import EndpointError, Policy, RejectedRequestError, Request
+from sia_core.policy.registry import check_spec, load_policy, policy_digest
+from sia_core.rollout import Sampling, ToolCall
+from tests.factories import ask
+from tests.wire.server import Answer, Wire, chat, error, message, raw, reset, serve
+
+KEY = "sk-secret-7f3a9"
+TOOL = {"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object"}}}
+CALLED = [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}]
+KINDS = ("openai", "anthropic")
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with serve() as wire:
+        yield wire
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def make(wire: Wire, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Policy]:
+    """A policy of either kind that sleeps into a list."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+    def policy(kind: str) -> Policy:
+        retries = Retries(attempts=4, sleep=pauses.append)
+        if kind == "openai":
+            http = HttpSpec(kind, "m", f"{wire.url}/v1")
+            wire.answer = wire.answer or chat("hello")
+            return OpenAIPolicy(f"openai:m@{wire.url}/v1", http, concurrency=4, retries=retries)
+        wire.answer = wire.answer or message({"type": "text", "text": "hello"})
+        http = HttpSpec(kind, "m", wire.url)
+        return AnthropicPolicy(f"anthropic:m@{wire.url}", http, concurrency=4, retries=retries)
+
+    return policy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reply(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+    done = make(kind).sample(ask("Say", seed=5, temperature=0.5, max_tokens=9))
+    assert (done.text, done.finish, done.output_tokens) == ("hello", "stop", 3)
+    assert done.prompt_tokens == {"openai": 7, "anthropic": 9}[kind]
+    assert (done.prompt_ids, done.output_ids, done.logprobs) == (None, None, None)
+    ((path, headers, body),) = wire.requests
+    assert path == {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}[kind]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.5, 9)
+    assert KEY in (headers.get("authorization", "") + headers.get("x-api-key", ""))
+    if kind == "openai":
+        assert body["seed"] == 5
+        assert body["messages"] == [{"role": "user", "content": "Say"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tools_go_both_ways(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+    block = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+    wire.answer = chat(None, calls=CALLED, finish="tool_calls") if kind == "openai" else message(block, stop="tool_use")
+    talk = (
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "add"},
+        {"role": "assistant", "content": None, "tool_calls": CALLED},
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+        {"role": "user", "content": "again"},
+    )
+    done = make(kind).sample(Request(talk, Sampling(), 0, tools=(TOOL,)))
+    assert done.finish == "tool_calls"
+    assert done.tool_calls == (ToolCall("c1", "add", '{"a": 1}'),)
+    ((_, _, body),) = wire.requests
+    if kind == "openai":
+        assert body["messages"] == [dict(entry) for entry in talk]
+        assert body["tools"] == [TOOL]
+        return
+    assert body["system"][0]["text"] == "be brief"
+    assert body["tools"] == [{"name": "add", "description": "adds", "input_schema": {"type": "object"}}]
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
+    assert body["messages"][1]["content"] == [block]
+    assert [part["type"] for part in body["messages"][2]["content"]] == ["tool_result", "text"]
+
+
+def chosen(kind: str, option: str) -> Answer:
+    if kind == "openai":
+        return chat(json.dumps({"choice": option}))
+    return message({"type": "tool_use", "id": "c", "name": "choose", "input": {"choice": option}}, stop="tool_use")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_choices_are_one_of_the_options_or_nothing(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+    wire.faults.extend([chosen(kind, "c"), chosen(kind, "b")])
+    policy = make(kind)
+    done = policy.sample(ask("Pick", ["a", "b"]))
+    assert (done.text, done.finish, done.logprobs, done.tool_calls) == ("b", "stop", None, ())
+    assert len(wire.requests) == 2
+    assert json.dumps(["a", "b"]) in json.dumps(wire.requests[0][2])
+    wire.answer = chosen(kind, "c")
+    with pytest.raises(RejectedRequestError, match="none of the 2 options"):
+        policy.sample(ask("Pick", ["a", "b"]))
+    assert len(wire.requests) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(429),
+        error(500),
+        error(503),
+        error(529),
+        error(408),
+        reset,
+        raw(b'{"id": "c"'),
+        raw(b"[]"),
+        raw(b"hello", "text/plain"),
+    ],
+)
+def test_what_may_pass_is_tried_again(
+    make: Callable[[str], Policy], wire: Wire, pauses: list[float], kind: str, fault: Answer
+) -> None:
+    wire.faults.extend([fault, fault])
+    assert make(kind).sample(ask("Say")).text == "hello"
+    assert len(wire.requests) == 3
+    assert len(pauses) == 2
+    assert all(0 <= pause <= 0.5 * 2**at for at, pause in enumerate(pauses))
+
+
+@pytest.mark.parametrize(
+    "cut", [message({"type": "text", "text": "half"}, cut=True), raw(b"event: ping\n", "text/event-stream")]
+)
+def test_a_stream_that_is_cut_short_is_tried_again(make: Callable[[str], Policy], wire: Wire, cut: Answer) -> None:
+    wire.faults.append(cut)
+    assert make("anthropic").sample(ask("Say")).text == "hello"
+    assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_says_how_long_to_wait(
+    make: Callable[[str], Policy], wire: Wire, pauses: list[float], kind: str
+) -> None:
+    wire.faults.extend([error(429, retry_after="7"), error(429, retry_after="9999")])
+    make(kind).sample(ask("Say"))
+    assert pauses == [7.0, 30.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", [error(500), reset, raw(b"{}")])
+def test_patience_is_bounded(make: Callable[[str], Policy], wire: Wire, kind: str, fault: Answer) -> None:
+    policy = make(kind)
+    wire.answer = fault
+    with pytest.raises(EndpointError, match="no answer after 4 attempts"):
+        policy.sample(ask("Say"))
+    assert len(wire.requests) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("fault", "kind_of_error", "words"),
+    [
+        (error(401, f"bad key {KEY}"), PolicyError, "_API_KEY"),
+        (error(403), PolicyError, "_API_KEY"),
+        (error(404, "no model m"), PolicyError, "check the model's name"),
+        (error(402), PolicyError, "quota"),
+        (error(400, "context too long"), RejectedRequestError, "context too long"),
+        (error(413, "too large"), RejectedRequestError, "too large"),
+    ],
+)
+def test_what_cannot_pass_is_not_tried_again(
+    make: Callable[[str], Policy], wire: Wire, kind: str, fault: Answer, kind_of_error: type[Exception], words: str
+) -> None:
+    policy = make(kind)
+    wire.answer = fault
+    with pytest.raises(kind_of_error) as refused:
+        policy.sample(ask("Say"))
+    assert type(refused.value) is kind_of_error
+    assert words in str(refused.value)
+    assert KEY not in str(refused.value) + repr(policy.__dict__["_endpoint"])
+    assert len(wire.requests) == 1
+
+
+def test_parameters_of_the_run_are_not_the_harnesss_fault(make: Callable[[str], Policy], wire: Wire) -> None:
+    policy = make("openai")
+    wire.answer = error(400, "unsupported", param="temperature")
+    with pytest.raises(PolicyError, match=r"task\.toml"):
+        policy.sample(ask("Say"))
+    wire.answer = error(429, "quota", code="insufficient_quota")
+    with pytest.raises(PolicyError, match="quota"):
+        policy.sample(ask("Say"))
+    with pytest.raises(PolicyError, match="no temperature above 1"):
+        make("anthropic").sample(ask("Say", temperature=1.5))
+    with pytest.raises(PolicyError, match="takes no adapter"):
+        policy.sample(ask("Say", adapter=Adapter("d", Path())))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_endpoint_that_is_not_there(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+    http = HttpSpec(kind, "m", "http://127.0.0.1:1")
+    retries = Retries(attempts=2, sleep=lambda _: None)
+    dead = (OpenAIPolicy if kind == "openai" else AnthropicPolicy)("x", http, concurrency=1, retries=retries)
+    with pytest.raises(EndpointError):
+        dead.sample(ask("Say"))
+    with pytest.raises(EndpointError):
+        dead.probe()
+    assert make(kind).probe() == ()
+
+
+def test_requests_are_served_together(make: Callable[[str], Policy], wire: Wire) -> None:
+    barrier = threading.Barrier(4)
+
+    def together(handler: Any, body: dict[str, Any]) -> None:
+        barrier.wait(20)
+        chat("hello")(handler, body)
+
+    wire.answer = together
+    policy = make("openai")
+    with ThreadPoolExecutor(4) as pool:
+        assert [done.text for done in pool.map(lambda n: policy.sample(ask(f"{n}")), range(4))] == ["hello"] * 4
+    assert wire.most == 4
+
+
+def test_specs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert parse_http("openai:a/b@http://h:1/v1") == HttpSpec("openai", "a/b", "http://h:1/v1")
+    assert parse_http("anthropic:x") == HttpSpec("anthropic", "x", None)
+    assert parse_http("smollm2") is None
+    with pytest.raises(PolicyError, match="OPENAI_API_KEY is not set"):
+        check_spec("openai:gpt")
+    check_spec("openai:m@http://127.0.0.1:8000/v1")
+    for spec in ("openai:", "openai:m@ftp://x", "anthropic:@http://h"):
+        with pytest.raises(UsageError):
+            check_spec(spec)
+    assert policy_digest("openai:m@http://h") != policy_digest("openai:m@http://g")
+    policy = load_policy("openai:m@http://127.0.0.1:8000/v1")
+    assert policy.digest == policy_digest("openai:m@http://127.0.0.1:8000/v1")
+
+
+def test_a_logged_reply_is_never_asked_for_again(make: Callable[[str], Policy], wire: Wire, tmp_path: Path) -> None:
+    log = tmp_path / "replies.jsonl"
+    wire.answer = lambda handler, body: chat(f"{body['messages'][0]['content']}{body['seed']}")(handler, body)
+    policy = make("openai")
+    first = LoggedPolicy(policy, log)
+    one, two = first.sample(ask("a", seed=1)), first.sample(ask("a", seed=2))
+    assert (one.text, two.text) == ("a1", "a2")
+    with log.open("ab") as torn:
+        torn.write(b'{"request": "torn')
+    again = LoggedPolicy(policy, log)
+    assert again.sample(ask("a", seed=1)) == one
+    assert len(wire.requests) == 2
+    assert again.sample(ask("b")).text == "b0"
+    assert len(log.read_bytes().splitlines()) == 4
+
+    replay = load_policy(f"replay:{log}")
+    assert isinstance(replay, ReplayPolicy)
+    assert (replay.digest, replay.trainable) == (policy.digest, False)
+    assert policy_digest(f"replay:{log}") == policy.digest
+    assert [replay.sample(ask("a", seed=2)), replay.sample(ask("b"))] == [two, again.sample(ask("b"))]
+    with pytest.raises(PolicyError, match="no reply to request"):
+        replay.sample(ask("c"))
+    assert len(wire.requests) == 3
+    with pytest.raises(PolicyError, match="use another file"):
+        LoggedPolicy(make("anthropic"), log)
+    (tmp_path / "other").write_text("not a log\n")
+    with pytest.raises(PolicyError, match="not a log of replies"):
+        ReplayPolicy("replay:x", tmp_path / "other")
+
+
+def test_equal_requests_in_flight_are_asked_once(make: Callable[[str], Policy], wire: Wire, tmp_path: Path) -> None:
+    policy = LoggedPolicy(make("openai"), tmp_path / "log")
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: policy.sample(ask("same")), range(8)))
+    assert {reply.text for reply in done} == {"hello"}
+    assert len(wire.requests) == 1
+    wire.faults.append(error(400, "no"))
+    other = replace(ask("other"), seed=3)
+    with pytest.raises(RejectedRequestError):
+        policy.sample(other)
+    assert policy.sample(other).text == "hello"
