@@ -22,6 +22,8 @@ class Wire:
     faults: deque[Answer] = field(default_factory=deque)
     """Answers to the next requests; then `answer` is used."""
     answer: Answer | None = None
+    down: bool = False
+    """Whether everything is answered with 503."""
     most: int = 0
     """Requests in flight together, at most."""
     _now: int = 0
@@ -42,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
     wire: Wire
 
     def do_GET(self) -> None:
+        if self.wire.down:
+            error(503, retry_after="0")(self, {})
+            return
         self.send_json({"object": "list", "data": [], "has_more": False})
 
     def do_POST(self) -> None:
@@ -50,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.wire.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
             answer = self.wire.faults.popleft() if self.wire.faults else self.wire.answer
+            if self.wire.down:
+                answer = error(503, retry_after="0")
             assert answer is not None
             answer(self, body)
         finally:
