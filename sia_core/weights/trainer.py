@@ -9,10 +9,9 @@ the checkpoint before it.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from statistics import fmean, stdev
 from time import perf_counter
 from typing import Any
 
@@ -33,45 +32,18 @@ from sia_core.weights.checkpoint import (
     write_adapter,
     write_checkpoint,
 )
-from sia_core.weights.groups import batch_digest, make_groups, score_of
+from sia_core.weights.groups import batch_digest
 from sia_core.weights.losses import choice_logprobs, kl_to_base, policy_loss, value_loss
 from sia_core.weights.manifest import check_manifest, identify, read_manifest
+from sia_core.weights.metrics import StepMetrics, mean_reward, step_metrics
 from sia_core.weights.packing import Pack, pack
 from sia_core.weights.rows import Batch, Choice, make_batch
 from sia_core.weights.spec import UpdateSpec
-from sia_core.weights.targets import Measured, Targets, make_targets, with_coefficients
+from sia_core.weights.targets import Measured, Targets, make_targets, why_not_trl, with_coefficients
 from sia_core.weights.value import ValueHead, hidden_states
 
 TOKENS_PER_PACK = 512
 MAX_GRAD_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """What one optimiser step saw, averaged over choices where it is a mean."""
-
-    loss: float
-    reward: float
-    reward_error: float
-    """Standard error of the reward, over problems where there are several."""
-    kl: float
-    """To the policy that sampled."""
-    kl_base: float
-    """To the bare policy; 0 where it is not computed."""
-    gap: float
-    """Mean absolute difference between recorded and current logprobs."""
-    entropy: float
-    clipped: float
-    value_loss: float
-    grad_norm: float
-    choices: int
-    sequences: int
-    rows: int
-    tokens: int
-    """Ids fed forward."""
-    tokens_per_s: float
-    constant_groups: float
-    untrainable: int
 
 
 class Trainer:
@@ -81,6 +53,7 @@ class Trainer:
         torch.set_num_threads(threads)
         self._spec = spec
         self._algorithm = ALGORITHMS[spec.algorithm]
+        self._path = base
         self._identity = identify(base)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if spec.parent_adapter is not None and parent is not None:
@@ -127,13 +100,57 @@ class Trainer:
         batch = make_batch(rollouts, self._spec.algorithm, margin=self._spec.margin, threshold=self._spec.threshold)
         metrics: list[StepMetrics] = []
         if batch.choices:
-            targets, reward = self._targets(batch), _reward(rollouts)
-            for step in range(self._spec.steps):
-                metrics.append(self._step(batch, targets, reward, first=step == 0))
-                if metrics[-1].kl > self._spec.max_kl:
-                    break
+            targets, reward = self._targets(batch), mean_reward(rollouts)
+            if why_not_trl(batch, self._spec) is None:
+                metrics = self._trl_steps(batch, targets, reward)
+            else:
+                metrics = self._own_steps(batch, targets, reward)
         self.round += 1
         return metrics
+
+    def _own_steps(self, batch: Batch, targets: Targets, reward: tuple[float, float]) -> list[StepMetrics]:
+        metrics: list[StepMetrics] = []
+        for step in range(self._spec.steps):
+            metrics.append(self._step(batch, targets, reward, first=step == 0))
+            if metrics[-1].kl > self._spec.max_kl:
+                break
+        return metrics
+
+    def _trl_steps(self, batch: Batch, targets: Targets, reward: tuple[float, float]) -> list[StepMetrics]:
+        from sia_core.weights.trl_steps import train_with_trl  # TRL takes a second to load.
+
+        started = perf_counter()
+        seen = [self._watch(batch, targets)]
+        self._check_gap(seen[0]["gap"])
+
+        def goes_on() -> bool:
+            seen.append(self._watch(batch, targets))
+            return seen[-1]["kl"] <= self._spec.max_kl
+
+        logs = train_with_trl(self._model, self._path, self._optimizer, batch, self._spec, goes_on)
+        tokens = sum(map(len, batch.sequences))
+        speed = tokens * len(logs) / (perf_counter() - started)
+        return [
+            step_metrics(batch, reward, loss=log["loss"], grad_norm=log["grad_norm"], tokens=tokens, speed=speed, **at)
+            for log, at in zip(logs, seen, strict=False)
+        ]
+
+    def _watch(self, batch: Batch, targets: Targets) -> dict[str, float]:
+        """KL, gap and entropy as the model is now."""
+        now = self._measure(batch)
+        zero_N = torch.zeros_like(now.logprob)
+        found = policy_loss("cross_entropy", now.logprob, targets.recorded, zero_N, zero_N, self._spec)
+        count = len(batch.choices)
+        return {"kl": found.kl / count, "gap": found.gap / count, "entropy": float(now.entropy.mean())}
+
+    def _check_gap(self, gap: float) -> None:
+        # Not <=, rather than >: a gap that is no number is refused too.
+        if not gap <= self._spec.max_gap:
+            raise PolicyError(
+                f"recorded and recomputed logprobs differ by {gap:.4f} on average "
+                f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter",
+                where="weight update",
+            )
 
     def _targets(self, batch: Batch) -> Targets:
         """Of a round that begins now."""
@@ -178,31 +195,21 @@ class Trainer:
             tokens += len(part.ids)
         count = len(batch.choices)
         means = {name: value / count for name, value in sums.items() if name not in ("loss", "value_loss")}
-        # Not <=, rather than >: a gap that is no number is refused too.
-        if first and not means["gap"] <= self._spec.max_gap:
-            raise PolicyError(
-                f"recorded and recomputed logprobs differ by {means['gap']:.4f} on average "
-                f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter",
-                where="weight update",
-            )
+        if first:
+            self._check_gap(means["gap"])
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRAD_NORM))
         if not isfinite(norm):
             raise PolicyError(f"the gradient's norm is {norm}", where="weight update", hint="lower the learning rate")
         if means["kl"] <= self._spec.max_kl:
             self._optimizer.step()
-        return StepMetrics(
+        return step_metrics(
+            batch,
+            reward,
             loss=sums["loss"] if targets.fixed_loss is None else targets.fixed_loss,
-            value_loss=sums["value_loss"],
-            reward=reward[0],
-            reward_error=reward[1],
             grad_norm=norm,
-            choices=count,
-            sequences=len(batch.sequences),
-            rows=batch.rows,
             tokens=tokens,
-            tokens_per_s=tokens / (perf_counter() - started),
-            constant_groups=batch.constant_groups / max(batch.groups, 1),
-            untrainable=batch.untrainable,
+            speed=tokens / (perf_counter() - started),
+            value_loss=sums["value_loss"],
             **means,
         )
 
@@ -301,14 +308,6 @@ class Trainer:
             self._head.load_state_dict(load_file(folder / "value_head.safetensors"))
         read_optimizer(folder, self._optimizer, self._all_parameters)
         self.round = manifest["round"]
-
-
-def _reward(rollouts: Sequence[Rollout]) -> tuple[float, float]:
-    """Mean score and its standard error: over problems where there are several, else over rollouts."""
-    groups = [[score_of(rollout) for rollout in group] for group in make_groups(rollouts)]
-    flat = [score for group in groups for score in group]
-    parts = [fmean(group) for group in groups] if len(groups) > 1 else flat
-    return fmean(flat), stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else 0.0
 
 
 def _sees_all(config: Any) -> bool:

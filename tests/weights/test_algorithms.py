@@ -1,0 +1,171 @@
+"""Every algorithm through the same Trainer: it steps, goes on bit for bit, and moves what it should move."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sia_core.errors import PolicyError
+from sia_core.policy.local import LocalPolicy
+from sia_core.rollout import Rollout, Turn, Unit, Verdict
+from sia_core.weights.algorithms import ALGORITHMS
+from sia_core.weights.groups import batch_digest
+from sia_core.weights.losses import dpo
+from sia_core.weights.rows import make_batch
+from sia_core.weights.spec import UpdateSpec
+from sia_core.weights.targets import why_not_trl
+from sia_core.weights.trainer import Trainer
+from tests.factories import ask
+from tests.weights.test_weights import SPEC, play
+
+LOOSE = replace(SPEC, max_gap=9.0, max_kl=9.0)
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> LocalPolicy:
+    return LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
+
+
+@pytest.fixture(scope="module")
+def choices(policy: LocalPolicy) -> list[Rollout]:
+    """Of two turns, restricted to options, with rewards of single turns."""
+    return [
+        replace(r, verdict=Verdict(r.score or 0.0, metrics={"step/0": 0.6 * (r.turns[0].output == "blue")}))
+        for r in play(policy, None, 0)
+    ]
+
+
+@pytest.fixture(scope="module")
+def texts(policy: LocalPolicy) -> list[Rollout]:
+    """Free text of a few tokens, the longer the better."""
+    found = []
+    for number in range(16):
+        done = policy.sample(ask("Say:", seed=number, max_tokens=4 + number % 5))
+        turn = Turn("chat", done.prompt, done.text, None, 1.0, done.prompt_ids, done.output_ids, done.logprobs)
+        unit = Unit("t", "h", policy.digest, None, "train", f"p{number % 2}", number)
+        found.append(Rollout(unit, (turn,), {}, Verdict(len(done.output_ids or ()) / 10)))
+    return found
+
+
+def logprobs(trainer: Trainer, rollouts: list[Rollout], algorithm: str = "dr_grpo") -> torch.Tensor:
+    """Of each rollout, summed."""
+    batch = make_batch(rollouts, algorithm)
+    index = torch.tensor([choice.rollout for choice in batch.choices])
+    return torch.zeros(batch.rollouts).index_add(0, index, trainer._measure(batch).logprob)
+
+
+def spec_of(algorithm: str) -> UpdateSpec:
+    return replace(LOOSE, algorithm=algorithm, kl_base=0.01 if algorithm in ("rloo", "reinforce_pp") else 0.0)
+
+
+@pytest.mark.parametrize("kind", ["choices", "texts"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_trains_and_goes_on_bit_for_bit(
+    algorithm: str, kind: str, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    rollouts: list[Rollout] = request.getfixturevalue(kind)
+    spec = spec_of(algorithm)
+    straight = Trainer(tiny_model, spec, None, threads=1)
+    steps = straight.train(rollouts)
+    assert len(steps) == 2
+    assert steps[0].gap < 1e-4
+    assert all(math.isfinite(value) for step in steps for value in vars(step).values())
+    first = straight.save(tmp_path / "1", steps)
+    straight.train(rollouts)
+    second = straight.save(tmp_path / "2", [])
+    assert second.digest != first.digest
+    resumed = Trainer(tiny_model, spec, None, threads=1)
+    resumed.load(tmp_path / "1")
+    resumed.train(rollouts)
+    assert resumed.save(tmp_path / "again", []).digest == second.digest
+    for file in (tmp_path / "2").glob("*.safetensors"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize("algorithm", ["best_of_n", "dpo", "kto"])
+def test_trl_and_our_own_forward_pass_take_the_same_step(
+    algorithm: str, texts: list[Rollout], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(spec_of(algorithm), steps=1)
+    assert why_not_trl(make_batch(texts, algorithm), spec) is None
+    by_trl, own = (Trainer(tiny_model, spec, None, threads=1) for _ in range(2))
+    (theirs,) = by_trl.train(texts)
+    monkeypatch.setattr("sia_core.weights.trainer.why_not_trl", lambda *_: "for the test")
+    (ours,) = own.train(texts)
+    assert theirs.loss == pytest.approx(ours.loss, rel=1e-4)
+    assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=1e-3)
+    # Adam's first step is the sign of the gradient: where that is 0 up to rounding, it may differ.
+    moved = [
+        torch.cat([parameter.flatten() for parameter in trainer._parameters.values()]).detach()
+        for trainer in (by_trl, own)
+    ]
+    assert float(((moved[0] - moved[1]).abs() < 1e-5).float().mean()) > 0.99
+
+
+def test_what_trl_cannot_take_exactly_is_named(choices: list[Rollout], texts: list[Rollout]) -> None:
+    spec = spec_of("dpo")
+    assert "restricted" in (why_not_trl(make_batch(choices, "dpo"), spec) or "")
+    batch = make_batch(texts, "dpo")
+    assert "temperature" in (why_not_trl(batch, replace(spec, temperature=0.7)) or "")
+    assert "KL" in (why_not_trl(batch, replace(spec, kl_base=0.1)) or "")
+    assert "several rows" in (why_not_trl(replace(batch, rows=99), spec) or "")
+    assert "advantages" in (why_not_trl(batch, spec_of("grpo")) or "")
+
+
+def test_dpo_by_coefficients_has_the_gradient_of_the_loss(
+    choices: list[Rollout], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tiny_model, replace(spec_of("dpo"), beta=0.7), None, threads=1)
+    with torch.no_grad():
+        for parameter in trainer._parameters.values():
+            parameter.add_(torch.linspace(-0.01, 0.01, parameter.numel()).view_as(parameter))
+    batch = make_batch(choices, "dpo")
+    targets = trainer._targets(batch)
+    index = torch.tensor([choice.rollout for choice in batch.choices])
+    found, members = [], []
+    for part, at in trainer._packs(batch):
+        found.append(trainer._read(part, [batch.choices[each] for each in at])[0])
+        members += at
+    zero_R = torch.zeros(batch.rollouts)
+    sums_R = zero_R.index_add(0, index[members], torch.cat(found))
+    loss = dpo(sums_R, zero_R.index_add(0, index, targets.recorded), batch.pairs, 0.7)
+    names = list(trainer._parameters)
+    expected = torch.autograd.grad(loss, [trainer._parameters[name] for name in names])
+    monkeypatch.setattr(trainer._optimizer, "step", lambda: None)
+    step = trainer._step(batch, targets, first=False)
+    assert step.loss == pytest.approx(float(loss.detach()), rel=1e-5)
+    whole = torch.cat([gradient.flatten() for gradient in expected])
+    mine = torch.cat([(trainer._parameters[name].grad + 0).flatten() for name in names])
+    mine = mine * max(1.0, step.grad_norm)  # Undo the clipping.
+    assert float((mine - whole).norm() / whole.norm()) < 1e-4
+
+
+def test_best_of_n_makes_winners_likelier_and_works_without_logprobs(choices: list[Rollout], tiny_model: Path) -> None:
+    bare = [replace(r, turns=tuple(replace(t, logprobs=None) for t in r.turns)) for r in choices]
+    trainer = Trainer(tiny_model, spec_of("best_of_n"), None, threads=1)
+    before = logprobs(trainer, bare, "best_of_n")
+    assert trainer.train(bare)[0].gap == 0
+    assert float((logprobs(trainer, bare, "best_of_n") - before).mean()) > 0
+
+
+def test_kl_to_the_base_holds_back(choices: list[Rollout], tiny_model: Path) -> None:
+    free, held = (
+        Trainer(tiny_model, replace(LOOSE, algorithm="rloo", steps=12, kl_base=weight), None, threads=1)
+        for weight in (1e-6, 5.0)
+    )
+    assert held.train(choices)[-1].kl_base < free.train(choices)[-1].kl_base / 2
+
+
+def test_the_value_head_learns_returns_and_leaves_the_policy_alone(choices: list[Rollout], tiny_model: Path) -> None:
+    trainer = Trainer(tiny_model, replace(spec_of("ppo"), steps=10, learning_rate=1e-9), None, threads=1)
+    steps = trainer.train(choices)
+    assert steps[-1].value_loss < steps[0].value_loss
+    assert steps[-1].kl < 1e-6
+
+
+def test_the_named_batch_and_no_other_is_trained_on(choices: list[Rollout], tiny_model: Path) -> None:
+    Trainer(tiny_model, replace(LOOSE, batch=batch_digest(choices)), None, threads=1).train(choices)
+    with pytest.raises(PolicyError, match="batch digest"):
+        Trainer(tiny_model, replace(LOOSE, batch="0" * 64), None, threads=1).train(choices)
