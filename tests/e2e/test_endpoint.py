@@ -1,0 +1,62 @@
+"""A whole run against a model over HTTP, and again from its log of replies without one."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import TOY, Sia
+from tests.wire.server import Wire, chat, serve
+
+KEY = "sk-secret-5b21"
+OPTIONS = ("--generations", "1", "--rollouts", "2", "--problems", "3", "--levers", "harness", "--no-ui")
+
+
+def answer(handler: Any, body: dict[str, Any]) -> None:
+    """Any of the options, by the request's seed."""
+    schema = body["response_format"]["json_schema"]["schema"]
+    picked = random.Random(body["seed"]).choice(schema["properties"]["choice"]["enum"])
+    chat(json.dumps({"choice": picked}))(handler, body)
+
+
+@pytest.mark.slow
+def test_a_run_and_its_replay(sia: Sia, tmp_path: Path) -> None:
+    with serve() as wire:
+        wire.answer = answer
+        first = replace(sia, environment={**sia.environment, "OPENAI_API_KEY": KEY})
+        output = first("run", str(TOY), "--policy", f"openai:m@{wire.url}/v1", *OPTIONS)
+        run = first.run()
+        asked = len(wire.requests)
+        _on_the_wire(wire)
+    assert "finished" in output
+    log = first.home / "runs" / run.name / "replies.jsonl"
+    assert len(log.read_text().splitlines()) == asked + 1
+    for file in first.home.rglob("*"):
+        if file.is_file():
+            assert KEY.encode() not in file.read_bytes(), file
+
+    second = replace(
+        sia, home=tmp_path / "replay", environment={**sia.environment, "SIA_HOME": str(tmp_path / "replay")}
+    )
+    second("run", str(TOY), "--policy", f"replay:{log}", *OPTIONS)
+    again = second.run()
+    assert [node.candidate for node in again.nodes()] == [node.candidate for node in run.nodes()]
+    assert [node.gate for node in again.nodes()] == [node.gate for node in run.nodes()]
+    assert again.phase("test") == run.phase("test")
+
+
+def _on_the_wire(wire: Wire) -> None:
+    assert wire.requests
+    for _, headers, body in wire.requests:
+        assert headers["authorization"] == f"Bearer {KEY}"
+        assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 1.0, 256)
+        assert [message["role"] for message in body["messages"]] == ["user"]
+
+
+def test_a_missing_key_is_named_before_anything_is_spent(sia: Sia) -> None:
+    output = sia("run", str(TOY), "--policy", "anthropic:claude", "--no-ui", code=5)
+    assert "ANTHROPIC_API_KEY is not set" in output
+    assert "export ANTHROPIC_API_KEY" in output
