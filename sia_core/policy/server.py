@@ -1,0 +1,65 @@
+"""A model server, asked through its SDK: answers are checked, faults judged, attempts bounded."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sia_core.policy.faults import GarbledError, Judge
+from sia_core.policy.retry import Fault, Retry
+from sia_core.policy.spec import ServerSpec
+
+T = TypeVar("T")
+A = TypeVar("A", bound="Answer")
+
+Send = Callable[[float], bytes]
+"""Makes one attempt with an SDK, within about that many seconds. The bytes of its answer, for an SDK's
+own parser takes a broken one without a word."""
+Opinion = Callable[[Fault], Fault]
+
+
+class Answer(BaseModel):
+    """Part of an answer that is read. What else is there may change with the server."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Server:
+    """One policy's connection to its server. Thread-safe."""
+
+    def __init__(self, spec: ServerSpec, key: str, retry: Retry) -> None:
+        self._judge = Judge(spec, key)
+        self._retry = retry
+
+    def ask(self, send: Send, shape: type[A], opinion: Opinion | None = None) -> A:
+        """The answer, of the shape that was expected.
+
+        Args:
+            opinion: a second one on each fault, where a status means something else than usual.
+
+        Raises:
+            EndpointError: no answer, after bounded retries.
+            RejectedRequestError: this request is refused.
+            PolicyError: key, model or a parameter of ours is refused.
+        """
+        return self._run(lambda timeout: self._read(send(timeout), shape), opinion)
+
+    def tell(self, send: Send, opinion: Opinion | None = None) -> str:
+        """The answer as text. Raises as `ask` does."""
+        return self._run(lambda timeout: send(timeout).decode(errors="replace"), opinion)
+
+    def _run(self, call: Callable[[float], T], opinion: Opinion | None) -> T:
+        def judge(error: Exception) -> Fault | None:
+            fault = self._judge(error)
+            return fault if fault is None or opinion is None else opinion(fault)
+
+        return self._retry.run(call, judge)
+
+    def _read(self, content: bytes, shape: type[A]) -> A:
+        try:
+            return shape.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "body"
+            start = self._judge.redact(content[:80].decode(errors="replace"))
+            raise GarbledError(f"a broken answer, {place}: {first['msg']}; it begins {start!r}") from None

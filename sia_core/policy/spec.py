@@ -1,0 +1,128 @@
+"""Specs of policies behind a server: KIND:MODEL[@BASE_URL][#VARIABLE], and the key each of them needs.
+
+`#VARIABLE` names the environment variable that holds the key, where it is not the provider's usual
+one. The key is read when a policy is loaded, and is no part of a spec, a digest or a message. Nothing
+heavy is imported here.
+"""
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from sia_core.errors import PolicyError, UsageError
+from sia_core.hashing import digest_json
+
+CONCURRENCY_VARIABLE: Final = "SIA_POLICY_CONCURRENCY"
+NO_KEY: Final = "none"
+"""Sent where the server wants no key."""
+
+_FORM = re.compile(r"(?P<model>[^#\s@][^#\s]*?)(?:@(?P<url>https?://[^#\s]+))?(?:#(?P<variable>[A-Za-z_]\w*))?")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What a kind of server is like when the spec does not say otherwise."""
+
+    package: str
+    """The SDK it is spoken to with."""
+    base_url: str
+    variable: str
+    concurrency: int
+    needs_key: bool = True
+
+
+PROVIDERS: Final = {
+    "openai": Provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", 16),
+    "anthropic": Provider("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY", 16),
+    "vllm": Provider("openai", "http://127.0.0.1:8000/v1", "VLLM_API_KEY", 64, needs_key=False),
+}
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """A parsed spec. Holds the name of the key's variable, never the key."""
+
+    spec: str
+    kind: str
+    model: str
+    base_url: str
+    variable: str
+
+    @property
+    def official(self) -> bool:
+        """Whether this is the provider's own server, of which its documentation speaks."""
+        return self.base_url == PROVIDERS[self.kind].base_url and self.kind != "vllm"
+
+    @property
+    def digest(self) -> str:
+        """Content address: what changes the samples, as far as it is known here."""
+        return digest_json({"kind": f"{self.kind}/1", "model": self.model, "base_url": self.base_url})
+
+    def key(self) -> str:
+        """The key from the environment; a placeholder for servers that want none.
+
+        Raises:
+            PolicyError: no key, naming the variable.
+        """
+        found = os.environ.get(self.variable, "").strip()
+        if found:
+            return found
+        if not PROVIDERS[self.kind].needs_key or urlsplit(self.base_url).hostname in _LOOPBACK:
+            return NO_KEY
+        raise PolicyError(
+            f"no key: the environment variable {self.variable} is not set",
+            where=self.spec,
+            hint=f"export {self.variable}=...; or name another variable: {self.kind}:MODEL#VARIABLE",
+        )
+
+    def concurrency(self) -> int:
+        """Requests in flight; SIA_POLICY_CONCURRENCY overrides the kind's default.
+
+        Raises:
+            UsageError: a value that is no positive number.
+        """
+        text = os.environ.get(CONCURRENCY_VARIABLE, "")
+        if not text:
+            return PROVIDERS[self.kind].concurrency
+        if not re.fullmatch(r"[1-9]\d{0,3}", text):
+            raise UsageError(f"{text!r} is no number of requests", where=CONCURRENCY_VARIABLE, hint="use 1 to 9999")
+        return int(text)
+
+    def check(self) -> None:
+        """Refuse what would fail later: no SDK, no key.
+
+        Raises:
+            PolicyError: naming what to install or to set.
+            UsageError: a bad SIA_POLICY_CONCURRENCY.
+        """
+        package = PROVIDERS[self.kind].package
+        if importlib.util.find_spec(package) is None:
+            raise PolicyError(f"{package} is not installed", where=self.spec, hint="pip install 'sia[llm]'")
+        self.key()
+        self.concurrency()
+
+
+def parse_spec(spec: str) -> ServerSpec | None:
+    """The parts of a spec of a known kind; None for any other spec.
+
+    Raises:
+        UsageError: a spec of a known kind that cannot be meant.
+    """
+    kind, colon, rest = spec.partition(":")
+    if not colon or kind not in PROVIDERS:
+        return None
+    found = _FORM.fullmatch(rest)
+    hint = f"use {kind}:MODEL, {kind}:MODEL@http://HOST:PORT/v1, each with #VARIABLE if the key is elsewhere"
+    if found is None or re.search(r"@[\w.-]+[:/]", found["model"]):
+        raise UsageError(f"{spec!r} is no spec of a policy", where="--policy", hint=hint)
+    provider = PROVIDERS[kind]
+    url = (found["url"] or provider.base_url).rstrip("/")
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or not parts.hostname:
+        # Such an address is recorded and printed: no place for a secret.
+        raise UsageError("an address without user, password or query is wanted", where="--policy", hint=hint)
+    return ServerSpec(spec, kind, found["model"], url, found["variable"] or provider.variable)

@@ -1,0 +1,64 @@
+"""LoRA adapters on a vLLM server: loaded before they are used, bounded in number, never mistaken.
+
+A name means one set of weights for ever: it is made of the adapter's digest and its place on disk. (vLLM
+keys its prefix cache by name, and reads an adapter again from its place when it had dropped it.) An
+adapter that a request is using is not unloaded.
+"""
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sia_core.candidate import Adapter
+from sia_core.hashing import digest_bytes
+
+ADAPTERS_KEPT: Final = 4
+
+
+def served_name(adapter: Adapter) -> str:
+    """The name under which these weights, and no others, are served."""
+    return f"sha_{adapter.digest[:24]}_{digest_bytes(str(adapter.path.absolute()).encode())[:8]}"
+
+
+class Adapters:
+    """Which adapters are loaded. Thread-safe."""
+
+    def __init__(
+        self, load: Callable[[str, Adapter], None], unload: Callable[[str], None], kept: int = ADAPTERS_KEPT
+    ) -> None:
+        self._load = load
+        self._unload = unload
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+        self._in_use: Counter[str] = Counter()
+
+    @contextmanager
+    def using(self, adapter: Adapter) -> Iterator[str]:
+        """The adapter's name, for as long as requests may be made with it."""
+        name = served_name(adapter)
+        with self._lock:
+            if name not in self._loaded:
+                self._load(name, adapter)
+            self._loaded[name] = None
+            self._loaded.move_to_end(name)
+            self._in_use[name] += 1
+            self._drop_stale()
+        try:
+            yield name
+        finally:
+            with self._lock:
+                self._in_use[name] -= 1
+
+    def forget(self, adapter: Adapter) -> None:
+        """The server does not have it any more: it was restarted."""
+        with self._lock:
+            self._loaded.pop(served_name(adapter), None)
+
+    def _drop_stale(self) -> None:
+        for name in list(self._loaded):
+            if len(self._loaded) > self._kept and not self._in_use[name]:
+                del self._loaded[name]
+                self._unload(name)
