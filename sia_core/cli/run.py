@@ -17,7 +17,10 @@ def run(
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
     generations: Generations = None,
     levers: Annotated[str, typer.Option(help='harness, weights, both, or "" for none.')] = "harness,weights",
-    policy: Annotated[str, typer.Option(help="scripted, smollm2 or local:DIR.")] = "smollm2",
+    policy: Annotated[
+        str,
+        typer.Option(help="smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL], replay:FILE or scripted."),
+    ] = "smollm2",
     agent: Annotated[str, typer.Option(help="Feedback-Agent: rules.")] = "rules",
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
     rollouts: Rollouts = None,
