@@ -1,9 +1,13 @@
 """The trainer behind Ray: its own process, rounds that are done once, and a death that costs nothing."""
 
+import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -69,3 +73,34 @@ def test_a_refusal_arrives_as_what_it_is_and_leaves_nothing_half_done(
         adapter, _ = trainer.round(1, rollouts)
     fresh = Trainer(tiny_model, SPEC, None, threads=1)
     assert fresh.save(tmp_path / "fresh", fresh.train(rollouts)).digest == adapter.digest
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_trainer_killed_in_the_middle_of_a_round_ends_with_the_same_bits(
+    tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    spec = replace(LOOSE, algorithm="ppo", steps=10, learning_rate=1e-4)
+    straight = Trainer(tiny_model, spec, None, threads=1)
+    digests = [straight.save(tmp_path / f"s{n}", straight.train(rollouts)).digest for n in (1, 2)]
+    with open_trainer(tiny_model, spec, None, tmp_path / "u", threads=1) as trainer, ThreadPoolExecutor(1) as pool:
+        trainer.round(1, rollouts)
+        process = psutil.Process(ray.get(trainer._actor.__ray_call__.remote(lambda _: os.getpid())))
+        before = sum(process.cpu_times()[:2])
+        second = pool.submit(trainer.round, 2, rollouts)
+        while sum(process.cpu_times()[:2]) < before + 0.1:  # Some of its steps are done.
+            time.sleep(0.01)
+        process.kill()
+        assert not (tmp_path / "u" / "round-2").exists()
+        assert second.result()[0].digest == digests[1]
+    for file in (tmp_path / "s2").rglob("*.safetensors"):
+        assert (tmp_path / "u" / "round-2" / file.relative_to(tmp_path / "s2")).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_round_of_other_rollouts_is_not_taken_from_disk(
+    tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
+) -> None:
+    with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
+        trainer.round(1, rollouts)
+        with pytest.raises(PolicyError, match="checkpoint has batch"):
+            trainer.round(1, rollouts[1:])
