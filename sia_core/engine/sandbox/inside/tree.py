@@ -63,22 +63,26 @@ def below(root: int, among: dict[int, Task]) -> set[int]:
 
 
 def end_below(root: int) -> None:
-    """Kill every descendant of `root` until none is alive. Raises TimeoutError when they persist.
+    """Kill and collect every descendant of this process, `root`, until there is none.
 
-    What is born while the list is read is met on the next round; their number is limited.
+    Raises TimeoutError when they persist.
+
+    Dead ones count until they are collected: a list of processes is read bit by bit, and one that forks
+    and ends meanwhile may hide its child from it, but not itself, as only `root` collects orphans.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
+        reap()
         now = tasks()
-        alive = [pid for pid in below(root, now) if now[pid].state not in "ZX"]
-        if not alive:
+        left = below(root, now)
+        if not left:
             return
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{len(alive)} processes do not end")
-        for pid in alive:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        reap()
+            raise TimeoutError(f"{len(left)} processes do not end")
+        for pid in left:
+            if now[pid].state not in "ZX":
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE_S)
 
 
