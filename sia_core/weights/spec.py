@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from sia_core.hashing import digest_json
 from sia_core.rollout import Rollout
@@ -34,6 +35,8 @@ class UpdateSpec:
     """A name in `algorithms.ALGORITHMS`."""
     batch: str | None = None
     """Digest of the first round's rollouts (`groups.batch_digest`); others are refused. None takes any."""
+    loss: Literal["clip", "importance", "cispo"] | None = None
+    """In place of the algorithm's own; dpo, kto and best_of_n have none but theirs."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float | None = None

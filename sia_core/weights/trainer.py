@@ -53,6 +53,8 @@ class Trainer:
         torch.set_num_threads(threads)
         self._spec = spec
         self._algorithm = ALGORITHMS[spec.algorithm]
+        fixed = self._algorithm.loss in ("cross_entropy", "dpo", "kto")
+        self._loss = self._algorithm.loss if fixed else spec.loss or self._algorithm.loss
         self._path = base
         self._identity = identify(base)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -218,7 +220,7 @@ class Trainer:
         logprob_N, entropy_N, value_N = self._read(part, choices)
         weight_N = here.weight.to(self._device)
         found = policy_loss(
-            self._algorithm.loss,
+            self._loss,
             logprob_N,
             here.recorded.to(self._device),
             here.advantage.to(self._device),

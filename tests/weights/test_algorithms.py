@@ -169,3 +169,11 @@ def test_the_named_batch_and_no_other_is_trained_on(choices: list[Rollout], tiny
     Trainer(tiny_model, replace(LOOSE, batch=batch_digest(choices)), None, threads=1).train(choices)
     with pytest.raises(PolicyError, match="batch digest"):
         Trainer(tiny_model, replace(LOOSE, batch="0" * 64), None, threads=1).train(choices)
+
+
+def test_the_loss_can_be_chosen_apart_from_the_advantage(choices: list[Rollout], tiny_model: Path) -> None:
+    losses = [
+        Trainer(tiny_model, replace(LOOSE, loss=name), None, threads=1).train(choices)[0].loss
+        for name in (None, "clip", "cispo")
+    ]
+    assert losses[0] == losses[1] != losses[2]
