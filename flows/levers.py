@@ -6,6 +6,7 @@ Here engine, weights and record meet; none of them knows of the others.
 import ast
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -17,8 +18,11 @@ from sia_core.hashing import derive_seed
 from sia_core.policy.registry import base_directory
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
+from sia_core.weights.algorithms import ALGORITHMS
+from sia_core.weights.groups import batch_digest
 from sia_core.weights.launcher import open_trainer
 from sia_core.weights.spec import UpdateSpec, refuse
+from sia_core.weights.stopping import best_round, stop_reason
 
 SMOKE_PROBLEMS = 2
 
@@ -71,7 +75,7 @@ def pull_weights(
     session: Session, generation: GenerationRecord, decision: Decision, parent: Node, first: Sequence[Rollout]
 ) -> Pulled:
     """Train an adapter in on-policy rounds; the first round learns from the evidence's rollouts."""
-    spec = update_spec(session, decision, parent)
+    spec = update_spec(session, decision, parent, batch_digest(first))
     generation.put_json("update/spec.json", asdict(spec))
     folder = session.folder / "updates" / spec.id
     cost = Cost()
@@ -84,41 +88,49 @@ def pull_weights(
         threads=session.config.threads,
     )
     with handle as trainer:
-        adapter: Adapter | None = None
+        adapters: list[Adapter] = []
+        history: list[list[dict[str, float]]] = []
+        stopped = None
         for number in range(1, spec.rounds + 1):
-            if number > 1:
-                assert adapter is not None
-                rollouts = _fresh(session, generation, Candidate(parent.candidate.harness, adapter.digest), number)
+            if adapters:
+                rollouts = _fresh(session, generation, Candidate(parent.candidate.harness, adapters[-1].digest), number)
                 cost += cost_of(rollouts)
             session.reporter.progress("training", number - 1, spec.rounds)
             try:
                 adapter, steps = trainer.round(number, rollouts)
             except SiaError as error:
                 return Pulled(None, cost, f"update round {number}: {error.what}")
+            adapters.append(adapter)
+            history.append(steps)
             session.reporter.progress("training", number, spec.rounds)
             session.run.put_adapter(adapter)
-            if not steps:
-                break  # Every group is constant: the policy has settled, and more rounds would teach nothing.
             for offset, metrics in enumerate(steps):
                 generation.log_metrics(
                     {f"update.{name}": value for name, value in metrics.items()}, (number - 1) * spec.steps + offset
                 )
-    assert adapter is not None
+            stopped = stop_reason(history, spec)
+            if stopped is not None:
+                session.reporter.progress("training", spec.rounds, spec.rounds)
+                break
+    kept = best_round(history, spec)
+    generation.put_json("update/rounds.json", {"history": history, "stopped": stopped, "kept": kept})
+    if kept == 0:
+        return Pulled(None, cost, f"no round was better than the parent: {stopped}")
+    adapter = adapters[kept - 1]
     served = session.engine.policy.probe(session.run.adapter(adapter.digest))
     if served == session.engine.policy.probe(session.run.adapter(parent.candidate.adapter)):
         return Pulled(None, cost, "the engine answers the probe as before: the new adapter is not served")
     return Pulled(Candidate(parent.candidate.harness, adapter.digest), cost)
 
 
-def update_spec(session: Session, decision: Decision, parent: Node) -> UpdateSpec:
-    """The weight update a decision asks for, with the task's hyperparameters."""
-    defaults = session.task.config.update
+def update_spec(session: Session, decision: Decision, parent: Node, batch: str | None = None) -> UpdateSpec:
+    """The weight update a decision asks for: the task's hyperparameters, then the algorithm's own."""
+    asked = session.task.config.update.model_dump(exclude_none=True)
+    settings: dict[str, Any] = {**ALGORITHMS[asked["algorithm"]].defaults, **asked}
     return UpdateSpec(
+        **settings,
+        batch=batch,
         parent_adapter=parent.candidate.adapter,
-        rounds=defaults.rounds,
-        steps=defaults.steps,
-        learning_rate=defaults.learning_rate,
-        rank=defaults.rank,
         temperature=session.task.sampling.temperature,
         seed=derive_seed(session.config.seed, "update", parent.index, parent.candidate.harness) % 2**31,
         reason=decision.reason,

@@ -16,6 +16,7 @@ from sia_core.progress import Reporter
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.services import find, mlflow_service
 from sia_core.task import Task
+from sia_core.weights.algorithms import check_algorithm
 
 
 def record() -> Record:
@@ -27,6 +28,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness]:
     """Check task, harness and policy, and fetch what they need. Idempotent."""
     check_spec(config.policy)
     task = Task.load(config.task)
+    check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
     harness = Harness.load(task.path / task.config.harness)
     _ = task.module
     task.prepare(reporter.progress)

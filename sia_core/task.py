@@ -63,15 +63,26 @@ class Plan(_Table):
 
 
 class UpdateDefaults(_Table):
-    """Hyperparameters of a weight update on this task."""
+    """Hyperparameters of a weight update on this task; what is not given is the algorithm's own default."""
 
+    algorithm: str = "dr_grpo"
+    """Its name; see sia_core/weights/README.md."""
     rounds: int = Field(default=4, ge=1)
     """On-policy rounds: rollouts, then steps, then a new adapter."""
-    steps: int = Field(default=2, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     """Optimiser steps per round."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     rank: int = Field(default=16, ge=1)
     """LoRA rank; alpha equals it."""
+    kl_base: float | None = Field(default=None, ge=0)
+    """Weight of the KL to the bare policy."""
+    gamma: float | None = Field(default=None, gt=0, le=1)
+    lam: float | None = Field(default=None, ge=0, le=1)
+    """ppo: discount, and lambda of generalised advantage estimation."""
+    beta: float | None = Field(default=None, gt=0)
+    """dpo, kto."""
+    margin: float | None = Field(default=None, ge=0)
+    threshold: float | None = None
 
 
 class RolloutLimits(_Table):

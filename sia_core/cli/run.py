@@ -71,11 +71,13 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     from sia_core.harness import Harness
     from sia_core.policy.registry import check_spec
     from sia_core.task import Task, task_names
+    from sia_core.weights.algorithms import check_algorithm
 
     loaded = Task.load(task)
     # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
     Harness.load(loaded.path / loaded.config.harness)
     _ = loaded.module
+    check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
     load_agent(settings["agent"])
     if tier not in get_args(Tier):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sia_core.errors import TaskError
 from sia_core.weights import advantages
 from sia_core.weights.advantages import Advantage, per_group
 
@@ -134,3 +135,14 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         {"learning_rate": 1e-5, "steps": 4, "beta": 0.1},
     ),
 }
+
+
+def check_algorithm(name: str, where: str) -> None:
+    """Refuse a name that no algorithm has.
+
+    Raises:
+        TaskError: unknown name.
+    """
+    if name not in ALGORITHMS:
+        hint = f"use one of {', '.join(ALGORITHMS)}"
+        raise TaskError(f"update.algorithm: unknown algorithm {name!r}", where=where, hint=hint)

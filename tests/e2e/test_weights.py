@@ -1,6 +1,10 @@
 """The weight lever through the whole loop: a tiny model is trained, gated, served, and better."""
 
+import json
+import shutil
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.conftest import TOY, Sia
 
@@ -38,3 +42,21 @@ def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: P
     # Before the first step of each round the trainer finds the very logprobs the engine recorded.
     assert all(point.value < 1e-3 for point in gaps if point.step % 2 == 0)
     assert all(point.value >= 0 for point in steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["rloo", "best_of_n", "dpo"])
+def test_other_algorithms_go_through_the_loop(sia: Sia, tiny_model: Path, tmp_path: Path, algorithm: str) -> None:
+    task = shutil.copytree(TOY, tmp_path / "task")
+    toml = (task / "task.toml").read_text()
+    (task / "task.toml").write_text(toml.replace("[update]", f'[update]\nalgorithm = "{algorithm}"'))
+    options = ("--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")
+    sia("run", str(task), "--policy", f"local:{tiny_model}", *options)
+    run = sia.run()
+    node = run.nodes()[1]
+    generation = run.generations()[0]
+    spec = json.loads(generation.get_bytes("update/spec.json") or b"{}")
+    rounds = json.loads(generation.get_bytes("update/rounds.json") or b"{}")
+    assert spec["algorithm"] == algorithm
+    assert 0 <= rounds["kept"] <= len(rounds["history"])
+    assert (node.candidate.adapter is not None) == (rounds["kept"] > 0), node.failure
