@@ -1,24 +1,65 @@
-"""`anthropic:MODEL[@BASE_URL]`: the messages of Anthropic.
+"""`anthropic:MODEL[@BASE_URL]`: the messages API of Anthropic.
 
-Replies are streamed, as long ones must be. No token ids come back, so its rollouts cannot train weights.
+Replies are streamed, for a long one would else be cut off by what lies between. No token ids and no logprobs
+come back, so its rollouts cannot train weights; and the API takes no seed. Options become the enum of a
+tool that must be called.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import anthropic
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
-from sia_core.policy.endpoint import Endpoint, GarbageError, Retries, pick_option
-from sia_core.policy.http_spec import KEYS, HttpSpec
-from sia_core.policy.protocol import Completion, Message, Request, Tool
-from sia_core.policy.scripted import check_options, render
+from sia_core.policy.anthropic_shapes import translate_messages, translate_tool
+from sia_core.policy.choice import choose, room_for, schema_of
+from sia_core.policy.faults import GarbledError
+from sia_core.policy.protocol import Completion, Request
+from sia_core.policy.retry import Retry
+from sia_core.policy.scripted import render
+from sia_core.policy.server import Answer, Server
+from sia_core.policy.spec import ServerSpec
 from sia_core.rollout import ToolCall
 
-FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+HOTTEST: Final = 1.0
+FINISH: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_CHOOSE: Final = "choose"
+_BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What the SDK raises at events that make no sense."""
+
+
+class _Block(Answer):
+    type: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    input: Any = None
+
+
+class _Usage(Answer):
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Reply(Answer):
+    content: list[_Block]
+    stop_reason: str
+    """Missing where the stream ended before the message did."""
+    usage: _Usage
+
+
+class _Models(Answer):
+    """Whatever it is: that it is JSON shows that the API is there."""
 
 
 class AnthropicPolicy:
@@ -26,119 +67,93 @@ class AnthropicPolicy:
 
     trainable = False
 
-    def __init__(self, spec: str, http: HttpSpec, *, concurrency: int, retries: Retries | None = None) -> None:
-        self.spec = spec
-        self.digest = http.digest
-        self.concurrency = concurrency
-        self._model = http.model
-        self._endpoint = Endpoint(spec, KEYS[http.kind], http.key, retries or Retries())
-        self._client = anthropic.Anthropic(api_key=http.key, base_url=http.url, max_retries=0, timeout=600.0)
+    def __init__(self, spec: ServerSpec, retry: Retry | None = None) -> None:
+        key = spec.key()
+        self.spec = spec.spec
+        self.digest = spec.digest
+        self.concurrency = spec.concurrency()
+        self._endpoint = spec
+        self._server = Server(spec, key, retry or Retry())
+        self._client = anthropic.Anthropic(api_key=key, base_url=spec.base_url, max_retries=0)
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`. Options become the enum of a tool that must be called: no logprobs are known."""
+        """As `Policy.sample`."""
         if request.adapter is not None:
-            raise PolicyError("takes no adapter", where=self.spec)
-        if request.sampling.temperature > 1.0:
-            what = f"takes no temperature above 1, the task asks for {request.sampling.temperature:g}"
+            raise PolicyError("takes no adapter", where=self.spec, hint="use a policy that can be trained")
+        if request.sampling.temperature > HOTTEST:
+            what = f"takes no temperature above 1, and {request.sampling.temperature:g} is asked for"
             raise PolicyError(what, where=self.spec, hint="lower [sampling] temperature in task.toml")
+        tools = [translate_tool(tool) for tool in request.tools]
         if request.options is None:
-            return self._reply(request, {"tools": [_tool(tool) for tool in request.tools]} if request.tools else {})
-        check_options(request.options)
-        choice = {"type": "string", "enum": list(request.options)}
-        schema = {"type": "object", "properties": {"choice": choice}, "required": ["choice"]}
-        forced = {
-            "tools": [{"name": "choose", "description": "Choose one.", "input_schema": schema}],
-            "tool_choice": {"type": "tool", "name": "choose"},
-        }
-        return pick_option(request.options, lambda _: _unwrap(self._reply(request, forced)), self.spec)
+            extra = {"tools": tools} if tools else {}
+            return _completion(request, self._reply(request, request.sampling.max_tokens, extra))
+        return self._choose(request, request.options, tools)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Asks for the list of models, to see that it can be reached."""
-        self._endpoint.ask(lambda: self._client.models.list(limit=1))
+        """Nothing to probe; but raises when the server, or Anthropic's own model, cannot be reached."""
+
+        def send(timeout: float) -> bytes:
+            models = self._client.models.with_raw_response
+            if self._endpoint.official:
+                return models.retrieve(self._endpoint.model, timeout=timeout).http_response.content
+            return models.list(limit=1, timeout=timeout).http_response.content
+
+        self._server.ask(send, _Models)
         return ()
 
-    def _reply(self, request: Request, extra: dict[str, Any]) -> Completion:
-        system, messages = _messages(request.messages)
-        options: dict[str, Any] = {
-            "model": self._model,
-            "messages": messages,
-            "max_tokens": request.sampling.max_tokens,
-            **extra,
+    def _choose(self, request: Request, options: tuple[str, ...], tools: list[dict[str, Any]]) -> Completion:
+        tool = {"name": _CHOOSE, "description": "Choose one.", "input_schema": schema_of(options)}
+        forced = {
+            # What was said before may name other tools, which then have to be there too.
+            "tools": [*(other for other in tools if other["name"] != _CHOOSE), tool],
+            "tool_choice": {"type": "tool", "name": _CHOOSE, "disable_parallel_tool_use": True},
         }
-        if request.sampling.temperature != 1.0:
-            # The client has no such parameter any more: recent models refuse it, earlier ones still take it.
-            options["extra_body"] = {"temperature": request.sampling.temperature}
+
+        def ask(_: int) -> Completion:
+            reply = self._reply(request, room_for(options, request.sampling.max_tokens), forced)
+            done = _completion(request, reply)
+            made = [call.arguments for call in done.tool_calls if call.name == _CHOOSE]
+            return Completion(
+                made[0] if len(made) == 1 else done.text,
+                done.prompt,
+                prompt_tokens=done.prompt_tokens,
+                output_tokens=done.output_tokens,
+            )
+
+        return choose(options, ask, self.spec)
+
+    def _reply(self, request: Request, max_tokens: int, extra: dict[str, Any]) -> _Reply:
+        system, messages = translate_messages(request.messages)
+        body: dict[str, Any] = {"model": self._endpoint.model, "messages": messages, "max_tokens": max_tokens, **extra}
+        if request.sampling.temperature != HOTTEST:
+            # 1 is the default. The SDK has no such parameter any more, the API of older models does.
+            body["extra_body"] = {"temperature": request.sampling.temperature}
         if system:
             # A long system prompt is paid in full once, then read from the cache.
-            options["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
-        return self._endpoint.ask(lambda: self._stream(options, request))
+            body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
+        return self._server.ask(lambda timeout: self._stream(body, timeout), _Reply)
 
-    def _stream(self, options: dict[str, Any], request: Request) -> Completion:
+    def _stream(self, body: dict[str, Any], timeout: float) -> bytes:
         try:
-            with self._client.messages.stream(**options) as stream:
-                answer = stream.get_final_message()
-            if answer.stop_reason is None:
-                raise GarbageError("the stream ended before the message")
-            text = "".join(block.text for block in answer.content if block.type == "text")
-            calls = tuple(
-                ToolCall(block.id, block.name, json.dumps(block.input))
-                for block in answer.content
-                if block.type == "tool_use"
-            )
-            usage = answer.usage
-            read = usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
-        except (AttributeError, IndexError, TypeError, AssertionError) as error:
-            raise GarbageError(f"not a message: {error}") from error
-        return Completion(
-            text,
-            render(request.messages),
-            finish=FINISH.get(answer.stop_reason, str(answer.stop_reason)),
-            tool_calls=calls,
-            prompt_tokens=read,
-            output_tokens=usage.output_tokens,
-        )
+            with self._client.messages.stream(**body, timeout=timeout) as stream:
+                return stream.get_final_message().model_dump_json(warnings=False).encode()
+        except _BROKEN as error:
+            raise GarbledError(f"a broken stream: {type(error).__name__}: {error}") from None
 
 
-def _messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
-    """System text, and turns that alternate: Anthropic wants tool results in the user's turn."""
-    system = "\n\n".join(str(message["content"]) for message in messages if message["role"] == "system")
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        if message["role"] == "system":
-            continue
-        role = "assistant" if message["role"] == "assistant" else "user"
-        if not turns or turns[-1]["role"] != role:
-            turns.append({"role": role, "content": []})
-        turns[-1]["content"] += _blocks(message)
-    return system, turns
-
-
-def _blocks(message: Message) -> list[dict[str, Any]]:
-    if message["role"] == "tool":
-        result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message["content"] or ""}
-        return [result]
-    blocks: list[dict[str, Any]] = []
-    if message["content"]:
-        blocks.append({"type": "text", "text": message["content"]})
-    for call in message.get("tool_calls", ()):
-        function = call["function"]
-        blocks.append(
-            {"type": "tool_use", "id": call["id"], "name": function["name"], "input": json.loads(function["arguments"])}
-        )
-    return blocks
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    function = tool["function"]
-    return {
-        "name": function["name"],
-        "description": function.get("description", ""),
-        "input_schema": function.get("parameters") or {"type": "object"},
-    }
-
-
-def _unwrap(completion: Completion) -> Completion:
-    for call in completion.tool_calls:
-        choice = json.loads(call.arguments).get("choice")
-        return replace(completion, text=str(choice), tool_calls=(), finish="stop")
-    return completion
+def _completion(request: Request, reply: _Reply) -> Completion:
+    usage = reply.usage
+    return Completion(
+        "".join(block.text for block in reply.content if block.type == "text"),
+        render(request.messages),
+        finish=FINISH.get(reply.stop_reason, reply.stop_reason),
+        tool_calls=tuple(
+            ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False))
+            for block in reply.content
+            if block.type == "tool_use"
+        ),
+        prompt_tokens=usage.input_tokens
+        + (usage.cache_read_input_tokens or 0)
+        + (usage.cache_creation_input_tokens or 0),
+        output_tokens=usage.output_tokens,
+    )

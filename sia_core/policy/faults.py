@@ -14,6 +14,8 @@ from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Fault, parse_retry_after
 from sia_core.policy.spec import NO_KEY, ServerSpec
 
+_WIRE = ("openai", "anthropic", "httpx", "httpx2")
+"""Libraries whose exceptions come of talking to a server."""
 _PASSING = (408, 409, 425, 429)
 _OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "response_format", "json_schema", "tool_choice")
 """Parameters that the run sets or that stand for `options`: an asker can do nothing about them."""
@@ -46,7 +48,7 @@ class Judge:
         """What the error means; None for one that no server caused."""
         if isinstance(error, GarbledError):
             return self._passing(str(error))
-        if type(error).__module__.partition(".")[0] not in ("openai", "anthropic"):
+        if type(error).__module__.partition(".")[0] not in _WIRE:
             return None
         status, text = getattr(error, "status_code", None), self.describe(error)
         if status is None or status == 200:

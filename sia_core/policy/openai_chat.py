@@ -1,23 +1,60 @@
 """`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any server that speaks them.
 
-No token ids come back, so its rollouts cannot train weights.
+No token ids come back, so its rollouts cannot train weights; and no logprobs are asked for, which would be
+of no use without them. Options become a strict JSON schema.
 """
 
-import json
-from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import openai
+from pydantic import Field
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
-from sia_core.policy.endpoint import Endpoint, GarbageError, Retries, pick_option
-from sia_core.policy.http_spec import KEYS, HttpSpec
-from sia_core.policy.protocol import Completion, Request
-from sia_core.policy.scripted import check_options, render
+from sia_core.policy.choice import choose, room_for, schema_of
+from sia_core.policy.protocol import Completion, Message, Request
+from sia_core.policy.retry import Retry
+from sia_core.policy.scripted import render
+from sia_core.policy.server import Answer, Server
+from sia_core.policy.spec import ServerSpec
 from sia_core.rollout import ToolCall
 
-FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+
+
+class _Function(Answer):
+    name: str
+    arguments: str = ""
+
+
+class _Call(Answer):
+    id: str = ""
+    function: _Function
+
+
+class _Message(Answer):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(Answer):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(Answer):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Chat(Answer):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class _Models(Answer):
+    """Whatever it is: that it is JSON shows that the API is there."""
 
 
 class OpenAIPolicy:
@@ -25,78 +62,95 @@ class OpenAIPolicy:
 
     trainable = False
 
-    def __init__(self, spec: str, http: HttpSpec, *, concurrency: int, retries: Retries | None = None) -> None:
-        self.spec = spec
-        self.digest = http.digest
-        self.concurrency = concurrency
-        self._model = http.model
+    def __init__(self, spec: ServerSpec, retry: Retry | None = None) -> None:
+        key = spec.key()
+        self.spec = spec.spec
+        self.digest = spec.digest
+        self.concurrency = spec.concurrency()
+        self._endpoint = spec
+        self._server = Server(spec, key, retry or Retry())
+        self._client = openai.OpenAI(api_key=key, base_url=spec.base_url, max_retries=0)
         # OpenAI's own models take only the new name, many other servers only the old one.
-        self._limit = "max_tokens" if http.url else "max_completion_tokens"
-        self._endpoint = Endpoint(spec, KEYS[http.kind], http.key, retries or Retries())
-        self._client = openai.OpenAI(api_key=http.key, base_url=http.url, max_retries=0, timeout=600.0)
+        self._limit = _LIMITS[spec.official]
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`. Options become a JSON schema with an enum: no logprobs are known."""
+        """As `Policy.sample`."""
         if request.adapter is not None:
-            raise PolicyError("takes no adapter", where=self.spec)
+            raise PolicyError("takes no adapter", where=self.spec, hint="use a policy that can be trained")
         if request.options is None:
-            return self._reply(request, request.seed, {})
-        check_options(request.options)
-        schema = {
-            "type": "object",
-            "properties": {"choice": {"type": "string", "enum": list(request.options)}},
-            "required": ["choice"],
-            "additionalProperties": False,
-        }
-        wanted = {"type": "json_schema", "json_schema": {"name": "choice", "strict": True, "schema": schema}}
-        return pick_option(
-            request.options,
-            lambda attempt: _unwrap(self._reply(request, request.seed + attempt, {"response_format": wanted})),
-            self.spec,
-        )
+            return self._reply(request, request.seed, request.sampling.max_tokens, {})
+        options = request.options
+        wanted = {"name": "choice", "strict": True, "schema": schema_of(options)}
+        extra = {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+        def ask(attempt: int) -> Completion:
+            room = room_for(options, request.sampling.max_tokens)
+            return self._reply(request, request.seed + attempt, room, extra)
+
+        return choose(options, ask, self.spec)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Asks for the model's description, to see that it can be reached."""
-        self._endpoint.ask(self._client.models.list)
+        """Nothing to probe; but raises when the server, or OpenAI's own model, cannot be reached."""
+
+        def send(timeout: float) -> bytes:
+            models = self._client.models.with_raw_response
+            if self._endpoint.official:
+                return models.retrieve(self._endpoint.model, timeout=timeout).http_response.content
+            return models.list(timeout=timeout).http_response.content
+
+        self._server.ask(send, _Models)
         return ()
 
-    def _reply(self, request: Request, seed: int, extra: dict[str, Any]) -> Completion:
-        options: dict[str, Any] = {
-            "model": self._model,
-            "messages": [dict(message) for message in request.messages],
-            "temperature": request.sampling.temperature,
-            "seed": seed % 2**31,
-            self._limit: request.sampling.max_tokens,
+    def _reply(self, request: Request, seed: int, max_tokens: int, extra: dict[str, Any]) -> Completion:
+        body: dict[str, Any] = {
+            "model": self._endpoint.model,
+            "messages": [_message(message) for message in request.messages],
+            "seed": seed % 2**31,  # Some servers keep it in 32 bits.
             **extra,
         }
+        if not self._endpoint.official or request.sampling.temperature != 1.0:
+            # There 1 is the documented default, and reasoning models take no other value, or none at all.
+            body["temperature"] = request.sampling.temperature
         if request.tools:
-            options["tools"] = [dict(tool) for tool in request.tools]
-        return self._endpoint.ask(lambda: _read(self._client.chat.completions.create(**options), request))
+            body["tools"] = [dict(tool) for tool in request.tools]
+        return _completion(request, self._ask(body, max_tokens))
+
+    def _ask(self, body: dict[str, Any], max_tokens: int) -> _Chat:
+        limit = self._limit
+        try:
+            return self._server.ask(lambda timeout: self._send({**body, limit: max_tokens}, timeout), _Chat)
+        except PolicyError as error:
+            other = _LIMITS[limit == _LIMITS[0]]
+            if f"Use '{other}' instead" not in error.what:
+                raise
+        self._limit = other
+        return self._server.ask(lambda timeout: self._send({**body, other: max_tokens}, timeout), _Chat)
+
+    def _send(self, body: dict[str, Any], timeout: float) -> bytes:
+        created = self._client.chat.completions.with_raw_response.create(**body, timeout=timeout)
+        return created.http_response.content
 
 
-def _read(answer: Any, request: Request) -> Completion:
-    try:
-        choice, usage = answer.choices[0], answer.usage
-        calls = tuple(
-            ToolCall(call.id, call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()
-        )
-        text = choice.message.content or getattr(choice.message, "refusal", None) or ""
-        finish = FINISH.get(choice.finish_reason, str(choice.finish_reason))
-        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
-    except (AttributeError, IndexError, TypeError) as error:
-        raise GarbageError(f"not a chat completion: {error}") from error
+def _message(message: Message) -> dict[str, Any]:
+    """As servers take it: an assistant without tool calls has to have said something."""
+    made = dict(message)
+    if made.get("content") is None and not made.get("tool_calls"):
+        made["content"] = ""
+    return made
+
+
+def _completion(request: Request, chat: _Chat) -> Completion:
+    choice, usage = chat.choices[0], chat.usage or _Usage()
+    message = choice.message
+    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
+    finish = choice.finish_reason or "stop"
+    if calls and finish in ("stop", "function_call"):
+        finish = "tool_calls"
     return Completion(
-        str(text),
+        message.content or message.refusal or "",
         render(request.messages),
-        finish=finish,
+        finish="content_filter" if message.refusal else finish,
         tool_calls=calls,
-        prompt_tokens=int(tokens[0]),
-        output_tokens=int(tokens[1]),
+        prompt_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
     )
-
-
-def _unwrap(completion: Completion) -> Completion:
-    try:
-        return replace(completion, text=str(json.loads(completion.text)["choice"]))
-    except (ValueError, KeyError, TypeError):
-        return completion

@@ -7,37 +7,33 @@ from pathlib import Path
 from sia_core.errors import UsageError
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
-from sia_core.policy.http_spec import HttpSpec, parse_http
 from sia_core.policy.protocol import Policy
 from sia_core.policy.scripted import ScriptedPolicy
+from sia_core.policy.spec import ServerSpec, parse_spec, served_digest
 
 Progress = Callable[[str, int, int], None]
-_LOCAL, _REPLAY = "local:", "replay:"
-_KNOWN = "scripted, smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL] or replay:FILE"
-CONCURRENCY = 16
-"""Requests in flight to a model over HTTP, unless SIA_POLICY_CONCURRENCY says otherwise."""
+_LOCAL, _REPLAY, _VLLM = "local:", "replay:", "vllm:"
+_KNOWN = "scripted, smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL], vllm:DIR[@URL] or replay:FILE"
 
 
 def check_spec(spec: str) -> None:
     """Refuse a spec no policy stands behind, or whose key is missing.
 
     Raises:
-        UsageError: unknown spec, or one that this version does not offer yet.
-        PolicyError: no key in the environment.
+        UsageError: unknown spec, or one that cannot be meant.
+        PolicyError: no key in the environment, or no SDK.
     """
-    http = parse_http(spec)
-    if http is not None:
-        _ = http.key
-        return
-    if spec in ("scripted", "smollm2") or spec.startswith((_LOCAL, _REPLAY)):
-        return
-    what = f"policy {spec!r} is not offered yet" if spec.startswith("vllm:") else f"unknown policy {spec!r}"
-    raise UsageError(what, where="--policy", hint=f"use {_KNOWN}")
+    server = parse_spec(spec)
+    if server is not None:
+        server.check()
+    elif spec not in ("scripted", "smollm2") and not spec.startswith((_LOCAL, _REPLAY)):
+        raise UsageError(f"unknown policy {spec!r}", where="--policy", hint=f"use {_KNOWN}")
 
 
 def costs_money(spec: str) -> bool:
     """Whether replies are to be kept, so that none is asked for twice."""
-    return parse_http(spec) is not None
+    server = parse_spec(spec)
+    return server is not None and server.kind != "vllm"
 
 
 def prepare_policy(spec: str, progress: Progress) -> None:
@@ -49,15 +45,15 @@ def prepare_policy(spec: str, progress: Progress) -> None:
     """
     if spec == "smollm2":
         smollm2.check_weights(smollm2.ensure_smollm2(progress))
-    elif spec.startswith(_LOCAL):
+    elif spec.startswith((_LOCAL, _VLLM)):
         base_digest(base_directory(spec))
 
 
 def policy_digest(spec: str) -> str:
     """Digest of the policy, without loading it."""
-    http = parse_http(spec)
-    if http is not None:
-        return http.digest
+    server = parse_spec(spec)
+    if server is not None:
+        return served_digest(base_directory(spec)) if server.kind == "vllm" else server.digest
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import read_log
 
@@ -75,7 +71,10 @@ def base_directory(spec: str) -> Path:
         return smollm2.directory()
     if spec.startswith(_LOCAL):
         return Path(spec.removeprefix(_LOCAL)).expanduser().absolute()
-    raise UsageError(f"policy {spec!r} has no base model", where="--policy", hint="use smollm2 or local:DIR")
+    server = parse_spec(spec)
+    if server is not None and server.kind == "vllm":
+        return Path(server.model).expanduser().absolute()
+    raise UsageError(f"policy {spec!r} has no base model", where="--policy", hint="use smollm2, local:DIR or vllm:DIR")
 
 
 def load_policy(spec: str, *, threads: int | None = None, batch: int = 1, log: Path | None = None) -> Policy:
@@ -89,11 +88,11 @@ def load_policy(spec: str, *, threads: int | None = None, batch: int = 1, log: P
     check_spec(spec)
     if spec == "scripted":
         return ScriptedPolicy()
-    http = parse_http(spec)
-    if http is not None:
+    server = parse_spec(spec)
+    if server is not None:
         from sia_core.policy.log import LoggedPolicy
 
-        policy = _load_http(spec, http)
+        policy = _load_server(server)
         return policy if log is None else LoggedPolicy(policy, log)
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import ReplayPolicy
@@ -105,15 +104,20 @@ def load_policy(spec: str, *, threads: int | None = None, batch: int = 1, log: P
     return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, os.cpu_count() or 1), batch=batch)
 
 
-def _load_http(spec: str, http: HttpSpec) -> Policy:
-    concurrency = int(os.environ.get("SIA_POLICY_CONCURRENCY", CONCURRENCY))
-    if http.kind == "openai":
+def _load_server(server: ServerSpec) -> Policy:
+    # Each loads an SDK; the last one transformers too.
+    if server.kind == "openai":
         from sia_core.policy.openai_chat import OpenAIPolicy
 
-        return OpenAIPolicy(spec, http, concurrency=concurrency)
-    from sia_core.policy.anthropic_messages import AnthropicPolicy
+        return OpenAIPolicy(server)
+    if server.kind == "anthropic":
+        from sia_core.policy.anthropic_messages import AnthropicPolicy
 
-    return AnthropicPolicy(spec, http, concurrency=concurrency)
+        return AnthropicPolicy(server)
+    share_cores()
+    from sia_core.policy.vllm import VllmPolicy
+
+    return VllmPolicy(server, base_directory(server.spec))
 
 
 def _replay_file(spec: str) -> Path:

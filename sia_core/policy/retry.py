@@ -34,9 +34,9 @@ class Patience:
     """How long a request may take, all attempts together."""
 
     attempts: int = 6
-    first_s: float = 1.0
+    first_s: float = 0.5
     """Mean of the first wait is half of this; it doubles with each."""
-    longest_s: float = 60.0
+    longest_s: float = 30.0
     """Upper bound of each wait, asked for by the server or not."""
     timeout_s: float = 300.0
     """For one attempt: how long the server may send nothing."""
@@ -71,8 +71,10 @@ class Retry:
                 fault = judge(error)
                 if fault is None:
                     raise
+            if not fault.again or attempt >= self.patience.attempts:
+                raise fault.error
             wait = self._wait(attempt, fault.after_s)
-            if not fault.again or attempt >= self.patience.attempts or self.clock() + wait >= deadline:
+            if self.clock() + wait >= deadline:
                 raise fault.error
             self.sleep(wait)
         raise AssertionError("count() does not end")

@@ -9,11 +9,13 @@ import importlib.util
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from sia_core.errors import PolicyError, UsageError
 from sia_core.hashing import digest_json
+from sia_core.policy.base import base_digest
 
 CONCURRENCY_VARIABLE: Final = "SIA_POLICY_CONCURRENCY"
 NO_KEY: Final = "none"
@@ -126,3 +128,8 @@ def parse_spec(spec: str) -> ServerSpec | None:
         # Such an address is recorded and printed: no place for a secret.
         raise UsageError("an address without user, password or query is wanted", where="--policy", hint=hint)
     return ServerSpec(spec, kind, found["model"], url, found["variable"] or provider.variable)
+
+
+def served_digest(base: Path) -> str:
+    """Digest of a base model on a vLLM server: not that of `local:`, for other kernels round otherwise."""
+    return digest_json(["vllm/1", base_digest(base)])

@@ -26,7 +26,6 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
-from sia_core.hashing import digest_json
 from sia_core.policy.base import base_digest
 from sia_core.policy.local import PROBE
 from sia_core.policy.local.engine import Logits
@@ -34,7 +33,7 @@ from sia_core.policy.local.sampling import walk
 from sia_core.policy.local.template import read_calls, render_prompt
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
 from sia_core.policy.retry import Retry
-from sia_core.policy.spec import ServerSpec
+from sia_core.policy.spec import ServerSpec, served_digest
 from sia_core.policy.trie import Ids, branches
 from sia_core.policy.vllm_client import VllmClient
 from sia_core.policy.vllm_wire import Choice, bundles, probing_body, sampling_body, scored, scoring_body
@@ -42,11 +41,6 @@ from sia_core.rollout import ToolCall
 
 COLDEST = 0.01
 """vLLM raises lower temperatures to this one (vllm.sampling_params._MAX_TEMP)."""
-
-
-def served_digest(base: Path) -> str:
-    """Digest of the policy: the base model's, but not that of `local:`, for its kernels round otherwise."""
-    return digest_json(["vllm/1", base_digest(base)])
 
 
 class VllmPolicy:

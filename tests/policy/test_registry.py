@@ -25,7 +25,7 @@ def test_what_there_is(spec: str) -> None:
     check_spec(spec)
 
 
-@pytest.mark.parametrize(("spec", "words"), [("gpt", "unknown policy 'gpt'"), ("vllm:x", "not offered yet")])
+@pytest.mark.parametrize(("spec", "words"), [("gpt", "unknown policy 'gpt'"), ("vlm:x", "unknown policy 'vlm:x'")])
 def test_what_there_is_not(spec: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as refused:
         check_spec(spec)

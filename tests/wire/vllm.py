@@ -92,8 +92,9 @@ class FakeVllm:
         """The model that a name stands for, read when it is first asked for."""
         root = self.adapters.get(name)
         if root not in self._models:
-            bare: Any = AutoModelForCausalLM.from_pretrained(self.base).eval()
-            self._models[root] = bare if root is None else PeftModel.from_pretrained(bare, root).eval()
+            bare: Any = AutoModelForCausalLM.from_pretrained(self.base)
+            model: Any = bare if root is None else PeftModel.from_pretrained(bare, root)
+            self._models[root] = model.eval()
         return self._models[root]
 
     def _complete(self, body: Any) -> Reply:

@@ -1,0 +1,60 @@
+"""Messages and tools of OpenAI's chat completions, as Anthropic's messages API wants them."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sia_core.policy.protocol import Message, RejectedRequestError, Tool
+
+
+def translate_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
+    """System text, and turns that alternate between user and assistant.
+
+    System messages come together at the front, wherever they stood. Results of tools belong to the user's
+    turn, before what the user says.
+    """
+    system = "\n\n".join(str(message["content"]) for message in messages if message["role"] == "system")
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        blocks = [] if message["role"] == "system" else _blocks(message)
+        if not blocks:
+            continue
+        role = "assistant" if message["role"] == "assistant" else "user"
+        if not turns or turns[-1]["role"] != role:
+            turns.append({"role": role, "content": []})
+        turns[-1]["content"] += blocks
+    return system, turns
+
+
+def translate_tool(tool: Tool) -> dict[str, Any]:
+    """A tool's definition."""
+    function = tool["function"]
+    schema = {"type": "object", **(function.get("parameters") or {})}
+    return {"name": function["name"], "description": function.get("description", ""), "input_schema": schema}
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    text = message.get("content") or ""
+    if message["role"] == "tool":
+        return [{"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id")), "content": text}]
+    # The API takes no empty text.
+    said = [{"type": "text", "text": text}] if text else []
+    return [*said, *(_use(call) for call in message.get("tool_calls") or ())]
+
+
+def _use(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    try:
+        given = json.loads(function.get("arguments") or "{}")
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        what = f"the arguments of tool call {call.get('id')!r} are no JSON object"
+        raise RejectedRequestError(what, where="messages", hint="send calls back as the model made them")
+    return {"type": "tool_use", "id": _id(call.get("id")), "name": function["name"], "input": given}
+
+
+def _id(text: Any) -> str:
+    """Identifiers of other servers may have characters that this API does not take."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", str(text))

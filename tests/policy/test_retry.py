@@ -1,0 +1,104 @@
+"""The retry loop, by a clock that only moves when it is slept on."""
+
+from typing import Any
+
+import pytest
+
+from sia_core.errors import SiaError
+from sia_core.policy.retry import Fault, Patience, Retry, parse_retry_after
+
+NOW = 1_000_000_000.0
+
+
+class Clock:
+    """Time, and how it was spent."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+    def retry(self, **patience: Any) -> Retry:
+        kept = Patience(**{"attempts": 5, "first_s": 1.0, "longest_s": 6.0, **patience})
+        return Retry(kept, self.sleep, lambda: self.now, lambda low, high: high)
+
+
+def fail(_: float) -> str:
+    raise ValueError("wire")
+
+
+def passing(_: Exception) -> Fault:
+    return Fault(SiaError("no answer"), again=True)
+
+
+def test_waits_double_up_to_a_bound_and_attempts_end() -> None:
+    clock = Clock()
+    with pytest.raises(SiaError, match="no answer"):
+        clock.retry().run(fail, passing)
+    assert clock.waits == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_jitter_is_full() -> None:
+    clock, ranges = Clock(), []
+
+    def uniform(low: float, high: float) -> float:
+        ranges.append((low, high))
+        return low
+
+    with pytest.raises(SiaError):
+        Retry(Patience(attempts=3, first_s=0.5), clock.sleep, lambda: clock.now, uniform).run(fail, passing)
+    assert ranges == [(0.0, 0.5), (0.0, 1.0)]
+
+
+def test_the_server_says_how_long_within_bounds() -> None:
+    clock = Clock()
+    asked = iter([3.0, 600.0, 0.0, 1.0, 1.0])
+    with pytest.raises(SiaError):
+        clock.retry().run(fail, lambda _: Fault(SiaError("busy"), again=True, after_s=next(asked)))
+    assert clock.waits == [3.0, 6.0, 0.0, 1.0]
+
+
+def test_patience_ends_before_the_attempts_do() -> None:
+    clock = Clock()
+
+    def slow(timeout: float) -> str:
+        clock.now += timeout
+        raise ValueError("timed out")
+
+    with pytest.raises(SiaError):
+        clock.retry(attempts=100, timeout_s=30.0, total_s=100.0).run(slow, passing)
+    assert clock.now <= 100.0
+
+
+def test_what_cannot_pass_is_raised_at_once_and_alone() -> None:
+    clock = Clock()
+    with pytest.raises(SiaError, match="refused") as raised:
+        clock.retry().run(fail, lambda _: Fault(SiaError("refused")))
+    assert not clock.waits
+    assert raised.value.__context__ is None
+
+
+def test_a_defect_is_not_taken_for_a_fault() -> None:
+    with pytest.raises(ValueError, match="wire"):
+        Clock().retry().run(fail, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("-3", 0.0),
+        ("Sun, 09 Sep 2001 01:46:50 GMT", 10.0),
+        ("Sun, 09 Sep 2001 01:40:00 GMT", 0.0),
+        ("soon", None),
+        ("nan", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after(text: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(text, NOW) == seconds
