@@ -7,8 +7,7 @@ gives the same bits as never having stopped, and a round that was cut short is t
 the checkpoint before it.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -32,17 +31,16 @@ from sia_core.weights.checkpoint import (
     write_adapter,
     write_checkpoint,
 )
+from sia_core.weights.forward import Forward, Pass
 from sia_core.weights.groups import batch_digest
-from sia_core.weights.losses import choice_logprobs, kl_to_base, policy_loss, value_loss
+from sia_core.weights.losses import kl_to_base, policy_loss, value_loss
 from sia_core.weights.manifest import check_manifest, identify, read_manifest
 from sia_core.weights.metrics import StepMetrics, mean_reward, step_metrics
-from sia_core.weights.packing import Pack, pack
-from sia_core.weights.rows import Batch, Choice, make_batch
+from sia_core.weights.rows import Batch, make_batch
 from sia_core.weights.spec import UpdateSpec
 from sia_core.weights.targets import Measured, Targets, make_targets, why_not_trl, with_coefficients
-from sia_core.weights.value import ValueHead, hidden_states
+from sia_core.weights.value import ValueHead
 
-TOKENS_PER_PACK = 512
 MAX_GRAD_NORM = 1.0
 
 
@@ -63,7 +61,6 @@ class Trainer:
         elif spec.parent_adapter is not None or parent is not None:
             raise PolicyError(f"parent adapter {spec.parent_adapter} is to be trained further, {parent} was given")
         model = load_base(base)
-        self._pack = TOKENS_PER_PACK if _sees_all(model.config) else 0
         torch.manual_seed(spec.seed)
         if parent is not None:
             self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
@@ -79,6 +76,7 @@ class Trainer:
         if self._algorithm.needs.value_head:
             self._head = ValueHead(model.config.get_text_config().hidden_size).to(self._device)
             groups.append({"params": list(self._head.parameters()), "lr": spec.value_learning_rate})
+        self._forward = Forward(self._model, spec.temperature, head=self._head)
         self._optimizer = torch.optim.Adam(groups, lr=spec.learning_rate, betas=(0.9, 0.95))
         self._batch: str | None = None
         self.round = 0
@@ -168,20 +166,11 @@ class Trainer:
     def _measure(self, batch: Batch) -> Measured:
         """Logprob, entropy and value of every choice, as the model is now."""
         found = torch.zeros(3, len(batch.choices))
-        for part, index in self._packs(batch):
-            logprob_N, entropy_N, value_N = self._read(part, [batch.choices[at] for at in index])
-            found[0, index], found[1, index] = logprob_N.cpu(), entropy_N.cpu()
-            if value_N is not None:
-                found[2, index] = value_N.cpu()
+        for part in self._forward.passes(batch.sequences, batch.choices):
+            found[0, part.index], found[1, part.index] = part.logprob.cpu(), part.entropy.cpu()
+            if part.value is not None:
+                found[2, part.index] = part.value.cpu()
         return Measured(found[0], found[1], found[2] if self._head is not None else None)
-
-    def _packs(self, batch: Batch) -> Iterator[tuple[Pack, list[int]]]:
-        """Packs that cover a batch, each with the indices of its choices."""
-        choices_of = defaultdict(list)
-        for at, choice in enumerate(batch.choices):
-            choices_of[choice.sequence].append(at)
-        for part in pack(batch.sequences, self._pack):
-            yield part, [at for sequence in part.paths for at in choices_of[sequence]]
 
     def _step(
         self, batch: Batch, targets: Targets, reward: tuple[float, float] = (0.0, 0.0), *, first: bool
@@ -192,9 +181,9 @@ class Trainer:
             targets = with_coefficients(targets, batch, self._spec, self._measure(batch).logprob)
         sums = dict.fromkeys(("loss", "kl", "kl_base", "gap", "entropy", "clipped", "value_loss"), 0.0)
         tokens = 0
-        for part, index in self._packs(batch):
-            self._accumulate(part, [batch.choices[at] for at in index], targets.at(index), sums)
-            tokens += len(part.ids)
+        for part in self._forward.passes(batch.sequences, batch.choices):
+            self._accumulate(part, targets.at(part.index), sums)
+            tokens += part.tokens
         count = len(batch.choices)
         means = {name: value / count for name, value in sums.items() if name not in ("loss", "value_loss")}
         if first:
@@ -215,9 +204,9 @@ class Trainer:
             **means,
         )
 
-    def _accumulate(self, part: Pack, choices: Sequence[Choice], here: Targets, sums: dict[str, float]) -> None:
-        """Add a pack's gradient to the parameters', and what it saw to the sums."""
-        logprob_N, entropy_N, value_N = self._read(part, choices)
+    def _accumulate(self, part: Pass, here: Targets, sums: dict[str, float]) -> None:
+        """Add a pass's gradient to the parameters', and what it saw to the sums."""
+        logprob_N, value_N = part.logprob, part.value
         weight_N = here.weight.to(self._device)
         found = policy_loss(
             self._loss,
@@ -242,42 +231,7 @@ class Trainer:
         sums["kl"] += found.kl
         sums["gap"] += found.gap
         sums["clipped"] += found.clipped
-        sums["entropy"] += float(entropy_N.sum())
-
-    def _read(self, part: Pack, choices: Sequence[Choice]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Logprob, entropy and, with a value head, value of every choice, each of shape (N,)."""
-        if self._head is None:
-            return *self._logprobs(part, choices), None
-        with hidden_states(self._model) as hidden:
-            logprob_N, entropy_N = self._logprobs(part, choices)
-        nodes = [part.paths[choice.sequence][choice.position] for choice in choices]
-        row = {node: index for index, node in enumerate(sorted(set(nodes)))}
-        return logprob_N, entropy_N, self._head(torch.cat(hidden))[self._tensor([row[node] for node in nodes])]
-
-    def _logprobs(self, part: Pack, choices: Sequence[Choice]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Forward a pack and read every choice's logprob and entropy, each of shape (N,)."""
-        nodes = [part.paths[choice.sequence][choice.position] for choice in choices]
-        kept = sorted(set(nodes))
-        row = {node: index for index, node in enumerate(kept)}
-        # A single sequence needs no mask, and only nodes that were sampled from pass the output layer:
-        # the vocabulary is the widest one.
-        logit_KV = self._model(
-            input_ids=self._tensor([part.ids]),
-            position_ids=self._tensor([part.depths]),
-            attention_mask=part.mask().to(self._device) if len(part.paths) > 1 else None,
-            logits_to_keep=self._tensor(kept),
-            use_cache=False,
-        ).logits[0]
-        return choice_logprobs(
-            logit_KV,
-            self._tensor([row[node] for node in nodes]),
-            self._tensor([choice.token for choice in choices]),
-            [choice.allowed for choice in choices],
-            self._spec.temperature,
-        )
-
-    def _tensor(self, values: object) -> torch.Tensor:
-        return torch.tensor(values, device=self._device)
+        sums["entropy"] += float(part.entropy.sum())
 
     def save(self, folder: Path, metrics: Sequence[StepMetrics]) -> Adapter:
         """Write a checkpoint directory that is complete or absent, and return its adapter."""
@@ -310,9 +264,3 @@ class Trainer:
             self._head.load_state_dict(load_file(folder / "value_head.safetensors"))
         read_optimizer(folder, self._optimizer, self._all_parameters)
         self.round = manifest["round"]
-
-
-def _sees_all(config: Any) -> bool:
-    """Whether every layer attends to the whole context."""
-    kinds = getattr(config.get_text_config(), "layer_types", None) or ["full_attention"]
-    return set(kinds) == {"full_attention"} and not getattr(config, "use_sliding_window", False)

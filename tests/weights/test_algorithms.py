@@ -125,9 +125,9 @@ def test_dpo_by_coefficients_has_the_gradient_of_the_loss(
     targets = trainer._targets(batch)
     index = torch.tensor([choice.rollout for choice in batch.choices])
     found, members = [], []
-    for part, at in trainer._packs(batch):
-        found.append(trainer._read(part, [batch.choices[each] for each in at])[0])
-        members += at
+    for part in trainer._forward.passes(batch.sequences, batch.choices):
+        found.append(part.logprob)
+        members += part.index
     zero_R = torch.zeros(batch.rollouts)
     sums_R = zero_R.index_add(0, index[members], torch.cat(found))
     loss = dpo(sums_R, zero_R.index_add(0, index, targets.recorded), batch.pairs, 0.7)
