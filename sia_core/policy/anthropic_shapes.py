@@ -47,7 +47,7 @@ def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     try:
         given = json.loads(function.get("arguments") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
         what = f"the arguments of tool call {call.get('id')!r} are no JSON object"

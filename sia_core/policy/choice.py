@@ -58,7 +58,7 @@ def choose(options: Sequence[str], ask: Callable[[int], Completion], where: str)
 def _picked(text: str) -> str | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     choice = value.get("choice") if isinstance(value, dict) else None
     return choice if isinstance(choice, str) else None

@@ -150,6 +150,89 @@ def test_what_may_pass_is_tried_again(
     assert all(0 <= pause <= 0.5 * 2**at for at, pause in enumerate(pauses))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_says_nothing_is_left(wire: Wire, kind: str) -> None:
+    over = threading.Event()
+
+    def nothing(handler: Any, body: dict[str, Any]) -> None:
+        over.wait(20)
+
+    wire.answer = nothing
+    waits: list[float] = []
+    policy = connect(kind, wire.url, Retry(Patience(attempts=2, timeout_s=0.2), waits.append))
+    with pytest.raises(EndpointError, match="timed out"):
+        policy.sample(ask("Say"))
+    over.set()
+    assert len(waits) == 1 and len(wire.requests) == 2
+
+
+def test_an_answer_under_a_wrong_content_type_is_an_answer(make: Callable[[str], Policy], wire: Wire) -> None:
+    said = {"choices": [{"message": {"content": "hello"}, "finish_reason": None}]}
+    wire.answer = raw(json.dumps(said).encode(), "text/html")
+    done = make("openai").sample(ask("Say"))
+    assert (done.text, done.finish, done.prompt_tokens, done.output_tokens) == ("hello", "stop", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"choices": []}, {"choices": None}, {"error": {"message": "later"}}, {"choices": [{"message": {"content": 3}}]}],
+)
+def test_answers_that_are_none(make: Callable[[str], Policy], wire: Wire, broken: dict[str, Any]) -> None:
+    wire.faults.append(raw(json.dumps(broken).encode()))
+    assert make("openai").sample(ask("Say")).text == "hello"
+    assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "finish"),
+    [
+        ("openai", chat("half", finish="length"), "length"),
+        ("openai", chat("no", finish="content_filter"), "content_filter"),
+        ("openai", chat(None, calls=CALLED, finish="stop"), "tool_calls"),
+        ("anthropic", message({"type": "text", "text": "half"}, stop="max_tokens"), "length"),
+        ("anthropic", message({"type": "text", "text": "no"}, stop="refusal"), "content_filter"),
+    ],
+)
+def test_why_a_reply_ended(make: Callable[[str], Policy], wire: Wire, kind: str, said: Answer, finish: str) -> None:
+    wire.answer = said
+    assert make(kind).sample(ask("Say")).finish == finish
+
+
+def test_a_choice_has_room_and_counts_every_attempt(make: Callable[[str], Policy], wire: Wire) -> None:
+    wire.faults.append(chosen("openai", "c"))
+    wire.answer = chosen("openai", "a" * 300)
+    done = make("openai").sample(ask("Pick", ["a" * 300, "b"], max_tokens=1))
+    assert (done.prompt_tokens, done.output_tokens) == (14, 6)
+    assert wire.requests[0][2]["max_tokens"] > 300
+    assert [body["seed"] for _, _, body in wire.requests] == [0, 1]
+    wire.answer = chat("[" * 5000)
+    with pytest.raises(RejectedRequestError):
+        make("openai").sample(ask("Pick", ["a", "b"]))
+
+
+def test_arguments_that_are_no_object(make: Callable[[str], Policy], wire: Wire) -> None:
+    call = {"id": "c.1", "type": "function", "function": {"name": "add", "arguments": "not json"}}
+    talk = ({"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [call]})
+    with pytest.raises(RejectedRequestError, match=r"c\.1"):
+        make("anthropic").sample(Request(talk, Sampling(), 0))
+    assert not wire.requests
+
+
+def test_system_messages_and_results_find_their_place(make: Callable[[str], Policy], wire: Wire) -> None:
+    talk = (
+        {"role": "system", "content": "one"},
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": ""},
+        {"role": "user", "content": "b"},
+        {"role": "system", "content": "two"},
+    )
+    make("anthropic").sample(Request(talk, Sampling(), 0))
+    ((_, _, body),) = wire.requests
+    assert body["system"][0]["text"] == "one\n\ntwo"
+    assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]}]
+    assert "temperature" not in body or body["temperature"] == 1.0
+
+
 @pytest.mark.parametrize(
     "cut", [message({"type": "text", "text": "half"}, cut=True), raw(b"event: ping\n", "text/event-stream")]
 )

@@ -49,6 +49,8 @@ class FakeVllm:
 
     def get(self, path: str) -> Reply:
         """Answer a GET."""
+        if path == "/health":
+            return 200, ""
         if path == "/version":
             return 200, {"version": self.version}
         if path == "/metrics":
@@ -146,7 +148,7 @@ def _error(status: int, message: str, param: str | None = None) -> Reply:
 
 
 @contextmanager
-def serve_vllm(base: Path, **settings: Any) -> Iterator[FakeVllm]:
+def serve_vllm(base: Path, *, port: int = 0, **settings: Any) -> Iterator[FakeVllm]:
     """A running server."""
     fake = FakeVllm(base, **settings)
 
@@ -173,7 +175,7 @@ def serve_vllm(base: Path, **settings: Any) -> Iterator[FakeVllm]:
         def log_message(self, *_: Any) -> None:
             """Silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     fake.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
