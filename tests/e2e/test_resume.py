@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -36,7 +37,8 @@ def outcome(sia: Sia) -> dict[str, Any]:
 
 def test_kill_and_resume(sia: Sia, tmp_path: Path) -> None:
     # A home of its own, not one moved away: MLflow keeps stores open by address, and would go on reading it.
-    undisturbed = Sia(tmp_path / "undisturbed", {**sia.environment, "SIA_HOME": str(tmp_path / "undisturbed")})
+    home = Path(shutil.copytree(sia.home, tmp_path / "undisturbed"))
+    undisturbed = Sia(home, {**sia.environment, "SIA_HOME": str(home)})
     undisturbed(*RUN)
     expected = outcome(undisturbed)
     total = rollouts_done(undisturbed)

@@ -74,10 +74,12 @@ def test_weights_alone_on_an_untrainable_policy_are_refused_and_the_run_ends(sia
 
 
 def test_dry_run_spends_nothing(sia: Sia) -> None:
+    before = (sia.home / "mlflow.db").read_bytes()
     output = sia("run", str(TOY), "--policy", "scripted", "--dry-run", "--generations", "3")
     assert "3 generations" in output
     assert re.search(r"at most \d+ rollouts", output)
-    assert not (sia.home / "mlflow.db").exists()
+    assert [file.name for file in sia.home.iterdir()] == ["mlflow.db"]
+    assert (sia.home / "mlflow.db").read_bytes() == before
 
 
 def _artifact_types(api: str) -> set[str]:
