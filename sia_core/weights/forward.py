@@ -1,26 +1,43 @@
 """Logprobs of a batch's choices, pass by pass, in packs of contexts that share what they have in common.
 
-Suffixes: N choices of a pass, K contexts that choices were sampled in, V vocabulary.
+- A pass is one forward over a trie of contexts (packing). A model that cannot read a trie exactly is given
+  one context at a time, and `Forward.fallback` says why. This is tried out on a few ids, not looked up.
+- Only contexts that were sampled in reach the output layer, a few rows at a time, and only the gradient's
+  product with its weights is kept: memory does not grow with choices times vocabulary.
+- A pass has at most `Forward.budget` tokens, by what the model was seen to keep for each.
+
+Suffixes: N choices of a pass, K contexts that choices were sampled in, V vocabulary, D hidden size,
+U ids that any choice allowed.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from sia_core.weights.losses import choice_logprobs
 from sia_core.weights.packing import Ids, Pack, pack
 from sia_core.weights.rows import Choice
-from sia_core.weights.value import ValueHead, hidden_states
+from sia_core.weights.value import ValueHead
 
-TOKENS_PER_PASS = 512
+TOKENS_PER_PASS: Final = 2048
+"""Most tokens of a pass, however much memory there is: results depend on the packs in their last bits,
+and are to depend on the machine only where memory is short."""
+LOGITS: Final = 1 << 24
+"""Logits held at once."""
+_SHARE = 0.5
+"""Of the memory that is available, for what a pass keeps."""
+_PROBE: Final = ((1, 2, 3, 4), (1, 2, 4, 3), (2, 1))
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass read. With gradient, where gradients are on: its graph lives as long as it does."""
+    """What one forward pass read of N choices. The graph, where gradients are on, lives as long as it does."""
 
     index: list[int]
     """Which of the batch's choices."""
@@ -35,72 +52,248 @@ class Pass:
 
 
 class Forward:
-    """Reads choices with a model. Suffix N: choices of a pass."""
+    """Reads choices with a model."""
 
     def __init__(
         self, model: Any, temperature: float, *, head: ValueHead | None = None, budget: int | None = None
     ) -> None:
-        """Look at what the model can do.
+        """Try out what the model can do.
 
         Args:
             model: a causal language model of transformers, or PEFT's wrapper of one.
             temperature: logits are divided by it.
             head: values are read with it.
-            budget: most tokens of a pass; by default what memory allows.
+            budget: most tokens of a pass; None: TOKENS_PER_PASS, or what memory allows at the first pass.
         """
         self._model = model
         self._temperature = temperature
         self._head = head
-        self._budget = TOKENS_PER_PASS if budget is None else budget
-        self.fallback = _why_not_packed(model.config)
+        self._given = budget
+        self._plain = False
+        training = model.training
+        model.eval()  # No dropout while outputs are compared.
+        self.fallback = _why_not_packed(model)
         """Why contexts are read one by one, sharing nothing; None where they are packed."""
+        self._plain = _is_plain(model)
+        model.train(training)
+
+    @cached_property
+    def budget(self) -> int:
+        """Most tokens of a pass; a context that is longer is read alone."""
+        if self._given is not None:
+            return self._given
+        free = available_memory(self._model.device) * _SHARE
+        return max(1, min(TOKENS_PER_PASS, int(free / self._bytes_per_token())))
 
     def passes(self, sequences: Sequence[Ids], choices: Sequence[Choice]) -> Iterator[Pass]:
         """Every choice once, in passes of bounded memory: call backward on what came of one before taking the next."""
         choices_of = defaultdict(list)
         for at, choice in enumerate(choices):
             choices_of[choice.sequence].append(at)
-        for part in pack(sequences, 0 if self.fallback else self._budget):
+        for part in pack(sequences, 0 if self.fallback else self.budget):
             index = [at for sequence in part.paths for at in choices_of[sequence]]
             yield self._read(part, index, [choices[at] for at in index])
 
     def _read(self, part: Pack, index: list[int], choices: Sequence[Choice]) -> Pass:
-        if self._head is None:
-            return Pass(index, *self._logprobs(part, choices), None, len(part.ids))
-        with hidden_states(self._model) as hidden:
-            logprob_N, entropy_N = self._logprobs(part, choices)
-        nodes = [part.paths[choice.sequence][choice.position] for choice in choices]
-        row = {node: at for at, node in enumerate(sorted(set(nodes)))}
-        value_N = self._head(torch.cat(hidden))[self._tensor([row[node] for node in nodes])]
-        return Pass(index, logprob_N, entropy_N, value_N, len(part.ids))
-
-    def _logprobs(self, part: Pack, choices: Sequence[Choice]) -> tuple[torch.Tensor, torch.Tensor]:
         nodes = [part.paths[choice.sequence][choice.position] for choice in choices]
         kept = sorted(set(nodes))
         row = {node: at for at, node in enumerate(kept)}
-        # A single sequence needs no mask, and only nodes that were sampled from pass the output layer:
-        # the vocabulary is the widest one.
-        logit_KV = self._model(
-            input_ids=self._tensor([part.ids]),
-            position_ids=self._tensor([part.depths]),
-            attention_mask=part.mask().to(self._model.device) if len(part.paths) > 1 else None,
-            logits_to_keep=self._tensor(kept),
-            use_cache=False,
-        ).logits[0]
-        return choice_logprobs(
-            logit_KV,
-            self._tensor([row[node] for node in nodes]),
-            self._tensor([choice.token for choice in choices]),
-            [choice.allowed for choice in choices],
-            self._temperature,
-        )
+        row_N = self._tensor([row[node] for node in nodes])
+        hidden_KD, logit_KV = _feed(self._model, part, kept, logits=not self._plain)
+        if logit_KV is None:
+            logprob_N, entropy_N = self._project(hidden_KD, row_N, choices)
+        else:
+            token_N = self._tensor([choice.token for choice in choices])
+            allowed = [choice.allowed for choice in choices]
+            logprob_N, entropy_N = choice_logprobs(logit_KV, row_N, token_N, allowed, self._temperature)
+        value_N = self._head(hidden_KD)[row_N] if self._head is not None else None
+        return Pass(index, logprob_N, entropy_N, value_N, len(part.ids))
+
+    def _project(
+        self, hidden_KD: torch.Tensor, row_N: torch.Tensor, choices: Sequence[Choice]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logprob and entropy of every choice, through a plain output layer."""
+        layer = self._model.get_output_embeddings()
+        free = [at for at, choice in enumerate(choices) if choice.allowed is None]
+        bound = [at for at, choice in enumerate(choices) if choice.allowed is not None]
+        parts = []
+        if free:
+            token_N = self._tensor([choices[at].token for at in free])
+            parts.append(
+                _Picked.apply(hidden_KD, layer.weight, layer.bias, row_N[free], token_N, self._temperature)  # type: ignore[no-untyped-call]
+            )
+        if bound:
+            parts += self._restricted(hidden_KD, layer, row_N[bound], [choices[at] for at in bound])
+        back = self._tensor(free + bound).argsort()
+        return torch.cat([logprob for logprob, _ in parts])[back], torch.cat([entropy for _, entropy in parts])[back]
+
+    def _restricted(
+        self, hidden_KD: torch.Tensor, layer: Any, row_N: torch.Tensor, choices: Sequence[Choice]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Only columns that some choice allows are computed; computed again for the gradient, and not kept."""
+        union = sorted({token for choice in choices for token in choice.allowed or ()})
+        column = {token: at for at, token in enumerate(union)}
+        weight_UD = layer.weight[self._tensor(union)]
+        bias_U = layer.bias[self._tensor(union)] if layer.bias is not None else None
+        size = max(1, LOGITS // len(union))
+        for start in range(0, len(choices), size):
+            some = choices[start : start + size]
+            token_N = self._tensor([column[choice.token] for choice in some])
+            allowed = [tuple(column[token] for token in choice.allowed or ()) for choice in some]
+
+            def read(
+                hidden_ND: torch.Tensor, token_N: torch.Tensor = token_N, allowed: list[Ids] = allowed
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+                logit_NU = torch.nn.functional.linear(hidden_ND, weight_UD, bias_U)
+                row_N = torch.arange(len(allowed), device=logit_NU.device)
+                return choice_logprobs(logit_NU, row_N, token_N, allowed, self._temperature)
+
+            yield checkpoint(read, hidden_KD[row_N[start : start + size]], use_reentrant=False)
+
+    def _bytes_per_token(self) -> float:
+        """What the model keeps for the backward pass of each token."""
+        part = next(pack([tuple(range(16))], 0))
+        kept: dict[int, int] = {}
+        own = {parameter.untyped_storage().data_ptr() for parameter in self._model.parameters()}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            alive = _feed(self._model, part, [0], logits=False)
+        del alive
+        wide = 0 if self._plain else 16 * self._model.get_output_embeddings().weight.shape[0]
+        # Gradients of what is kept, and the mask, need about as much again.
+        return 2 * sum(kept.values()) / len(part.ids) + wide
 
     def _tensor(self, values: object) -> torch.Tensor:
         return torch.tensor(values, device=self._model.device)
 
 
-def _why_not_packed(config: Any) -> str | None:
-    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "use_sliding_window", False):
-        return f"not every layer sees the whole context: {', '.join(sorted(kinds))}"
+class _Picked(torch.autograd.Function):
+    """Logprobs of sampled ids and entropies, from hidden states, without keeping logits.
+
+    With p = softmax(W h / T), the gradient of log p_t by h is (W_t - p W) / T. The product p W has the
+    hidden state's size and is kept in place of p. The likeliest id m is left out of it and added with an exact
+    1 - p_m, so that nothing cancels where the model is sure.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_KD: torch.Tensor,
+        weight_VD: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        row_N: torch.Tensor,
+        token_N: torch.Tensor,
+        temperature: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logprob_N = torch.empty(len(row_N), device=hidden_KD.device)
+        entropy_K = torch.empty(len(hidden_KD), device=hidden_KD.device)
+        rest_KD = torch.empty_like(hidden_KD)
+        top_K = torch.empty(len(hidden_KD), dtype=torch.long, device=hidden_KD.device)
+        top_p_K, rest_p_K = torch.empty_like(entropy_K), torch.empty_like(entropy_K)
+        size = max(1, LOGITS // len(weight_VD))
+        for start in range(0, len(hidden_KD), size):
+            here = slice(start, start + size)
+            logit_CV = torch.nn.functional.linear(hidden_KD[here], weight_VD, bias_V).float()
+            logprob_CV = torch.log_softmax(logit_CV.div_(temperature), -1)
+            at = ((row_N >= start) & (row_N < start + size)).nonzero()[:, 0]
+            logprob_N[at] = logprob_CV[row_N[at] - start, token_N[at]]
+            p_CV = torch.exp(logprob_CV, out=logit_CV)
+            entropy_K[here] = -torch.linalg.vecdot(p_CV, logprob_CV)
+            if ctx.needs_input_grad[0]:
+                top_p_K[here], top_K[here] = p_CV.max(-1)
+                p_CV.scatter_(-1, top_K[here, None], 0.0)
+                rest_p_K[here] = p_CV.sum(-1)
+                rest_KD[here] = p_CV.to(weight_VD.dtype) @ weight_VD
+        ctx.temperature = temperature
+        ctx.save_for_backward(weight_VD, row_N, token_N, rest_KD, top_K, top_p_K, rest_p_K)
+        entropy_N = entropy_K[row_N]
+        ctx.mark_non_differentiable(entropy_N)
+        return logprob_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight_VD, row_N, token_N, rest_KD, top_K, top_p_K, rest_p_K = ctx.saved_tensors
+        grad_N = (grads[0] / ctx.temperature)[:, None]
+        top_N = top_K[row_N]
+        sure_N = (top_N == token_N)[:, None]
+        own_ND = torch.where(sure_N, rest_p_K[row_N, None], 1.0) * weight_VD[token_N]
+        top_ND = torch.where(sure_N, 0.0, top_p_K[row_N, None]) * weight_VD[top_N]
+        change_ND = grad_N * (own_ND - top_ND - rest_KD[row_N])
+        hidden_KD = torch.zeros(rest_KD.shape, device=rest_KD.device).index_add_(0, row_N, change_ND)
+        return hidden_KD.to(rest_KD.dtype), None, None, None, None, None
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that may be taken on a device; of the machine's memory, what this process's control group leaves."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def _feed(model: Any, part: Pack, kept: Sequence[int], *, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What the output layer reads at the nodes `kept`, shape (K, D), and if asked the logits, shape (K, V)."""
+    found: list[torch.Tensor] = []
+
+    def take(_: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+        found.append(inputs[0][0])
+        return None if logits else (inputs[0][:, :1].detach(),)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(take)
+    try:
+        output = model(
+            input_ids=torch.tensor([part.ids], device=model.device),
+            position_ids=torch.tensor([part.depths], device=model.device),
+            # A single sequence needs no mask.
+            attention_mask=part.mask(model.dtype).to(model.device) if len(part.paths) > 1 else None,
+            logits_to_keep=torch.tensor(kept, device=model.device),
+            use_cache=False,
+        )
+    finally:
+        hook.remove()
+    return found[0], output.logits[0] if logits else None
+
+
+@torch.no_grad()
+def _is_plain(model: Any) -> bool:
+    """Whether logits are what a frozen linear layer makes of the hidden state: no scale, no cap, no adapter."""
+    layer = model.get_output_embeddings()
+    if type(layer) is not torch.nn.Linear or layer.weight.requires_grad:
+        return False
+    hidden_KD, logit_KV = _feed(model, next(pack(_PROBE[:1], 0)), [0, 1, 2, 3], logits=True)
+    assert logit_KV is not None
+    return bool(torch.allclose(layer(hidden_KD), logit_KV, rtol=1e-3, atol=1e-3))
+
+
+@torch.no_grad()
+def _why_not_packed(model: Any) -> str | None:
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if kinds - {"full_attention"} or (window and not kinds):
+        return f"not every layer sees the whole context: {', '.join(sorted(kinds)) or f'a window of {window}'}"
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"attention {config._attn_implementation!r} takes no mask of this kind"
+    (part,) = pack(_PROBE, 99)
+    try:
+        _, packed_NV = _feed(model, part, range(len(part.ids)), logits=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"the model does not take a packed context: {error}"
+    assert packed_NV is not None
+    for index, ids in enumerate(_PROBE):
+        _, alone_TV = _feed(model, next(pack([ids], 0)), range(len(ids)), logits=True)
+        assert alone_TV is not None
+        off = float((packed_NV[part.paths[index]] - alone_TV).abs().max() / alone_TV.abs().max())
+        if not off <= max(1e-4, 4 * torch.finfo(alone_TV.dtype).eps):
+            return f"packed and plain logits differ by {off:.1e} of the greatest"
     return None

@@ -41,13 +41,17 @@ class Pack:
             self.ids.append(ids[depth])
         self.paths[index] = path
 
-    def mask(self) -> torch.Tensor:
-        """To be added to attention scores: 0 where a node may look, shape (1, 1, N, N)."""
+    def mask(self, dtype: torch.dtype) -> torch.Tensor:
+        """To be added to attention scores: 0 where a node may look, else -inf, shape (1, 1, N, N).
+
+        Not the dtype's least number, which models often take: added to another of its kind it is no number in
+        bf16. Every node sees itself, so that no softmax is over -inf alone.
+        """
         seen_NN = torch.eye(len(self.ids), dtype=torch.bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 seen_NN[node] |= seen_NN[parent]
-        return torch.zeros(seen_NN.shape).masked_fill(~seen_NN, torch.finfo(torch.float32).min)[None, None]
+        return torch.zeros(seen_NN.shape, dtype=dtype).masked_fill_(~seen_NN, float("-inf"))[None, None]
 
 
 def pack(sequences: Sequence[Ids], budget: int) -> Iterator[Pack]:

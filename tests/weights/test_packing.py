@@ -19,7 +19,7 @@ def test_every_sequence_is_laid_out_whole(budget: int) -> None:
         for index, path in part.paths.items():
             found[index] = tuple(part.ids[node] for node in path)
             assert [part.depths[node] for node in path] == list(range(len(path)))
-            seen = part.mask()[0, 0][path[-1]] == 0
+            seen = part.mask(torch.float32)[0, 0][path[-1]] == 0
             assert seen.nonzero().flatten().tolist() == path
     assert [found[index] for index in range(len(SEQUENCES))] == SEQUENCES
 
@@ -35,7 +35,9 @@ def test_logits_are_those_of_the_sequence_alone(tiny_model: Path) -> None:
     (part,) = pack(SEQUENCES, 100)
     with torch.inference_mode():
         packed_NV = model(
-            input_ids=torch.tensor([part.ids]), position_ids=torch.tensor([part.depths]), attention_mask=part.mask()
+            input_ids=torch.tensor([part.ids]),
+            position_ids=torch.tensor([part.depths]),
+            attention_mask=part.mask(torch.float32),
         ).logits[0]
         for index, ids in enumerate(SEQUENCES):
             alone_TV = model(input_ids=torch.tensor([ids])).logits[0]
