@@ -44,8 +44,8 @@ class Adapters:
                 self._load(name, adapter)
             self._loaded[name] = None
             self._loaded.move_to_end(name)
+            self._drop_stale(name)
             self._in_use[name] += 1
-            self._drop_stale()
         try:
             yield name
         finally:
@@ -57,8 +57,8 @@ class Adapters:
         with self._lock:
             self._loaded.pop(served_name(adapter), None)
 
-    def _drop_stale(self) -> None:
+    def _drop_stale(self, wanted: str) -> None:
         for name in list(self._loaded):
-            if len(self._loaded) > self._kept and not self._in_use[name]:
+            if len(self._loaded) > self._kept and not self._in_use[name] and name != wanted:
                 del self._loaded[name]
                 self._unload(name)

@@ -192,6 +192,23 @@ def test_an_adapter_in_use_is_not_unloaded(adapters: list[Adapter]) -> None:
         assert len(dropped) == 3
 
 
+def test_an_unload_that_fails_leaves_no_adapter_in_use(adapters: list[Adapter]) -> None:
+    dropped: list[str] = []
+
+    def unload(name: str) -> None:
+        dropped.append(name)
+        if len(dropped) == 1:
+            raise EndpointError("busy")
+
+    kept = Adapters(lambda *_: None, unload, kept=1)
+    with kept.using(adapters[0]):
+        pass
+    with pytest.raises(EndpointError), kept.using(adapters[1]):
+        pass
+    with kept.using(adapters[2]):
+        assert dropped == [served_name(adapters[0]), served_name(adapters[1])]
+
+
 def test_a_restarted_server_gets_its_adapters_again(server: FakeVllm, adapters: list[Adapter]) -> None:
     policy = connect(server)
     request = ask("abc", max_tokens=3, adapter=adapters[0])
