@@ -13,7 +13,6 @@ U ids that any choice allowed.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,12 +62,11 @@ class Forward:
             model: a causal language model of transformers, or PEFT's wrapper of one.
             temperature: logits are divided by it.
             head: values are read with it.
-            budget: most tokens of a pass; None: TOKENS_PER_PASS, or what memory allows at the first pass.
+            budget: most tokens of a pass; None: TOKENS_PER_PASS, or less where memory is scarce now.
         """
         self._model = model
         self._temperature = temperature
         self._head = head
-        self._given = budget
         self._plain = False
         training = model.training
         model.eval()  # No dropout while outputs are compared.
@@ -76,14 +74,9 @@ class Forward:
         """Why contexts are read one by one, sharing nothing; None where they are packed."""
         self._plain = _is_plain(model)
         model.train(training)
-
-    @cached_property
-    def budget(self) -> int:
+        # Now, not at the first pass: that may be a reference's, with adapters off, which keeps nothing.
+        self.budget = budget if budget is not None else self._affordable()
         """Most tokens of a pass; a context that is longer is read alone."""
-        if self._given is not None:
-            return self._given
-        free = available_memory(self._model.device) * _SHARE
-        return max(1, min(TOKENS_PER_PASS, int(free / self._bytes_per_token())))
 
     def passes(self, sequences: Sequence[Ids], choices: Sequence[Choice]) -> Iterator[Pass]:
         """Every choice once, in passes of bounded memory: call backward on what came of one before taking the next."""
@@ -149,6 +142,10 @@ class Forward:
                 return choice_logprobs(logit_NU, row_N, token_N, allowed, self._temperature)
 
             yield checkpoint(read, hidden_KD[row_N[start : start + size]], use_reentrant=False)
+
+    def _affordable(self) -> int:
+        free = available_memory(self._model.device) * _SHARE
+        return max(1, min(TOKENS_PER_PASS, int(free / max(self._bytes_per_token(), 1.0))))
 
     def _bytes_per_token(self) -> float:
         """What the model keeps for the backward pass of each token."""
