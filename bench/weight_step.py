@@ -9,6 +9,9 @@ are loading, generation, rewards, and the first step. Of TRL this is its `comput
 generation would have prepared it, `accelerator.backward` and its optimiser's step. Tokens per second are those of
 all rows, prompts included, so that ways that feed shared tokens once are not punished for it.
 
+Without Triton, so on a CPU, TRL 1.16 passes every position through the output layer, prompts included; the padded
+way here passes completions only, and is what remains of the difference where shared tokens are paid again.
+
 The model is SmolLM2-135M where it has been converted, else, and with --quick, a random Llama that is stated.
 
     python bench/weight_step.py [--quick] [--rounds N] [--bf16] [--checkpointing] [--json FILE]
@@ -243,7 +246,8 @@ def _measure(shape: Shape, options: argparse.Namespace) -> Iterator[dict[str, An
 
     start = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        pipes, workers, found = {}, {}, {}
+        pipes, workers = {}, {}
+        found: dict[str, dict[str, Any]] = {}
         for way in (*_WAYS, "reference") if options.bf16 else _WAYS:
             here, there = start.Pipe()
             chosen = argparse.Namespace(**vars(options))
@@ -254,8 +258,8 @@ def _measure(shape: Shape, options: argparse.Namespace) -> Iterator[dict[str, An
             there.close()
             found[way] = {"way": way, "seconds": []}
             pipes[way], workers[way] = here, worker
-        for way, pipe in pipes.items():
-            found[way]["loaded"] = pipe.recv()
+            # One after the other: first steps at the same time may be more than memory holds.
+            found[way]["loaded"] = here.recv()
         for _ in range(options.rounds):
             for way in _WAYS:
                 pipes[way].send(True)
