@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from sia_core.candidate import Candidate
 from sia_core.config import Lever
 from sia_core.harness import KnobValue
+from sia_core.patch import Edit
 from sia_core.stats import Estimate, Gain
 
 SEED_NODE = 0
@@ -53,14 +54,34 @@ class Evidence:
 class Decision:
     """What the Feedback-Agent wants done, why, and what it expects of it."""
 
-    lever: Lever | Literal["none", "stop"]
+    lever: Lever | Literal["both", "none", "stop"]
+    """`both` rewrites the harness, then trains the policy under it; the pair is gated."""
     parent: int
     """Lineage node to branch from."""
     reason: str
+    """The diagnosis."""
     agent: str
+    """Spec of the agent that made it."""
     predicted_gain: float = 0.0
+    """Of the gate's score."""
+    predicted_range: tuple[float, float] | None = None
+    """Between which the gain is expected to lie."""
     knobs: Mapping[str, KnobValue] = field(default_factory=dict)
     """Lever harness: knob -> new value."""
+    edits: tuple[Edit, ...] = ()
+    """Lever harness: changes of files, applied before the knobs."""
+    update: Mapping[str, Any] = field(default_factory=dict)
+    """Lever weights: settings of the update that differ from the task's."""
+    hypothesis: str = ""
+    """Why the change is expected to help."""
+    category: str = ""
+    """Kind of hypothesis; the lever memory counts by it."""
+    fixes: tuple[str, ...] = ()
+    """Problems that are predicted to be solved better."""
+    risks: tuple[str, ...] = ()
+    """Problems that may become worse."""
+    falsifier: str = ""
+    """What would show that the hypothesis is wrong."""
     cites: tuple[str, ...] = ()
     """Unit keys of the rollouts it rests on."""
     refused: tuple[str, ...] = ()
@@ -69,7 +90,14 @@ class Decision:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild from `asdict`."""
-        return cls(**{**data, "cites": tuple(data["cites"]), "refused": tuple(data["refused"])})
+        values = dict(data)
+        for name in ("cites", "refused", "fixes", "risks"):
+            values[name] = tuple(values.get(name, ()))
+        values["edits"] = tuple(Edit.from_dict(edit) for edit in values.get("edits", ()))
+        if values.get("predicted_range") is not None:
+            low, high = values["predicted_range"]
+            values["predicted_range"] = (low, high)
+        return cls(**values)
 
 
 @dataclass(frozen=True)
