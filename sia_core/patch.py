@@ -76,12 +76,13 @@ def unified_diff(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> str
         if old == new:
             continue
         try:
-            sides = [[] if data is None else data.decode().splitlines(keepends=True) for data in (old, new)]
+            before_lines, after_lines = ((data or b"").decode().splitlines(keepends=True) for data in (old, new))
         except UnicodeDecodeError:
             parts.append(f"binary file {name} differs\n")
             continue
-        names = ["/dev/null" if data is None else f"{side}/{name}" for side, data in (("a", old), ("b", new))]
-        lines = difflib.unified_diff(sides[0], sides[1], *names)
+        origin = "/dev/null" if old is None else f"a/{name}"
+        target = "/dev/null" if new is None else f"b/{name}"
+        lines = difflib.unified_diff(before_lines, after_lines, origin, target)
         parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
     return "".join(parts)
 
