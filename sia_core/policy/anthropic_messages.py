@@ -1,8 +1,8 @@
 """`anthropic:MODEL[@BASE_URL]`: the messages API of Anthropic.
 
 Replies are streamed, for a long one would else be cut off by what lies between. No token ids and no logprobs
-come back, so its rollouts cannot train weights; and the API takes no seed. Options become the enum of a
-tool that must be called.
+come back, so its rollouts cannot train weights; and the API takes no seed. Options become a JSON schema of the
+reply: models of 2026 refuse a tool that must be called.
 """
 
 import json
@@ -31,7 +31,15 @@ FINISH: Final = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_CHOOSE: Final = "choose"
+_THINKING: Final = 4096
+"""Tokens that models which always think may spend on a choice before they make it."""
+_KEPT: Final = {
+    "text": ("text",),
+    "thinking": ("thinking", "signature"),
+    "redacted_thinking": ("data",),
+    "tool_use": ("id", "name", "input"),
+}
+"""What of each kind of block the API takes back."""
 _BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the SDK raises at events that make no sense."""
 
@@ -42,6 +50,9 @@ class _Block(Answer):
     id: str = ""
     name: str = ""
     input: Any = None
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
 
 
 class _Usage(Answer):
@@ -84,10 +95,10 @@ class AnthropicPolicy:
             what = f"takes no temperature above 1, and {request.sampling.temperature:g} is asked for"
             raise PolicyError(what, where=self.spec, hint="lower [sampling] temperature in task.toml")
         tools = [translate_tool(tool) for tool in request.tools]
+        extra = {"tools": tools} if tools else {}
         if request.options is None:
-            extra = {"tools": tools} if tools else {}
             return _completion(request, self._reply(request, request.sampling.max_tokens, extra))
-        return self._choose(request, request.options, tools)
+        return self._choose(request, request.options, extra)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Nothing to probe; but raises when the server, or Anthropic's own model, cannot be reached."""
@@ -101,24 +112,13 @@ class AnthropicPolicy:
         self._server.ask(send, _Models)
         return ()
 
-    def _choose(self, request: Request, options: tuple[str, ...], tools: list[dict[str, Any]]) -> Completion:
-        tool = {"name": _CHOOSE, "description": "Choose one.", "input_schema": schema_of(options)}
-        forced = {
-            # What was said before may name other tools, which then have to be there too.
-            "tools": [*(other for other in tools if other["name"] != _CHOOSE), tool],
-            "tool_choice": {"type": "tool", "name": _CHOOSE, "disable_parallel_tool_use": True},
-        }
+    def _choose(self, request: Request, options: tuple[str, ...], extra: dict[str, Any]) -> Completion:
+        # What was said before may name tools, which then have to be there too.
+        wanted = {"format": {"type": "json_schema", "schema": schema_of(options)}}
 
         def ask(_: int) -> Completion:
-            reply = self._reply(request, room_for(options, request.sampling.max_tokens), forced)
-            done = _completion(request, reply)
-            made = [call.arguments for call in done.tool_calls if call.name == _CHOOSE]
-            return Completion(
-                made[0] if len(made) == 1 else done.text,
-                done.prompt,
-                prompt_tokens=done.prompt_tokens,
-                output_tokens=done.output_tokens,
-            )
+            room = room_for(options, request.sampling.max_tokens) + _THINKING
+            return _completion(request, self._reply(request, room, {**extra, "output_config": wanted}))
 
         return choose(options, ask, self.spec)
 
@@ -131,6 +131,10 @@ class AnthropicPolicy:
         if system:
             # A long system prompt is paid in full once, then read from the cache.
             body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
+        if request.growing:
+            # Up to here the next request reads from the cache.
+            last = messages[-1]["content"]
+            last[-1] = {**last[-1], "cache_control": {"type": "ephemeral"}}
         return self._server.ask(lambda timeout: self._stream(body, timeout), _Reply)
 
     def _stream(self, body: dict[str, Any], timeout: float) -> bytes:
@@ -143,6 +147,7 @@ class AnthropicPolicy:
 
 def _completion(request: Request, reply: _Reply) -> Completion:
     usage = reply.usage
+    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     return Completion(
         "".join(block.text for block in reply.content if block.type == "text"),
         render(request.messages),
@@ -152,8 +157,20 @@ def _completion(request: Request, reply: _Reply) -> Completion:
             for block in reply.content
             if block.type == "tool_use"
         ),
-        prompt_tokens=usage.input_tokens
-        + (usage.cache_read_input_tokens or 0)
-        + (usage.cache_creation_input_tokens or 0),
+        prompt_tokens=usage.input_tokens + read + written,
         output_tokens=usage.output_tokens,
+        cached_tokens=read,
+        cache_write_tokens=written,
+        blocks=_as_sent(reply.content),
+    )
+
+
+def _as_sent(content: list[_Block]) -> tuple[dict[str, Any], ...]:
+    """The blocks as they are to be sent back, where there is more than text and calls of tools."""
+    if all(block.type in ("text", "tool_use") for block in content):
+        return ()
+    return tuple(
+        {"type": block.type, **{name: getattr(block, name) for name in _KEPT[block.type]}}
+        for block in content
+        if block.type in _KEPT
     )

@@ -38,6 +38,9 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     text = message.get("content") or ""
     if message["role"] == "tool":
         return [{"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id")), "content": text}]
+    if message.get("blocks"):
+        # Thinking belongs to the calls that came of it, and is refused when it was changed.
+        return [dict(block) for block in message["blocks"]]
     # The API takes no empty text.
     said = [{"type": "text", "text": text}] if text else []
     return [*said, *(_use(call) for call in message.get("tool_calls") or ())]

@@ -132,6 +132,7 @@ def _completion(data: Mapping[str, Any]) -> Completion:
     if values["allowed"] is not None:
         values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
     values["tool_calls"] = tuple(ToolCall(**call) for call in values["tool_calls"])
+    values["blocks"] = tuple(values.get("blocks", ()))
     return Completion(**values)
 
 

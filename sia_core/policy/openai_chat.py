@@ -43,9 +43,15 @@ class _Choice(Answer):
     finish_reason: str | None = None
 
 
+class _Details(Answer):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
 class _Usage(Answer):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
 
 
 class _Chat(Answer):
@@ -133,7 +139,7 @@ class OpenAIPolicy:
 
 def _message(message: Message) -> dict[str, Any]:
     """As servers take it: an assistant without tool calls has to have said something."""
-    made = dict(message)
+    made = {name: value for name, value in message.items() if name != "blocks"}
     if made.get("content") is None and not made.get("tool_calls"):
         made["content"] = ""
     return made
@@ -144,6 +150,7 @@ def _completion(request: Request, chat: _Chat) -> Completion:
     message = choice.message
     calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
     finish = choice.finish_reason or "stop"
+    details = usage.prompt_tokens_details or _Details()
     if calls and finish in ("stop", "function_call"):
         finish = "tool_calls"
     return Completion(
@@ -153,4 +160,6 @@ def _completion(request: Request, chat: _Chat) -> Completion:
         tool_calls=calls,
         prompt_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
+        cached_tokens=details.cached_tokens or 0,
+        cache_write_tokens=details.cache_write_tokens or 0,
     )

@@ -16,7 +16,7 @@ from sia_core.rollout import Sampling, ToolCall
 
 Message = Mapping[str, Any]
 """A message of OpenAI's chat completions: `role` (system, user, assistant, tool), `content` (text or
-None), and for tools `tool_calls` (assistant) and `tool_call_id` (tool)."""
+None), for tools `tool_calls` (assistant) and `tool_call_id` (tool), and `blocks` as `Completion.blocks`."""
 Tool = Mapping[str, Any]
 """A tool of OpenAI's chat completions: {"type": "function", "function": {name, description, parameters}}."""
 
@@ -41,6 +41,9 @@ class Request:
     """The reply is one of these texts, sampled token by token, each position restricted to tokens
     that lead to an option; a free reply when None."""
     tools: tuple[Tool, ...] = ()
+    growing: bool = False
+    """Whether the next request will begin with these messages, so that a provider's cache is worth its price.
+    Changes no sample, so it is no part of the key."""
 
     @cached_property
     def key(self) -> str:
@@ -71,8 +74,15 @@ class Completion:
     finish: str = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
-    """As the model's server counts them; 0 when it counts none."""
+    """As the model's server counts them, cached ones included; 0 when it counts none."""
     output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those read from the provider's cache."""
+    cache_write_tokens: int = 0
+    """Of the prompt's tokens, those written to it."""
+    blocks: tuple[Mapping[str, Any], ...] = ()
+    """The reply in the provider's own form where it holds more than text and calls, such as thinking: to be sent
+    back unchanged as `blocks` of the assistant's message. Empty where the text and the calls are all."""
 
 
 class Policy(Protocol):

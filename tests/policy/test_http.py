@@ -108,7 +108,7 @@ def test_tools_go_both_ways(make: Callable[[str], Policy], wire: Wire, kind: str
 def chosen(kind: str, option: str) -> Answer:
     if kind == "openai":
         return chat(json.dumps({"choice": option}))
-    return message({"type": "tool_use", "id": "c", "name": "choose", "input": {"choice": option}}, stop="tool_use")
+    return message({"type": "text", "text": json.dumps({"choice": option})})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,7 +118,10 @@ def test_choices_are_one_of_the_options_or_nothing(make: Callable[[str], Policy]
     done = policy.sample(ask("Pick", ["a", "b"]))
     assert (done.text, done.finish, done.logprobs, done.tool_calls) == ("b", "stop", None, ())
     assert len(wire.requests) == 2
-    assert json.dumps(["a", "b"]) in json.dumps(wire.requests[0][2])
+    body = wire.requests[0][2]
+    wanted = body["response_format"]["json_schema"] if kind == "openai" else body["output_config"]["format"]
+    assert wanted["schema"]["properties"]["choice"]["enum"] == ["a", "b"]
+    assert "tool_choice" not in body
     wire.answer = chosen(kind, "c")
     with pytest.raises(RejectedRequestError, match="none of the 2 options"):
         policy.sample(ask("Pick", ["a", "b"]))
@@ -208,6 +211,32 @@ def test_a_choice_has_room_and_counts_every_attempt(make: Callable[[str], Policy
     wire.answer = chat("[" * 5000)
     with pytest.raises(RejectedRequestError):
         make("openai").sample(ask("Pick", ["a", "b"]))
+
+
+def test_thinking_goes_back_as_it_came(make: Callable[[str], Policy], wire: Wire) -> None:
+    thought = {"type": "thinking", "thinking": "I add them", "signature": "c2ln"}
+    call = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+    wire.faults.append(message(thought, {"type": "redacted_thinking", "data": "eA=="}, call, stop="tool_use"))
+    policy = make("anthropic")
+    talk: tuple[dict[str, Any], ...] = ({"role": "user", "content": "add"},)
+    done = policy.sample(Request(talk, Sampling(), 0, tools=(TOOL,), growing=True))
+    assert [block["type"] for block in done.blocks] == ["thinking", "redacted_thinking", "tool_use"]
+    made = {"role": "assistant", "content": None, "blocks": done.blocks}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "2"}
+    policy.sample(Request((*talk, made, result), Sampling(), 0, tools=(TOOL,), growing=True))
+    first, second = (body["messages"] for _, _, body in wire.requests)
+    assert second[1]["content"] == [thought, {"type": "redacted_thinking", "data": "eA=="}, call]
+    for messages in (first, second):
+        marked = [block for turn in messages for block in turn["content"] if "cache_control" in block]
+        assert marked == [messages[-1]["content"][-1]]
+
+
+def test_what_the_cache_gave_is_counted(make: Callable[[str], Policy], wire: Wire) -> None:
+    done = make("anthropic").sample(ask("Say"))
+    assert (done.prompt_tokens, done.cached_tokens, done.cache_write_tokens) == (9, 2, 0)
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
+    wire.answer = raw(json.dumps({"choices": [{"message": {"content": "x"}}], "usage": usage}).encode())
+    assert make("openai").sample(ask("Say")).cached_tokens == 8
 
 
 def test_arguments_that_are_no_object(make: Callable[[str], Policy], wire: Wire) -> None:

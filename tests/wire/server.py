@@ -128,6 +128,14 @@ def message(*blocks: dict[str, Any], stop: str = "end_turn", cut: bool = False) 
         if block["type"] == "text":
             parts = [{"type": "text_delta", "text": part} for part in (block["text"][:2], block["text"][2:])]
             empty = {**block, "text": ""}
+        elif block["type"] == "thinking":
+            parts = [
+                {"type": "thinking_delta", "thinking": block["thinking"]},
+                {"type": "signature_delta", "signature": block["signature"]},
+            ]
+            empty = {**block, "thinking": "", "signature": ""}
+        elif block["type"] == "redacted_thinking":
+            parts, empty = [], block
         else:
             text = json.dumps(block["input"])
             parts = [{"type": "input_json_delta", "partial_json": part} for part in (text[:3], text[3:])]
