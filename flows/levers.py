@@ -15,6 +15,7 @@ from sia_core.errors import HarnessError, SiaError
 from sia_core.generation import Cost, Decision, Node
 from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
+from sia_core.patch import apply_edits
 from sia_core.policy.registry import base_directory
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
@@ -38,25 +39,48 @@ class Pulled:
 
 def refusal(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> str | None:
     """Why a decision cannot be carried out, or None. Checked before it costs anything."""
-    if decision.lever not in (*session.config.levers, "none", "stop"):
-        return f"lever {decision.lever} is not among this run's levers"
-    if decision.lever == "harness":
+    needed = ("harness", "weights") if decision.lever == "both" else (decision.lever,)
+    forbidden = [lever for lever in needed if lever not in (*session.config.levers, "none", "stop")]
+    if forbidden:
+        return f"lever {forbidden[0]} is not among this run's levers"
+    if "harness" in needed:
         try:
-            rewritten = session.run.harness(parent.candidate.harness).with_knobs(decision.knobs)
+            rewritten = rewrite(session, decision, parent)
         except HarnessError as error:
             return str(error)
-        return "the rewrite changes nothing" if rewritten.digest == parent.candidate.harness else None
-    if decision.lever == "weights":
+        if rewritten.digest == parent.candidate.harness:
+            return "the rewrite changes nothing"
+    if "weights" in needed:
         if not session.engine.policy.trainable:
             return f"policy {session.config.policy} cannot be trained: it records no token ids or takes no adapter"
-        return refuse(evidence, update_spec(session, decision, parent))
+        stale = any(_pair(rollout) != (parent.candidate.harness, parent.candidate.adapter) for rollout in evidence)
+        # Of another pair the batch is not known yet: it is judged when it is there.
+        return None if decision.lever == "both" or stale else refuse_batch(session, decision, parent, evidence)
     return None
+
+
+def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:
+    """The harness a decision asks for: edits, then knobs.
+
+    Raises:
+        HarnessError: an edit or a knob that cannot be applied.
+    """
+    return apply_edits(session.run.harness(parent.candidate.harness), decision.edits).with_knobs(decision.knobs)
+
+
+def refuse_batch(session: Session, decision: Decision, parent: Node, batch: Sequence[Rollout]) -> str | None:
+    """Why these rollouts cannot train what is asked for, or None."""
+    return refuse(batch, update_spec(session, decision, parent))
+
+
+def _pair(rollout: Rollout) -> tuple[str, str | None]:
+    return rollout.unit.harness, rollout.unit.adapter
 
 
 def pull_harness(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
     """Rewrite the harness and climb the validation ladder: parse, then run on a few problems."""
     try:
-        child = session.run.harness(parent.candidate.harness).with_knobs(decision.knobs)
+        child = rewrite(session, decision, parent)
         _parse(child)
     except HarnessError as error:
         return Pulled(None, Cost(), str(error))
@@ -93,7 +117,9 @@ def pull_weights(
         stopped = None
         for number in range(1, spec.rounds + 1):
             if adapters:
-                rollouts = _fresh(session, generation, Candidate(parent.candidate.harness, adapters[-1].digest), number)
+                rollouts = fresh_rollouts(
+                    session, generation, Candidate(parent.candidate.harness, adapters[-1].digest), number
+                )
                 cost += cost_of(rollouts)
             session.reporter.progress("training", number - 1, spec.rounds)
             try:
@@ -138,8 +164,8 @@ def update_spec(session: Session, decision: Decision, parent: Node, batch: str |
     )
 
 
-def _fresh(session: Session, generation: GenerationRecord, candidate: Candidate, number: int) -> list[Rollout]:
-    """On-policy rollouts of the adapter the last round made."""
+def fresh_rollouts(session: Session, generation: GenerationRecord, candidate: Candidate, number: int) -> list[Rollout]:
+    """Rollouts of a candidate for a round of an update: problems and seeds that no round had before."""
     config = session.config
     problems = pick_problems(session, "train", generation.index - 1 + number, config.problems)
     units = plan_units(session, candidate, "train", problems, config.rollouts, f"{generation.index}/round/{number}")

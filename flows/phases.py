@@ -7,13 +7,14 @@ process anywhere loses at most the unit in flight.
 
 from dataclasses import asdict, replace
 
-from flows.levers import Pulled, pull_harness, pull_weights, refusal
+from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
+from flows.source import SessionSource
 from sia_core.agents.evidence import gather, scores_by_problem
-from sia_core.agents.protocol import Situation
+from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
+from sia_core.agents.rules import RulesAgent
 from sia_core.candidate import Candidate
-from sia_core.config import Lever
 from sia_core.generation import Cost, Decision, Evidence, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.record.store import GenerationRecord
@@ -65,7 +66,12 @@ def analyze(session: Session, index: int) -> Decision:
     generation.complete(
         "analyze",
         {"evidence": asdict(evidence), "decision": asdict(decision)},
-        {"sia.lever": decision.lever, "sia.decision": decision.reason},
+        {
+            "sia.lever": decision.lever,
+            "sia.decision": decision.reason,
+            "sia.decided_by": decision.agent,
+            "sia.category": decision.category,
+        },
     )
     return decision
 
@@ -149,35 +155,79 @@ def _baseline(executed: Node) -> Decision:
 
 
 def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Decision:
-    """Ask until a decision passes its preconditions; refusals go back with their reason."""
-    config = session.config
+    """What the agent decides, or `rules` where it comes to no decision."""
+    situation = _situation(session, generation, nodes, evidence)
+    source = SessionSource(session, generation.index)
+    try:
+        return _ask(session.agent, situation, source)
+    except NoDecisionError as error:
+        reason = f"{session.config.agent}: {error}"
+        session.reporter.say(f"generation {generation.index}: rules decides, for {reason}")
+        return _ask(RulesAgent(), replace(situation, refused=(reason,)), source)
+
+
+def _situation(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Situation:
+    config, task = session.config, session.task
     gate = 2 * config.gate_problems * config.gate_rollouts
-    rounds = session.task.config.update.rounds
-    costs: dict[Lever, int] = {
-        "harness": gate,
-        "weights": gate + (rounds - 1) * config.problems * config.rollouts,
-    }
-    harness = session.run.harness(evidence.candidate.harness)
-    situation = Situation(evidence, nodes, harness, config.levers, costs)
+    training = (task.config.update.rounds - 1) * config.problems * config.rollouts
+    return Situation(
+        evidence,
+        nodes,
+        session.run.harness(evidence.candidate.harness),
+        config.levers,
+        {"harness": gate, "weights": gate + training},
+        generation=generation.index,
+        seed=config.seed,
+        task=task.description,
+        metric=task.config.metric,
+        problems=sorted({rollout.unit.problem for rollout in generation.rollouts("train")}),
+    )
+
+
+def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> Decision:
+    """Ask until a decision passes its preconditions; refusals go back with their reason."""
     for _ in range(MAX_REFUSALS):
-        decision = session.agent.decide(situation)
-        reason = refusal(session, decision, nodes[decision.parent], generation.rollouts("train"))
+        decision = agent.decide(situation, source)
+        reason = source.refuse(decision)
         if reason is None:
             return decision
         lever = decision.lever
         levers = (*situation.refused_levers, lever) if lever in ("harness", "weights") else situation.refused_levers
         situation = replace(situation, refused=(*situation.refused, f"{lever}: {reason}"), refused_levers=levers)
-    return Decision(
-        "stop", champion(nodes).index, "no decision passed its preconditions", config.agent, refused=situation.refused
-    )
+    last = champion(list(situation.nodes)).index
+    return Decision("stop", last, "no decision passed its preconditions", agent.spec, refused=situation.refused)
 
 
 def _pull(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
     if decision.lever == "harness":
         return pull_harness(session, generation, decision, parent)
     if decision.lever == "weights":
-        return pull_weights(session, generation, decision, parent, generation.rollouts("train"))
+        return _train(session, generation, decision, parent)
+    if decision.lever == "both":
+        rewritten = pull_harness(session, generation, decision, parent)
+        if rewritten.child is None:
+            return rewritten
+        trained = _train(session, generation, decision, replace(parent, candidate=rewritten.child))
+        return replace(trained, cost=rewritten.cost + trained.cost)
     return Pulled(None, Cost())
+
+
+def _train(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
+    """Train on the evidence's rollouts where they are the parent's; evidence of another pair is stale."""
+    first = generation.rollouts("train")
+    cost = Cost()
+    if any((rollout.unit.harness, rollout.unit.adapter) != _pair(parent) for rollout in first):
+        first = fresh_rollouts(session, generation, parent.candidate, 0)
+        cost = cost_of(first)
+        refused = refuse_batch(session, decision, parent, first)
+        if refused is not None:
+            return Pulled(None, cost, refused)
+    pulled = pull_weights(session, generation, decision, parent, first)
+    return replace(pulled, cost=cost + pulled.cost)
+
+
+def _pair(node: Node) -> tuple[str, str | None]:
+    return node.candidate.harness, node.candidate.adapter
 
 
 def _gate(

@@ -7,12 +7,14 @@ two processes never write one run.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sia_core.agents.conversation import Allowance
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.registry import load_agent
 from sia_core.config import RunConfig
@@ -20,8 +22,10 @@ from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import RecordError
 from sia_core.home import home
 from sia_core.progress import Reporter, Silent
+from sia_core.record.history import read_history
 from sia_core.record.journal import Journal
 from sia_core.record.store import RunRecord, open_record
+from sia_core.record.traces import RunTrace
 from sia_core.task import Task
 
 reporter: ContextVar[Reporter] = ContextVar("reporter", default=Silent())  # noqa: B039  (stateless)
@@ -73,12 +77,27 @@ def open_session(name: str) -> Iterator[Session]:
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal:
-            session = Session(folder, run, config, task, engine, journal, load_agent(config.agent), reporter.get())
+            agent = _load_agent(run, config, folder)
+            session = Session(folder, run, config, task, engine, journal, agent, reporter.get())
             token = _current.set(session)
             try:
                 yield session
             finally:
                 _current.reset(token)
+
+
+def _load_agent(run: RunRecord, config: RunConfig, folder: Path) -> FeedbackAgent:
+    def keep(generation: int, conversation: Mapping[str, Any]) -> None:
+        run.generation(generation).put_json("agent/conversation.json", conversation)
+
+    return load_agent(
+        config.agent,
+        allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
+        log=folder / "agent.jsonl",
+        history=lambda: read_history(run),
+        keep=keep,
+        trace=RunTrace(run),
+    )
 
 
 def check_unchanged(run: RunRecord, task: Task) -> None:

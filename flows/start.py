@@ -4,6 +4,7 @@ import os
 from dataclasses import asdict
 from importlib.metadata import version
 
+from sia_core.agents.registry import check_agent, replayed_history
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
 from sia_core.engine.sandbox import probe
@@ -13,6 +14,8 @@ from sia_core.harness import Harness
 from sia_core.home import home
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.progress import Reporter
+from sia_core.record.history import FILE as HISTORY
+from sia_core.record.history import take_history
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.services import find, mlflow_service
 from sia_core.task import Task
@@ -27,6 +30,7 @@ def record() -> Record:
 def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness]:
     """Check task, harness and policy, and fetch what they need. Idempotent."""
     check_spec(config.policy)
+    check_agent(config.agent, config.agent_dollars)
     task = Task.load(config.task)
     check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
     harness = Harness.load(task.path / task.config.harness)
@@ -58,6 +62,8 @@ def open_run(config: RunConfig, task: Task, harness: Harness, sandbox: TierRepor
     }
     run = record().create(config, tags)
     run.put_harness(harness)
+    replayed = replayed_history(config.agent)
+    run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if replayed is None else replayed)
     seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
     run.complete("start", {"node": seed.to_dict(), "sandbox": asdict(sandbox) if sandbox else None})
     return run

@@ -26,6 +26,12 @@ class RunConfig(BaseModel):
     """The language model behind the gateway."""
     agent: str = "rules"
     """The Feedback-Agent."""
+    agent_turns: int = Field(default=30, ge=1)
+    """Requests to the agent's model for one decision."""
+    agent_tokens: int = Field(default=600_000, ge=1)
+    """Tokens for one decision, prompts and replies of all requests together."""
+    agent_dollars: float | None = Field(default=None, gt=0)
+    """Dollars for one decision; None: no limit but that of tokens."""
     seed: int = 0
     """Every random choice of the run derives from it."""
     problems: int = Field(ge=1)

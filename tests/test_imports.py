@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "policy": {NOUNS},
     "engine": {"policy", NOUNS},
     "weights": {"policy", NOUNS},
-    "agents": {NOUNS},
+    "agents": {"policy", NOUNS},
     "record": {NOUNS},
     "search": {"record", NOUNS},
     "report": {"record", "search", NOUNS},

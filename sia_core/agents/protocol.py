@@ -1,9 +1,10 @@
 """The one interface of every Feedback-Agent."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from sia_core.agents.source import Source
 from sia_core.config import Lever
 from sia_core.generation import Decision, Evidence, Node
 from sia_core.harness import Harness
@@ -11,7 +12,7 @@ from sia_core.harness import Harness
 
 @dataclass(frozen=True)
 class Situation:
-    """All that an agent is told. Gate and test problems are never part of it."""
+    """All that an agent is told before it reads. Gate and test problems are never part of it."""
 
     evidence: Evidence
     nodes: Sequence[Node]
@@ -24,6 +25,19 @@ class Situation:
     refused: tuple[str, ...] = ()
     """Why earlier decisions of this generation were refused."""
     refused_levers: tuple[Lever, ...] = ()
+    generation: int = 1
+    seed: int = 0
+    """An agent's own randomness derives from it."""
+    task: str = ""
+    """The task's description, as its author wrote it for agents."""
+    metric: str = ""
+    """What the score is."""
+    problems: Sequence[str] = ()
+    """Ids of the training problems that were executed."""
+    updates: Mapping[str, str] = field(default_factory=dict)
+    """Settings of a weight update that may be proposed: name -> range and meaning."""
+    suggested: tuple[str, ...] = ()
+    """Algorithms whose preconditions the executed rollouts meet."""
 
 
 class FeedbackAgent(Protocol):
@@ -31,6 +45,14 @@ class FeedbackAgent(Protocol):
 
     spec: str
 
-    def decide(self, situation: Situation) -> Decision:
-        """One decision, resting on what is in `situation` alone."""
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        """One decision, resting on what is in `situation` and `source` alone.
+
+        Raises:
+            NoDecisionError: the agent came to none.
+        """
         ...
+
+
+class NoDecisionError(Exception):
+    """An agent that comes to no decision, and why. Another one decides, and the record says so."""

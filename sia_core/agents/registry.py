@@ -1,18 +1,102 @@
-"""Feedback-Agents by spec."""
+"""Feedback-Agents by spec. A key that is missing is found here, before anything is spent."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sia_core.agents.conversation import Allowance
+from sia_core.agents.llm import Keep, LlmAgent
+from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.rules import RulesAgent
-from sia_core.errors import UsageError
+from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.errors import PolicyError, SiaError, UsageError
+from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
+from sia_core.policy.protocol import Policy
+from sia_core.policy.registry import load_policy
+from sia_core.policy.spec import parse_spec
+
+RULES = "rules"
+_REPLAY = "replay:"
+_KINDS = ("openai", "anthropic")
+_HINT = "use rules (no language model), anthropic:MODEL, openai:MODEL[@URL] or replay:FILE"
+
+History = list[dict[str, Any]]
 
 
-def load_agent(spec: str) -> FeedbackAgent:
-    """The agent behind a spec.
+def check_agent(spec: str, dollars: float | None) -> None:
+    """Refuse an agent that could not work, before anything is spent.
 
     Raises:
-        UsageError: unknown spec.
+        UsageError: unknown spec, or a limit in dollars for a model without a price.
+        PolicyError: no key in the environment, or a replay file that is none.
     """
-    if spec == "rules":
+    if spec == RULES:
+        return
+    if spec.startswith(_REPLAY):
+        read_log(_file(spec))
+        return
+    try:
+        server = parse_spec(spec)
+        if server is None or server.kind not in _KINDS:
+            raise UsageError(f"unknown agent {spec!r}", hint=_HINT)
+        server.check()
+    except SiaError as error:
+        error.where = "--agent"
+        raise
+    if dollars is not None and find_price(server.model) is None:
+        raise UsageError(
+            f"no price is known for {server.model!r}, so --agent-dollars could not be kept",
+            where="--agent",
+            hint=f"put its price into SIA_HOME/prices.toml, as [models.{server.model!r}] input = ..., output = ...",
+        )
+
+
+def load_agent(
+    spec: str,
+    *,
+    allowance: Allowance,
+    log: Path,
+    history: Callable[[], History],
+    keep: Keep,
+    trace: Trace = NO_TRACE,
+) -> FeedbackAgent:
+    """The agent behind a spec.
+
+    Args:
+        log: where replies of a model are kept, so that none is paid for twice.
+        history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
+        keep: takes the record of each conversation.
+    """
+    if spec == RULES:
         return RulesAgent()
-    raise UsageError(
-        f"unknown agent {spec!r}", where="--agent", hint="use rules (no language model); model-driven agents come later"
-    )
+    check_agent(spec, allowance.dollars)
+    model, price = _model(spec, log, history)
+    return LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace)
+
+
+def _model(spec: str, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:
+    if spec.startswith(_REPLAY):
+        return ReplayPolicy(spec, _file(spec)), None
+    server = parse_spec(spec)
+    assert server is not None
+    return LoggedPolicy(load_policy(spec), log, {"history": history()}), find_price(server.model)
+
+
+def replayed_history(spec: str) -> History | None:
+    """The other runs as a recorded agent saw them; None for an agent that is not replayed.
+
+    Raises:
+        PolicyError: the file is no log of an agent's replies.
+    """
+    if not spec.startswith(_REPLAY):
+        return None
+    header: Mapping[str, Any] = read_log(_file(spec))[0]
+    if "history" not in header:
+        what = "holds replies of a policy, not of an agent"
+        raise PolicyError(what, where=str(_file(spec)), hint="replay the agent.jsonl of a run")
+    return list(header["history"])
+
+
+def _file(spec: str) -> Path:
+    return Path(spec.removeprefix(_REPLAY)).expanduser().absolute()

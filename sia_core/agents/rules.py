@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sia_core.agents.protocol import Situation
+from sia_core.agents.source import Source
 from sia_core.config import Lever
 from sia_core.generation import Decision, Evidence, Node, champion
 from sia_core.harness import Harness, Knob, KnobValue
@@ -45,7 +46,7 @@ class RulesAgent:
 
     spec = "rules"
 
-    def decide(self, situation: Situation) -> Decision:
+    def decide(self, situation: Situation, source: Source) -> Decision:  # noqa: ARG002  (reads no trajectories)
         """Pick branch and lever; `stop` when nothing untried is left."""
         parent = champion(list(situation.nodes))
         prospects = [found for found in self._prospects(situation, parent) if found is not None]

@@ -21,7 +21,12 @@ def run(
         str,
         typer.Option(help="smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL], replay:FILE or scripted."),
     ] = "smollm2",
-    agent: Annotated[str, typer.Option(help="Feedback-Agent: rules.")] = "rules",
+    agent: Annotated[
+        str, typer.Option(help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.")
+    ] = "rules",
+    agent_turns: Annotated[int, typer.Option(min=1, help="Requests to the agent's model a decision.")] = 30,
+    agent_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decision may take.")] = 600_000,
+    agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
     rollouts: Rollouts = None,
     problems: Problems = None,
@@ -42,6 +47,9 @@ def run(
         levers=levers,
         policy=policy,
         agent=agent,
+        agent_turns=agent_turns,
+        agent_tokens=agent_tokens,
+        agent_dollars=agent_dollars,
         seed=seed,
         tier=sandbox,
         batch=batch,
@@ -65,7 +73,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
         TaskError: a task.toml or task.py that cannot be used.
         HarnessError: a harness that cannot be loaded.
     """
-    from sia_core.agents.registry import load_agent
+    from sia_core.agents.registry import check_agent
     from sia_core.config import RunConfig, Tier, parse_levers
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
@@ -79,7 +87,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
-    load_agent(settings["agent"])
+    check_agent(settings["agent"], settings["agent_dollars"])
     if tier not in get_args(Tier):
         raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, landlock or none")
     defaults = loaded.config.plan.model_dump()
@@ -96,6 +104,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
 
 def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
+    from sia_core.policy.spec import parse_spec
     from sia_core.task import Task
 
     task = Task.load(config.task)
@@ -116,4 +125,9 @@ def print_plan(config: "RunConfig") -> None:
     most = config.generations * (
         execute + (gate if config.levers else 0) + (update if "weights" in config.levers else 0)
     )
-    print(f"at most {most + sealed} rollouts; policy {config.policy} runs on this machine and costs no money")
+    paid = parse_spec(config.policy)
+    price = f"are asked of {paid.base_url}" if paid else "run on this machine and cost no money"
+    print(f"at most {most + sealed} rollouts, which {price}")
+    if config.agent != "rules" and config.levers:
+        limit = f", {config.agent_dollars:g} dollars" if config.agent_dollars else ""
+        print(f"  agent        {config.agent_tokens:6d} tokens a decision at most{limit}")

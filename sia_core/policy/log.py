@@ -24,13 +24,15 @@ FORMAT = 1
 class LoggedPolicy:
     """A policy whose replies are kept in a file. Thread-safe; one process at a time."""
 
-    def __init__(self, policy: Policy, path: Path) -> None:
+    def __init__(self, policy: Policy, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Keep replies in `path`; `about` is JSON data that the first line of a new log holds besides."""
         self._policy = policy
         self.spec, self.digest = policy.spec, policy.digest
         self.trainable, self.concurrency = policy.trainable, policy.concurrency
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         header = {"format": FORMAT, "policy": policy.spec, "digest": policy.digest, "trainable": policy.trainable}
+        header |= about or {}
         known: Mapping[str, Completion] = {}
         end = 0
         if path.exists() and path.stat().st_size:

@@ -1,0 +1,283 @@
+"""The reading room of an agent: every answer is text of bounded size, and what was read is counted.
+
+Layers, each reached from the one above: overview of a generation, problems, rollouts of a problem, cleaned
+transcript, raw transcript by range. All ids are shown short; any unambiguous beginning of an id is understood.
+"""
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sia_core.agents.memory import remember
+from sia_core.agents.quote import one_line, quote
+from sia_core.agents.source import Source
+from sia_core.agents.transcript import cleaned, outcome, raw, short
+from sia_core.generation import Node
+from sia_core.harness import Harness
+from sia_core.patch import unified_diff
+from sia_core.rollout import Rollout
+
+RESULT_CHARS = 12_000
+"""Of one answer."""
+ROWS = 40
+_LEAST_ID = 4
+_HELD = 2
+"""Generations kept in memory."""
+
+Order = Literal["worst", "best", "longest"]
+
+
+class ReadingError(Exception):
+    """A question that has no answer: what is wrong with it, and what could be asked instead."""
+
+
+@dataclass
+class Coverage:
+    """What was reachable and what was read, for the record."""
+
+    rollouts: int = 0
+    characters: int = 0
+    listed: set[str] = field(default_factory=set)
+    read: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Rollout id -> characters of it that were shown."""
+
+    def summary(self) -> dict[str, float]:
+        """Counts and shares."""
+        return {
+            "reachable_rollouts": self.rollouts,
+            "reachable_characters": self.characters,
+            "listed_rollouts": len(self.listed),
+            "read_rollouts": len(self.read),
+            "read_characters": sum(self.read.values()),
+            "read_share": len(self.read) / self.rollouts if self.rollouts else 0.0,
+        }
+
+
+class Library:
+    """Answers an agent's questions about one run. `latest` is the generation whose evidence is at hand."""
+
+    def __init__(self, source: Source, latest: int) -> None:
+        self._source = source
+        self._latest = latest
+        self._held: OrderedDict[int, list[Rollout]] = OrderedDict()
+        self.coverage = Coverage()
+        for rollout in self._rollouts(latest):
+            self.coverage.rollouts += 1
+            self.coverage.characters += len(raw(rollout))
+
+    def problems(self, generation: int | None, offset: int) -> str:
+        """One row a problem: scores, failures, and the ids of its worst and best rollout."""
+        groups: dict[str, list[Rollout]] = defaultdict(list)
+        for rollout in self._rollouts(generation):
+            groups[rollout.unit.problem].append(rollout)
+        order = sorted(groups, key=lambda problem: (_mean(groups[problem]), problem))
+        rows = [_problem_row(problem, groups[problem]) for problem in order[offset : offset + ROWS]]
+        return _table("problem n mean min max failures worst best", rows, offset, len(order))
+
+    def rollouts(
+        self,
+        generation: int | None,
+        *,
+        problem: str | None,
+        failure: str | None,
+        least: float | None,
+        most: float | None,
+        order: Order,
+        offset: int,
+    ) -> str:
+        """One row a rollout, filtered and ordered."""
+        found = [
+            rollout
+            for rollout in self._rollouts(generation)
+            if (problem is None or rollout.unit.problem == problem)
+            and (failure is None or failure in (_kind(rollout), "any" if _kind(rollout) != "none" else ""))
+            and (least is None or (rollout.score is not None and rollout.score >= least))
+            and (most is None or (rollout.score is not None and rollout.score <= most))
+        ]
+        found.sort(key=lambda rollout: (_rank(rollout, order), rollout.unit.key))
+        rows = [self._rollout_row(rollout) for rollout in found[offset : offset + ROWS]]
+        return _table("id problem turns tokens outcome", rows, offset, len(found))
+
+    def read(self, rollout_id: str, view: Literal["clean", "raw"], start: int) -> str:
+        """A transcript from a character on."""
+        rollout = self.find(rollout_id)
+        text = cleaned(rollout) if view == "clean" else raw(rollout)
+        key = rollout.unit.key
+        self.coverage.read[key] += max(0, min(len(text) - start, RESULT_CHARS))
+        return quote(text, f"rollout {short(key)}, {view}", start=start, limit=RESULT_CHARS)
+
+    def example(self, rollout_id: str, limit: int) -> str:
+        """The beginning of a cleaned transcript."""
+        rollout = self.find(rollout_id)
+        key = rollout.unit.key
+        text = cleaned(rollout)
+        self.coverage.read[key] += min(len(text), limit)
+        return quote(text, f"rollout {short(key)}, clean", limit=limit)
+
+    def search(self, text: str, generation: int | None, offset: int) -> str:
+        """Places where the text occurs in raw transcripts, first one of each rollout, in any letter case."""
+        wanted = text.casefold()
+        if not wanted.strip():
+            raise ReadingError("give the text to search for")
+        hits = []
+        for rollout in self._rollouts(generation):
+            whole = raw(rollout)
+            at = whole.casefold().find(wanted)
+            if at >= 0:
+                excerpt = one_line(whole[max(0, at - 80) : at + len(text) + 120], 220)
+                hits.append((rollout.unit.key, f"{short(rollout.unit.key)} at {at}: {excerpt}"))
+        shown = hits[offset : offset + ROWS]
+        self.coverage.listed.update(key for key, _ in shown)
+        rows = [row for _, row in shown]
+        return quote(_table("id place excerpt", rows, offset, len(hits)), "search results", limit=RESULT_CHARS)
+
+    def files(self, node: int) -> str:
+        """Names and sizes of a node's harness files."""
+        harness = self._harness(node)
+        rows = [f"{name} {len(data)} bytes" for name, data in sorted(harness.files.items())]
+        return _table("file size", rows, 0, len(rows))
+
+    def file(self, node: int, name: str, start: int) -> str:
+        """Text of one harness file."""
+        files = self._harness(node).files
+        if name not in files:
+            raise ReadingError(f"no file {name!r} in the harness of node {node}; files: {', '.join(sorted(files))}")
+        text = files[name].decode(errors="replace")
+        return quote(text, f"node {node}, {name}", start=start, limit=RESULT_CHARS)
+
+    def diff(self, before: int, after: int, start: int) -> str:
+        """Difference of two nodes' harnesses."""
+        text = unified_diff(self._harness(before).files, self._harness(after).files)
+        return quote(text or "the same files", f"diff of nodes {before} and {after}", start=start, limit=RESULT_CHARS)
+
+    def lineage(self, offset: int) -> str:
+        """One row a node: lever, parent, gate, what it predicted and what came of it."""
+        nodes = list(self._source.nodes())
+        rows = [_node_row(node) for node in nodes[offset : offset + ROWS]]
+        text = _table("node parent lever category outcome", rows, offset, len(nodes))
+        return quote(text, "lineage", limit=RESULT_CHARS)
+
+    def rejected(self, offset: int) -> str:
+        """Decisions that led to no promoted child, newest first, with the reason."""
+        nodes = [node for node in reversed(self._source.nodes()) if node.decision and not node.promoted]
+        rows = [_rejected_row(node) for node in nodes[offset : offset + ROWS]]
+        return quote(_table("node lever category why", rows, offset, len(nodes)), "rejected", limit=RESULT_CHARS)
+
+    def history(self, offset: int) -> str:
+        """Generations of other runs of this task."""
+        rows = [" ".join(f"{name}={value}" for name, value in row.items()) for row in self._source.history()]
+        return _table("run generation ...", rows[offset : offset + ROWS], offset, len(rows))
+
+    def memory(self) -> str:
+        """What each lever and kind of hypothesis has brought."""
+        rows = [str(memory) for memory in remember(self._source.nodes())]
+        return _table("lever category ...", rows[:ROWS], 0, len(rows))
+
+    def find(self, rollout_id: str) -> Rollout:
+        """The training rollout whose id begins so.
+
+        Raises:
+            ReadingError: none, or several.
+        """
+        if len(rollout_id) < _LEAST_ID:
+            raise ReadingError(f"{rollout_id!r} is too short for an id: give at least {_LEAST_ID} characters")
+        # Generations that are in memory first: ids mostly come from the latest one.
+        for generation in sorted(self._source.generations(), key=lambda index: index not in self._held):
+            found = [rollout for rollout in self._rollouts(generation) if rollout.unit.key.startswith(rollout_id)]
+            if len(found) > 1:
+                raise ReadingError(f"{len(found)} rollouts have an id that begins with {rollout_id!r}: give more of it")
+            if found:
+                return found[0]
+        raise ReadingError(f"no rollout has an id that begins with {rollout_id!r}; list_rollouts shows ids")
+
+    def _rollout_row(self, rollout: Rollout) -> str:
+        self.coverage.listed.add(rollout.unit.key)
+        summary = one_line(outcome(rollout), 160)
+        return f"{short(rollout.unit.key)} {rollout.unit.problem} {len(rollout.turns)} {rollout.tokens} {summary}"
+
+    def _rollouts(self, generation: int | None) -> list[Rollout]:
+        index = self._latest if generation is None else generation
+        if index not in self._held:
+            known = self._source.generations()
+            if index not in known:
+                raise ReadingError(f"no rollouts of generation {index}; there are: {', '.join(map(str, known))}")
+            self._held[index] = sorted(self._source.rollouts(index), key=lambda rollout: rollout.unit.key)
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(index)
+        return self._held[index]
+
+    def _harness(self, node: int) -> Harness:
+        nodes = self._source.nodes()
+        if not 0 <= node < len(nodes):
+            raise ReadingError(f"no node {node}: the lineage has 0 to {len(nodes) - 1}")
+        return self._source.harness(nodes[node].candidate.harness)
+
+
+def _kind(rollout: Rollout) -> str:
+    if rollout.failure is not None:
+        return rollout.failure.kind
+    return "refused" if rollout.verdict is not None and not rollout.verdict.valid else "none"
+
+
+def _scores(rollouts: Iterable[Rollout]) -> list[float]:
+    return [rollout.score for rollout in rollouts if rollout.score is not None]
+
+
+def _mean(rollouts: Sequence[Rollout]) -> float:
+    scores = _scores(rollouts)
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def _rank(rollout: Rollout, order: Order) -> tuple[bool, float]:
+    if order == "longest":
+        return False, -float(rollout.tokens)
+    score = rollout.score
+    return score is None, 0.0 if score is None else score if order == "worst" else -score
+
+
+def _problem_row(problem: str, rollouts: Sequence[Rollout]) -> str:
+    ranked = sorted(rollouts, key=lambda rollout: (_rank(rollout, "worst"), rollout.unit.key))
+    scores = _scores(rollouts)
+    failures = Counter(kind for kind in map(_kind, rollouts) if kind != "none")
+    failed = ",".join(f"{kind}:{count}" for kind, count in sorted(failures.items())) or "none"
+    best = next((rollout for rollout in reversed(ranked) if rollout.score is not None), ranked[0])
+    span = f"{min(scores):.6g} {max(scores):.6g}" if scores else "- -"
+    ids = f"{short(ranked[0].unit.key)} {short(best.unit.key)}"
+    return f"{problem} {len(rollouts)} {_mean(rollouts):.6g} {span} {failed} {ids}"
+
+
+def _node_row(node: Node) -> str:
+    category = node.decision.category if node.decision else ""
+    return f"{node.index} {node.parent} {node.lever} {category or '-'} {one_line(describe(node), 400)}"
+
+
+def describe(node: Node) -> str:
+    """What came of a node: its gate verdict, or why there was no child."""
+    predicted = f"predicted {node.decision.predicted_gain:+.4g}; " if node.decision else ""
+    if node.failure:
+        return f"{predicted}no child: {node.failure}"
+    if node.gate is None:
+        return "the seed" if node.parent is None else "no lever was pulled"
+    outcome_ = "promoted" if node.promoted else "not promoted"
+    return f"{predicted}{outcome_}, gain at the gate {node.gate.gain}"
+
+
+def _rejected_row(node: Node) -> str:
+    assert node.decision is not None
+    refused = f"; refused before: {'; '.join(node.decision.refused)}" if node.decision.refused else ""
+    why = node.failure or (node.gate.reason if node.gate else "no lever was pulled")
+    tried = node.decision.hypothesis or node.decision.reason
+    said = f"{why}{refused}. Tried: {tried}"
+    return f"{node.index} {node.lever} {node.decision.category or '-'} {one_line(said, 600)}"
+
+
+def _table(header: str, rows: Sequence[str], offset: int, total: int) -> str:
+    shown = f"rows {offset + 1} to {offset + len(rows)} of {total}" if rows else f"no rows of {total} from {offset}"
+    return "\n".join([f"{header} ({shown})", *rows])[:RESULT_CHARS]
+
+
+def as_record(coverage: Coverage) -> dict[str, Any]:
+    """The coverage as JSON data: its summary, and what was read of which rollout."""
+    return {**coverage.summary(), "read": dict(sorted(coverage.read.items()))}

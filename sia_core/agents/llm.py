@@ -1,0 +1,88 @@
+"""The Feedback-Agent that is a language model: it reads through tools, then submits a checked decision."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from sia_core.agents.conversation import Allowance, Conversation, NoSubmissionError, Submit
+from sia_core.agents.library import Library, as_record
+from sia_core.agents.opening import opening
+from sia_core.agents.prices import Price
+from sia_core.agents.protocol import NoDecisionError, Situation
+from sia_core.agents.quote import RULE
+from sia_core.agents.source import Source
+from sia_core.agents.submission import Submission, describe_update, take
+from sia_core.agents.tools import reading_tools
+from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.generation import Decision
+from sia_core.hashing import derive_seed
+from sia_core.policy.protocol import Policy
+
+Keep = Callable[[int, Mapping[str, Any]], None]
+"""Takes the generation and the record of one conversation."""
+
+
+class LlmAgent:
+    """The agent behind specs like `anthropic:MODEL`."""
+
+    def __init__(
+        self,
+        spec: str,
+        model: Policy,
+        *,
+        allowance: Allowance,
+        price: Price | None,
+        keep: Keep,
+        trace: Trace = NO_TRACE,
+    ) -> None:
+        self.spec = spec
+        self._model = model
+        self._allowance = allowance
+        self._price = price
+        self._keep = keep
+        self._trace = trace
+
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        """Read, then decide."""
+        library = Library(source, situation.generation)
+        conversation = Conversation(
+            self._model,
+            reading_tools(library),
+            seed=derive_seed(situation.seed, "feedback", situation.generation, len(situation.refused)),
+            allowance=self._allowance,
+            price=self._price,
+            trace=self._trace,
+        )
+        submit = Submit(
+            "submit_decision",
+            "End with your decision. What is wrong with it comes back, three times at most.",
+            Submission,
+            lambda given: take(given, situation, library, source, self.spec),
+        )
+        with self._trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
+            try:
+                decision = conversation.run(system_prompt(situation), opening(situation, library), submit)
+            except NoSubmissionError as error:
+                raise NoDecisionError(str(error)) from error
+            finally:
+                self._keep(situation.generation, _record(conversation, library))
+            span.end(asdict(decision))
+        return decision
+
+
+def system_prompt(situation: Situation) -> str:
+    """The same for every generation of a run, so that a provider's cache holds it."""
+    text = (files("sia_core.agents") / "prompts" / "feedback.md").read_text()
+    updates = describe_update(situation.updates) or "none: this policy cannot be trained"
+    return text.format(rule=RULE, levers=", ".join(situation.levers), metric=situation.metric, updates=updates)
+
+
+def _record(conversation: Conversation, library: Library) -> dict[str, Any]:
+    transcript = conversation.transcript
+    return {
+        "messages": transcript.messages,
+        "usage": asdict(transcript.usage),
+        "not_taken": transcript.attempts,
+        "coverage": as_record(library.coverage),
+    }

@@ -1,0 +1,126 @@
+"""What a model's tokens cost: a small dated table, and the user's own prices before it.
+
+A model without a price is never counted as free: its cost is unknown, and a run with a limit in dollars
+refuses it before anything is spent.
+"""
+
+import tomllib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sia_core.errors import UsageError
+from sia_core.home import home
+from sia_core.policy.protocol import Completion
+from sia_core.task import describe_invalid
+
+PER = 1_000_000
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rates(_Table):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+    """Read from the provider's cache; the price of input where it is not given."""
+    written: float | None = Field(default=None, ge=0)
+    """Written to the provider's cache; the price of input where it is not given."""
+
+
+class LongRates(Rates):
+    """What all tokens of a request cost when its prompt is longer than `over` tokens."""
+
+    over: int = Field(ge=1)
+
+
+class Price(Rates):
+    """Price of one model."""
+
+    long: LongRates | None = None
+
+    def dollars(self, completion: Completion) -> float:
+        """Of one request."""
+        rates: Rates = self
+        if self.long is not None and completion.prompt_tokens > self.long.over:
+            rates = self.long
+        cached, written = completion.cached_tokens, completion.cache_write_tokens
+        plain = max(0, completion.prompt_tokens - cached - written)
+        total = plain * rates.input + completion.output_tokens * rates.output
+        total += cached * (rates.input if rates.cached is None else rates.cached)
+        total += written * (rates.input if rates.written is None else rates.written)
+        return total / PER
+
+
+class PriceTable(_Table):
+    """The contents of a prices.toml."""
+
+    as_of: str = ""
+    models: dict[str, Price] = {}
+
+    def find(self, model: str) -> Price | None:
+        """Price of a model, or of the model whose dated version it is (`NAME-2026-10-01`, `NAME-20261001`)."""
+        if model in self.models:
+            return self.models[model]
+        dated = [name for name in self.models if model.startswith(f"{name}-") and model[len(name) + 1 :][:1].isdigit()]
+        return self.models[max(dated, key=len)] if dated else None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and money that requests took."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float | None = 0.0
+    """None where the model has no price."""
+
+    @cached_property
+    def tokens(self) -> int:
+        """Prompt and output."""
+        return self.prompt_tokens + self.output_tokens
+
+    def plus(self, completion: Completion, price: Price | None) -> Self:
+        """With one more request."""
+        known = price is not None and self.dollars is not None
+        return replace(
+            self,
+            requests=self.requests + 1,
+            prompt_tokens=self.prompt_tokens + completion.prompt_tokens,
+            cached_tokens=self.cached_tokens + completion.cached_tokens,
+            output_tokens=self.output_tokens + completion.output_tokens,
+            dollars=(self.dollars or 0.0) + price.dollars(completion) if known and price else None,
+        )
+
+
+def find_price(model: str) -> Price | None:
+    """The user's price of a model, else the table's, else None.
+
+    Raises:
+        UsageError: a prices.toml that cannot be read.
+    """
+    own = home() / "prices.toml"
+    tables = [_read(own.read_text(), str(own))] if own.exists() else []
+    tables.append(_read((files("sia_core.agents") / "prices.toml").read_text(), "prices.toml"))
+    return next((price for table in tables if (price := table.find(model)) is not None), None)
+
+
+def _read(text: str, where: str) -> PriceTable:
+    try:
+        return PriceTable.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"is not TOML: {error}", where=where, hint=f"see {Path(__file__).with_suffix('.toml')}"
+        ) from error
+    except ValidationError as error:
+        raise UsageError(describe_invalid(error), where=where) from error

@@ -1,0 +1,190 @@
+"""Tools that an agent calls while it reads: a pydantic model of the arguments, and a function to text.
+
+A wrong call is answered with what is wrong; it never ends a conversation.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sia_core.agents.library import Library, Order, ReadingError
+from sia_core.policy.protocol import Tool as Schema
+from sia_core.rollout import ToolCall
+from sia_core.task import describe_invalid
+
+A = TypeVar("A", bound="Arguments")
+
+
+class Arguments(BaseModel):
+    """Arguments of a tool."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Tool(Generic[A]):
+    """One tool: its name, when to use it, its arguments, and what it does."""
+
+    name: str
+    help: str
+    arguments: type[A]
+    run: Callable[[A], str]
+
+    @property
+    def schema(self) -> Schema:
+        """As a request carries it."""
+        parameters = self.arguments.model_json_schema()
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.help, "parameters": parameters},
+        }
+
+
+class ArgumentsError(Exception):
+    """A call whose arguments cannot be used, and why."""
+
+
+def parse_arguments(call: ToolCall, shape: type[A]) -> A:
+    """The arguments of a call.
+
+    Raises:
+        ArgumentsError: no JSON, or not of the shape.
+    """
+    try:
+        given = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError) as error:
+        raise ArgumentsError(f"the arguments are no JSON ({error}); were they cut short?") from error
+    try:
+        return shape.model_validate(given)
+    except ValidationError as error:
+        raise ArgumentsError(describe_invalid(error)) from error
+
+
+def answer(tools: Sequence[Tool[Any]], call: ToolCall) -> str:
+    """What the called tool says, or what is wrong with the call."""
+    tool = next((tool for tool in tools if tool.name == call.name), None)
+    if tool is None:
+        return f"error: no tool {call.name!r}; tools: {', '.join(tool.name for tool in tools)}"
+    try:
+        return tool.run(parse_arguments(call, tool.arguments))
+    except (ArgumentsError, ReadingError) as error:
+        return f"error: {error}"
+
+
+class _Paged(Arguments):
+    offset: int = Field(0, ge=0, description="rows to skip")
+
+
+class _OfGeneration(_Paged):
+    generation: int | None = Field(None, description="the latest when left out")
+
+
+class _Rollouts(_OfGeneration):
+    problem: str | None = Field(None, description="only of this problem")
+    failure: str | None = Field(None, description="`none`, `any`, or a kind of failure: error, timeout, refused, ...")
+    min_score: float | None = None
+    max_score: float | None = None
+    order: Order = "worst"
+
+
+class _Read(Arguments):
+    id: str = Field(description="rollout id, or its beginning")
+    view: Literal["clean", "raw"] = "clean"
+    start: int = Field(0, ge=0, description="character to begin at")
+
+
+class _Search(_OfGeneration):
+    text: str = Field(max_length=200)
+
+
+class _Files(Arguments):
+    node: int = Field(description="lineage node whose harness it is")
+
+
+class _File(_Files):
+    file: str
+    start: int = Field(0, ge=0)
+
+
+class _Diff(Arguments):
+    before: int
+    after: int
+    start: int = Field(0, ge=0)
+
+
+def reading_tools(library: Library) -> list[Tool[Any]]:
+    """All that an agent can look at, over one run's training rollouts."""
+    return [
+        Tool(
+            "list_problems",
+            "Training problems of a generation, worst first.",
+            _OfGeneration,
+            lambda given: library.problems(given.generation, given.offset),
+        ),
+        Tool(
+            "list_rollouts",
+            "Training rollouts, filtered and ordered.",
+            _Rollouts,
+            lambda given: library.rollouts(
+                given.generation,
+                problem=given.problem,
+                failure=given.failure,
+                least=given.min_score,
+                most=given.max_score,
+                order=given.order,
+                offset=given.offset,
+            ),
+        ),
+        Tool(
+            "read_rollout",
+            "A trajectory: clean (no repetition) or raw (every character).",
+            _Read,
+            lambda given: library.read(given.id, given.view, given.start),
+        ),
+        Tool(
+            "search_rollouts",
+            "Find text in the raw trajectories of a generation.",
+            _Search,
+            lambda given: library.search(given.text, given.generation, given.offset),
+        ),
+        Tool("list_files", "Files of a harness in the lineage.", _Files, lambda given: library.files(given.node)),
+        Tool(
+            "read_file",
+            "Text of a harness file.",
+            _File,
+            lambda given: library.file(given.node, given.file, given.start),
+        ),
+        Tool(
+            "diff_harnesses",
+            "What changed between two nodes' harnesses.",
+            _Diff,
+            lambda given: library.diff(given.before, given.after, given.start),
+        ),
+        Tool(
+            "list_nodes",
+            "The lineage: what was tried, predicted and observed.",
+            _Paged,
+            lambda given: library.lineage(given.offset),
+        ),
+        Tool(
+            "list_rejected",
+            "What was tried and not promoted, and why.",
+            _Paged,
+            lambda given: library.rejected(given.offset),
+        ),
+        Tool(
+            "list_other_runs",
+            "Generations of earlier runs of this task, with their metrics.",
+            _Paged,
+            (lambda given: library.history(given.offset)),
+        ),
+        Tool(
+            "lever_memory",
+            "What each lever and kind of hypothesis has brought so far.",
+            Arguments,
+            lambda _: library.memory(),
+        ),
+    ]

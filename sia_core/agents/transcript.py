@@ -1,0 +1,76 @@
+"""A rollout as text, in two layers: raw, with every character that was recorded, and cleaned, to be read.
+
+Both are drawn from the gateway's record and the verdict. The harness's own words (`notes`) are marked as such.
+"""
+
+import json
+from collections.abc import Iterator
+
+from sia_core.agents.quote import elide
+from sia_core.rollout import Rollout, Turn
+
+SHORT_ID = 12
+_PROMPT, _REPLY, _ANSWER, _NOTE = 2400, 2400, 1200, 600
+"""Characters shown of each part in the cleaned layer."""
+
+
+def short(key: str) -> str:
+    """The form in which agents see a rollout's id: any unambiguous beginning names it."""
+    return key[:SHORT_ID]
+
+
+def raw(rollout: Rollout) -> str:
+    """Everything that was recorded: prompts and replies whole, then answer, verdict and notes."""
+    return "\n".join(_parts(rollout, clean=False))
+
+
+def cleaned(rollout: Rollout) -> str:
+    """The same without repetition: of a prompt only what is new since the turn before, long parts elided."""
+    return "\n".join(_parts(rollout, clean=True))
+
+
+def _parts(rollout: Rollout, *, clean: bool) -> Iterator[str]:
+    before = ""
+    for number, turn in enumerate(rollout.turns, 1):
+        yield f"[turn {number}: {_describe(turn)}]"
+        yield "asked:"
+        yield elide(_new_part(before, turn.prompt), _PROMPT) if clean else turn.prompt
+        yield "said:"
+        yield elide(_reply(turn), _REPLY) if clean else _reply(turn)
+        before = turn.prompt
+    answer = json.dumps(rollout.answer, ensure_ascii=False)
+    yield f"[answer]\n{elide(answer, _ANSWER) if clean else answer}"
+    yield f"[outcome] {outcome(rollout)}"
+    if rollout.verdict is not None:
+        metrics = ", ".join(f"{name} {value:.6g}" for name, value in sorted(rollout.verdict.metrics.items()))
+        yield f"[verifier] {rollout.verdict.feedback or 'no feedback'}; metrics: {metrics or 'none'}"
+    for note in rollout.notes:
+        yield f"[the harness's own words]\n{elide(note, _NOTE) if clean else note}"
+
+
+def outcome(rollout: Rollout) -> str:
+    """One line: score, or why there is none."""
+    if rollout.failure is not None:
+        scored = "unscored" if rollout.failure.infrastructure else "score 0"
+        return f"{scored}, failed: {rollout.failure.kind}: {rollout.failure.reason}"
+    if rollout.verdict is not None and not rollout.verdict.valid:
+        return f"score {rollout.score:.6g}, refused by the verifier"
+    return f"score {rollout.score:.6g}"
+
+
+def _describe(turn: Turn) -> str:
+    kept = "" if turn.prompt_ids is None else ", ids recorded"
+    return f"{turn.kind}, {turn.tokens} tokens, finish {turn.finish}{kept}"
+
+
+def _reply(turn: Turn) -> str:
+    calls = [f"{call.name}({call.arguments})" for call in turn.tool_calls]
+    return "\n".join([turn.output, *calls]) if calls else turn.output
+
+
+def _new_part(before: str, prompt: str) -> str:
+    """What a prompt adds to the one before it, from the start of the line where they part."""
+    pairs = enumerate(zip(before, prompt, strict=False))
+    shared = next((at for at, (old, new) in pairs if old != new), min(len(before), len(prompt)))
+    start = prompt.rfind("\n", 0, shared) + 1
+    return f"(the same {start} characters as before, then)\n{prompt[start:]}" if start > _ANSWER else prompt

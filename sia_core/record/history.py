@@ -1,0 +1,51 @@
+"""Generations of other runs of the same task: what an agent may learn from them, without the sealed test.
+
+Taken once, when a run begins, so that a resumed or replayed run sees the same.
+"""
+
+import json
+from typing import Any
+
+from mlflow.entities import Run
+
+from sia_core.record.store import Record, RunRecord
+
+FILE = "history.json"
+MAX_ROWS = 400
+_METRICS = (
+    "train.score",
+    "train.best_of_k",
+    "train.mixed_groups",
+    "train.failed",
+    "gate.parent",
+    "gate.child",
+    "gate.gain",
+)
+
+
+def take_history(record: Record, experiment_id: str, except_run: str) -> list[dict[str, Any]]:
+    """Rows of finished generations of other runs, the newest runs first, at most MAX_ROWS."""
+    query = "tags.`sia.kind` = 'generation'"
+    newest = ["attributes.start_time DESC"]
+    runs = record.client.search_runs([experiment_id], query, max_results=MAX_ROWS, order_by=newest)
+    return [_row(run) for run in runs if run.data.tags["sia.run"] != except_run and "sia.promoted" in run.data.tags]
+
+
+def read_history(run: RunRecord) -> list[dict[str, Any]]:
+    """The rows that were taken when the run began."""
+    data = run.get_bytes(FILE)
+    rows: list[dict[str, Any]] = [] if data is None else json.loads(data)
+    return rows
+
+
+def _row(run: Run) -> dict[str, Any]:
+    tags, metrics = run.data.tags, run.data.metrics
+    numbers = {name: round(metrics[name], 6) for name in _METRICS if name in metrics}
+    return {
+        "run": tags["sia.run"],
+        "generation": int(tags["sia.generation"]),
+        "lever": tags.get("sia.lever", ""),
+        "category": tags.get("sia.category", ""),
+        "promoted": tags["sia.promoted"] == "true",
+        **numbers,
+    }
