@@ -41,7 +41,7 @@ def _child(index: int, lever: str, knobs: dict[str, object] | None = None, promo
     gain = 0.1 if promoted else -0.05
     estimate = Estimate(0.3, 0.2, 0.4, 8, 32)
     gate = GateVerdict(estimate, estimate, Gain(gain, gain, gain, gain, 8), promoted, "")
-    decision = Decision(lever, 0, "", "rules", 0.1, knobs or {})  # type: ignore[arg-type]
+    decision = Decision(lever, 0, "", "rules", 0.1, knobs=knobs or {})  # type: ignore[arg-type]
     return Node(index, 0, Candidate(f"h{index}"), lever, promoted, gate, decision)
 
 

@@ -1,0 +1,51 @@
+"""A model that says what a test wrote down, and keeps what it was asked."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sia_core.candidate import Adapter
+from sia_core.policy.protocol import Completion, Request
+from sia_core.rollout import ToolCall
+
+
+@dataclass
+class Script:
+    """A `Policy` whose replies are written down; the last one is repeated."""
+
+    replies: Sequence[Completion | Exception]
+    requests: list[Request] = field(default_factory=list)
+    spec: str = "script"
+    digest: str = "script"
+    trainable: bool = False
+    concurrency: int = 1
+
+    def sample(self, request: Request) -> Completion:
+        self.requests.append(request)
+        reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        return ()
+
+    def told(self, at: int = -1) -> list[str]:
+        """What tools answered before a request."""
+        return [str(message["content"]) for message in self.requests[at].messages if message["role"] == "tool"]
+
+
+def call(name: str, /, **arguments: Any) -> ToolCall:
+    """A call as a model makes it."""
+    return ToolCall(f"id-{name}", name, json.dumps(arguments))
+
+
+def calls(*made: ToolCall, tokens: int = 10) -> Completion:
+    """A reply that calls tools."""
+    return Completion("", "", finish="tool_calls", tool_calls=made, prompt_tokens=tokens, output_tokens=1)
+
+
+def says(text: str) -> Completion:
+    """A reply that calls none."""
+    return Completion(text, "", prompt_tokens=10, output_tokens=1)
