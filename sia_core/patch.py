@@ -106,9 +106,13 @@ def _nearest(text: str, search: str) -> str:
     """The place that was probably meant, for whoever wrote the block to compare."""
     lines, wanted = text.splitlines(), search.splitlines()
     first = next((line for line in wanted if line.strip()), "")
-    close = difflib.get_close_matches(first, lines, n=1, cutoff=0.6)
-    if not close:
+    shared, start = max(((_shared(line, first), -at) for at, line in enumerate(lines)), default=(0, 0))
+    if not first or shared < len(first) / 2:
         return "no line of the file resembles it"
-    start = lines.index(close[0])
-    shown = "\n".join(lines[start : start + min(len(wanted), _NEAR_LINES)])
-    return f"the nearest text, from line {start + 1}, is:\n{shown}"
+    shown = "\n".join(lines[-start : -start + min(len(wanted), _NEAR_LINES)])
+    return f"the nearest text, from line {1 - start}, is:\n{shown}"
+
+
+def _shared(line: str, wanted: str) -> int:
+    """Length of the longest text that both have."""
+    return difflib.SequenceMatcher(None, line, wanted, autojunk=False).find_longest_match().size

@@ -11,7 +11,7 @@ from sia_core.agents.evidence import gather
 from sia_core.agents.llm import LlmAgent
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
-from sia_core.agents.submission import Category
+from sia_core.agents.submission import CATEGORIES
 from sia_core.candidate import Candidate
 from sia_core.generation import Decision, Node
 from sia_core.harness import Harness
@@ -236,4 +236,4 @@ def test_schemas_of_tools_are_plain_json() -> None:
     assert {"list_rollouts", "read_rollout", "search_rollouts", "diff_harnesses", "submit_decision"} <= set(tools)
     parameters = tools["submit_decision"]["parameters"]
     assert parameters["additionalProperties"] is False
-    assert set(parameters["properties"]["category"]["enum"]) == set(Category.__args__)
+    assert set(parameters["properties"]["category"]["enum"]) == set(CATEGORIES)
