@@ -11,6 +11,7 @@ from sia_core.agents.opening import opening
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.quote import RULE
+from sia_core.agents.record import conversation_record
 from sia_core.agents.source import Source
 from sia_core.agents.submission import Submission, describe_update, take
 from sia_core.agents.tools import reading_tools
@@ -66,7 +67,9 @@ class LlmAgent:
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                self._keep(situation.generation, _record(conversation, library))
+                self._keep(
+                    situation.generation, conversation_record(conversation, coverage=as_record(library.coverage))
+                )
             span.end(asdict(decision))
         return decision
 
@@ -76,13 +79,3 @@ def system_prompt(situation: Situation) -> str:
     text = (files("sia_core.agents") / "prompts" / "feedback.md").read_text()
     updates = describe_update(situation.updates) or "none: this policy cannot be trained"
     return text.format(rule=RULE, levers=", ".join(situation.levers), metric=situation.metric, updates=updates)
-
-
-def _record(conversation: Conversation, library: Library) -> dict[str, Any]:
-    transcript = conversation.transcript
-    return {
-        "messages": transcript.messages,
-        "usage": asdict(transcript.usage),
-        "not_taken": transcript.attempts,
-        "coverage": as_record(library.coverage),
-    }
