@@ -6,7 +6,6 @@ Here engine, weights and record meet; none of them knows of the others.
 import ast
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -19,9 +18,9 @@ from sia_core.patch import apply_edits
 from sia_core.policy.registry import base_directory
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
-from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.launcher import open_trainer
+from sia_core.weights.proposal import ProposalError, settle
 from sia_core.weights.spec import UpdateSpec, refuse
 from sia_core.weights.stopping import best_round, stop_reason
 
@@ -53,9 +52,13 @@ def refusal(session: Session, decision: Decision, parent: Node, evidence: Sequen
     if "weights" in needed:
         if not session.engine.policy.trainable:
             return f"policy {session.config.policy} cannot be trained: it records no token ids or takes no adapter"
-        stale = any(_pair(rollout) != (parent.candidate.harness, parent.candidate.adapter) for rollout in evidence)
         # Of another pair the batch is not known yet: it is judged when it is there.
-        return None if decision.lever == "both" or stale else refuse_batch(session, decision, parent, evidence)
+        stale = any(_pair(rollout) != (parent.candidate.harness, parent.candidate.adapter) for rollout in evidence)
+        try:
+            spec = update_spec(session, decision, parent, evidence)
+        except ProposalError as error:
+            return str(error)
+        return None if decision.lever == "both" or stale else refuse(evidence, spec)
     return None
 
 
@@ -70,7 +73,10 @@ def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:
 
 def refuse_batch(session: Session, decision: Decision, parent: Node, batch: Sequence[Rollout]) -> str | None:
     """Why these rollouts cannot train what is asked for, or None."""
-    return refuse(batch, update_spec(session, decision, parent))
+    try:
+        return refuse(batch, update_spec(session, decision, parent, batch))
+    except ProposalError as error:
+        return str(error)
 
 
 def _pair(rollout: Rollout) -> tuple[str, str | None]:
@@ -99,7 +105,7 @@ def pull_weights(
     session: Session, generation: GenerationRecord, decision: Decision, parent: Node, first: Sequence[Rollout]
 ) -> Pulled:
     """Train an adapter in on-policy rounds; the first round learns from the evidence's rollouts."""
-    spec = update_spec(session, decision, parent, batch_digest(first))
+    spec = update_spec(session, decision, parent, first)
     generation.put_json("update/spec.json", asdict(spec))
     folder = session.folder / "updates" / spec.id
     cost = Cost()
@@ -149,14 +155,18 @@ def pull_weights(
     return Pulled(Candidate(parent.candidate.harness, adapter.digest), cost)
 
 
-def update_spec(session: Session, decision: Decision, parent: Node, batch: str | None = None) -> UpdateSpec:
-    """The weight update a decision asks for: the task's hyperparameters, then the algorithm's own."""
-    asked = session.task.config.update.model_dump(exclude_none=True)
-    settings: dict[str, Any] = {**ALGORITHMS[asked["algorithm"]].defaults, **asked}
+def update_spec(session: Session, decision: Decision, parent: Node, first: Sequence[Rollout]) -> UpdateSpec:
+    """The weight update a decision asks for, to begin with the rollouts `first`.
+
+    Raises:
+        ProposalError: a setting that cannot be, or no algorithm fits.
+    """
+    adapter = parent.candidate.adapter
+    settings = settle(first, session.task.config.update.settings, decision.update, fresh=adapter is None)
     return UpdateSpec(
         **settings,
-        batch=batch,
-        parent_adapter=parent.candidate.adapter,
+        batch=batch_digest(first),
+        parent_adapter=adapter,
         temperature=session.task.sampling.temperature,
         seed=derive_seed(session.config.seed, "update", parent.index, parent.candidate.harness) % 2**31,
         reason=decision.reason,

@@ -71,7 +71,7 @@ class Decision:
     edits: tuple[Edit, ...] = ()
     """Lever harness: changes of files, applied before the knobs."""
     update: Mapping[str, Any] = field(default_factory=dict)
-    """Lever weights: settings of the update that differ from the task's."""
+    """Lever weights: settings of the update, by name (`weights.proposal.SETTINGS`); empty for the task's own."""
     hypothesis: str = ""
     """Why the change is expected to help."""
     category: str = ""

@@ -65,8 +65,8 @@ class Plan(_Table):
 class UpdateDefaults(_Table):
     """Hyperparameters of a weight update on this task; what is not given is the algorithm's own default."""
 
-    algorithm: str = "dr_grpo"
-    """Its name; see sia_core/weights/README.md."""
+    algorithm: str | None = None
+    """Its name (see sia_core/weights/README.md); None takes what fits the rollouts of the moment."""
     rounds: int = Field(default=4, ge=1)
     """On-policy rounds: rollouts, then steps, then a new adapter."""
     steps: int | None = Field(default=None, ge=1)
@@ -83,6 +83,11 @@ class UpdateDefaults(_Table):
     """dpo, kto."""
     margin: float | None = Field(default=None, ge=0)
     threshold: float | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is given of an update's spec, by its fields."""
+        return self.model_dump(exclude_none=True)
 
 
 class RolloutLimits(_Table):

@@ -137,12 +137,12 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 }
 
 
-def check_algorithm(name: str, where: str) -> None:
-    """Refuse a name that no algorithm has.
+def check_algorithm(name: str | None, where: str) -> None:
+    """Refuse a name that no algorithm has; None leaves the choice to whoever updates.
 
     Raises:
         TaskError: unknown name.
     """
-    if name not in ALGORITHMS:
+    if name is not None and name not in ALGORITHMS:
         hint = f"use one of {', '.join(ALGORITHMS)}"
         raise TaskError(f"update.algorithm: unknown algorithm {name!r}", where=where, hint=hint)

@@ -75,6 +75,16 @@ class UpdateSpec:
 
 def refuse(rollouts: Sequence[Rollout], spec: UpdateSpec) -> str | None:
     """Why an update on these rollouts cannot work, or None when it can."""
+    foreign = {rollout.unit.adapter for rollout in rollouts} - {spec.parent_adapter}
+    if foreign:
+        return (
+            f"the rollouts are of adapter {_short(foreign.pop())}, the update is of {_short(spec.parent_adapter)}: "
+            "branch from the node that was executed"
+        )
     return preconditions.refuse(
         rollouts, spec.algorithm, spec.temperature, margin=spec.margin, threshold=spec.threshold
     )
+
+
+def _short(adapter: str | None) -> str:
+    return adapter[:12] if adapter else "none"
