@@ -135,11 +135,10 @@ def pull_weights(
             adapters.append(adapter)
             history.append(steps)
             session.reporter.progress("training", number, spec.rounds)
-            session.run.put_adapter(adapter)
+            model = session.run.put_adapter(adapter, {**asdict(spec), "round": number}, generation)
             for offset, metrics in enumerate(steps):
-                generation.log_metrics(
-                    {f"update.{name}": value for name, value in metrics.items()}, (number - 1) * spec.steps + offset
-                )
+                named = {f"update.{name}": value for name, value in metrics.items()}
+                generation.log_metrics(named, (number - 1) * spec.steps + offset, model)
             stopped = stop_reason(history, spec)
             if stopped is not None:
                 session.reporter.progress("training", spec.rounds, spec.rounds)

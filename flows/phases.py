@@ -269,6 +269,8 @@ def _record_node(session: Session, generation: GenerationRecord, node: Node) -> 
         "sia.adapter": node.candidate.adapter or "",
         "sia.promoted": str(node.promoted).lower(),
     }
+    if node.promoted:
+        session.run.promote(node.candidate, node.index)
     generation.complete("improve", {"node": node.to_dict()}, tags)
     generation.end("FINISHED")
     session.run.set_tags({"sia.generations_done": str(node.index)})

@@ -1,6 +1,6 @@
 """The record: one MLflow run per evolution, one nested run per generation.
 
-The only module that imports mlflow. Invariants:
+Only this package imports mlflow. Invariants:
 
 - Only the driver writes.
 - A phase is complete or absent: its artifacts go first, then `phases/NAME.json`, last the tag
@@ -23,17 +23,19 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sia_core.candidate import Adapter
+from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError
 from sia_core.generation import Node
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, digest_bytes, digest_files
-from sia_core.record import parquet
+from sia_core.record import models, parquet
 from sia_core.rollout import Rollout
 
 TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
+PARAM_TEXT = 500
+"""The same of parameters, in the narrowest of its databases."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,11 @@ class _Stored:
         entries = [RunTag(key, value[:TAG_TEXT]) for key, value in tags.items()]
         self.record.client.log_batch(self.run_id, tags=entries)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at a step; the same call twice leaves one point."""
-        entries = [Metric(key, float(value), self._started + step, step) for key, value in metrics.items()]
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
+        """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
+        entries = [
+            Metric(key, float(value), self._started + step, step, model_id=model) for key, value in metrics.items()
+        ]
         self.record.client.log_batch(self.run_id, metrics=entries)
 
     def put_json(self, name: str, value: Any) -> str:
@@ -306,9 +310,19 @@ class RunRecord(_Stored):
             )
         return harness
 
-    def put_adapter(self, adapter: Adapter) -> None:
-        """Store an adapter by digest."""
-        self.record.client.log_artifacts(self.run_id, str(adapter.path), f"adapters/{adapter.digest}")
+    def put_adapter(
+        self, adapter: Adapter, spec: Mapping[str, Any] | None = None, source: GenerationRecord | None = None
+    ) -> str:
+        """Store an adapter as a LoggedModel and return its id, to log metrics with. Twice is once.
+
+        Args:
+            adapter: with its files.
+            spec: what made it; becomes the model's parameters.
+            source: the generation it was made in.
+        """
+        params = {key: str(value)[:PARAM_TEXT] for key, value in (spec or {}).items() if value is not None}
+        run_id = source.run_id if source else self.run_id
+        return models.log_adapter(self.record.client, self.experiment_id, self.name, run_id, adapter, params)
 
     def adapter(self, digest: str | None) -> Adapter | None:
         """A stored adapter on local disk, checked against its digest; None for the bare policy."""
@@ -316,9 +330,10 @@ class RunRecord(_Stored):
             return None
         local = self.record.cache / "adapters" / digest
         if not local.exists():
-            files = self.get_tree(f"adapters/{digest}")
-            if files is None:
+            model = models.find_adapter(self.record.client, self.experiment_id, self.name, digest)
+            if model is None or not models.is_whole(model):
                 raise RecordError(f"adapter {digest[:12]} is missing", where=self.name)
+            files = models.read_adapter(self.record.tracking_uri, model)
             if digest_files(files) != digest:
                 raise RecordError(f"adapter {digest[:12]} was changed or torn", where=self.name)
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -327,6 +342,26 @@ class RunRecord(_Stored):
                 (staging / name).write_bytes(data)
             staging.rename(local)
         return Adapter(digest, local)
+
+    def promote(self, candidate: Candidate, index: int) -> None:
+        """Make a candidate the champion of its task in MLflow's registry. Twice is once.
+
+        Args:
+            candidate: its harness and adapter are stored.
+            index: its lineage node.
+        """
+        client, task = self.record.client, self.tags["sia.task"]
+        root = client.get_run(self.run_id).info.artifact_uri
+        harness = models.Entry(candidate.harness, f"{root}/harnesses/{candidate.harness}", self.run_id)
+        models.crown(client, f"{task}-harness", self.name, index, harness)
+        if candidate.adapter is None:
+            models.dethrone(client, f"{task}-adapter", self.name)
+            return
+        model = models.find_adapter(client, self.experiment_id, self.name, candidate.adapter)
+        if model is None:
+            raise RecordError(f"adapter {candidate.adapter[:12]} is missing", where=self.name)
+        entry = models.Entry(candidate.adapter, model.artifact_location, model.source_run_id, model.model_id)
+        models.crown(client, f"{task}-adapter", self.name, index, entry)
 
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""

@@ -1,0 +1,135 @@
+"""Adapters as MLflow LoggedModels, and the registry that says which candidate is the champion.
+
+- An adapter is one LoggedModel of its run, found by the tag `sia.adapter`. It is READY once all its files are
+  there; one that is not READY counts as absent, and is gone on with by whoever logs the adapter again.
+- A task has two registered models, TASK-adapter and TASK-harness. Their versions are what was promoted, each once a
+  run; the alias `champion` is at the last, `previous` at the one before it, whichever run they are of.
+- Everything goes through MLflow's client: its `log_model` would infer an environment, for minutes.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from sia_core.candidate import Adapter
+
+CHAMPION, PREVIOUS = "champion", "previous"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a version of a registered model is made of."""
+
+    digest: str
+    source: str
+    """Address of the artifacts."""
+    run_id: str
+    model_id: str | None = None
+
+
+def find_adapter(client: MlflowClient, experiment_id: str, run: str, digest: str) -> LoggedModel | None:
+    """The LoggedModel of a run's adapter, whether READY or not."""
+    query = f"tags.`sia.adapter` = '{digest}' AND tags.`sia.run` = '{run}'"
+    found = client.search_logged_models([experiment_id], query)
+    return min(found, key=lambda model: model.creation_timestamp) if found else None
+
+
+def is_whole(model: LoggedModel | None) -> bool:
+    """Whether all files of a LoggedModel were stored."""
+    return model is not None and model.status == LoggedModelStatus.READY
+
+
+def log_adapter(
+    client: MlflowClient, experiment_id: str, run: str, run_id: str, adapter: Adapter, params: Mapping[str, str]
+) -> str:
+    """The id of an adapter's LoggedModel, which is made unless it is there and whole.
+
+    Args:
+        client: of the store.
+        experiment_id: of the run.
+        run: its name.
+        run_id: MLflow run that the adapter comes from.
+        adapter: with its files.
+        params: the update that made it.
+    """
+    model = find_adapter(client, experiment_id, run, adapter.digest)
+    if model is not None and is_whole(model):
+        return str(model.model_id)
+    if model is None:
+        model = client.create_logged_model(
+            experiment_id,
+            name=f"adapter-{adapter.digest[:12]}",
+            source_run_id=run_id,
+            tags={"sia.adapter": adapter.digest, "sia.run": run},
+            params=dict(params),
+            model_type="lora",
+        )
+    client.log_model_artifacts(model.model_id, str(adapter.path))
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def read_adapter(tracking_uri: str, model: LoggedModel) -> dict[str, bytes]:
+    """An adapter's files by name."""
+    with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+        found = mlflow.artifacts.download_artifacts(
+            artifact_uri=model.artifact_location, dst_path=folder, tracking_uri=tracking_uri
+        )
+        return {file.name: file.read_bytes() for file in Path(found).iterdir()}
+
+
+def crown(client: MlflowClient, name: str, run: str, index: int, entry: Entry) -> None:
+    """Put `champion` at an entry's version, and `previous` where it was. Twice is once."""
+    aliases = _aliases(client, name)
+    version = _version(client, name, run, index, entry)
+    if aliases.get(CHAMPION) == version:
+        return
+    if CHAMPION in aliases:
+        client.set_registered_model_alias(name, PREVIOUS, aliases[CHAMPION])
+    client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def dethrone(client: MlflowClient, name: str, run: str) -> None:
+    """Take `champion` from this run's version, whose successor has none; another run's stays."""
+    champion = _aliases(client, name).get(CHAMPION)
+    if champion is None or client.get_model_version(name, champion).tags.get("sia.run") != run:
+        return
+    client.set_registered_model_alias(name, PREVIOUS, champion)
+    client.delete_registered_model_alias(name, CHAMPION)
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """Version by alias of a registered model, which is made if it is not there."""
+    try:
+        return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:  # Another run of the task was quicker.
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    return {}
+
+
+def _version(client: MlflowClient, name: str, run: str, index: int, entry: Entry) -> str:
+    query = f"name = '{name}' AND tags.`sia.digest` = '{entry.digest}' AND tags.`sia.run` = '{run}'"
+    for found in client.search_model_versions(query):
+        return str(found.version)
+    made = client.create_model_version(
+        name,
+        entry.source,
+        run_id=entry.run_id,
+        model_id=entry.model_id,
+        tags={"sia.digest": entry.digest, "sia.run": run, "sia.generation": str(index)},
+        await_creation_for=0,
+    )
+    return str(made.version)
