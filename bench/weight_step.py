@@ -21,11 +21,13 @@ import argparse
 import json
 import multiprocessing
 import os
+import platform
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _SHAPES = ((512, 8, 16), (128, 8, 64), (32, 8, 128))
 """Prompt, completions, tokens of each."""
+_GOALS = (5.0, None, 1.0)
+"""Speed aimed at in each, in TRL's."""
 _WAYS = ("packed", "trl", "padded")
 _SMALL: Mapping[str, Any] = {
     "hidden_size": 128,
@@ -291,6 +295,26 @@ def _report(shape: Shape, ways: list[dict[str, Any]]) -> None:
         )
 
 
+def machine() -> str:
+    """Processor and versions: what figures depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores of {names[0] if names else platform.machine()}; {versions}"
+
+
+def goals(results: list[dict[str, Any]]) -> Iterator[str]:
+    """What was aimed at, shape by shape, and whether it was reached."""
+    for result in results:
+        ways = {way["way"]: way for way in result["ways"]}
+        packed, trl = ways["packed"], ways["trl"]
+        aim = _GOALS[_SHAPES.index(result["shape"])]
+        faster, memory = trl["median"] / packed["median"], packed["peak"] <= trl["peak"]
+        speed = f"{faster:.1f} x TRL" + (f", aim {aim:g}: {'met' if faster >= aim else 'MISSED'}" if aim else "")
+        yield f"{result['shape']}: {speed}; peak memory no higher than TRL's: {'met' if memory else 'MISSED'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small random model, two rounds; under a minute")
@@ -306,14 +330,22 @@ def main() -> None:
     model = f"random Llama {dict(_SMALL)}" if options.small else "SmolLM2-135M"
     dtype = "bf16" if options.bf16 else "fp32"
     print(f"{model}, LoRA rank 16, {dtype}, {options.threads} threads, load average {os.getloadavg()[0]:.1f}")
+    print(machine())
     results = []
     for at in options.shapes:
         ways = list(_measure(_SHAPES[at], options))
         _report(_SHAPES[at], ways)
         results.append({"shape": _SHAPES[at], "ways": ways})
+    print("\ngoals", *(f"  {goal}" for goal in goals(results)), sep="\n")
     print(f"\nload average at the end {os.getloadavg()[0]:.1f}")
     if options.json:
-        about = {"model": model, "dtype": dtype, "threads": options.threads, "checkpointing": options.checkpointing}
+        about = {
+            "machine": machine(),
+            "model": model,
+            "dtype": dtype,
+            "threads": options.threads,
+            "checkpointing": options.checkpointing,
+        }
         options.json.write_text(json.dumps({**about, "results": results}, indent=1))
 
 

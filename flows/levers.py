@@ -4,9 +4,10 @@ Here engine, weights and record meet; none of them knows of the others.
 """
 
 import ast
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
+from flows.anchors import check_anchors
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
 from sia_core.candidate import Adapter, Candidate
@@ -21,6 +22,7 @@ from sia_core.rollout import Rollout
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.launcher import open_trainer
 from sia_core.weights.proposal import ProposalError, settle
+from sia_core.weights.serving import why_not_served
 from sia_core.weights.spec import UpdateSpec, refuse
 from sia_core.weights.stopping import best_round, stop_reason
 
@@ -101,57 +103,109 @@ def pull_harness(session: Session, generation: GenerationRecord, decision: Decis
     return Pulled(candidate, cost_of(smoke))
 
 
+@dataclass
+class _Trained:
+    """What an update's rounds have given so far."""
+
+    adapters: list[Adapter] = field(default_factory=list)
+    probes: list[tuple[float, ...]] = field(default_factory=list)
+    """The trainer's logprobs of the probe with each."""
+    history: list[list[dict[str, float]]] = field(default_factory=list)
+    """Metrics of each step of each round."""
+    stopped: str | None = None
+    fallback: str | None = None
+    failure: str = ""
+    """Why a round could not be trained; the update comes to nothing, and the run goes on."""
+    cost: Cost = field(default_factory=Cost)
+
+
 def pull_weights(
     session: Session, generation: GenerationRecord, decision: Decision, parent: Node, first: Sequence[Rollout]
 ) -> Pulled:
     """Train an adapter in on-policy rounds; the first round learns from the evidence's rollouts."""
     spec = update_spec(session, decision, parent, first)
     generation.put_json("update/spec.json", asdict(spec))
-    folder = session.folder / "updates" / spec.id
-    cost = Cost()
-    rollouts = list(first)
-    handle = open_trainer(
+    trained = _train(session, generation, parent.candidate, spec, first)
+    if trained.failure:
+        return Pulled(None, trained.cost, trained.failure)
+    kept = best_round(trained.history, spec)
+    generation.put_json(
+        "update/rounds.json",
+        {"history": trained.history, "stopped": trained.stopped, "kept": kept, "fallback": trained.fallback},
+    )
+    if kept == 0:
+        return Pulled(None, trained.cost, f"no round was better than the parent: {trained.stopped}")
+    unserved = _unserved(session, parent.candidate, trained, kept, spec.max_gap)
+    if unserved is not None:
+        return Pulled(None, trained.cost, unserved)
+    child = Candidate(parent.candidate.harness, trained.adapters[kept - 1].digest)
+    forgotten, cost = check_anchors(session, generation, parent.candidate, child)
+    return Pulled(None if forgotten else child, trained.cost + cost, forgotten or "")
+
+
+def _train(
+    session: Session, generation: GenerationRecord, parent: Candidate, spec: UpdateSpec, first: Sequence[Rollout]
+) -> _Trained:
+    """Rounds until the spec's number is reached or a reason to stop comes up."""
+    trained = _Trained()
+    rollouts, resources = list(first), session.task.config.resources
+    with open_trainer(
         base_directory(session.config.policy),
         spec,
-        session.run.adapter(parent.candidate.adapter),
-        folder,
+        session.run.adapter(parent.adapter),
+        session.folder / "updates" / spec.id,
         threads=session.config.threads,
-    )
-    with handle as trainer:
-        adapters: list[Adapter] = []
-        history: list[list[dict[str, float]]] = []
-        stopped = None
+        device=resources.train_device,
+        gpus=resources.train_gpus,
+    ) as trainer:
         for number in range(1, spec.rounds + 1):
-            if adapters:
-                rollouts = fresh_rollouts(
-                    session, generation, Candidate(parent.candidate.harness, adapters[-1].digest), number
-                )
-                cost += cost_of(rollouts)
+            if trained.adapters:
+                now = Candidate(parent.harness, trained.adapters[-1].digest)
+                rollouts = fresh_rollouts(session, generation, now, number)
+                trained.cost += cost_of(rollouts)
             session.reporter.progress("training", number - 1, spec.rounds)
             try:
                 adapter, steps = trainer.round(number, rollouts)
             except SiaError as error:
-                return Pulled(None, cost, f"update round {number}: {error.what}")
-            adapters.append(adapter)
-            history.append(steps)
+                trained.failure = f"update round {number}: {error.what}"
+                break
+            trained.adapters.append(adapter)
+            trained.probes.append(tuple(trainer.manifest["probe"]))
+            trained.history.append(steps)
             session.reporter.progress("training", number, spec.rounds)
-            model = session.run.put_adapter(adapter, {**asdict(spec), "round": number}, generation)
-            for offset, metrics in enumerate(steps):
-                named = {f"update.{name}": value for name, value in metrics.items()}
-                generation.log_metrics(named, (number - 1) * spec.steps + offset, model)
-            stopped = stop_reason(history, spec)
-            if stopped is not None:
+            _record_round(session, generation, spec, adapter, steps, number)
+            trained.stopped = stop_reason(trained.history, spec)
+            if trained.stopped is not None:
                 session.reporter.progress("training", spec.rounds, spec.rounds)
                 break
-    kept = best_round(history, spec)
-    generation.put_json("update/rounds.json", {"history": history, "stopped": stopped, "kept": kept})
-    if kept == 0:
-        return Pulled(None, cost, f"no round was better than the parent: {stopped}")
-    adapter = adapters[kept - 1]
-    served = session.engine.policy.probe(session.run.adapter(adapter.digest))
-    if served == session.engine.policy.probe(session.run.adapter(parent.candidate.adapter)):
-        return Pulled(None, cost, "the engine answers the probe as before: the new adapter is not served")
-    return Pulled(Candidate(parent.candidate.harness, adapter.digest), cost)
+        trained.fallback = trainer.manifest.get("fallback")
+    if trained.fallback is not None:
+        session.reporter.say(f"rollouts were trained on one by one, prompts not shared: {trained.fallback}")
+    return trained
+
+
+def _unserved(session: Session, parent: Candidate, trained: _Trained, kept: int, limit: float) -> str | None:
+    """Why the engine cannot be serving what round `kept` trained, or None."""
+    probe = session.engine.policy.probe
+    others = {f"round {number}": found for number, found in enumerate(trained.probes, 1)}
+    others["the parent"] = probe(session.run.adapter(parent.adapter))
+    served = probe(session.run.adapter(trained.adapters[kept - 1].digest))
+    return why_not_served(served, trained.probes[kept - 1], others, limit)
+
+
+def _record_round(
+    session: Session,
+    generation: GenerationRecord,
+    spec: UpdateSpec,
+    adapter: Adapter,
+    steps: Sequence[Mapping[str, float]],
+    number: int,
+) -> None:
+    """A round's adapter as a LoggedModel, with the metrics of the steps that made it."""
+    model = session.run.put_adapter(adapter, {**asdict(spec), "round": number}, generation)
+    for offset, metrics in enumerate(steps):
+        named = {f"update.{name}": value for name, value in metrics.items()}
+        generation.log_metrics(named, (number - 1) * spec.steps + offset, model)
 
 
 def update_spec(session: Session, decision: Decision, parent: Node, first: Sequence[Rollout]) -> UpdateSpec:

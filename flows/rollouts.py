@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from flows.session import Session
 from sia_core.candidate import Candidate
+from sia_core.errors import TaskError
 from sia_core.generation import Cost
 from sia_core.hashing import derive_seed
 from sia_core.rollout import Rollout, Split, Unit
@@ -14,12 +15,29 @@ def pick_problems(session: Session, split: Split, block: int, count: int) -> lis
     """Problem ids of one block.
 
     The split is shuffled once by the run's seed and dealt out in blocks, so that blocks share
-    no problem until all have been used.
+    no problem until all have been used. Anchor problems are not dealt out.
     """
-    ids = [problem.id for problem in session.task.problems(split)]
-    random.Random(derive_seed(session.config.seed, split)).shuffle(ids)
+    ids = _shuffled(session, split)
+    if split == "train":
+        ids = ids[len(anchor_problems(session)) :]
     start = block * count
     return [ids[(start + offset) % len(ids)] for offset in range(min(count, len(ids)))]
+
+
+def anchor_problems(session: Session) -> list[str]:
+    """Training problems set aside to tell whether updates forget, the same for the whole run.
+
+    Raises:
+        TaskError: nothing is left to train on.
+    """
+    count, problems = session.task.config.update.anchors, _shuffled(session, "train")
+    if count >= len(problems):
+        raise TaskError(
+            f"anchors = {count} leaves none of {len(problems)} training problems",
+            where=f"{session.task.path / 'task.toml'}: [update]",
+            hint="set fewer aside",
+        )
+    return problems[:count]
 
 
 def plan_units(
@@ -63,3 +81,10 @@ def cost_of(rollouts: Sequence[Rollout]) -> Cost:
         sum(rollout.tokens for rollout in rollouts),
         round(sum(rollout.seconds for rollout in rollouts), 3),
     )
+
+
+def _shuffled(session: Session, split: Split) -> list[str]:
+    """Problem ids of a split, shuffled once by the run's seed."""
+    ids = [problem.id for problem in session.task.problems(split)]
+    random.Random(derive_seed(session.config.seed, split)).shuffle(ids)
+    return ids

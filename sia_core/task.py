@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sia_core.errors import TaskError, UsageError
 from sia_core.hashing import digest_files
@@ -83,11 +83,26 @@ class UpdateDefaults(_Table):
     """dpo, kto."""
     margin: float | None = Field(default=None, ge=0)
     threshold: float | None = None
+    dtype: Literal["fp32", "bf16"] | None = None
+    """Of the frozen base model while it trains; fp32 when None."""
+    checkpointing: bool | None = None
+    """Gradient checkpointing: less memory, more time."""
+    anchors: int = Field(default=0, ge=0)
+    """Training problems set aside: never trained on, played by parent and child after each update. 0, or 2 and more."""
+    anchor_tolerance: float = Field(default=0.02, ge=0)
+    """Loss on them, in units of the score, above which an update is rejected."""
+
+    @field_validator("anchors")
+    @classmethod
+    def _paired(cls, count: int) -> int:
+        if count == 1:
+            raise ValueError("a comparison takes at least 2 anchor problems")
+        return count
 
     @property
     def settings(self) -> dict[str, Any]:
         """What is given of an update's spec, by its fields."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude_none=True, exclude={"anchors", "anchor_tolerance"})
 
 
 class RolloutLimits(_Table):
@@ -100,13 +115,17 @@ class RolloutLimits(_Table):
 
 
 class Resources(_Table):
-    """What one rollout, and one verification by a worker of its own, take of the cluster."""
+    """What one rollout, one verification by a worker of its own, and the trainer take of the cluster."""
 
     cpus: float = Field(default=1.0, gt=0)
     gpus: float = Field(default=0.0, ge=0)
     """A fraction, or whole GPUs where programs are timed. 0 hides them."""
     grade_cpus: float = Field(default=1.0, gt=0)
     grade_gpus: float = Field(default=0.0, ge=0)
+    train_gpus: float = Field(default=0.0, ge=0)
+    """That Ray sets aside for the trainer; 0 lets it share those it sees."""
+    train_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a CUDA device where one is seen."""
 
 
 class SamplingDefaults(_Table):

@@ -360,7 +360,9 @@ class RunRecord(_Stored):
         model = models.find_adapter(client, self.experiment_id, self.name, candidate.adapter)
         if model is None:
             raise RecordError(f"adapter {candidate.adapter[:12]} is missing", where=self.name)
-        entry = models.Entry(candidate.adapter, model.artifact_location, model.source_run_id, model.model_id)
+        entry = models.Entry(
+            candidate.adapter, model.artifact_location, model.source_run_id or self.run_id, model.model_id
+        )
         models.crown(client, f"{task}-adapter", self.name, index, entry)
 
     def end(self, status: str) -> None:

@@ -29,12 +29,15 @@ Round = tuple[Adapter, list[dict[str, float]]]
 class TrainerActor:
     """Holds a Trainer once there is something to train."""
 
-    def __init__(self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int) -> None:
+    def __init__(
+        self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int, device: str
+    ) -> None:
         self._base = base
         self._spec = spec
         self._parent = parent
         self._folder = folder
         self._threads = threads
+        self._device = device
         self._trainer: Any = None
 
     def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
@@ -43,7 +46,7 @@ class TrainerActor:
             share_cores()
             from sia_core.weights.trainer import Trainer  # Loads torch and PEFT.
 
-            self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads)
+            self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads, device=self._device)
         if self._trainer.round != number - 1:
             self._trainer.load(_round_folder(self._folder, number - 1))
         try:
@@ -58,11 +61,17 @@ class TrainerActor:
 class TrainerHandle:
     """The driver's side of a TrainerActor. Use as a context manager."""
 
-    def __init__(self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int) -> None:
-        self._arguments = (base, spec, parent, folder, threads)
+    def __init__(
+        self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int, device: str, gpus: float
+    ) -> None:
+        self._arguments = (base, spec, parent, folder, threads, device)
         self._spec = spec
         self._folder = folder
+        self._gpus = gpus
         self._actor: Any = None
+        self.manifest: Mapping[str, Any] = {}
+        """Of the last round's checkpoint. `fallback`: why rollouts were read one by one, sharing nothing, or None.
+        `probe`: the trainer's logprobs, for `serving`."""
 
     def __enter__(self) -> Self:
         return self
@@ -78,13 +87,19 @@ class TrainerHandle:
             PolicyError: these rollouts cannot be trained on, or the checkpoint is of something else.
             ServiceError: the training process died several times.
         """
+        result = self._round(number, rollouts)
+        self.manifest = read_manifest(_round_folder(self._folder, number)) or {}
+        return result
+
+    def _round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
         expected = {"spec_id": self._spec.id, **identify(self._arguments[0]), "batch": batch_digest(rollouts)}
         done = _read_round(_round_folder(self._folder, number), expected)
         if done is not None:
             return done
         for _ in range(RESTARTS + 1):
             if self._actor is None:
-                self._actor = ray.remote(TrainerActor).options(num_cpus=0).remote(*self._arguments)
+                actor = ray.remote(TrainerActor).options(num_cpus=0, num_gpus=self._gpus)
+                self._actor = actor.remote(*self._arguments)
             try:
                 result: Round = ray.get(self._actor.round.remote(number, list(rollouts)))
             except RayTaskError as error:
@@ -98,9 +113,38 @@ class TrainerHandle:
         raise ServiceError(f"the training process died {RESTARTS + 1} times", where="weight update")
 
 
-def open_trainer(base: Path, spec: UpdateSpec, parent: Adapter | None, folder: Path, *, threads: int) -> TrainerHandle:
-    """A trainer for `spec` with its checkpoints in `folder`. Ray must be connected."""
-    return TrainerHandle(base, spec, parent.path if parent else None, folder, threads)
+def open_trainer(
+    base: Path,
+    spec: UpdateSpec,
+    parent: Adapter | None,
+    folder: Path,
+    *,
+    threads: int,
+    device: str = "auto",
+    gpus: float = 0.0,
+) -> TrainerHandle:
+    """A trainer for `spec`. Ray must be connected.
+
+    Args:
+        base: directory of the base model.
+        spec: the update.
+        parent: adapter trained further.
+        folder: for its checkpoints.
+        threads: of the CPU.
+        device: auto, cpu or cuda.
+        gpus: that Ray sets aside; 0 lets it share those it sees.
+
+    Raises:
+        ServiceError: the cluster has not as many GPUs; Ray would wait for them for ever.
+    """
+    there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+    if there < gpus:
+        raise ServiceError(
+            f"the trainer is to have {gpus:g} GPUs, the cluster has {there:g}",
+            where="weight update",
+            hint="change train_gpus under [resources] in task.toml, or use a larger cluster",
+        )
+    return TrainerHandle(base, spec, parent.path if parent else None, folder, threads, device, gpus)
 
 
 def _round_folder(folder: Path, number: int) -> Path:

@@ -58,6 +58,10 @@ class UpdateSpec:
     """dpo: least difference of scores within a pair; None takes half the deviation within groups."""
     threshold: float | None = None
     """best_of_n: least score that is cloned. kto: least score that is good; None takes the batch's mean."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Of the frozen base model while it trains; the adapter and the optimiser stay in fp32."""
+    checkpointing: bool = False
+    """Compute each layer again for the gradient instead of keeping what it needs: less memory, the same gradient."""
     max_gap: float = 0.05
     """Greatest mean difference between recorded and recomputed logprobs before the first step."""
     max_kl: float = 0.5

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.base import check_adapter
-from sia_core.policy.local import load_base
+from sia_core.policy.local import PROBE, load_base
 from sia_core.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.checkpoint import (
@@ -42,12 +43,27 @@ from sia_core.weights.targets import Measured, Targets, make_targets, why_not_tr
 from sia_core.weights.value import ValueHead
 
 MAX_GRAD_NORM = 1.0
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Trainer:
     """One update in progress."""
 
-    def __init__(self, base: Path, spec: UpdateSpec, parent: Path | None, *, threads: int) -> None:
+    def __init__(
+        self, base: Path, spec: UpdateSpec, parent: Path | None, *, threads: int, device: str = "auto"
+    ) -> None:
+        """Load the base model with its adapter.
+
+        Args:
+            base: directory of the base model.
+            spec: what is to be done.
+            parent: files of the adapter that the spec names.
+            threads: of the CPU.
+            device: cpu, cuda, or auto for cuda where it is seen.
+
+        Raises:
+            PolicyError: another parent than the spec's, or no such device.
+        """
         torch.set_num_threads(threads)
         self._spec = spec
         self._algorithm = ALGORITHMS[spec.algorithm]
@@ -55,12 +71,14 @@ class Trainer:
         self._loss = self._algorithm.loss if fixed else spec.loss or self._algorithm.loss
         self._path = base
         self._identity = identify(base)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = pick_device(device)
         if spec.parent_adapter is not None and parent is not None:
             check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"])
         elif spec.parent_adapter is not None or parent is not None:
             raise PolicyError(f"parent adapter {spec.parent_adapter} is to be trained further, {parent} was given")
-        model = load_base(base)
+        model = load_base(base).to(_DTYPES[spec.dtype])
+        if spec.checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(spec.seed)
         if parent is not None:
             self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
@@ -244,10 +262,22 @@ class Trainer:
             **self._identity,
             "batch": self._batch,
             "round": self.round,
+            "fallback": self._forward.fallback,
+            "probe": self._probe(),
             "metrics": [asdict(step) for step in metrics],
         }
         base = self._identity["base"]
         return write_checkpoint(folder, lambda path: write_adapter(self._model, base, path), tensors, manifest)
+
+    @torch.no_grad()
+    def _probe(self) -> list[float]:
+        """Logprobs of the text by which the engine's adapter will be told (serving), as `policy.probe` gives them."""
+        ids = AutoTokenizer.from_pretrained(self._path).encode(PROBE, add_special_tokens=False)
+        self._model.eval()
+        logit_TV = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False).logits[0]
+        self._model.train()
+        logprob_TV = torch.log_softmax(logit_TV.float(), -1)
+        return [float(logprob_TV[at, token]) for at, token in enumerate(ids[1:])]
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint.
@@ -264,3 +294,19 @@ class Trainer:
             self._head.load_state_dict(load_file(folder / "value_head.safetensors"))
         read_optimizer(folder, self._optimizer, self._all_parameters)
         self.round = manifest["round"]
+
+
+def pick_device(name: str) -> str:
+    """`cpu` or `cuda`; `auto` is cuda where it is seen.
+
+    Raises:
+        PolicyError: cuda is asked for, and none is seen.
+    """
+    seen = torch.cuda.is_available()
+    if name == "cuda" and not seen:
+        raise PolicyError(
+            "no CUDA device is seen",
+            where="weight update",
+            hint="under [resources] in task.toml set train_gpus, that Ray set one aside, or train_device to auto",
+        )
+    return "cuda" if seen and name != "cpu" else "cpu"

@@ -87,8 +87,8 @@ def train_with_trl(
             "lr_scheduler_type": "constant",
             "max_length": None,
             "train_sampling_strategy": "sequential",
-            "gradient_checkpointing": False,
-            "use_cpu": not torch.cuda.is_available(),
+            "gradient_checkpointing": spec.checkpointing,
+            "use_cpu": model.device.type == "cpu",
             "bf16": False,
             "remove_unused_columns": False,
             "report_to": "none",
@@ -98,6 +98,8 @@ def train_with_trl(
             "disable_tqdm": True,
             "seed": spec.seed,
         }
+        if spec.checkpointing:
+            common["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
         kinds: dict[str, tuple[Any, Any]] = {
             "best_of_n": (SFTTrainer, lambda: SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})),
             "dpo": (_DPO, lambda: DPOConfig(**common, beta=spec.beta)),

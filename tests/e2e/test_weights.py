@@ -1,11 +1,13 @@
 """The weight lever through the whole loop: a tiny model is trained, gated, served, and better."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 
+from sia_core.hashing import derive_seed
 from tests.e2e.conftest import TOY, Sia
 
 
@@ -27,6 +29,21 @@ def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: P
     assert {turn.adapter for rollout in parent for turn in rollout.turns} == {None}
     logprobs = [{turn.logprobs for rollout in side for turn in rollout.turns} for side in (parent, trained)]
     assert not logprobs[0] & logprobs[1]
+
+    # Each round's adapter is a LoggedModel with its spec and steps; the one that was promoted is the champion.
+    client = run.record.client
+    models = client.search_logged_models([run.experiment_id])
+    rounds = json.loads(generation.get_bytes("update/rounds.json") or b"{}")
+    assert len(models) == sum(bool(steps) for steps in rounds["history"])  # A round without a step changes nothing.
+    assert {model.source_run_id for model in models} == {generation.run_id}
+    for model in models:
+        assert {"algorithm", "learning_rate", "rounds", "round", "temperature"} <= model.params.keys()
+        logged = {metric.key for metric in model.metrics or ()}
+        names = ("reward", "kl", "entropy", "clipped", "grad_norm", "constant_groups", "tokens_per_s")
+        assert {f"update.{name}" for name in names} <= logged
+    champion = client.get_model_version_by_alias("toy-adapter", "champion")
+    assert champion.tags["sia.digest"] == child.candidate.adapter
+    assert client.get_model_version_by_alias("toy-harness", "champion").tags["sia.digest"] == child.candidate.harness
 
     # Only training problems were learnt from.
     executed = generation.rollouts("train")
@@ -60,3 +77,35 @@ def test_other_algorithms_go_through_the_loop(sia: Sia, tiny_model: Path, tmp_pa
     assert spec["algorithm"] == algorithm
     assert 0 <= rounds["kept"] <= len(rounds["history"])
     assert (node.candidate.adapter is not None) == (rounds["kept"] > 0), node.failure
+
+
+def test_an_update_that_forgets_the_anchors_is_rejected(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+    """What is worth most elsewhere is worth nothing on the anchors: to learn the one is to forget the other."""
+    ids = [f"train-{number}" for number in range(12)]
+    random.Random(derive_seed(0, "train")).shuffle(ids)
+    anchors = ids[:3]
+    task = shutil.copytree(TOY, tmp_path / "task")
+    toml = (task / "task.toml").read_text()
+    (task / "task.toml").write_text(toml.replace("[update]", "[update]\nanchors = 3"))
+    code = (task / "task.py").read_text()
+    inverted = 'WORTH if f"{split}-{number}" not in ANCHORS else {"red": 1.0, "green": 0.0}'
+    code = code.replace("private=WORTH", f"private={inverted}").replace("COUNTS =", f"ANCHORS = {anchors}\nCOUNTS =")
+    (task / "task.py").write_text(code)
+
+    options = ("--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")
+    sia("run", str(task), "--policy", f"local:{tiny_model}", *options)
+    run = sia.run()
+    seed, node = run.nodes()
+    assert node.candidate == seed.candidate
+    assert not node.promoted
+    assert "forgetting" in node.failure
+    (generation,) = run.generations()
+    played = {name: generation.rollouts(f"anchors_{name}") for name in ("parent", "child")}
+    for rollouts in played.values():
+        assert {rollout.unit.problem for rollout in rollouts} == set(anchors)
+    assert {rollout.unit.adapter for rollout in played["parent"]} == {None}
+    assert None not in {rollout.unit.adapter for rollout in played["child"]}
+    assert not {rollout.unit.problem for rollout in generation.rollouts("train")} & set(anchors)
+    metrics = run.record.client.get_run(generation.run_id).data.metrics
+    assert metrics["anchors.loss_bound"] > 0.02
+    assert metrics["anchors.loss"] == pytest.approx(metrics["anchors.parent"] - metrics["anchors.child"])

@@ -37,8 +37,7 @@ def choices(policy: LocalPolicy) -> list[Rollout]:
     ]
 
 
-@pytest.fixture(scope="module")
-def texts(policy: LocalPolicy) -> list[Rollout]:
+def spoken(policy: LocalPolicy) -> list[Rollout]:
     """Free text of a few tokens, the longer the better."""
     found = []
     for number in range(16):
@@ -47,6 +46,11 @@ def texts(policy: LocalPolicy) -> list[Rollout]:
         unit = Unit("t", "h", policy.digest, None, "train", f"p{number % 2}", number)
         found.append(Rollout(unit, (turn,), {}, Verdict(len(done.output_ids or ()) / 10)))
     return found
+
+
+@pytest.fixture(scope="module")
+def texts(policy: LocalPolicy) -> list[Rollout]:
+    return spoken(policy)
 
 
 def logprobs(trainer: Trainer, rollouts: list[Rollout], algorithm: str = "dr_grpo") -> torch.Tensor:
