@@ -1,0 +1,63 @@
+"""A decision's proposal becomes the spec that is trained, or a reason that the agent is told."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows.levers import refusal, update_spec
+from sia_core.candidate import Candidate
+from sia_core.generation import Decision, Node
+from sia_core.rollout import Sampling
+from sia_core.task import UpdateDefaults
+from sia_core.weights.groups import batch_digest
+from tests.weights.test_preconditions import MIXED, batch
+
+PARENT = Node(0, None, Candidate("harness"), "seed", promoted=True)
+
+
+def session(**update: Any) -> Any:
+    """Of a session, what the weight lever reads before it trains."""
+    config = SimpleNamespace(levers=("harness", "weights"), seed=3, policy="local:x")
+    task = SimpleNamespace(config=SimpleNamespace(update=UpdateDefaults(**update)), sampling=Sampling(1.0, 9))
+    return SimpleNamespace(config=config, task=task, engine=SimpleNamespace(policy=SimpleNamespace(trainable=True)))
+
+
+def decide(**proposed: Any) -> Decision:
+    return Decision("weights", 0, "headroom", "test", update=proposed)
+
+
+def test_what_is_proposed_is_what_is_trained() -> None:
+    decision = decide(algorithm="grpo", learning_rate=1e-5, rounds=2)
+    assert refusal(session(), decision, PARENT, MIXED) is None
+    spec = update_spec(session(rank=4, anchors=3), decision, PARENT, MIXED)
+    assert (spec.algorithm, spec.learning_rate, spec.rounds, spec.rank) == ("grpo", 1e-5, 2, 4)
+    assert (spec.reason, spec.batch, spec.temperature) == ("headroom", batch_digest(MIXED), 1.0)
+    # As it comes back from the record of a run that was resumed.
+    again = Decision.from_dict({**vars(decision), "update": dict(decision.update)})
+    assert update_spec(session(rank=4, anchors=3), again, PARENT, MIXED).id == spec.id
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (decide(learning_rate=3.0), "update.learning_rate: 3.0 is not allowed"),
+        (decide(epochs=3), "update.epochs: there is no such setting"),
+        (decide(algorithm="entropic"), "6.0 rollouts per problem: entropic needs at least 16"),
+        (decide(algorithm="ppo"), "no rewards of single turns"),
+    ],
+)
+def test_what_cannot_be_trained_goes_back_with_the_reason(decision: Decision, words: str) -> None:
+    assert words in (refusal(session(), decision, PARENT, MIXED) or "")
+
+
+def test_where_nothing_fits_the_lever_is_refused() -> None:
+    constant = batch([0, 0], [1, 1])
+    assert "none fits" in (refusal(session(), decide(), PARENT, constant) or "")
+    assert "constant" in (refusal(session(algorithm="dr_grpo"), decide(), PARENT, constant) or "")
+
+
+def test_one_anchor_is_refused_in_the_task_file() -> None:
+    assert UpdateDefaults(anchors=2).anchors == 2
+    with pytest.raises(ValueError, match="at least 2 anchor problems"):
+        UpdateDefaults(anchors=1)
