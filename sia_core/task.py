@@ -87,6 +87,10 @@ class UpdateDefaults(_Table):
     """Of the frozen base model while it trains; fp32 when None."""
     checkpointing: bool | None = None
     """Gradient checkpointing: less memory, more time."""
+    max_gap: float | None = Field(default=None, gt=0)
+    """Mean difference that engine's and trainer's logprobs may have; 0.05 when None. Engines in bf16 may need more."""
+    max_kl: float | None = Field(default=None, gt=0)
+    """KL to the policy that sampled at which a round ends; 0.5 when None."""
     anchors: int = Field(default=0, ge=0)
     """Training problems set aside: never trained on, played by parent and child after each update. 0, or 2 and more."""
     anchor_tolerance: float = Field(default=0.02, ge=0)

@@ -30,12 +30,12 @@ def decide(**proposed: Any) -> Decision:
 def test_what_is_proposed_is_what_is_trained() -> None:
     decision = decide(algorithm="grpo", learning_rate=1e-5, rounds=2)
     assert refusal(session(), decision, PARENT, MIXED) is None
-    spec = update_spec(session(rank=4, anchors=3), decision, PARENT, MIXED)
+    spec = update_spec(session(rank=4, anchors=3, max_gap=0.1), decision, PARENT, MIXED)
     assert (spec.algorithm, spec.learning_rate, spec.rounds, spec.rank) == ("grpo", 1e-5, 2, 4)
-    assert (spec.reason, spec.batch, spec.temperature) == ("headroom", batch_digest(MIXED), 1.0)
+    assert (spec.reason, spec.batch, spec.temperature, spec.max_gap) == ("headroom", batch_digest(MIXED), 1.0, 0.1)
     # As it comes back from the record of a run that was resumed.
     again = Decision.from_dict({**vars(decision), "update": dict(decision.update)})
-    assert update_spec(session(rank=4, anchors=3), again, PARENT, MIXED).id == spec.id
+    assert update_spec(session(rank=4, anchors=3, max_gap=0.1), again, PARENT, MIXED).id == spec.id
 
 
 @pytest.mark.parametrize(
