@@ -73,7 +73,7 @@ def open_session(name: str) -> Iterator[Session]:
             batch=config.batch,
             workers=config.workers,
             graders=config.graders,
-            replies=folder / "replies.jsonl",
+            folder=folder,
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal:

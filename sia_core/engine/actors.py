@@ -1,21 +1,41 @@
 """The Ray actors: one that holds the policy, several that play and grade rollouts."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from sia_core.candidate import Adapter
+from sia_core.engine.keys import PolicyEnvironment
 from sia_core.engine.sandbox.protocol import Tier
+from sia_core.engine.served import ServedPolicy
+from sia_core.engine.vllm_server import ServerOptions
 from sia_core.engine.worker import RolloutRunner
 from sia_core.harness import Harness
 from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
 from sia_core.policy.registry import load_policy
+from sia_core.policy.spec import ServerSpec
 from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What a PolicyActor is to hold."""
+
+    spec: str
+    threads: int
+    batch: int
+    folder: Path | None
+    """For the log of replies, and that of a server."""
+    environment: PolicyEnvironment
+    server: ServerOptions | None
+    """Where the spec wants a server of its own."""
 
 
 class PolicyActor:
@@ -23,9 +43,12 @@ class PolicyActor:
 
     # Loaded apart from the constructor: an error in an actor's constructor would lose its type and hint.
 
-    def __init__(self, spec: str, threads: int, batch: int, replies: Path | None) -> None:
+    def __init__(self, settings: PolicySettings) -> None:
+        self._settings = settings
+        self._served: ServedPolicy | None = None
+        settings.environment.install()
         # One thread: the policy is loaded once, whoever asks first.
-        self._policy = ThreadPoolExecutor(1).submit(load_policy, spec, threads=threads, batch=batch, log=replies)
+        self._policy = ThreadPoolExecutor(1).submit(self._load)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -43,6 +66,24 @@ class PolicyActor:
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
         """As `Policy.probe`."""
         return self._policy.result().probe(adapter)
+
+    def close(self) -> None:
+        """End the server that belongs to the policy, if any."""
+        if self._served is not None:
+            self._served.close()
+
+    def _load(self) -> Policy:
+        settings = self._settings
+        replies = settings.folder and settings.folder / "replies.jsonl"
+        return load_policy(
+            settings.spec, threads=settings.threads, batch=settings.batch, log=replies, serve=self._start_server
+        )
+
+    def _start_server(self, spec: ServerSpec, base: Path) -> Policy:
+        assert self._settings.server is not None
+        folder = self._settings.folder or Path(mkdtemp(prefix="sia-vllm-"))
+        self._served = ServedPolicy(spec, base, self._settings.server, folder / "vllm.log")
+        return self._served
 
 
 class RemotePolicy:

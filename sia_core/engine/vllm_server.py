@@ -1,4 +1,4 @@
-"""A vLLM server of our own: `vllm serve` on a GPU, held by a Ray actor, gone when the actor is.
+"""A vLLM server of our own: `vllm serve` on a GPU, held by the policy's Ray actor, gone when the actor is.
 
     python -m sia_core.engine.vllm_server LOG COMMAND...     runs COMMAND until it ends or standard input closes
 
@@ -7,13 +7,16 @@ environment: a command line is readable for every user. Between actor and server
 holds the other end of a pipe: however the actor dies, the pipe closes, and the guard ends the server with
 all its children. The guard is no child of the actor's process, whose children Ray kills without asking.
 
+SIA_VLLM names the program (`vllm`), SIA_VLLM_GPUS how many GPUs one copy of the model is spread over (1; 0 for
+a vLLM that was built for the CPU), SIA_VLLM_ARGS further arguments of `vllm serve`, of which the last one counts.
+
 Never run with a GPU or with vLLM itself: the tests run a program in its place. The options are those of vLLM 0.32.0.
 """
 
 import os
-import secrets
+import re
 import select
-import shutil
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,10 +26,11 @@ import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from sia_core.errors import PolicyError, UsageError
 from sia_core.policy.protocol import EndpointError
+from sia_core.policy.spec import require_program, server_program
 from sia_core.policy.vllm_adapters import ADAPTERS_KEPT
 from sia_core.policy.vllm_wire import RANKS
 
@@ -41,7 +45,7 @@ class ServerOptions:
     """How the server is started."""
 
     gpus: int = 1
-    """GPUs that one copy of the model is spread over."""
+    """GPUs that one copy of the model is spread over. 0: vLLM on the CPU."""
     rank: int = 32
     """Highest rank of an adapter."""
     adapters: int = ADAPTERS_KEPT
@@ -55,6 +59,23 @@ class ServerOptions:
     executable: tuple[str, ...] = ("vllm",)
     extra: tuple[str, ...] = ()
     """Further arguments of `vllm serve`."""
+
+
+def read_options(rank: int) -> ServerOptions:
+    """Options as the environment has them, for adapters up to `rank`.
+
+    Raises:
+        UsageError: an environment that cannot be meant.
+    """
+    gpus = os.environ.get("SIA_VLLM_GPUS", "1")
+    if not re.fullmatch(r"\d{1,2}", gpus):
+        raise UsageError(f"{gpus!r} is no number of GPUs", where="SIA_VLLM_GPUS", hint="use 1, 2, 4 or 8")
+    return ServerOptions(
+        gpus=int(gpus),
+        rank=max(rank, ServerOptions.rank),
+        executable=server_program(),
+        extra=tuple(shlex.split(os.environ.get("SIA_VLLM_ARGS", ""))),
+    )
 
 
 def build_command(model: Path, port: int, options: ServerOptions) -> list[str]:
@@ -73,7 +94,8 @@ def build_command(model: Path, port: int, options: ServerOptions) -> list[str]:
     command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     command += ["--enable-lora", "--max-lora-rank", str(min(rank for rank in RANKS if rank >= options.rank))]
     command += ["--max-loras", str(options.adapters), "--max-cpu-loras", str(options.adapters)]
-    command += ["--tensor-parallel-size", str(options.gpus), "--gpu-memory-utilization", str(options.memory)]
+    if options.gpus:
+        command += ["--tensor-parallel-size", str(options.gpus), "--gpu-memory-utilization", str(options.memory)]
     if options.context is not None:
         command += ["--max-model-len", str(options.context)]
     return [*command, *options.extra]
@@ -98,9 +120,7 @@ class VllmServer:
             PolicyError: it is not installed, or ended; with the last it said.
             EndpointError: it was not healthy in time.
         """
-        if shutil.which(self.options.executable[0]) is None:
-            hint = "pip install 'sia[gpu]' on the machine with the GPU"
-            raise PolicyError(f"no program {self.options.executable[0]!r}", where="vllm", hint=hint)
+        require_program(self.options.executable, "vllm")
         port = _free_port()
         command = build_command(self.model, port, self.options)
         environment = {
@@ -138,62 +158,23 @@ class VllmServer:
         deadline = time.monotonic() + self.options.start_s
         while not _healthy(health):
             if not self.alive():
-                what = f"the server ended: {self._last_words()}"
+                what = f"the server ended: {self.last_words()}"
                 raise PolicyError(what, where=" ".join(self.options.executable), hint=f"read {self.log}")
             if time.monotonic() > deadline:
                 self.stop()
-                what = f"the server was not healthy within {self.options.start_s:g} s: {self._last_words()}"
+                what = f"the server was not healthy within {self.options.start_s:g} s: {self.last_words()}"
                 raise EndpointError(what, where=" ".join(self.options.executable), hint=f"read {self.log}")
             time.sleep(0.1)
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of its log, without the key."""
         text = self.log.read_bytes()[-_LOG_TAIL:].decode(errors="replace").replace(self.key, "[key]")
         return text.strip() or "it said nothing"
 
 
-@dataclass(frozen=True)
-class ServerHandle:
-    """A running server and the actor that holds it. The server ends with the last handle."""
-
-    url: str
-    key: str = field(repr=False)
-    """For VLLM_API_KEY of whoever asks it."""
-    actor: Any = field(repr=False)
-
-    def stop(self) -> None:
-        """End the server."""
-        import ray
-
-        ray.get(self.actor.stop.remote())
-        ray.kill(self.actor)
-
-
-def start_server(model: Path, options: ServerOptions, log: Path) -> ServerHandle:
-    """Start a server on a machine of the Ray cluster that has GPUs to spare, and wait until it is healthy.
-
-    Only a policy on the same machine can reach it: it listens on the loopback.
-
-    Raises:
-        PolicyError: it ended while it started.
-        EndpointError: it was not healthy in time.
-    """
-    # The guard is a process of its own that needs no Ray.
-    import ray
-    from ray.exceptions import RayTaskError
-
-    build_command(model, 0, options)  # Refuse what cannot be meant before GPUs are waited for.
-    key = secrets.token_urlsafe(32)
-    actor: Any = ray.remote(VllmServer).options(num_cpus=0, num_gpus=options.gpus).remote(model, options, log, key)
-    try:
-        return ServerHandle(ray.get(actor.start.remote()), key, actor)
-    except RayTaskError as error:
-        ray.kill(actor)
-        raise (error.cause if isinstance(error.cause, BaseException) else error) from None
-
-
 def guard(log: Path, command: list[str], until_closed: IO[bytes]) -> None:
     """Run `command` in a session of its own; end it when the stream closes."""
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

@@ -9,9 +9,18 @@ from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
 from sia_core.policy.protocol import Policy
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.policy.spec import ServerSpec, parse_spec, served_digest
+from sia_core.policy.spec import (
+    CONCURRENCY_VARIABLE,
+    PROGRAM_VARIABLE,
+    PROVIDERS,
+    ServerSpec,
+    parse_spec,
+    served_digest,
+)
 
 Progress = Callable[[str, int, int], None]
+Serve = Callable[[ServerSpec, Path], Policy]
+"""Starts a server for a base model, and is the policy on it."""
 _LOCAL, _REPLAY, _VLLM = "local:", "replay:", "vllm:"
 _KNOWN = "scripted, smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL], vllm:DIR[@URL] or replay:FILE"
 
@@ -30,10 +39,20 @@ def check_spec(spec: str) -> None:
         raise UsageError(f"unknown policy {spec!r}", where="--policy", hint=f"use {_KNOWN}")
 
 
-def costs_money(spec: str) -> bool:
-    """Whether replies are to be kept, so that none is asked for twice."""
+def key_variables(spec: str) -> frozenset[str]:
+    """Variables of the environment that hold keys, whether this policy needs them or not."""
     server = parse_spec(spec)
-    return server is not None and server.kind != "vllm"
+    own = {server.variable} if server is not None else set()
+    return frozenset({provider.variable for provider in PROVIDERS.values()} | own)
+
+
+def environment(spec: str) -> dict[str, str]:
+    """What `load_policy` reads of this process's environment, for a process that has another one."""
+    server = parse_spec(spec)
+    if server is None:
+        return {}
+    names = (CONCURRENCY_VARIABLE, PROGRAM_VARIABLE) if server.own else (CONCURRENCY_VARIABLE, server.variable)
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def prepare_policy(spec: str, progress: Progress) -> None:
@@ -77,13 +96,19 @@ def base_directory(spec: str) -> Path:
     raise UsageError(f"policy {spec!r} has no base model", where="--policy", hint="use smollm2, local:DIR or vllm:DIR")
 
 
-def load_policy(spec: str, *, threads: int | None = None, batch: int = 1, log: Path | None = None) -> Policy:
+def load_policy(
+    spec: str, *, threads: int | None = None, batch: int = 1, log: Path | None = None, serve: Serve | None = None
+) -> Policy:
     """The policy behind a spec, its weights in memory.
 
     Args:
         threads: of a local model.
         batch: requests a local model samples together.
-        log: where the replies of a policy that costs money are kept.
+        log: where the replies of a model behind a server are kept.
+        serve: for a spec whose server is to be started.
+
+    Raises:
+        UsageError: such a spec, and nothing to start it with.
     """
     check_spec(spec)
     if spec == "scripted":
@@ -92,7 +117,7 @@ def load_policy(spec: str, *, threads: int | None = None, batch: int = 1, log: P
     if server is not None:
         from sia_core.policy.log import LoggedPolicy
 
-        policy = _load_server(server)
+        policy = _load_server(server, serve)
         return policy if log is None else LoggedPolicy(policy, log)
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import ReplayPolicy
@@ -104,7 +129,7 @@ def load_policy(spec: str, *, threads: int | None = None, batch: int = 1, log: P
     return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, os.cpu_count() or 1), batch=batch)
 
 
-def _load_server(server: ServerSpec) -> Policy:
+def _load_server(server: ServerSpec, serve: Serve | None) -> Policy:
     # Each loads an SDK; the last one transformers too.
     if server.kind == "openai":
         from sia_core.policy.openai_chat import OpenAIPolicy
@@ -114,10 +139,14 @@ def _load_server(server: ServerSpec) -> Policy:
         from sia_core.policy.anthropic_messages import AnthropicPolicy
 
         return AnthropicPolicy(server)
+    if server.own:
+        if serve is None:
+            raise UsageError("a run is needed to start its server", where=server.spec, hint="use vllm:DIR@URL")
+        return serve(server, base_directory(server.spec))
     share_cores()
     from sia_core.policy.vllm import VllmPolicy
 
-    return VllmPolicy(server, base_directory(server.spec))
+    return VllmPolicy(server, base_directory(server.spec), server.key())
 
 
 def _replay_file(spec: str) -> Path:

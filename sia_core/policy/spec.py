@@ -1,13 +1,16 @@
 """Specs of policies behind a server: KIND:MODEL[@BASE_URL][#VARIABLE], and the key each of them needs.
 
 `#VARIABLE` names the environment variable that holds the key, where it is not the provider's usual
-one. The key is read when a policy is loaded, and is no part of a spec, a digest or a message. Nothing
-heavy is imported here.
+one. The key is read when a policy is loaded, and is no part of a spec, a digest or a message. `vllm:DIR`
+without an address is a server that the run starts itself, with a key of its own. Nothing heavy is imported here.
 """
 
 import importlib.util
 import os
 import re
+import shlex
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +21,7 @@ from sia_core.hashing import digest_json
 from sia_core.policy.base import base_digest
 
 CONCURRENCY_VARIABLE: Final = "SIA_POLICY_CONCURRENCY"
+PROGRAM_VARIABLE: Final = "SIA_VLLM"
 NO_KEY: Final = "none"
 """Sent where the server wants no key."""
 
@@ -40,7 +44,7 @@ class Provider:
 PROVIDERS: Final = {
     "openai": Provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", 16),
     "anthropic": Provider("anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY", 16),
-    "vllm": Provider("openai", "http://127.0.0.1:8000/v1", "VLLM_API_KEY", 64, needs_key=False),
+    "vllm": Provider("openai", "", "VLLM_API_KEY", 64, needs_key=False),
 }
 
 
@@ -52,7 +56,13 @@ class ServerSpec:
     kind: str
     model: str
     base_url: str
+    """Empty for a server that the run starts."""
     variable: str
+
+    @property
+    def own(self) -> bool:
+        """Whether the run starts this server itself."""
+        return not self.base_url
 
     @property
     def official(self) -> bool:
@@ -95,7 +105,7 @@ class ServerSpec:
         return int(text)
 
     def check(self) -> None:
-        """Refuse what would fail later: no SDK, no key.
+        """Refuse what would fail later: no SDK, no key, no vLLM where the run is to start it on this machine.
 
         Raises:
             PolicyError: naming what to install or to set.
@@ -106,6 +116,8 @@ class ServerSpec:
             raise PolicyError(f"{package} is not installed", where=self.spec, hint="pip install 'sia[llm]'")
         self.key()
         self.concurrency()
+        if self.own and "RAY_ADDRESS" not in os.environ:
+            require_program(server_program(), self.spec)
 
 
 def parse_spec(spec: str) -> ServerSpec | None:
@@ -123,6 +135,11 @@ def parse_spec(spec: str) -> ServerSpec | None:
         raise UsageError(f"{spec!r} is no spec of a policy", where="--policy", hint=hint)
     provider = PROVIDERS[kind]
     url = (found["url"] or provider.base_url).rstrip("/")
+    if not url:
+        if found["variable"]:
+            what, hint = "a server that the run starts makes its own key", f"use {kind}:DIR, or {kind}:DIR@URL#VARIABLE"
+            raise UsageError(what, where="--policy", hint=hint)
+        return ServerSpec(spec, kind, found["model"], url, provider.variable)
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or not parts.hostname:
         # Such an address is recorded and printed: no place for a secret.
@@ -133,3 +150,22 @@ def parse_spec(spec: str) -> ServerSpec | None:
 def served_digest(base: Path) -> str:
     """Digest of a base model on a vLLM server: not that of `local:`, for other kernels round otherwise."""
     return digest_json(["vllm/1", base_digest(base)])
+
+
+def server_program() -> tuple[str, ...]:
+    """The words that start vLLM: those of SIA_VLLM, else `vllm`."""
+    return tuple(shlex.split(os.environ.get(PROGRAM_VARIABLE, ""))) or ("vllm",)
+
+
+def require_program(program: Sequence[str], where: str) -> None:
+    """Refuse a machine without vLLM.
+
+    Raises:
+        PolicyError: it is not installed, and what to type.
+    """
+    if shutil.which(program[0]) is None:
+        hint = (
+            f"pip install 'sia[gpu]' on the machine with the GPU, or set {PROGRAM_VARIABLE} to the program; "
+            "or name a server that runs: vllm:DIR@http://HOST:PORT/v1"
+        )
+        raise PolicyError(f"vLLM is not installed: there is no program {program[0]!r}", where=where, hint=hint)

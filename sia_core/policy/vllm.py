@@ -1,4 +1,4 @@
-"""`vllm:DIR[@URL]`: a vLLM server as a policy that can be trained.
+"""`vllm:DIR@URL`: a vLLM server as a policy that can be trained. (`engine.served` starts one of the run's own.)
 
 DIR is the base model's Hugging Face directory, the one the server was started with (its own copy may lie
 elsewhere). Prompts are rendered and tokenised here, as the local policy does, and sent as token ids; what
@@ -48,7 +48,7 @@ class VllmPolicy:
 
     trainable = True
 
-    def __init__(self, spec: ServerSpec, base: Path, retry: Retry | None = None) -> None:
+    def __init__(self, spec: ServerSpec, base: Path, key: str, retry: Retry | None = None) -> None:
         """Load the tokenizer.
 
         Raises:
@@ -57,7 +57,7 @@ class VllmPolicy:
         self.spec = spec.spec
         self.digest = served_digest(base)
         self.concurrency = spec.concurrency()
-        self._client = VllmClient(spec, base_digest(base), retry or Retry())
+        self._client = VllmClient(spec, key, base_digest(base), retry or Retry())
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
         self._tokenizing = threading.Lock()
         self._ends = _end_tokens(self._tokenizer, base)

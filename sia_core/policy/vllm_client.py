@@ -39,13 +39,12 @@ class Served:
 class VllmClient:
     """Thread-safe. Nothing is sent before the first request."""
 
-    def __init__(self, spec: ServerSpec, base: str, retry: Retry) -> None:
+    def __init__(self, spec: ServerSpec, key: str, base: str, retry: Retry) -> None:
         """Prepare.
 
         Args:
             base: digest of the base model, on which adapters must have been trained.
         """
-        key = spec.key()
         self._spec = spec
         self._base = base
         self._server = Server(spec, key, retry)

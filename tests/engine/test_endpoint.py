@@ -131,8 +131,7 @@ def test_a_key_that_is_refused_stops_the_run(task: Task, wire: Wire) -> None:
 
 
 def test_replies_are_paid_for_once(task: Task, wire: Wire, tmp_path: Path) -> None:
-    log = tmp_path / "replies.jsonl"
-    first = play(task, wire, replies=log)
-    again = play(task, wire, replies=log)
+    first = play(task, wire, folder=tmp_path)
+    again = play(task, wire, folder=tmp_path)
     assert len(wire.requests) == COUNT
     assert [one.answer for one in again] == [one.answer for one in first]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from sia_core.engine import fanout
+from sia_core.engine import dispatch
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import ServiceError
 from sia_core.harness import Harness
@@ -94,12 +94,12 @@ def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_p
     rollouts = play(toy(tmp_path, KILL, 'problem.id == "train-3"'))
     (lost,) = [rollout for rollout in rollouts if rollout.failure is not None]
     assert (lost.unit.problem, lost.failure and lost.failure.kind, lost.score) == ("train-3", "worker", None)
-    assert calls(tmp_path).count("train-3") == fanout.ATTEMPTS
+    assert calls(tmp_path).count("train-3") == dispatch.ATTEMPTS
 
 
 def test_a_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanout, "GRACE_S", 1.0)
-    monkeypatch.setattr(fanout, "TICK_S", 0.5)
+    monkeypatch.setattr(dispatch, "GRACE_S", 1.0)
+    monkeypatch.setattr(dispatch, "TICK_S", 0.5)
     task = toy(tmp_path, STOP, more="[limits]\nseconds = 1.0\nverify_seconds = 1.0\n")
     assert all(rollout.failure is None for rollout in play(task))
     assert calls(tmp_path).count("train-3") == 2

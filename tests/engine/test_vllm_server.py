@@ -5,17 +5,13 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
-from sia_core.engine.vllm_server import ServerHandle, ServerOptions, VllmServer, build_command, start_server
+from sia_core.engine.vllm_server import ServerOptions, VllmServer, build_command, read_options
 from sia_core.errors import PolicyError, UsageError
 from sia_core.policy.protocol import EndpointError
-from sia_core.policy.registry import load_policy
-from tests.factories import ask
 
 KEY = "random-key-55ab"
 STAND_IN = (sys.executable, "-m", "tests.wire.stand_in")
@@ -31,6 +27,20 @@ def pids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(tmp_path: Path, how: str, start_s: float = 60.0) -> VllmServer:
     options = ServerOptions(executable=STAND_IN, extra=("--stand-in", how), start_s=start_s)
     return VllmServer(Path("/models/m"), options, tmp_path / "logs" / "vllm.log", KEY)
+
+
+def test_options_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIA_VLLM", "python -m vllm.entrypoints.cli.main")
+    monkeypatch.setenv("SIA_VLLM_GPUS", "0")
+    monkeypatch.setenv("SIA_VLLM_ARGS", "--max-model-len 4096 --served-model-name 'my model'")
+    command = build_command(Path("/m"), 1, read_options(rank=64))
+    assert command[:4] == ["python", "-m", "vllm.entrypoints.cli.main", "serve"]
+    assert command[-4:] == ["--max-model-len", "4096", "--served-model-name", "my model"]
+    assert command[command.index("--max-lora-rank") + 1] == "64"
+    assert "--tensor-parallel-size" not in command
+    monkeypatch.setenv("SIA_VLLM_GPUS", "two")
+    with pytest.raises(UsageError, match="'two' is no number of GPUs"):
+        read_options(rank=8)
 
 
 def running(pid: int) -> bool:
@@ -125,41 +135,3 @@ def test_a_server_that_is_never_healthy(pids: Path, tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match="not healthy within 2 s"):
         held.start()
     assert not held.alive() and all_gone(pids)
-
-
-@pytest.fixture
-def cluster(pids: Path) -> Iterator[None]:
-    ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-def started(model: Path, tmp_path: Path, how: str) -> ServerHandle:
-    options = ServerOptions(executable=STAND_IN, extra=("--stand-in", how), start_s=120.0)
-    return start_server(model, options, tmp_path / "vllm.log")
-
-
-def test_a_policy_on_a_server_held_by_an_actor(
-    cluster: None, pids: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handle = started(tiny_model, tmp_path, "model")
-    assert handle.key not in repr(handle)
-    policy = load_policy(f"vllm:{tiny_model}@{handle.url}")
-    with pytest.raises(PolicyError, match="VLLM_API_KEY was refused"):
-        policy.probe()
-    monkeypatch.setenv("VLLM_API_KEY", handle.key)
-    done = load_policy(f"vllm:{tiny_model}@{handle.url}").sample(ask("Pick:", ["a", "b"]))
-    assert done.text in ("a", "b") and done.logprobs
-    handle.stop()
-    assert all_gone(pids)
-
-
-def test_a_killed_actor_leaves_nothing(cluster: None, pids: Path, tmp_path: Path) -> None:
-    handle = started(Path("/m"), tmp_path, "light")
-    ray.kill(handle.actor)
-    assert all_gone(pids)
-
-
-def test_errors_come_out_of_the_actor_as_they_are(cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="no such model"):
-        started(Path("/m"), tmp_path, "fails")

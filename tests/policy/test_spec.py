@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sia_core.errors import PolicyError, UsageError
-from sia_core.policy.registry import base_directory, check_spec, costs_money, load_policy, policy_digest, prepare_policy
+from sia_core.policy.registry import base_directory, check_spec, load_policy, policy_digest, prepare_policy
 from sia_core.policy.spec import NO_KEY, parse_spec
 
 KEY = "sk-secret-91c2"
@@ -36,7 +36,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         ("openai:a/b@http://h:1/v1/", ("openai", "a/b", "http://h:1/v1", "OPENAI_API_KEY")),
         ("openai:m@https://h/v1#MY_KEY", ("openai", "m", "https://h/v1", "MY_KEY")),
         ("anthropic:m#MY_KEY", ("anthropic", "m", "https://api.anthropic.com", "MY_KEY")),
-        ("vllm:/models/m", ("vllm", "/models/m", "http://127.0.0.1:8000/v1", "VLLM_API_KEY")),
+        ("vllm:/models/m@http://h:8000/v1", ("vllm", "/models/m", "http://h:8000/v1", "VLLM_API_KEY")),
     ],
 )
 def test_what_a_spec_means(text: str, parts: tuple[str, str, str, str]) -> None:
@@ -125,23 +125,35 @@ def test_an_sdk_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sia[llm]" in refused.value.hint
 
 
+def test_a_server_of_the_runs_own_needs_vllm_on_this_machine_only(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = f"vllm:{tiny_model}"
+    monkeypatch.setenv("SIA_VLLM", "no-such-program --flag")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(PolicyError, match="no program 'no-such-program'") as refused:
+        check_spec(spec)
+    assert "pip install 'sia[gpu]'" in refused.value.hint and "vllm:DIR@http" in refused.value.hint
+    monkeypatch.setenv("SIA_VLLM", sys.executable)
+    check_spec(spec)
+    monkeypatch.setenv("SIA_VLLM", "no-such-program")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check_spec(spec)
+    with pytest.raises(UsageError, match="its own key"):
+        check_spec(f"{spec}#MY_KEY")
+
+
 def test_what_can_be_trained_has_a_base_model(tiny_model: Path) -> None:
     for spec in ("openai:m", "anthropic:m", "replay:f"):
         with pytest.raises(UsageError, match="no base model"):
             base_directory(spec)
     assert base_directory(f"vllm:{tiny_model}@http://h/v1") == tiny_model
-    assert [costs_money(spec) for spec in ("openai:m", "anthropic:m", "vllm:m", "scripted")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
 
 
 def test_checking_loads_nothing_heavy(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    command = [sys.executable, "-c", LIGHT, f"vllm:{tiny_model}"]
+    command = [sys.executable, "-c", LIGHT, f"vllm:{tiny_model}@http://h/v1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

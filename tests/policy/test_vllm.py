@@ -60,7 +60,7 @@ def connect(server: FakeVllm, waits: list[float] | None = None) -> VllmPolicy:
     spec = parse_spec(f"vllm:{server.base}@{server.url}")
     assert spec is not None
     retry = Retry(Patience(attempts=3), sleep=(waits if waits is not None else []).append)
-    return VllmPolicy(spec, server.base, retry)
+    return VllmPolicy(spec, server.base, spec.key(), retry)
 
 
 def logits_of(local: LocalPolicy, ids: Ids, adapter: Adapter | None) -> torch.Tensor:
@@ -313,7 +313,7 @@ def test_the_digest_is_of_the_weights_not_of_the_address(tiny_model: Path, local
     def made(url: str) -> VllmPolicy:
         spec = parse_spec(f"vllm:{tiny_model}@{url}")
         assert spec is not None
-        return VllmPolicy(spec, tiny_model)
+        return VllmPolicy(spec, tiny_model, spec.key())
 
     assert made("http://one:8000/v1").digest == made("http://two:9000").digest != local.digest
 
@@ -327,7 +327,7 @@ def test_a_directory_without_a_model(tmp_path: Path) -> None:
     spec = parse_spec(f"vllm:{tmp_path}")
     assert spec is not None
     with pytest.raises(PolicyError, match=r"no config\.json"):
-        VllmPolicy(spec, tmp_path)
+        VllmPolicy(spec, tmp_path, spec.key())
 
 
 @pytest.mark.parametrize("spec", ["vllm:", "vllm:m@http://", "vllm:m@host:8000", "vllm:m@http://u:p@host/v1"])

@@ -2,7 +2,8 @@
 
 What follows `--stand-in` says what goes wrong: `fails` (ends with a message), `hangs` (is never healthy),
 `stubborn` (ignores SIGTERM), `light` (healthy, but no model), `model` (answers, with a small model).
-Its process and that of a child are written to the file named by STAND_IN_PIDS.
+Its process and that of a child are written to the file named by STAND_IN_PIDS; where a file `broken` lies
+beside that one, it ends at once.
 """
 
 import argparse
@@ -31,8 +32,11 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--stand-in", default="light")
     asked, _ = parser.parse_known_args()
+    pids = Path(os.environ["STAND_IN_PIDS"])
+    if pids.with_name("broken").exists():
+        sys.exit("RuntimeError: the GPU is broken")
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    Path(os.environ["STAND_IN_PIDS"]).write_text(f"{os.getpid()} {child.pid}")
+    pids.write_text(f"{os.getpid()} {child.pid}")
     if asked.stand_in == "fails":
         sys.exit(f"ValueError: no such model; the key is {os.environ['VLLM_API_KEY']}")
     if asked.stand_in == "hangs":

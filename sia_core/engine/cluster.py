@@ -1,0 +1,87 @@
+"""The Ray cluster: joined or started, and what it has room for."""
+
+import logging
+import os
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from sia_core.engine.actors import cause_of
+from sia_core.errors import ServiceError, SiaError
+from sia_core.task import Resources
+
+START_TIMEOUT_S = 180.0
+
+
+def connect() -> bool:
+    """Join the cluster of RAY_ADDRESS, or start a local one. True if one was started.
+
+    Raises:
+        ServiceError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        return False
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise ServiceError(
+            f"cannot reach Ray at {address or 'local'}: {error}",
+            hint="unset RAY_ADDRESS to use this machine, or start the cluster",
+        ) from error
+    return not address
+
+
+def room(cluster: dict[str, float], resources: Resources, graders: int) -> int:
+    """How many rollouts the cluster has room for, at least one beside the graders.
+
+    Raises:
+        ServiceError: not even one.
+    """
+    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
+    if cpus < resources.cpus or gpus < resources.gpus + graders * resources.grade_gpus:
+        raise ServiceError(
+            f"a rollout needs {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, "
+            f"the cluster has {cpus:g} and {gpus:g}",
+            where="engine",
+            hint="change [resources] in task.toml, or use a larger cluster",
+        )
+    rooms = [max(1, int((cpus - graders * resources.grade_cpus) / resources.cpus))]
+    if resources.gpus:
+        rooms.append(max(1, int((gpus - graders * resources.grade_gpus) / resources.gpus)))
+    return min(rooms)
+
+
+def take_gpus(cluster: dict[str, float], gpus: int) -> None:
+    """Take a server's GPUs off the cluster.
+
+    Raises:
+        ServiceError: it has not so many.
+    """
+    there = cluster.get("GPU", 0.0)
+    if there < gpus:
+        raise ServiceError(
+            f"a vLLM server is to run on {gpus} GPUs, the cluster has {there:g}",
+            where="engine",
+            hint="name a server that runs: vllm:DIR@http://HOST:PORT/v1; or set SIA_VLLM_GPUS, 0 for vLLM on the CPU",
+        )
+    cluster["GPU"] = there - gpus
+
+
+def get(reference: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
+    """`ray.get` whose errors are those of the actor's own code."""
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except RayTaskError as error:
+        cause = cause_of(error)
+        if isinstance(cause, SiaError):
+            raise cause from None
+        raise
+    except RayError as error:
+        raise ServiceError(f"a Ray actor did not start: {error}", where="engine") from error

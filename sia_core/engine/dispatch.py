@@ -1,0 +1,185 @@
+"""One stream of units through pools of workers: back-pressure, retries, and a breaker for a silent policy.
+
+At most one unit a worker is in flight. Where there are graders, a played rollout goes on to one of them. What
+fails for want of a worker, a node or the policy is run again; what keeps failing is recorded as such. Each
+unit leaves exactly one record.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from sia_core.candidate import Adapter
+from sia_core.engine.actors import RemotePolicy, cause_of
+from sia_core.errors import PolicyError
+from sia_core.harness import Harness
+from sia_core.rollout import Failure, Rollout, Unit
+
+ATTEMPTS = 3
+"""Times a unit is run before an infrastructure failure is its terminal record."""
+TRIPS_AFTER = 3
+"""Endpoint failures in a row after which nothing more is sent until the policy answers again."""
+TICK_S = 5.0
+GRACE_S = 120.0
+"""Beyond what a unit may take by its limits, before its worker counts as lost."""
+
+
+class Pool:
+    """Workers of one kind; a dead one is replaced."""
+
+    def __init__(self, make: Callable[[], Any], count: int) -> None:
+        self._make = make
+        self.workers = [make() for _ in range(count)]
+        self.idle = list(self.workers)
+
+    def replace(self, worker: Any) -> None:
+        """End a worker and start another in its place."""
+        ray.kill(worker)
+        self.workers.remove(worker)
+        fresh = self._make()
+        self.workers.append(fresh)
+        self.idle.append(fresh)
+
+
+@dataclass
+class _Job:
+    """A unit on its way to its terminal record."""
+
+    unit: Unit
+    attempts: int = 0
+    endpoint_failures: int = 0
+
+
+@dataclass
+class _Flight:
+    """A job in the hands of a worker."""
+
+    job: _Job
+    worker: Any
+    pool: Pool
+    deadline: float = 0.0
+
+
+class Dispatch:
+    """Serves one call of `Engine.run`."""
+
+    def __init__(
+        self,
+        players: Pool,
+        graders: Pool | None,
+        policy: RemotePolicy,
+        wait_for_policy: Callable[[], bool],
+        unit_s: float,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            wait_for_policy: returns when the policy answers; True if it was silent before.
+            unit_s: how long one attempt at a unit may take by its limits.
+        """
+        self._players = players
+        self._graders = graders
+        self._policy = policy
+        self._wait_for_policy = wait_for_policy
+        self._deadline_s = ATTEMPTS * unit_s + GRACE_S
+        self._again: deque[_Job] = deque()
+        self._played: deque[tuple[_Job, Any]] = deque()
+        self._busy: dict[Any, _Flight] = {}
+        self._failures_in_row = 0
+
+    def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
+        """Yield the record of each unit as soon as it is there."""
+        self._fresh = iter(units)
+        self._harness = ray.put(harness)
+        self._adapter = adapter
+        while True:
+            if self._failures_in_row >= TRIPS_AFTER and not self._busy:
+                self._pause()
+            self._dispatch()
+            if not self._busy:
+                return
+            done, _ = ray.wait(list(self._busy), num_returns=1, timeout=TICK_S)
+            late = [ref for ref, flight in self._busy.items() if time.monotonic() > flight.deadline]
+            for ref in done or late:
+                record = self._land(ref, late=not done)
+                if record is not None:
+                    yield record
+
+    def _dispatch(self) -> None:
+        players, graders = self._players, self._graders
+        while graders is not None and graders.idle and self._played:
+            job, played = self._played.popleft()
+            worker = graders.idle.pop()
+            self._launched(worker.grade.remote(played), _Flight(job, worker, graders))
+        while players.idle and self._failures_in_row < TRIPS_AFTER and (fresh := self._next()) is not None:
+            worker = players.idle.pop()
+            method = worker.run if graders is None else worker.play
+            ref = method.remote(fresh.unit, self._harness, self._adapter, self._policy)
+            self._launched(ref, _Flight(fresh, worker, players))
+
+    def _launched(self, ref: Any, flight: _Flight) -> None:
+        flight.deadline = time.monotonic() + self._deadline_s
+        self._busy[ref] = flight
+
+    def _next(self) -> _Job | None:
+        if self._again:
+            return self._again.popleft()
+        unit = next(self._fresh, None)
+        return None if unit is None else _Job(unit)
+
+    def _land(self, ref: Any, *, late: bool) -> Rollout | None:
+        """What came of a flight: a terminal record, or None when the job goes on."""
+        flight = self._busy.pop(ref)
+        if late:
+            flight.pool.replace(flight.worker)
+            return self._retry(flight.job, Failure("worker", f"no answer after {self._deadline_s:.0f} s"))
+        try:
+            rollout: Rollout = ray.get(ref)
+        except RayActorError as error:
+            flight.pool.replace(flight.worker)
+            return self._retry(flight.job, Failure("worker", f"{type(error).__name__}: {error}"[:500]))
+        except RayTaskError as error:
+            flight.pool.idle.append(flight.worker)
+            cause = cause_of(error)
+            if isinstance(cause, PolicyError):
+                raise cause from None
+            return self._retry(flight.job, Failure("worker", f"{type(cause).__name__}: {cause}"[:500]))
+        except RayError as error:  # A lost object, a lost node.
+            flight.pool.idle.append(flight.worker)
+            return self._retry(flight.job, Failure("worker", f"{type(error).__name__}: {error}"[:500]))
+        flight.pool.idle.append(flight.worker)
+        return self._settle(flight, ref, rollout)
+
+    def _settle(self, flight: _Flight, ref: Any, rollout: Rollout) -> Rollout | None:
+        if rollout.failure is not None and rollout.failure.kind == "endpoint":
+            self._failures_in_row += 1
+            flight.job.endpoint_failures += 1
+            return self._retry(flight.job, rollout.failure, rollout)
+        self._failures_in_row = 0
+        if flight.pool is self._players and self._graders is not None and rollout.failure is None:
+            self._played.append((flight.job, ref))
+            return None
+        return rollout
+
+    def _retry(self, job: _Job, failure: Failure, rollout: Rollout | None = None) -> Rollout | None:
+        job.attempts += 1
+        # While the policy may be silent altogether, its failures are not the last word on a unit.
+        if job.attempts < ATTEMPTS or (failure.kind == "endpoint" and self._failures_in_row >= TRIPS_AFTER):
+            self._again.append(job)
+            return None
+        return rollout or Rollout(job.unit, failure=failure)
+
+    def _pause(self) -> None:
+        silent = self._wait_for_policy()
+        self._failures_in_row = 0
+        for job in self._again:
+            if silent:
+                job.attempts -= job.endpoint_failures
+                job.endpoint_failures = 0
+            # Else the policy answers, only not these: they have had their tries.
+            job.attempts = min(job.attempts, ATTEMPTS - 1)

@@ -1,0 +1,39 @@
+"""Keys: from the driver's environment to the policy's process, and to no other.
+
+A local Ray is started without them, for its processes inherit the environment of whoever starts it. The processes of
+a remote one have another environment, so the policy's actor is given them; as an argument, since Ray prints and
+logs what is in a runtime_env.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sia_core.policy.registry import environment, key_variables
+
+
+@dataclass(frozen=True)
+class PolicyEnvironment:
+    """Variables that one policy reads. Never shown."""
+
+    values: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, spec: str) -> "PolicyEnvironment":
+        """Those of this process."""
+        return cls(environment(spec))
+
+    def install(self) -> None:
+        """Make them those of this process."""
+        os.environ.update(self.values)
+
+
+@contextmanager
+def without_keys(spec: str) -> Iterator[None]:
+    """Processes that are started inside inherit no key of a policy."""
+    taken = {name: os.environ.pop(name) for name in key_variables(spec) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)

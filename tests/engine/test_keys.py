@@ -1,0 +1,158 @@
+"""A key reaches the policy's process and no other: not a worker, not a sandbox, not Ray's files."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from sia_core.engine.fanout import Engine, EngineConfig
+from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.errors import SandboxError
+from sia_core.harness import Harness
+from sia_core.rollout import Rollout, Unit
+from sia_core.task import Task
+from tests.wire.server import Wire, chat, serve
+
+TOY = Path(__file__).parents[1] / "toy"
+KEY = "sk-secret-4f0e9b"
+SPY = """
+import os, glob
+async def solve(problem, ctx):
+    seen = dict(os.environ)
+    for name in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            seen[name] = open(name, errors="replace").read()
+        except OSError:
+            pass
+    await ctx.chat("hello")
+    await ctx.note(repr(seen)[-3000:])
+    return {"colour": repr(seen)}
+"""
+VERIFY = """
+
+def verify(problem, answer, lab):
+    import os
+    return Verdict(0.0, feedback=repr([answer, dict(os.environ)]))
+"""
+
+
+@pytest.fixture(params=["OPENAI_API_KEY", "MY_OWN_VARIABLE"])
+def variable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(request.param, KEY)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def bwrap() -> str:
+    try:
+        return find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with serve() as wire:
+        wire.answer = chat("hi")
+        yield wire
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cluster that somebody else started, without any key."""
+    names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MY_OWN_VARIABLE")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+    ]
+    # Sockets of Ray need a short path.
+    folder = Path(f"/tmp/ray-keys-{os.getpid()}")
+    process = subprocess.Popen(
+        [*command, f"--temp-dir={folder}", "--include-dashboard=false", "--disable-usage-stats"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("session_latest/sockets/raylet*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    yield folder
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def play(wire: Wire, variable: str, tmp_path: Path) -> tuple[list[Rollout], list[str]]:
+    """Two rollouts; and where else than in their records the key was seen."""
+    folder = shutil.copytree(TOY, tmp_path / "task")
+    with (folder / "task.py").open("a") as file:
+        file.write(VERIFY)
+    task = Task.load(folder)
+    harness = Harness.from_files({**Harness.load(TOY / "harness").files, "agent.py": SPY.encode()})
+    said: list[str] = []
+    config = EngineConfig(f"openai:m@{wire.url}/v1#{variable}", "strict", 1, folder=tmp_path / "run")
+    with Engine(config, task, said.append) as engine:
+        units = [
+            Unit(task.digest, harness.digest, engine.policy.digest, None, "train", f"train-{n}", 7, task.sampling)
+            for n in range(2)
+        ]
+        rollouts = list(engine.run(units, harness, None))
+        session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+        places = [*_environments(), *_files(session), *_files(tmp_path), *(line for line in said if KEY in line)]
+    assert os.environ[variable] == KEY
+    return rollouts, places
+
+
+def _environments() -> list[str]:
+    """Processes that began with the key in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and KEY in process.environ().values():
+                found.append(" ".join(process.cmdline()))
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(file) for file in folder.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+def _check(wire: Wire, rollouts: list[Rollout], places: list[str]) -> None:
+    assert [rollout.failure for rollout in rollouts] == [None, None]
+    assert [headers["authorization"] for _, headers, _ in wire.requests] == [f"Bearer {KEY}"] * 2
+    for rollout in rollouts:
+        assert "SIA_STREAM" in str(rollout.notes) and rollout.verdict and "PATH" in rollout.verdict.feedback
+        assert KEY not in repr(rollout)
+    assert places == []
+
+
+def test_on_a_cluster_of_its_own(variable: str, wire: Wire, tmp_path: Path) -> None:
+    _check(wire, *play(wire, variable, tmp_path))
+
+
+def test_on_a_cluster_of_somebody_else(variable: str, wire: Wire, elsewhere: Path, tmp_path: Path) -> None:
+    _check(wire, *play(wire, variable, tmp_path))
