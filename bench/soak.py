@@ -1,15 +1,18 @@
-"""Thousands of programs through one sandbox, one in twenty an attack: does anything grow, or change?
+"""Thousands of rollouts through the real engine, one in twenty an attack: does anything grow, or any score change?
 
-Honest programs are compared with what they must print and leave; attacks come from the table of
-the tests, in turn, and must fail. Descriptors, memory (PSS, supervisor and zygote), processes, mounts and
-files in /dev/shm and TMPDIR are counted all along: the median of the last tenth must be that of the first. The
-exit code is 1 when it is not, or when any program ended otherwise than it must.
+Ray, gateway, strict sandbox, verifier, scripted policy; the harness does honest work on most problems, and on the
+others runs an attack of the tests' table (or looks for what one has left). Attacks must get nothing and score 0, by
+their own fault and not by ours. Afterwards the same honest units are played without attacks: each score must be the
+same. All along the descriptors, processes and memory (PSS) of this process and all below it are counted, and
+mounts, files in /dev/shm and TMPDIR: the median of the last tenth must be that of the first. The exit code is 1 when
+anything is not as it must be.
 
     python bench/soak.py [--runs 10000] [--tier strict] [--quick] [--json FILE]
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import random
@@ -18,27 +21,97 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sia_core.engine.sandbox import Sandbox, open_sandbox
+from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.watchdog import pss_mb
-from sia_core.lab import Limits
+from sia_core.harness import Harness
+from sia_core.policy.scripted import ScriptedPolicy
+from sia_core.rollout import Rollout, Unit
+from sia_core.task import Task
 
 _ATTACKS = 0.05
-_ALLOWED = {"pss_mb": 6.0, "own_pages_mb": 4.0}
-"""Growth that is allowed, of what is not counted in whole things: allocators and caches settle."""
-_HONEST = """
-import json, numpy, os
-rng = numpy.random.default_rng({seed})
-total = int(rng.integers(0, 1000, 100).sum())
-json.dump([total, sorted(os.listdir())], open("out.json", "w"))
-print(total)
-"""
+_HONEST = 100
+"""Honest problems."""
+_ALLOWED = {"pss_mb": 6.0, "ray_pss_mb": 120.0, "ray_descriptors": 8.0}
+"""Growth that is allowed: allocators and caches settle, and Ray keeps a history of tasks up to a bound."""
+_FILES = {
+    "task.toml": 'name = "soak"\ntitle = "soak"\nmetric = "worth"\n[limits]\nseconds = 30.0\nmemory_mb = 256\n',
+    "task.py": """
+import json
+from pathlib import Path
+from sia_core.rollout import Verdict
+from sia_core.task import Problem
+
+ATTACKS = json.loads((Path(__file__).parent / "attacks.json").read_text())
+
+
+def load(split):
+    honest = [Problem(f"honest-{n}", split, {"number": n}, {"n.txt": str(n).encode()}) for n in range(100)]
+    return honest + [Problem(name, split, {"attack": text}) for name, text in ATTACKS.items()]
+
+
+def verify(problem, answer, lab):
+    if "attack" in problem.public or not isinstance(answer, list) or len(answer) != 2:
+        return Verdict(0.0, valid=False)
+    n = problem.public["number"]
+    return Verdict("abcdefgh".index(answer[0]) / 8 if answer[1] == f"{n * n} ['main.py', 'n.txt']" else 0.0)
+""",
+    "harness/harness.toml": 'name = "soak"\n',
+    "harness/agent.py": """
+import sys
+
+PROGRAM = "import os; print(int(open('n.txt').read()) ** 2, sorted(os.listdir()))"
+
+
+async def solve(problem, ctx):
+    if "attack" in problem:
+        sys.stdout = sys.stderr  # Whose end is in the record.
+        exec(compile(problem["attack"], "attack", "exec"), {"__name__": "__main__"})
+        return "attacked"
+    letter = await ctx.choose("Which?", list("abcdefgh"))
+    done = await ctx.run(PROGRAM)
+    return [letter, done["stdout"].strip()]
+""",
+}
+
+
+@dataclass
+class Watch:
+    """What is counted while rollouts are played, and what went wrong."""
+
+    every: int
+    done: int = 0
+    scores: dict[str, float | None] = field(default_factory=dict)
+    """Of honest units, by key."""
+    wrong: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    samples: list[dict[str, float]] = field(default_factory=list)
+
+    def take(self, rollout: Rollout) -> None:
+        """Judge one record."""
+        honest = rollout.unit.problem.startswith("honest-")
+        self.kinds["honest" if honest else "attack"] += 1
+        if honest:
+            self.scores[rollout.unit.key] = rollout.score
+        failed = rollout.failure is not None
+        if (honest and (failed or rollout.score is None)) or (not honest and rollout.score != 0.0):
+            self.wrong.append(f"{rollout.unit.problem}: score {rollout.score}, {rollout.failure}")
+        if not honest and "GOT" in "".join(rollout.notes):
+            self.wrong.append(f"{rollout.unit.problem}: got it: {rollout.notes[-1][-200:]!r}")
+        if self.done % self.every == 0:
+            self.samples.append(_sample())
+        self.done += 1
+
+    def ends(self) -> dict[str, dict[str, float]]:
+        """Medians of the first tenth, without the very first sample, and of the last one."""
+        tenth = max(2, len(self.samples) // 10)
+        parts = {"first": self.samples[1 : tenth + 1], "last": self.samples[-tenth:]}
+        return {end: {key: statistics.median(s[key] for s in some) for key in some[0]} for end, some in parts.items()}
 
 
 def _table() -> Any:
@@ -46,90 +119,130 @@ def _table() -> Any:
     root = Path(__file__).resolve().parents[1]
     sys.path.insert(0, str(root))
     try:
-        return [importlib.import_module(f"tests.engine.sandbox.attacks.{name}") for name in ("suite", "scene")]
+        names = ("attack", "suite", "scene")
+        return [importlib.import_module(f"tests.engine.sandbox.attacks.{name}") for name in names]
     except ModuleNotFoundError as error:
         raise SystemExit(f"{root}/tests is missing ({error}): run this from a checkout of the repository") from error
 
 
-def _expected(seed: int) -> int:
-    return int(np.random.default_rng(seed).integers(0, 1000, 100).sum())
+def _programs(mode: str, names: dict[str, str]) -> dict[str, str]:
+    """Attacks, each with what looks for its traces behind it; without those that wait for a limit of time."""
+    attack, suite, _ = _table()
+    found = {}
+    for one in suite.attacks_for(mode):
+        if one.limits.keys() & {"wall_s", "cpu_s"} or one.name == "daemon":
+            continue
+        for kind, program in (("attack", one.program), ("look", one.look)):
+            if program:
+                found[f"{kind} {one.name}"] = f"{attack.PRELUDE}\n{_named(program, names)}"
+    return found
 
 
-def _honest(sandbox: Sandbox, seed: int) -> str:
-    """Empty, or how the result differs from what it must be."""
-    limits = Limits(wall_s=30, memory_mb=256, disk_mb=4)
-    result = sandbox.run({"main.py": _HONEST.format(seed=seed).encode()}, limits, collect=["out.json"])
-    total = _expected(seed)
-    right = json.dumps([total, ["main.py"]]).encode()
-    if (result.status, result.stdout, result.files) == ("ok", f"{total}\n", {"out.json": right}):
-        return ""
-    return f"seed {seed}: {result.status} {result.reason} {result.stdout!r} {dict(result.files)}"
-
-
-def _own_pages_mb(pid: int) -> float:
-    """Memory that no other process shares: unlike PSS, it does not move with the rest of the machine."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+def _named(program: str, names: dict[str, str]) -> str:
+    for name, text in names.items():
+        program = program.replace(f"@{name}@", text)
+    return program
 
 
 def _sample() -> dict[str, float]:
-    own = os.getpid()
-    family = [own, *tree.below(own, tree.tasks())]
+    """Rollout workers and all below them apart from Ray's own processes and this one."""
+    own, now = os.getpid(), tree.tasks()
+    family = {own, *tree.below(own, now)}
+    players = {pid for pid in family if b"RolloutActor" in _command(pid)}
+    ours = players.union(*(tree.below(pid, now) for pid in players))
+    ray = family - ours
     return {
-        "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
-        "pss_mb": sum(map(pss_mb, family)),
-        "own_pages_mb": sum(map(_own_pages_mb, family)),
-        "processes": len(family),
+        "descriptors": sum(map(_descriptors, ours)),
+        "pss_mb": sum(map(pss_mb, ours)),
+        "processes": len(ours),
+        "ray_descriptors": sum(map(_descriptors, ray)),
+        "ray_pss_mb": sum(map(pss_mb, ray)),
+        "ray_processes": len(ray),
         "mounts": len(Path("/proc/self/mounts").read_text().splitlines()),
         "shm_files": sum(1 for _ in Path("/dev/shm").iterdir()),
-        "temporary_files": sum(1 for path in Path(tempfile.gettempdir()).glob("sia-*")),
+        "temporary_files": sum(1 for _ in Path(tempfile.gettempdir()).glob("sia-*")),
     }
 
 
-def _attacks(sandbox: Sandbox, mode: str, names: dict[str, str], suite: Any) -> Iterator[str]:
-    """Endlessly: empty, or what an attack achieved. Without those that wait for a limit of time."""
-    quick = [a for a in suite.attacks_for(mode) if not a.limits.keys() & {"wall_s", "cpu_s"} and a.name != "daemon"]
-    while True:
-        for attack in quick:
-            ended = suite.judge(sandbox, attack, mode, names)
-            yield "" if ended == suite.HELD else f"attack {attack.name!r}: {ended}"
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
-def soak(tier: Any, runs: int, sandbox: Sandbox) -> dict[str, Any]:
-    """Run everything; what went wrong, and the counts of the first and of the last tenth."""
-    suite, scene = _table()
-    wrong, kinds, samples = list[str](), Counter[str](), list[dict[str, float]]()
-    dice = random.Random(0)
+def _descriptors(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it ended a moment ago, or is another user's
+        return 0
+
+
+def _units(task: Task, harness: Harness, runs: int, attacks: Sequence[str]) -> list[Unit]:
+    dice, turns = random.Random(0), itertools.cycle(attacks)
+    problems = [next(turns) if dice.random() < _ATTACKS else f"honest-{n % _HONEST}" for n in range(runs)]
+    return [
+        Unit(task.digest, harness.digest, ScriptedPolicy.digest, None, "train", problem, number, task.sampling)
+        for number, problem in enumerate(problems)
+    ]
+
+
+def _play(task: Task, harness: Harness, tier: Any, units: Sequence[Unit]) -> Watch:
+    watch = Watch(max(1, len(units) // 200))
+    with Engine(EngineConfig("scripted", tier, 1), task, print) as engine:
+        for rollout in engine.run(_warned(units), harness, None):
+            watch.take(rollout)
+    return watch
+
+
+def _warned(units: Sequence[Unit]) -> Iterator[Unit]:
+    """The units, with a word every now and then."""
+    for number, unit in enumerate(units):
+        if number and number % 1000 == 0:
+            print(f"  {number} of {len(units)} given out", file=sys.stderr)
+        yield unit
+
+
+def soak(tier: Any, runs: int) -> dict[str, Any]:
+    """Play everything twice, once with attacks; what went wrong, and the counts of the first and the last tenth."""
     began = time.monotonic()
-    with scene.scene() as names:
-        attacks = _attacks(sandbox, tier, names, suite)
-        for number in range(runs):
-            kind = "attack" if dice.random() < _ATTACKS else "honest"
-            kinds[kind] += 1
-            fault = next(attacks) if kind == "attack" else _honest(sandbox, number)
-            if fault:
-                wrong.append(fault)
-            if number % max(1, runs // 200) == 0:
-                samples.append(_sample())
-    tenth = max(1, len(samples) // 10)
-    ends = {"first": samples[1 : tenth + 1], "last": samples[-tenth:]}
-    medians = {end: {key: statistics.median(s[key] for s in some) for key in some[0]} for end, some in ends.items()}
-    grown = [key for key, value in medians["last"].items() if value > medians["first"][key] + _ALLOWED.get(key, 0.0)]
+    _, _, scenes = _table()
+    with scenes.scene() as names, tempfile.TemporaryDirectory() as folder:
+        attacks = _programs(tier, names)
+        for name, text in {**_FILES, "attacks.json": json.dumps(attacks)}.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_text(text)
+        task = Task.load(folder)
+        harness = Harness.load(task.path / "harness")
+        units = _units(task, harness, runs, list(attacks))
+        mixed = _play(task, harness, tier, units)
+        alone = _play(task, harness, tier, [unit for unit in units if unit.problem.startswith("honest-")])
+    changed = [key for key, score in alone.scores.items() if mixed.scores.get(key) != score]
+    ends = mixed.ends()
+    grown = [key for key, value in ends["last"].items() if value > ends["first"][key] + _ALLOWED.get(key, 0.0)]
+    wrong = [*mixed.wrong, *alone.wrong, *(f"score of {key[:12]} changed" for key in changed)]
     seconds = time.monotonic() - began
-    return {"runs": runs, **kinds, "seconds": seconds, "wrong": wrong, "grown": grown, **medians}
+    return {
+        "runs": runs,
+        **mixed.kinds,
+        "kinds": len(attacks),
+        "seconds": seconds,
+        "wrong": wrong,
+        "grown": grown,
+        **ends,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--tier", choices=("strict", "landlock"), default="strict")
-    parser.add_argument("--quick", action="store_true", help="500 runs")
+    parser.add_argument("--quick", action="store_true", help="600 rollouts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
-    sandbox = open_sandbox(options.tier, modules=("numpy",))
-    report = soak(options.tier, 500 if options.quick else options.runs, sandbox)
-    sandbox.close()
-    print(f"{report['honest']} honest programs and {report['attack']} attacks in {report['seconds']:.0f} s")
+    report = soak(options.tier, 600 if options.quick else options.runs)
+    print(f"{report['honest']} honest rollouts and {report['attack']} attacks of {report['kinds']} kinds;", end=" ")
+    print(f"the honest ones again, alone: {report['seconds']:.0f} s in all")
     for key, value in report["first"].items():
         print(f"{key:18} first tenth {value:8.1f}   last tenth {report['last'][key]:8.1f}")
     for line in (*report["wrong"][:20], *(f"{key} has grown" for key in report["grown"])):

@@ -20,6 +20,8 @@ from sia_core.hashing import derive_seed
 from sia_core.record.store import GenerationRecord
 from sia_core.search.gate import judge
 from sia_core.stats import estimate, paired_gain
+from sia_core.weights.preconditions import suggest
+from sia_core.weights.proposal import SETTINGS
 
 MAX_REFUSALS = 3
 
@@ -169,6 +171,8 @@ def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], e
 def _situation(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Situation:
     config, task = session.config, session.task
     gate = 2 * config.gate_problems * config.gate_rollouts
+    trainable = session.engine.policy.trainable
+    rollouts = generation.rollouts("train")
     training = (task.config.update.rounds - 1) * config.problems * config.rollouts
     return Situation(
         evidence,
@@ -180,7 +184,9 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         seed=config.seed,
         task=task.description,
         metric=task.config.metric,
-        problems=sorted({rollout.unit.problem for rollout in generation.rollouts("train")}),
+        problems=sorted({rollout.unit.problem for rollout in rollouts}),
+        updates={name: f"{one.allowed}. {one.about}" for name, one in SETTINGS.items()} if trainable else {},
+        suggested=": ".join(part for part in suggest(rollouts) if part) if trainable else "",
     )
 
 

@@ -50,7 +50,7 @@ def _evidence(situation: Situation) -> str:
             f"- score {evidence.score}; best of {evidence.group_size} per problem: {evidence.best_of:.4f}",
             f"- groups with more than one outcome {evidence.mixed:.0%}, with one only {evidence.constant:.0%}",
             f"- failures: {failures}; unscored {evidence.unscored}",
-            f"- algorithms whose preconditions are met: {', '.join(situation.suggested) or 'none'}",
+            f"- a weight update on these rollouts: {situation.suggested or 'not possible with this policy'}",
             f"- price of a lever, gate included: {costs}",
         ]
     )

@@ -36,8 +36,8 @@ class Situation:
     """Ids of the training problems that were executed."""
     updates: Mapping[str, str] = field(default_factory=dict)
     """Settings of a weight update that may be proposed: name -> range and meaning."""
-    suggested: tuple[str, ...] = ()
-    """Algorithms whose preconditions the executed rollouts meet."""
+    suggested: str = ""
+    """The algorithm that fits the executed rollouts and why, or why none does."""
 
 
 class FeedbackAgent(Protocol):

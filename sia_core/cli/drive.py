@@ -1,5 +1,6 @@
 """Seeing a run through: services, the flow, what to say when it ends or is cut short."""
 
+import logging
 import signal
 import sys
 from types import FrameType
@@ -10,7 +11,9 @@ from sia_core.cli import servers
 from sia_core.cli.live import Live
 from sia_core.cli.show import console, print_result
 from sia_core.config import RunConfig
+from sia_core.disk import cannot_write, is_full
 from sia_core.errors import INTERRUPTED, RecordError, SiaError
+from sia_core.home import home
 from sia_core.record.store import RunRecord
 
 
@@ -52,21 +55,36 @@ def _drive(run: RunRecord, ui: bool) -> None:
             finally:
                 reporter.reset(token)
     except KeyboardInterrupt:
-        run.end("KILLED")
+        _end(run, "KILLED")
         console.print(f"\ninterrupted; nothing finished is lost. Go on with: sia resume {run.name}")
         sys.exit(INTERRUPTED)
     except SiaError as error:
-        run.end("FAILED")
+        _end(run, "FAILED")
         error.hint = f"{error.hint + '; ' if error.hint else ''}then: sia resume {run.name}"
         raise
-    except BaseException:
-        run.end("FAILED")
+    except BaseException as error:
+        _end(run, "FAILED")
+        if is_full(error):
+            full = cannot_write(error, home())
+            full.hint += f"; then: sia resume {run.name}"
+            raise full from error
         console.print(f"\nunexpected failure; go on with: sia resume {run.name}")
         raise
     print_result(run)
     if ui:
         servers.start()
         servers.print_links(run)
+
+
+def _end(run: RunRecord, status: str) -> None:
+    """Close the record; what cannot be written now is no reason to hide why the run ended."""
+    logging.disable()  # MLflow would log the whole traceback of what is told here in a line.
+    try:
+        run.end(status)
+    except Exception as error:  # noqa: BLE001  (whatever the store raises when it is down or full)
+        console.print(f"\nMLflow still shows the run as running: {type(error).__name__}")
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -19,7 +19,9 @@ def run(
     levers: Annotated[str, typer.Option(help='harness, weights, both, or "" for none.')] = "harness,weights",
     policy: Annotated[
         str,
-        typer.Option(help="smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL], replay:FILE or scripted."),
+        typer.Option(
+            help="smollm2, local:DIR, vllm:DIR[@URL], openai:MODEL[@URL], anthropic:MODEL[@URL], replay:FILE, scripted."
+        ),
     ] = "smollm2",
     agent: Annotated[
         str, typer.Option(help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.")

@@ -23,6 +23,8 @@ class Budget:
         self._left = dict(limits)
         self._reserved = 0
         self._changed = threading.Condition()
+        self.taken = 0
+        """How often something was taken."""
         self.exceeded = False
         """Whether a request was refused for lack of budget."""
 
@@ -42,6 +44,7 @@ class Budget:
             if self._left[what] < count:
                 self._refuse(f"{self._left[what] or 'no'} {what} left for this rollout, {count} asked for")
             self._left[what] -= count
+            self.taken += 1
 
     def reserve(self, most: int) -> int:
         """Set tokens aside for one reply; returns how many it may have, at most `most`.

@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from sia_core.candidate import Adapter
 from sia_core.engine.actors import RemotePolicy, cause_of
-from sia_core.errors import PolicyError
+from sia_core.errors import PolicyError, RecordError
 from sia_core.harness import Harness
 from sia_core.rollout import Failure, Rollout, Unit
 
@@ -146,7 +146,7 @@ class Dispatch:
         except RayTaskError as error:
             flight.pool.idle.append(flight.worker)
             cause = cause_of(error)
-            if isinstance(cause, PolicyError):
+            if isinstance(cause, (PolicyError, RecordError)):
                 raise cause from None
             return self._retry(flight.job, Failure("worker", f"{type(cause).__name__}: {cause}"[:500]))
         except RayError as error:  # A lost object, a lost node.

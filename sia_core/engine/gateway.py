@@ -34,7 +34,7 @@ from sia_core.engine.shapes import (
     write_chat,
     write_messages,
 )
-from sia_core.errors import PolicyError, SiaError
+from sia_core.errors import PolicyError, RecordError, SiaError
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed, digest_json
 from sia_core.lab import Lab, Limits
@@ -45,6 +45,10 @@ from sia_core.task import Problem
 LINE_LIMIT = 1 << 20
 MAX_NOTES = 64
 NOTE_CHARS = 4000
+MAX_WAITING = 64
+"""Lines whose answers are still to be given; none is read before one of them is: memory is bounded."""
+COUNTED = ("/v1/chat/completions", "/v1/messages", "/sia/choose", "/sia/run")
+"""What the budget counts, and what a retried request gets again."""
 STDOUT_CHARS = 20_000
 STATUS = {"request": 400, "budget": 402, "endpoint": 503}
 """402 and 400 are not retried by the client libraries."""
@@ -86,6 +90,8 @@ class Gateway:
         self.budget = Budget(budget.model_dump(include={"calls", "tokens", "runs"}))
         self._pool = ThreadPoolExecutor(budget.parallel, thread_name_prefix="gateway")
         self._in_flight = threading.Semaphore(budget.parallel)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self._gone = False
         self._writing = threading.Lock()
         self._running = threading.Lock()
         self._asked: Counter[str] = Counter()
@@ -96,7 +102,7 @@ class Gateway:
         self.answered = False
         self.failure: Failure | None = None
         self.fatal: SiaError | None = None
-        """The policy cannot be used at all: the run must stop, not only this rollout."""
+        """The policy cannot be used, or its replies not kept: the run must stop, not only this rollout."""
         self._thread: threading.Thread | None = None
 
     @property
@@ -117,9 +123,12 @@ class Gateway:
     def _serve(self, stream: socket.socket) -> None:
         try:
             with stream, stream.makefile("rb") as lines, self._pool:
-                self._send(stream, self._greeting())
-                while not self._over and (line := lines.readline(LINE_LIMIT + 1)):
-                    self._accept(stream, line)
+                try:
+                    self._send(stream, self._greeting())
+                    while not self._over and (line := lines.readline(LINE_LIMIT + 1)):
+                        self._accept(stream, line)
+                finally:
+                    self._gone = True  # What is in flight is still recorded; what only waits is not asked.
         except OSError:
             return  # The harness is gone; the sandbox says why.
 
@@ -153,19 +162,31 @@ class Gateway:
             self.answer, self.answered = line.body, True
             self._send(stream, _reply(line.id, (200, None), self.budget.left))
             return
-        future = self._served.get(line.key) if line.retry else None
-        if future is None:
-            future = self._pool.submit(self._respond, self._prepare(line))
-            self._served[line.key] = future
-        future.add_done_callback(lambda done: self._finish(stream, line, done))
+        self._waiting.acquire()
+        number, future = line.id, self._future(line)
+        future.add_done_callback(lambda done: self._finish(stream, number, done))
 
-    def _finish(self, stream: socket.socket, line: _Line, done: Future[_Answer]) -> None:
+    def _future(self, line: _Line) -> Future[_Answer]:
+        """The answer to come: a new one, or for a retried request the one that it has."""
+        counted = line.path in COUNTED
+        known = self._served.get(line.key) if line.retry and counted else None
+        if known is not None:
+            return known
+        taken = self.budget.taken
+        future = self._pool.submit(self._respond, self._prepare(line))
+        if counted and self.budget.taken > taken:  # As many as the budget allows, or a flood would fill the memory.
+            self._served[line.key] = future
+        return future
+
+    def _finish(self, stream: socket.socket, number: int | None, done: Future[_Answer]) -> None:
         try:
-            self._send(stream, _reply(line.id, done.result(), self.budget.left))
+            self._send(stream, _reply(number, done.result(), self.budget.left))
             if self._over:
                 stream.shutdown(socket.SHUT_RD)  # Wakes the reading thread.
         except OSError:
             return
+        finally:
+            self._waiting.release()
 
     def _prepare(self, line: _Line) -> Callable[[], _Answer]:
         """What serves this line. Everything that depends on the order of requests happens here."""
@@ -248,6 +269,8 @@ class Gateway:
 
     def _sample(self, kind: Any, slot: int, request: Request) -> Completion:
         with self._in_flight:
+            if self._gone:
+                raise RefusedError("request", "the stream is closed")
             return self._forward(kind, slot, request)
 
     def _forward(self, kind: Any, slot: int, request: Request) -> Completion:
@@ -262,7 +285,7 @@ class Gateway:
             self._slots[slot] = turn
         except RejectedRequestError as error:
             raise RefusedError("request", str(error)) from error
-        except PolicyError as error:
+        except (PolicyError, RecordError) as error:
             self.fatal = error
             raise RefusedError("endpoint", "the policy cannot be used") from error
         except Exception as error:
@@ -304,6 +327,8 @@ class Gateway:
         files = {"main.py": code.encode(), **self._problem.files}
         try:
             with self._running:  # The lab runs one program at a time.
+                if self._gone:
+                    raise RefusedError("request", "the stream is closed")
                 result = self._lab.run(files, Limits(wall_s=wall, cpu_s=wall))
         except SiaError as error:
             self.failure = Failure("sandbox", str(error)[:500])

@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
+import sys
 from typing import Any
 
 MAX_DEPTH = 32
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadJsonError(ValueError):
@@ -42,6 +45,8 @@ def _check(value: Any, depth: int) -> None:
         raise BadJsonError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadJsonError("a number is not finite")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise BadJsonError("a number is too large")  # Or whoever reckons with it overflows.
     if isinstance(value, dict):
         for key, item in value.items():
             _check_text(key)
@@ -55,5 +60,5 @@ def _check(value: Any, depth: int) -> None:
 
 def _check_text(text: str) -> None:
     # Lone surrogates parse, but can be neither encoded nor stored.
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if _SURROGATE.search(text):
         raise BadJsonError("text holds a lone surrogate")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.engine.budget import RefusedError
+from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.policy.protocol import Completion, Message, Tool
 from sia_core.rollout import ToolCall
 from sia_core.task import describe_invalid
@@ -323,8 +324,8 @@ def _call(call: ToolCall) -> dict[str, Any]:
 def _arguments(call: ToolCall) -> Any:
     # Anthropic's shape has no room for arguments that are not JSON; the harness sees what the model wrote.
     try:
-        return json.loads(call.arguments)
-    except ValueError:
+        return parse(call.arguments.encode(errors="replace"), limit=len(call.arguments) * 4)
+    except BadJsonError:
         return {"invalid_json": call.arguments}
 
 

@@ -1,19 +1,22 @@
 """A log of replies: what was paid for once is never paid for again, and can be replayed exactly.
 
 A JSON line per reply, appended whole; the first line tells which policy it was. A last line that
-was cut short is ignored and overwritten.
+was cut short is ignored and overwritten. Where a reply cannot be kept, no further one is asked for.
 """
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.disk import cannot_write
+from sia_core.errors import PolicyError, RecordError
 from sia_core.hashing import canonical_json
 from sia_core.policy.protocol import Completion, Policy, Request
 from sia_core.rollout import ToolCall
@@ -40,15 +43,20 @@ class LoggedPolicy:
             if found["digest"] != policy.digest:
                 what = f"holds replies of {found['policy']}, not of {policy.spec}"
                 raise PolicyError(what, where=str(path), hint="use another file")
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(end)
-        self._file.seek(end)
+        self._path = path
+        self._file = _open(path)
+        self._end = end
+        self._failure: RecordError | None = None
         if not end:
             self._append(header)
         self._known: dict[str, Future[Completion]] = {key: _done(completion) for key, completion in known.items()}
 
     def sample(self, request: Request) -> Completion:
-        """The reply kept for this request, or the policy's, kept before it is returned."""
+        """The reply kept for this request, or the policy's, kept before it is returned.
+
+        Raises:
+            RecordError: the disk is full: replies would be paid for and lost.
+        """
         with self._lock:
             future = self._known.get(request.key)
             mine = future is None
@@ -57,6 +65,8 @@ class LoggedPolicy:
         if not mine:
             return future.result()
         try:
+            if self._failure is not None:
+                raise self._failure
             completion = self._policy.sample(request)
             with self._lock:
                 self._append({"request": request.key, "completion": asdict(completion)})
@@ -73,8 +83,18 @@ class LoggedPolicy:
         return self._policy.probe(adapter)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(canonical_json(entry) + b"\n")
-        self._file.flush()
+        data = memoryview(canonical_json(entry) + b"\n")
+        at = self._end
+        try:
+            while data:
+                done = os.pwrite(self._file.fileno(), data, at)
+                data, at = data[done:], at + done
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            self._failure = cannot_write(error, self._path)
+            raise self._failure from None
+        self._end = at
 
 
 class ReplayPolicy:
@@ -136,6 +156,13 @@ def _completion(data: Mapping[str, Any]) -> Completion:
     values["tool_calls"] = tuple(ToolCall(**call) for call in values["tool_calls"])
     values["blocks"] = tuple(values.get("blocks", ()))
     return Completion(**values)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("r+b" if path.exists() else "w+b", buffering=0)
+    except OSError as error:
+        raise cannot_write(error, path) from error
 
 
 def _done(completion: Completion) -> Future[Completion]:

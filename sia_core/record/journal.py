@@ -2,7 +2,8 @@
 
 One SQLite file a run, written by the driver as results come. A unit has one row: the first
 terminal record wins, so a unit that was run twice is counted once. It makes a killed run
-cheap to resume; the truth that moves between machines is MLflow's.
+cheap to resume; the truth that moves between machines is MLflow's. A row is there whole or not
+at all: where the disk is full the run ends with an error, and goes on from the rows there are.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sia_core.disk import cannot_write, is_full
 from sia_core.errors import RecordError
 from sia_core.rollout import Rollout
 
@@ -20,6 +22,7 @@ class Journal:
     """Terminal records by unit key. Use as a context manager; one thread."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, isolation_level=None)
@@ -28,6 +31,8 @@ class Journal:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS rollouts (key TEXT PRIMARY KEY, record TEXT NOT NULL)")
         except (OSError, sqlite3.Error) as error:
+            if is_full(error):
+                raise cannot_write(error, path) from error
             raise RecordError(
                 f"cannot be opened: {error}", where=str(path), hint="make it writable, or set SIA_HOME elsewhere"
             ) from error
@@ -41,9 +46,16 @@ class Journal:
         self._database.close()
 
     def put(self, rollout: Rollout) -> None:
-        """Keep a terminal record; a second one of the same unit changes nothing."""
+        """Keep a terminal record; a second one of the same unit changes nothing.
+
+        Raises:
+            RecordError: the disk is full, or broken.
+        """
         row = rollout.unit.key, json.dumps(rollout.to_dict())
-        self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row)
+        try:
+            self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row)
+        except sqlite3.Error as error:
+            raise cannot_write(error, self._path) from error
 
     def get(self, keys: Iterable[str]) -> dict[str, Rollout]:
         """The records there are among `keys`."""

@@ -1,5 +1,6 @@
 """A key reaches the policy's process and no other: not a worker, not a sandbox, not Ray's files."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +20,7 @@ from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.errors import SandboxError
 from sia_core.harness import Harness
-from sia_core.rollout import Rollout, Unit
+from sia_core.rollout import Unit
 from sia_core.task import Task
 from tests.wire.server import Wire, chat, serve
 
@@ -45,6 +47,44 @@ def verify(problem, answer, lab):
 """
 
 
+def play(url: str, variable: str, tmp_path: Path) -> dict[str, Any]:
+    """Two rollouts, and where else than in their records the key was seen. In a process of its own: it joins
+    a cluster with another token than the other tests' one."""
+    folder = shutil.copytree(TOY, tmp_path / "task")
+    with (folder / "task.py").open("a") as file:
+        file.write(VERIFY)
+    task = Task.load(folder)
+    harness = Harness.from_files({**Harness.load(TOY / "harness").files, "agent.py": SPY.encode()})
+    said: list[str] = []
+    config = EngineConfig(f"openai:m@{url}/v1#{variable}", "strict", 1, folder=tmp_path / "run")
+    with Engine(config, task, said.append) as engine:
+        units = [
+            Unit(task.digest, harness.digest, engine.policy.digest, None, "train", f"train-{n}", 7, task.sampling)
+            for n in range(2)
+        ]
+        rollouts = list(engine.run(units, harness, None))
+        session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+        places = [*_environments(), *_files(session), *_files(tmp_path), *(line for line in said if KEY in line)]
+    assert os.environ[variable] == KEY
+    return {"rollouts": [rollout.to_dict() for rollout in rollouts], "places": places}
+
+
+def _environments() -> list[str]:
+    """Processes that began with the key in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and KEY in process.environ().values():
+                found.append(" ".join(process.cmdline()))
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(file) for file in folder.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
 @pytest.fixture(params=["OPENAI_API_KEY", "MY_OWN_VARIABLE"])
 def variable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv(request.param, KEY)
@@ -69,8 +109,9 @@ def wire() -> Iterator[Wire]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster that somebody else started, without any key."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "a")
     names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MY_OWN_VARIABLE")
     environment = {name: value for name, value in os.environ.items() if name not in names}
     with socket.socket() as probe:
@@ -98,61 +139,32 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     while not list(folder.glob("session_latest/sockets/raylet*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-    yield folder
+    yield
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(30)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def play(wire: Wire, variable: str, tmp_path: Path) -> tuple[list[Rollout], list[str]]:
-    """Two rollouts; and where else than in their records the key was seen."""
-    folder = shutil.copytree(TOY, tmp_path / "task")
-    with (folder / "task.py").open("a") as file:
-        file.write(VERIFY)
-    task = Task.load(folder)
-    harness = Harness.from_files({**Harness.load(TOY / "harness").files, "agent.py": SPY.encode()})
-    said: list[str] = []
-    config = EngineConfig(f"openai:m@{wire.url}/v1#{variable}", "strict", 1, folder=tmp_path / "run")
-    with Engine(config, task, said.append) as engine:
-        units = [
-            Unit(task.digest, harness.digest, engine.policy.digest, None, "train", f"train-{n}", 7, task.sampling)
-            for n in range(2)
-        ]
-        rollouts = list(engine.run(units, harness, None))
-        session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
-        places = [*_environments(), *_files(session), *_files(tmp_path), *(line for line in said if KEY in line)]
-    assert os.environ[variable] == KEY
-    return rollouts, places
-
-
-def _environments() -> list[str]:
-    """Processes that began with the key in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and KEY in process.environ().values():
-                found.append(" ".join(process.cmdline()))
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue
-    return found
-
-
-def _files(folder: Path) -> list[str]:
-    return [str(file) for file in folder.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
-
-
-def _check(wire: Wire, rollouts: list[Rollout], places: list[str]) -> None:
-    assert [rollout.failure for rollout in rollouts] == [None, None]
+def _check(wire: Wire, variable: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.engine.test_keys", wire.url, variable, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
     assert [headers["authorization"] for _, headers, _ in wire.requests] == [f"Bearer {KEY}"] * 2
-    for rollout in rollouts:
-        assert "SIA_STREAM" in str(rollout.notes) and rollout.verdict and "PATH" in rollout.verdict.feedback
-        assert KEY not in repr(rollout)
-    assert places == []
+    for rollout in found["rollouts"]:
+        assert rollout["failure"] is None
+        assert "SIA_STREAM" in str(rollout["notes"]) and "PATH" in rollout["verdict"]["feedback"]
+    assert KEY not in done.stdout + done.stderr
+    assert found["places"] == []
 
 
 def test_on_a_cluster_of_its_own(variable: str, wire: Wire, tmp_path: Path) -> None:
-    _check(wire, *play(wire, variable, tmp_path))
+    _check(wire, variable, tmp_path)
 
 
-def test_on_a_cluster_of_somebody_else(variable: str, wire: Wire, elsewhere: Path, tmp_path: Path) -> None:
-    _check(wire, *play(wire, variable, tmp_path))
+def test_on_a_cluster_of_somebody_else(variable: str, wire: Wire, elsewhere: None, tmp_path: Path) -> None:
+    _check(wire, variable, tmp_path)
+
+
+if __name__ == "__main__":
+    print(json.dumps(play(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))
