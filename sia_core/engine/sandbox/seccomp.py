@@ -31,7 +31,7 @@ symlink symlinkat truncate ftruncate fallocate fsync fdatasync sync_file_range u
 copy_file_range sendfile splice tee mknod mknodat mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock
 mincore membarrier get_mempolicy mseal poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait
 epoll_pwait epoll_pwait2 eventfd eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4
-sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg shutdown getsockopt setsockopt getsockname getpeername futex
+shutdown getsockopt setsockopt getsockname getpeername futex
 futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq set_tid_address arch_prctl exit
 exit_group restart_syscall pause rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait
 sigaltstack alarm getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete
@@ -57,6 +57,9 @@ fremovexattr
 """
 """Extended attributes; programs that copy files go on without where they are not supported."""
 
+_MESSAGES = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3, "recvfrom": 3, "recvmsg": 2, "recvmmsg": 3}
+"""Calls on sockets, and which argument holds their flags. Urgent data is refused: nobody needs it, and in kernels
+before mid 2025 it was a way out of sandboxes (CVE-2025-38236)."""
 _PROCESSES = "fork vfork execve execveat setsid setpgid"
 _ON_PROCESSES = "kill tgkill tkill rt_sigqueueinfo prlimit64 sched_setaffinity setpriority"
 _MODES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
@@ -124,6 +127,9 @@ def _add_conditional(lib: Any, rules: Any) -> None:
         _add(lib, rules, lib.ALLOW, "prctl", lib.Arg(0, lib.MASKED_EQ, _INT, option))
     for command in _FCNTLS:
         _add(lib, rules, lib.ALLOW, "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, command))
+    for name, flags in _MESSAGES.items():
+        _add(lib, rules, lib.ALLOW, name, lib.Arg(flags, lib.MASKED_EQ, socket.MSG_OOB, 0))
+        _add(lib, rules, lib.ERRNO(errno.EPERM), name, lib.Arg(flags, lib.MASKED_EQ, socket.MSG_OOB, socket.MSG_OOB))
     stream = (lib.Arg(0, lib.EQ, socket.AF_UNIX), lib.Arg(1, lib.MASKED_EQ, _SOCKET_KIND, socket.SOCK_STREAM))
     _add(lib, rules, lib.ALLOW, "socketpair", *stream)
 

@@ -8,6 +8,9 @@ a.send(b"x")
 got(b.recv(1) == b"x")
 """
 
+_URGENT = "a, b = socket.socketpair()\na.send(b'x', socket.MSG_OOB)\ngot(b.recv(1, socket.MSG_OOB) == b'x')"
+_URGENT_MESSAGE = "a, b = socket.socketpair()\ngot(a.sendmsg([b'x'], [], socket.MSG_OOB) == 1)"
+
 NETWORK = (
     Attack("tcp", "socket.create_connection(('127.0.0.1', @PORT@), 2)\ngot()"),
     Attack("tcp listener", "s = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()\ngot()"),
@@ -19,6 +22,8 @@ NETWORK = (
     Attack("unix datagram", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ngot()"),
     Attack("unix listener", "s = socket.socket(socket.AF_UNIX)\ns.bind('s')\ns.listen()\ngot()"),
     Attack("datagram pair", _PAIR.format(kind="socket.AF_UNIX, socket.SOCK_DGRAM"), _PAIR.format(kind=""), "inside"),
+    Attack("urgent data", _URGENT),
+    Attack("urgent data of many messages", _URGENT_MESSAGE),
     Attack("netlink", "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).bind((0, 0))\ngot()"),
     Attack("packets", "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\ngot()", root=True),
     Attack("vsock", "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)\ngot()"),
