@@ -5,6 +5,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import phases
+from flows.first import write_first
 from flows.generation import generation
 from flows.session import open_session
 from flows.start import mlflow_address
@@ -19,6 +20,13 @@ def seal(run: str) -> None:
         phases.seal(session)
 
 
+@task(name="first harness", cache_policy=NO_CACHE)
+def first_harness(run: str) -> None:
+    """Written by the Meta-Agent where the task brings none."""
+    with open_session(run) as session:
+        write_first(session)
+
+
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)
 def evolve(run: str) -> None:
     """Run, or go on with, the run of that name until it is finished."""
@@ -27,6 +35,8 @@ def evolve(run: str) -> None:
         session.run.set_tags({"sia.prefect_run": str(runtime.flow_run.id)})
         link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)
         create_link_artifact(link, link_text=f"{run} in MLflow", key="mlflow", description="The record of this run")
+        if session.run.phase("start") is None:
+            first_harness(run)
         for index in range(1, session.config.generations + 1):
             if generation(run, index):
                 break

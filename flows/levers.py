@@ -103,6 +103,23 @@ def pull_harness(session: Session, generation: GenerationRecord, decision: Decis
     return Pulled(candidate, cost_of(smoke))
 
 
+def validate_first(session: Session, harness: Harness) -> str | None:
+    """Why a first harness cannot be used, or None: the rungs that need no parent."""
+    try:
+        _parse(harness)
+    except HarnessError as error:
+        return str(error)
+    candidate = Candidate(harness.digest)
+    session.run.put_harness(harness)
+    problems = pick_problems(session, "train", 0, SMOKE_PROBLEMS)
+    smoke = roll_out(session, candidate, plan_units(session, candidate, "train", problems, 1, "first"), "smoke test")
+    if all(rollout.failure is not None for rollout in smoke):
+        return "every rollout failed: " + "; ".join(
+            f"{rollout.failure.kind}: {rollout.failure.reason}" for rollout in smoke if rollout.failure
+        )
+    return None
+
+
 @dataclass
 class _Trained:
     """What an update's rounds have given so far."""

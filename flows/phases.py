@@ -161,7 +161,7 @@ def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], e
     situation = _situation(session, generation, nodes, evidence)
     source = SessionSource(session, generation.index)
     try:
-        return _ask(session.agent, situation, source)
+        return _ask(session.agents.feedback, situation, source)
     except NoDecisionError as error:
         reason = f"{session.config.agent}: {error}"
         session.reporter.say(f"generation {generation.index}: rules decides, for {reason}")

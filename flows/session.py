@@ -1,4 +1,4 @@
-"""What the phases of one run share: record, task, engine, journal, agent.
+"""What the phases of one run share: record, task, engine, journal, agents.
 
 A session is opened once by whoever comes first, the `evolve` flow or a single `generation`
 retried on its own, and joined by every flow and task below it. It holds the run's lock, so
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.conversation import Allowance
-from sia_core.agents.protocol import FeedbackAgent
-from sia_core.agents.registry import load_agent
+from sia_core.agents.registry import Agents, load_agents
 from sia_core.config import RunConfig
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import RecordError
@@ -45,7 +44,7 @@ class Session:
     task: Task
     engine: Engine
     journal: Journal
-    agent: FeedbackAgent
+    agents: Agents
     reporter: Reporter
 
 
@@ -77,8 +76,8 @@ def open_session(name: str) -> Iterator[Session]:
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal:
-            agent = _load_agent(run, config, folder)
-            session = Session(folder, run, config, task, engine, journal, agent, reporter.get())
+            agents = _load_agents(run, config, folder)
+            session = Session(folder, run, config, task, engine, journal, agents, reporter.get())
             token = _current.set(session)
             try:
                 yield session
@@ -86,11 +85,12 @@ def open_session(name: str) -> Iterator[Session]:
                 _current.reset(token)
 
 
-def _load_agent(run: RunRecord, config: RunConfig, folder: Path) -> FeedbackAgent:
+def _load_agents(run: RunRecord, config: RunConfig, folder: Path) -> Agents:
     def keep(generation: int, conversation: Mapping[str, Any]) -> None:
-        run.generation(generation).put_json("agent/conversation.json", conversation)
+        stored = run.generation(generation) if generation else run
+        stored.put_json("agent/conversation.json", conversation)
 
-    return load_agent(
+    return load_agents(
         config.agent,
         allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
         log=folder / "agent.jsonl",

@@ -27,13 +27,13 @@ def record() -> Record:
     return open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"))
 
 
-def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness]:
-    """Check task, harness and policy, and fetch what they need. Idempotent."""
+def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None]:
+    """Check task, harness and policy, and fetch what they need. Idempotent. None: a harness is yet to be written."""
     check_spec(config.policy)
     check_agent(config.agent, config.agent_dollars)
     task = Task.load(config.task)
     check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
-    harness = Harness.load(task.path / task.config.harness)
+    harness = None if config.meta else Harness.load(task.path / task.config.harness)
     _ = task.module
     task.prepare(reporter.progress)
     prepare_policy(config.policy, reporter.progress)
@@ -45,8 +45,8 @@ def check_sandbox(config: RunConfig) -> TierReport | None:
     return None if config.tier == "none" else probe(tier=config.tier)
 
 
-def open_run(config: RunConfig, task: Task, harness: Harness, sandbox: TierReport | None) -> RunRecord:
-    """Create the run in MLflow with its seed candidate."""
+def open_run(config: RunConfig, task: Task, harness: Harness | None, sandbox: TierReport | None) -> RunRecord:
+    """Create the run in MLflow, with its seed candidate where there is one already."""
     tags = {
         "sia.task": task.name,
         "sia.task_digest": task.digest,
@@ -61,12 +61,19 @@ def open_run(config: RunConfig, task: Task, harness: Harness, sandbox: TierRepor
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
     run = record().create(config, tags)
-    run.put_harness(harness)
     replayed = replayed_history(config.agent)
     run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if replayed is None else replayed)
-    seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
-    run.complete("start", {"node": seed.to_dict(), "sandbox": asdict(sandbox) if sandbox else None})
+    run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
+    if harness is not None:
+        plant_seed(run, harness)
     return run
+
+
+def plant_seed(run: RunRecord, harness: Harness) -> None:
+    """Make the harness, under the bare policy, the first node of the lineage."""
+    run.put_harness(harness)
+    seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
+    run.complete("start", {"node": seed.to_dict()})
 
 
 def mlflow_address() -> str:

@@ -26,6 +26,8 @@ class RunConfig(BaseModel):
     """The language model behind the gateway."""
     agent: str = "rules"
     """The Feedback-Agent."""
+    meta: bool = False
+    """Whether the agent writes the first harness, in place of the task's own."""
     agent_turns: int = Field(default=30, ge=1)
     """Requests to the agent's model for one decision."""
     agent_tokens: int = Field(default=600_000, ge=1)

@@ -1,11 +1,13 @@
 """Feedback-Agents by spec. A key that is missing is found here, before anything is spent."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.llm import Keep, LlmAgent
+from sia_core.agents.meta import MetaAgent
 from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.rules import RulesAgent
@@ -52,7 +54,16 @@ def check_agent(spec: str, dollars: float | None) -> None:
         )
 
 
-def load_agent(
+@dataclass(frozen=True)
+class Agents:
+    """The agents of one run; both talk to one model."""
+
+    feedback: FeedbackAgent
+    meta: MetaAgent | None
+    """None for `rules`, which writes no harness."""
+
+
+def load_agents(
     spec: str,
     *,
     allowance: Allowance,
@@ -60,8 +71,8 @@ def load_agent(
     history: Callable[[], History],
     keep: Keep,
     trace: Trace = NO_TRACE,
-) -> FeedbackAgent:
-    """The agent behind a spec.
+) -> Agents:
+    """The agents behind a spec.
 
     Args:
         log: where replies of a model are kept, so that none is paid for twice.
@@ -69,10 +80,13 @@ def load_agent(
         keep: takes the record of each conversation.
     """
     if spec == RULES:
-        return RulesAgent()
+        return Agents(RulesAgent(), None)
     check_agent(spec, allowance.dollars)
     model, price = _model(spec, log, history)
-    return LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace)
+    return Agents(
+        LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace),
+        MetaAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace),
+    )
 
 
 def _model(spec: str, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:

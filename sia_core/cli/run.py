@@ -26,6 +26,7 @@ def run(
     agent: Annotated[
         str, typer.Option(help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.")
     ] = "rules",
+    meta: Annotated[bool, typer.Option("--meta", help="Let the agent write the first harness.")] = False,
     agent_turns: Annotated[int, typer.Option(min=1, help="Requests to the agent's model a decision.")] = 30,
     agent_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decision may take.")] = 600_000,
     agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
@@ -49,6 +50,7 @@ def run(
         levers=levers,
         policy=policy,
         agent=agent,
+        meta=meta,
         agent_turns=agent_turns,
         agent_tokens=agent_tokens,
         agent_dollars=agent_dollars,
@@ -84,12 +86,21 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     from sia_core.weights.algorithms import check_algorithm
 
     loaded = Task.load(task)
+    asked_meta = settings["meta"]
     # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
-    Harness.load(loaded.path / loaded.config.harness)
+    settings["meta"] = settings["meta"] or not (loaded.path / loaded.config.harness).exists()
+    if not settings["meta"]:
+        Harness.load(loaded.path / loaded.config.harness)
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
     check_agent(settings["agent"], settings["agent_dollars"])
+    if settings["meta"] and settings["agent"] == "rules":
+        raise UsageError(
+            f"task {loaded.name} has no harness to begin with" if not asked_meta else "rules writes no harness",
+            where="--agent",
+            hint="name a language model that writes one: --agent anthropic:MODEL or openai:MODEL[@URL]",
+        )
     if tier not in get_args(Tier):
         raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, landlock or none")
     defaults = loaded.config.plan.model_dump()

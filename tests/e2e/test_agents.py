@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,12 +77,19 @@ SCRIPT: Mapping[int, Sequence[Step]] = {
 
 
 def start(
-    sia: Sia, wire: Wire, kind: str, script: Mapping[int, Sequence[Step]], *options: str
+    sia: Sia,
+    wire: Wire,
+    kind: str,
+    script: Mapping[int, Sequence[Step]],
+    *options: str,
+    task: Path = TOY,
+    code: int = 0,
 ) -> tuple[RunRecord, str]:
     wire.answer = Brain(script)
     base = wire.url + ("/v1" if kind == "openai" else "")
     mine = replace(sia, environment={**sia.environment, VARIABLES[kind]: KEY})
-    output = mine("run", str(TOY), "--agent", f"{kind}:m@{base}", "--no-ui", "--threads", "1", *options, timeout=500)
+    words = ("run", str(task), "--agent", f"{kind}:m@{base}", "--no-ui", "--threads", "1")
+    output = mine(*words, *options, code=code, timeout=500)
     return sia.run(), output
 
 
@@ -199,6 +207,69 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     assert re.search(r"openai:m@\S+: 3 submissions were not taken; the last: .*no node 99", decision.refused[0])
     assert "rules decides" in output
     assert run.generations()[0].tags["sia.decided_by"] == "rules"
+
+
+TOML = 'name = "written"\n'
+
+
+def draft(**files: str) -> list[Said]:
+    return [
+        (
+            "submit_harness",
+            {
+                "files": [{"file": name.replace("_", "."), "text": text} for name, text in files.items()],
+                "reasoning": "plain",
+            },
+        )
+    ]
+
+
+FIRST: Mapping[int, Sequence[Step]] = {
+    0: [
+        lambda _: [("read_problem", {"id": "train-1"}), ("read_problem", {"id": "gate-1"})],
+        lambda _: draft(harness_toml=TOML, agent_py="async def solve(problem, ctx)\n"),
+        lambda _: draft(harness_toml=TOML, agent_py=AGENT, menus_py=MENUS),
+    ],
+    1: [lambda asked: submit(asked, lever="stop")],
+}
+
+
+@pytest.fixture
+def bare_task(tmp_path: Path) -> Path:
+    """The toy task without its harness."""
+    return shutil.copytree(TOY, tmp_path / "task", ignore=shutil.ignore_patterns("harness", "__pycache__"))
+
+
+def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_task: Path) -> None:
+    with serve() as wire:
+        run, _ = start(
+            sia, wire, "openai", FIRST, "--policy", "scripted", "--generations", "1", "--rollouts", "2", task=bare_task
+        )
+    seed, stopped = run.nodes()
+    assert run.harness(seed.candidate.harness).files["menus.py"] == MENUS.encode()
+    assert stopped.lever == "stop"
+    bodies = [json.dumps(body) for _, _, body in wire.requests]
+    assert '\\"number\\":1' in bodies[1]
+    assert "no training problem 'gate-1'" in bodies[1]
+    assert "does not parse" in bodies[2]
+    assert all("WORTH" not in body and "test-" not in body for body in bodies)
+    test = run.phase("test")
+    assert test is not None and test["final"]["mean"] > 0.1
+
+
+def test_a_run_without_any_harness_ends_and_says_so(sia: Sia, bare_task: Path) -> None:
+    wrong: Mapping[int, Sequence[Step]] = {0: [lambda _: draft(harness_toml=TOML, other_py="")] * 3}
+    with serve() as wire:
+        run, output = start(sia, wire, "openai", wrong, "--policy", "scripted", task=bare_task, code=4)
+    assert "names the entry 'agent.py', which is not there" in output
+    assert run.nodes() == []
+    assert run.get_bytes("agent/conversation.json")
+
+
+def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
+    output = sia("run", str(bare_task), "--policy", "scripted", "--no-ui", code=2)
+    assert "task toy has no harness to begin with" in output and "--agent anthropic:MODEL" in output
+    assert "rules writes no harness" in sia("run", str(TOY), "--meta", "--policy", "scripted", "--no-ui", code=2)
 
 
 @pytest.mark.parametrize(

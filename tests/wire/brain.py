@@ -18,6 +18,7 @@ class Asked:
     """One request, in the words of either provider."""
 
     generation: int
+    """0: the first harness is to be written."""
     turn: int
     """Replies that came before, in this conversation."""
     ids: Sequence[str]
@@ -62,10 +63,10 @@ def read(body: Mapping[str, Any]) -> Asked:
     texts = [_texts(entry["content"]) for entry in messages if entry["role"] in ("user", "tool")]
     first = next(entry["content"] for entry in messages if entry["role"] == "user")
     opening = "\n".join(_texts(first))
-    found = re.search(r"# Generation (\d+)", opening)
+    found = re.search(r"# (?:Generation (\d+)|First harness)", opening)
     assert found is not None, opening[:200]
     return Asked(
-        int(found[1]),
+        int(found[1] or 0),
         sum(entry["role"] == "assistant" for entry in messages),
         re.findall(r"rollout ([0-9a-f]{12}), clean", opening),
         [text for entry in texts[1:] for text in entry],
