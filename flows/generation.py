@@ -11,7 +11,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import phases
+from flows import approve, phases
 from flows.session import open_session
 from sia_core.generation import Decision, Node
 from sia_core.report.markdown import decision_markdown
@@ -43,12 +43,13 @@ def improve(run: str, index: int) -> Node:
 @flow(name="generation", flow_run_name="{run}/{index}", persist_result=False)
 def generation(run: str, index: int) -> bool:
     """Run one generation; True if the Feedback-Agent wants to stop."""
-    with open_session(run):
+    with open_session(run) as session:
         progress = cast("UUID", create_progress_artifact(0.0, description=f"{run} generation {index}"))
         execute(run, index)
         update_progress_artifact(progress, 100 / _PHASES)
         decision = analyze(run, index)
         update_progress_artifact(progress, 200 / _PHASES)
+        approve.ask(session, index, decision)
         node = improve(run, index)
         update_progress_artifact(progress, 100.0)
         create_markdown_artifact(decision_markdown(node), key="decision", description=f"{run} generation {index}")

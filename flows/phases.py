@@ -7,6 +7,7 @@ process anywhere loses at most the unit in flight.
 
 from dataclasses import asdict, replace
 
+from flows.approve import objection
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -90,7 +91,8 @@ def improve(session: Session, index: int) -> Node:
     decision = Decision.from_dict(analysis["decision"])
     parent = nodes[decision.parent]
     cost = cost_of(generation.rollouts("train"))
-    pulled = _pull(session, generation, decision, parent)
+    rejected = objection(generation)
+    pulled = Pulled(None, Cost(), rejected) if rejected else _pull(session, generation, decision, parent)
     gate = None
     if pulled.child is not None:
         gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child)

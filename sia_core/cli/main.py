@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from sia_core.cli.approve import approve
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
 from sia_core.cli.status import status
@@ -24,7 +25,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, resume, status, ui):
+for verb in (run, resume, approve, status, ui):
     app.command()(verb)
 
 QUIET = {

@@ -1,0 +1,40 @@
+"""A person's word before a lever is pulled."""
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import TOY, Sia
+
+OPTIONS = ("--policy", "scripted", "--generations", "2", "--rollouts", "2", "--levers", "harness", "--threads", "1")
+
+
+def answered(sia: Sia, *options: str) -> str:
+    """Answer as soon as the run waits."""
+    deadline = time.monotonic() + 120
+    while True:
+        output = sia("approve", "toy", *options, code=None)
+        if "waits for no answer" not in output and "unknown run" not in output:
+            return output
+        assert time.monotonic() < deadline, output
+        time.sleep(1)
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_a_word_and_heeds_it(sia: Sia) -> None:
+    process = sia.start("run", str(TOY), "--approve", "--no-ui", *OPTIONS)
+    try:
+        assert "/1: rejected" in answered(sia, "--reject", "--note", "not on a Friday")
+        assert "/2: approved" in answered(sia)
+        output, _ = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "harness is to be pulled" in output and "sia approve toy-" in output
+    _seed, rejected, approved = sia.run().nodes()
+    assert rejected.failure == "rejected by a person: not on a Friday" and rejected.gate is None
+    assert approved.gate is not None
+
+
+def test_a_run_that_waits_for_nothing(sia: Sia) -> None:
+    assert "unknown run 'toy'" in sia("approve", "toy", code=7)
