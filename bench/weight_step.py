@@ -1,8 +1,8 @@
 """One optimiser step of a LoRA on one group: this project's packed step, TRL's GRPOTrainer and a padded batch.
 
-Same model, same rows, same adapter, same dtype and threads, GRPO's loss at ratio 1, Adam. Each way is a process
-of its own, so that its peak memory is its own; they take turns step by step, so that a change of load on the
-machine reaches all of them. Read the ratios, not the seconds.
+Same model, same rows, same adapter, same dtype and threads, GRPO's loss at ratio 1, Adam. The ways take turns,
+each time in a process of its own that has the machine's memory to itself, so that a change of load reaches all of
+them; a way's figure is the median of its steps. Read the ratios, not the seconds.
 
 Timed is: forward, loss, backward, clipping of the norm, optimiser step; entropies are computed too. Not timed
 are loading, generation, rewards, and the first step. Of TRL this is its `compute_loss` on a batch as its own
@@ -45,6 +45,8 @@ _SHAPES = ((512, 8, 16), (128, 8, 64), (32, 8, 128))
 _GOALS = (5.0, None, 1.0)
 """Speed aimed at in each, in TRL's."""
 _WAYS = ("packed", "trl", "padded")
+_STEPS = 2
+"""Timed steps of a process, after one that is not."""
 _SMALL: Mapping[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -220,7 +222,7 @@ def _trl(model: Any, shape: Shape) -> tuple[Step, Step]:
 
 
 def _work(way: str, shape: Shape, options: argparse.Namespace, gradients: Path, pipe: Connection) -> None:
-    """A process: a first step that leaves its gradient in a file, then one whenever asked."""
+    """A process: a first step that leaves its gradient in a file, then some that are timed."""
     share_cores()
     import torch
 
@@ -231,13 +233,13 @@ def _work(way: str, shape: Shape, options: argparse.Namespace, gradients: Path, 
     gradient()
     torch.save(torch.cat([parameter.grad.flatten().float() for parameter in _trained(model)]), gradients)  # type: ignore[union-attr]
     finish()
-    pipe.send(loaded)
-    while pipe.recv():
+    seconds = []
+    for _ in range(_STEPS):
         started = time.perf_counter()
         gradient()
         finish()
-        pipe.send(time.perf_counter() - started)
-    pipe.send(_peak())
+        seconds.append(time.perf_counter() - started)
+    pipe.send({"seconds": seconds, "loaded": loaded, "peak": _peak()})
 
 
 def _peak() -> float:
@@ -245,38 +247,39 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def _run(way: str, shape: Shape, options: argparse.Namespace, gradients: Path) -> dict[str, Any]:
+    """What a process of its own measured."""
+    start = multiprocessing.get_context("spawn")
+    here, there = start.Pipe()
+    worker = start.Process(target=_work, args=(way, shape, options, gradients, there), daemon=True)
+    worker.start()
+    there.close()
+    try:
+        found: dict[str, Any] = here.recv()
+    except EOFError:
+        raise SystemExit(f"{way} died at {shape}: is there memory enough?") from None
+    worker.join()
+    return found
+
+
 def _measure(shape: Shape, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import torch
 
-    start = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        pipes, workers = {}, {}
-        found: dict[str, dict[str, Any]] = {}
-        for way in (*_WAYS, "reference") if options.bf16 else _WAYS:
-            here, there = start.Pipe()
-            chosen = argparse.Namespace(**vars(options))
-            chosen.bf16 = options.bf16 and way != "reference"
-            name = "padded" if way == "reference" else way
-            worker = start.Process(target=_work, args=(name, shape, chosen, Path(folder, way), there), daemon=True)
-            worker.start()
-            there.close()
-            found[way] = {"way": way, "seconds": []}
-            pipes[way], workers[way] = here, worker
-            # One after the other: first steps at the same time may be more than memory holds.
-            found[way]["loaded"] = here.recv()
+        found = {way: {"way": way, "seconds": [], "peak": 0.0} for way in _WAYS}
         for _ in range(options.rounds):
-            for way in _WAYS:
-                pipes[way].send(True)
-                found[way]["seconds"].append(pipes[way].recv())
-        for way, pipe in pipes.items():
-            pipe.send(False)
-            found[way]["peak"] = pipe.recv()
-            workers[way].join()
+            for way, one in found.items():
+                now = _run(way, shape, options, Path(folder, way))
+                one["seconds"] += now["seconds"]
+                one["peak"], one["loaded"] = max(one["peak"], now["peak"]), now["loaded"]
+        if options.bf16:
+            exact = argparse.Namespace(**{**vars(options), "bf16": False})
+            _run("padded", shape, exact, Path(folder, "reference"))
         reference = torch.load(Path(folder, "reference" if options.bf16 else "padded"))
-        for way in _WAYS:
+        for way, one in found.items():
             off = torch.load(Path(folder, way)) - reference
-            found[way]["off"] = float(off.norm() / reference.norm())
-            yield found[way]
+            one["off"] = float(off.norm() / reference.norm())
+            yield one
 
 
 def _report(shape: Shape, ways: list[dict[str, Any]]) -> None:
@@ -317,15 +320,15 @@ def goals(results: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small random model, two rounds; under a minute")
-    parser.add_argument("--rounds", type=int, help="steps of each way (3; with --quick 2)")
+    parser.add_argument("--quick", action="store_true", help="a small random model, one turn each; about a minute")
+    parser.add_argument("--rounds", type=int, help="turns of each way, of 2 timed steps (2; with --quick 1)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--bf16", action="store_true", help="all ways in bf16; the reference stays fp32")
     parser.add_argument("--checkpointing", action="store_true", help="all ways with gradient checkpointing")
     parser.add_argument("--shapes", type=int, nargs="*", default=[0, 1, 2], help="which of the three")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    options.rounds = options.rounds or (2 if options.quick else 3)
+    options.rounds = options.rounds or (1 if options.quick else 2)
     options.small = options.quick or not (directory() / "config.json").exists()
     model = f"random Llama {dict(_SMALL)}" if options.small else "SmolLM2-135M"
     dtype = "bf16" if options.bf16 else "fp32"
