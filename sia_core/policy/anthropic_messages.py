@@ -18,7 +18,7 @@ from sia_core.policy.faults import GarbledError
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import render
-from sia_core.policy.server import Answer, Server
+from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
 from sia_core.rollout import ToolCall
 
@@ -69,10 +69,6 @@ class _Reply(Answer):
     usage: _Usage
 
 
-class _Models(Answer):
-    """Whatever it is: that it is JSON shows that the API is there."""
-
-
 class AnthropicPolicy:
     """A model behind the messages API. Thread-safe."""
 
@@ -89,8 +85,7 @@ class AnthropicPolicy:
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        if request.adapter is not None:
-            raise PolicyError("takes no adapter", where=self.spec, hint="use a policy that can be trained")
+        refuse_adapter(request, self.spec)
         if request.sampling.temperature > HOTTEST:
             what = f"takes no temperature above 1, and {request.sampling.temperature:g} is asked for"
             raise PolicyError(what, where=self.spec, hint="lower [sampling] temperature in task.toml")
@@ -109,7 +104,7 @@ class AnthropicPolicy:
                 return models.retrieve(self._endpoint.model, timeout=timeout).http_response.content
             return models.list(limit=1, timeout=timeout).http_response.content
 
-        self._server.ask(send, _Models)
+        self._server.ask(send, Anything)
         return ()
 
     def _choose(self, request: Request, options: tuple[str, ...], extra: dict[str, Any]) -> Completion:

@@ -15,7 +15,7 @@ from sia_core.policy.choice import choose, room_for, schema_of
 from sia_core.policy.protocol import Completion, Message, Request
 from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import render
-from sia_core.policy.server import Answer, Server
+from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
 from sia_core.rollout import ToolCall
 
@@ -59,10 +59,6 @@ class _Chat(Answer):
     usage: _Usage | None = None
 
 
-class _Models(Answer):
-    """Whatever it is: that it is JSON shows that the API is there."""
-
-
 class OpenAIPolicy:
     """A model behind chat completions. Thread-safe."""
 
@@ -81,8 +77,7 @@ class OpenAIPolicy:
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        if request.adapter is not None:
-            raise PolicyError("takes no adapter", where=self.spec, hint="use a policy that can be trained")
+        refuse_adapter(request, self.spec)
         if request.options is None:
             return self._reply(request, request.seed, request.sampling.max_tokens, {})
         options = request.options
@@ -104,7 +99,7 @@ class OpenAIPolicy:
                 return models.retrieve(self._endpoint.model, timeout=timeout).http_response.content
             return models.list(timeout=timeout).http_response.content
 
-        self._server.ask(send, _Models)
+        self._server.ask(send, Anything)
         return ()
 
     def _reply(self, request: Request, seed: int, max_tokens: int, extra: dict[str, Any]) -> Completion:

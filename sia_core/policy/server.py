@@ -5,7 +5,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sia_core.errors import PolicyError
 from sia_core.policy.faults import GarbledError, Judge
+from sia_core.policy.protocol import Request
 from sia_core.policy.retry import Fault, Retry
 from sia_core.policy.spec import ServerSpec
 
@@ -22,6 +24,16 @@ class Answer(BaseModel):
     """Part of an answer that is read. What else is there may change with the server."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Anything(Answer):
+    """Whatever it is: that it is JSON shows that the API is there."""
+
+
+def refuse_adapter(request: Request, where: str) -> None:
+    """For a model of which nothing but text comes back."""
+    if request.adapter is not None:
+        raise PolicyError("takes no adapter", where=where, hint="use a policy that can be trained")
 
 
 class Server:

@@ -15,7 +15,7 @@ from tests.e2e.test_resume import outcome, rollouts_done, wait_until
 from tests.wire.server import serve
 
 SIZE_MB = 24
-OPTIONS = ("--levers", "harness", "--no-ui", "--seed", "3")
+OPTIONS = ("--levers", "harness", "--no-ui", "--seed", "3", "--generations", "1", "--problems", "3", "--rollouts", "2")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -111,6 +110,7 @@ def wire() -> Iterator[Wire]:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster that somebody else started, without any key."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "a")
     names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MY_OWN_VARIABLE")
     environment = {name: value for name, value in os.environ.items() if name not in names}
@@ -140,8 +140,10 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     yield
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(30)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def noisy_adapter(base: Path, seed: int, folder: Path) -> Adapter:
 
 def brute_force(policy: LocalPolicy, temperature: float) -> dict[str, float]:
     """Probability of each option: at each position, softmax over the tokens that lead to an option."""
-    prompt = policy._encode(policy._render(ask(PROMPT).messages))
+    prompt = policy._encode(policy._prompt(ask(PROMPT))[0])
     sequences = {option: [*policy._encode(option), policy._ends[0]] for option in OPTIONS}
     result = {}
     for option, ids in sequences.items():
@@ -237,6 +238,18 @@ def test_tools_that_the_model_cannot_take_are_refused(
         policy.sample(Request(({"role": "tool", "content": "2"},), ask("").sampling, 0))
     with pytest.raises(RejectedRequestError, match="not known how this model writes"):
         with_template("{{ tools }}{{ messages[0].content }}").sample(request)
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "{", "null", "", "\0", '{"a":' * 2000])
+def test_whatever_a_harness_sends_as_arguments_is_its_own_fault(
+    with_template: Callable[[str], LocalPolicy], arguments: str
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    messages = ({"role": "user", "content": "go"}, {"role": "assistant", "content": None, "tool_calls": [call]})
+    for template in (HERMES, HERMES.replace("c.function |", "c.function.arguments.items() |")):
+        request = Request(messages, ask("", max_tokens=2).sampling, 0, tools=(TOOL,))
+        with suppress(RejectedRequestError):  # Anything else would count as the model's failure.
+            with_template(template).sample(request)
 
 
 def test_messages_that_the_template_does_not_take_are_refused(with_template: Callable[[str], LocalPolicy]) -> None:

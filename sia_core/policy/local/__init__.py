@@ -151,9 +151,6 @@ class LocalPolicy:
             text = render_prompt(self._tokenizer, request)
         return text, tuple(self._encode(text))
 
-    def _render(self, messages: Sequence[Message]) -> str:
-        return render_prompt(self._tokenizer, Request(tuple(messages), Sampling(), 0))
-
     def _encode(self, text: str, **how: bool) -> list[int]:
         with self._tokenizing:
             return list(self._tokenizer.encode(text, add_special_tokens=False, **how))

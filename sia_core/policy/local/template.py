@@ -38,7 +38,7 @@ def render_prompt(tokenizer: Any, request: Request) -> str:
                 add_generation_prompt=True,
             )
         )
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise RejectedRequestError(
             f"the model's chat template does not take these messages: {error}",
             where="messages",
@@ -114,7 +114,7 @@ def _function(call: Any) -> tuple[str, Any]:
 def _json(text: Any) -> Any:
     try:
         return json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
