@@ -29,9 +29,9 @@ from sia_core.policy.local.engine import Engine, load_base
 from sia_core.policy.local.sampling import Reply, Sampled, walk
 from sia_core.policy.local.scheduler import Scheduler
 from sia_core.policy.local.template import read_calls, render_prompt
-from sia_core.policy.protocol import Completion, Message, RejectedRequestError, Request
+from sia_core.policy.protocol import Completion, RejectedRequestError, Request
 from sia_core.policy.trie import Ids, branches
-from sia_core.rollout import Sampling, ToolCall
+from sia_core.rollout import ToolCall
 
 __all__ = ["LocalPolicy", "load_base"]
 
