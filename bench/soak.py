@@ -153,10 +153,10 @@ def _sample() -> dict[str, float]:
     ray = family - ours
     return {
         "descriptors": sum(map(_descriptors, ours)),
-        "pss_mb": sum(map(pss_mb, ours)),
+        "pss_mb": sum(map(_pss_mb, ours)),
         "processes": len(ours),
         "ray_descriptors": sum(map(_descriptors, ray)),
-        "ray_pss_mb": sum(map(pss_mb, ray)),
+        "ray_pss_mb": sum(map(_pss_mb, ray)),
         "ray_processes": len(ray),
         "mounts": len(Path("/proc/self/mounts").read_text().splitlines()),
         "shm_files": sum(1 for _ in Path("/dev/shm").iterdir()),
@@ -169,6 +169,13 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        return pss_mb(pid)
+    except OSError:  # a rollout that has just ended
+        return 0.0
 
 
 def _descriptors(pid: int) -> int:
