@@ -35,6 +35,7 @@ from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
 
 _ATTACKS = 0.05
+_SAMPLES = 60
 _HONEST = 100
 """Honest problems."""
 _ALLOWED = {"pss_mb": 6.0, "ray_pss_mb": 120.0, "ray_descriptors": 8.0}
@@ -195,7 +196,7 @@ def _units(task: Task, harness: Harness, runs: int, attacks: Sequence[str]) -> l
 
 
 def _play(task: Task, harness: Harness, tier: Any, units: Sequence[Unit]) -> Watch:
-    watch = Watch(max(1, len(units) // 200))
+    watch = Watch(max(1, len(units) // _SAMPLES))
     with Engine(EngineConfig("scripted", tier, 1), task, print) as engine:
         for rollout in engine.run(_warned(units), harness, None):
             watch.take(rollout)
