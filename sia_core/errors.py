@@ -80,5 +80,11 @@ class FetchError(SiaError):
     exit_code = 9
 
 
+class LeakError(SiaError):
+    """Private data of a task were seen outside its verifier: nothing of the run can be trusted any more."""
+
+    exit_code = 10
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C; the run can be resumed."""

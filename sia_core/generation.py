@@ -135,6 +135,55 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class RungResult:
+    """What one rung of the validation ladder says of a rewritten harness."""
+
+    rung: str
+    passed: bool
+    reason: str
+    """One line: why it was rejected, or what passed."""
+    details: tuple[str, ...] = ()
+    """Everything else worth knowing, warnings among it."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    cost: Cost = Cost()
+    """Rollouts with the run's policy that no other phase has paid for."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(**{**data, "details": tuple(data["details"]), "cost": Cost(**data["cost"])})
+
+
+@dataclass(frozen=True)
+class LadderReport:
+    """How far a rewrite climbed: the rungs it was put to, cheapest first; only the last can have failed."""
+
+    child: str
+    """Digest of the rewritten harness."""
+    rungs: tuple[RungResult, ...]
+
+    @property
+    def failure(self) -> str:
+        """`RUNG: reason` of the rung that rejected it; empty when none did."""
+        return next((f"{rung.rung}: {rung.reason}" for rung in self.rungs if not rung.passed), "")
+
+    @property
+    def cost(self) -> Cost:
+        """Of all rungs."""
+        return sum((rung.cost for rung in self.rungs), Cost())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `to_dict`."""
+        return cls(data["child"], tuple(RungResult.from_dict(rung) for rung in data["rungs"]))
+
+
+@dataclass(frozen=True)
 class Node:
     """One point of the lineage: a candidate and how it came to be. Nodes are never evicted."""
 

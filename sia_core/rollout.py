@@ -15,6 +15,7 @@ from sia_core.hashing import digest_json
 
 Split = Literal["train", "gate", "test"]
 """`train` feeds evidence and training, `gate` decides promotion, `test` is sealed."""
+SPLITS: tuple[Split, ...] = ("train", "gate", "test")
 
 HARNESS_FAILURES = ("error", "timeout", "memory", "disk", "output", "invalid", "budget")
 """The candidate's fault: the rollout scores 0."""
@@ -46,11 +47,22 @@ class Unit:
     problem: str
     seed: int
     sampling: Sampling = Sampling()
+    twin: str | None = None
+    """Key of another unit whose randomness this one shares, so that the two differ only by what their harnesses
+    do. A twin is traced."""
 
     @cached_property
     def key(self) -> str:
         """Content address of the unit."""
-        return digest_json(asdict(self))
+        fields = asdict(self)
+        if self.twin is None:
+            del fields["twin"]  # The key of a unit that is no twin is older than twins.
+        return digest_json(fields)
+
+    @property
+    def randomness(self) -> str:
+        """What every random choice of the rollout derives from."""
+        return self.twin or self.key
 
 
 @dataclass(frozen=True)
@@ -151,6 +163,21 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What of its own code a harness says that it ran: untrusted, and used to tell no-ops apart only."""
+
+    lines: Mapping[str, tuple[int, ...]]
+    """File -> lines run inside functions."""
+    knobs: tuple[str, ...]
+    """Knobs that were read."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls({name: tuple(lines) for name, lines in data["lines"].items()}, tuple(data["knobs"]))
+
+
+@dataclass(frozen=True)
 class Rollout:
     """The terminal record of one unit: trajectory, answer, verdict, cost."""
 
@@ -162,6 +189,8 @@ class Rollout:
     notes: tuple[str, ...] = ()
     """What the harness said through `ctx.note`, and the tail of its standard error: untrusted text."""
     seconds: float = 0.0
+    trace: Trace | None = None
+    """Of a twin that ran to its end."""
 
     @property
     def score(self) -> float | None:
@@ -199,4 +228,5 @@ class Rollout:
             failure=None if data["failure"] is None else Failure(**data["failure"]),
             notes=tuple(data["notes"]),
             seconds=data["seconds"],
+            trace=None if data.get("trace") is None else Trace.from_dict(data["trace"]),
         )

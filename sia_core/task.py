@@ -1,7 +1,7 @@
 """A task: problems and a deterministic verifier, in one directory anywhere on disk.
 
 `task.toml` declares; `task.py` brings `load(split)` and `verify(problem, answer, lab)`, and may
-bring `prepare(progress)` to fetch data. `task.py` is trusted code: it runs in verifier
+bring `prepare(progress)` to fetch data and `canaries(split)` to find leaks. `task.py` is trusted code: it runs in verifier
 processes and in the driver, never in the sandbox. `Problem.private` never leaves them.
 """
 
@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from sia_core.canary import Canaries
 from sia_core.errors import TaskError, UsageError
 from sia_core.hashing import digest_files
 from sia_core.lab import Lab
-from sia_core.rollout import Sampling, Split, Verdict
+from sia_core.rollout import SPLITS, Sampling, Split, Verdict
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while data are prepared."""
@@ -139,6 +140,17 @@ class SamplingDefaults(_Table):
     max_tokens: int = Field(default=256, ge=1)
 
 
+class RewriteLimits(_Table):
+    """How far a rewritten harness may go beyond the one the run began with."""
+
+    budget: float = Field(default=2.0, ge=1)
+    """Each ceiling of a rollout, as a multiple of the first harness's."""
+    modules: tuple[str, ...] = ()
+    """Modules that it may declare besides the first harness's."""
+    needs: tuple[str, ...] = ()
+    """The same for `needs`."""
+
+
 class TaskConfig(_Table):
     """The contents of task.toml."""
 
@@ -157,6 +169,7 @@ class TaskConfig(_Table):
     limits: RolloutLimits = RolloutLimits()
     resources: Resources = Resources()
     sampling: SamplingDefaults = SamplingDefaults()
+    rewrite: RewriteLimits = RewriteLimits()
 
 
 @dataclass(frozen=True)
@@ -252,6 +265,19 @@ class Task:
     def problem(self, split: Split, problem_id: str) -> Problem:
         """One problem by id."""
         return next(problem for problem in self.problems(split) if problem.id == problem_id)
+
+    @cached_property
+    def canaries(self) -> Canaries:
+        """The strings that stand in this task's private data and must be seen nowhere else.
+
+        Raises:
+            TaskError: canaries that could be there by chance.
+        """
+        make = getattr(self.module, "canaries", None)
+        try:
+            return Canaries(text for split in SPLITS for text in make(split)) if make is not None else Canaries()
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"canaries(): {error}", where=str(self.path / "task.py"), hint="see docs/tasks.md") from None
 
     def verify(self, problem: Problem, answer: Any, lab: Lab) -> Verdict:
         """Score an answer.

@@ -34,12 +34,13 @@ from sia_core.engine.shapes import (
     write_chat,
     write_messages,
 )
+from sia_core.engine.trace import read_trace
 from sia_core.errors import PolicyError, RecordError, SiaError
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed, digest_json
 from sia_core.lab import Lab, Limits
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
-from sia_core.rollout import Failure, Turn, Unit
+from sia_core.rollout import Failure, Trace, Turn, Unit
 from sia_core.task import Problem
 
 LINE_LIMIT = 1 << 20
@@ -74,7 +75,7 @@ class _Line:
 class Gateway:
     """Serves one harness process until it answers or hangs up.
 
-    After `join`, `turns`, `notes`, `answer`, `failure` and `fatal` hold what happened.
+    After `join`, `turns`, `notes`, `trace`, `answer`, `failure` and `fatal` hold what happened.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Gateway:
         self._served: dict[str, Future[_Answer]] = {}
         self._slots: list[Turn | None] = []
         self.notes: list[str] = []
+        self.trace: Trace | None = None
         self.answer: Any = None
         self.answered = False
         self.failure: Failure | None = None
@@ -141,13 +143,14 @@ class Gateway:
             "problem": {**self._problem.public, "id": self._problem.id},
             "entry": self._harness.config.entry,
             "knobs": self._harness.knobs,
-            "seed": derive_seed(self._unit.key, "harness"),
+            "seed": derive_seed(self._unit.randomness, "harness"),
             "budget": self.budget.left,
             "prompts": {
                 name.removeprefix("prompts/"): data.decode(errors="replace")
                 for name, data in self._harness.files.items()
                 if name.startswith("prompts/")
             },
+            **({"trace": True} if self._unit.twin is not None else {}),
         }
 
     def _accept(self, stream: socket.socket, data: bytes) -> None:
@@ -197,6 +200,7 @@ class Gateway:
             "/sia/choose": self._choose,
             "/sia/run": self._run,
             "/sia/note": self._note,
+            **({"/sia/trace": self._trace} if self._unit.twin is not None else {}),
         }
         route = routes.get(line.path)
         if route is None:
@@ -253,7 +257,7 @@ class Gateway:
         same = digest_json([ask.messages, ask.options, ask.tools, sampling.max_tokens])
         planned: list[tuple[int, Request]] = []
         for _ in range(ask.n):
-            seed = derive_seed(self._unit.key, "turn", same, self._asked[same])
+            seed = derive_seed(self._unit.randomness, "turn", same, self._asked[same])
             self._asked[same] += 1
             planned.append(
                 (len(self._slots), Request(ask.messages, sampling, seed, self._adapter, ask.options, ask.tools))
@@ -346,6 +350,10 @@ class Gateway:
     def _note(self, body: Any) -> Callable[[], _Answer]:
         if len(self.notes) < MAX_NOTES:
             self.notes.append(str(body)[:NOTE_CHARS])
+        return lambda: (200, None)
+
+    def _trace(self, body: Any) -> Callable[[], _Answer]:
+        self.trace = read_trace(body, self._harness)
         return lambda: (200, None)
 
     def _send(self, stream: socket.socket, message: Mapping[str, Any]) -> None:

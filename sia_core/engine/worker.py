@@ -5,6 +5,7 @@ neither ever sees the other's files. Grading comes after the harness is dead, on
 done by another worker, with resources of its own.
 """
 
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,13 +60,31 @@ class RolloutRunner:
         """The terminal record of `unit`: played, then graded."""
         return self.grade(self.play(unit, harness, adapter, policy))
 
-    def play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
+    def play(
+        self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, *, seconds: float = math.inf
+    ) -> Rollout:
         """Run the harness; the record still lacks the verdict. A sandbox that fails is tried again.
+
+        Args:
+            seconds: of wall clock, where that is less than task and harness allow.
 
         Raises:
             PolicyError: the policy cannot be used by any rollout.
         """
-        return _retried(lambda: self._play(unit, harness, adapter, policy))
+        return _retried(lambda: self._play(unit, harness, adapter, policy, seconds))
+
+    def import_entry(self, harness: Harness, seconds: float) -> tuple[SandboxResult, int]:
+        """Import the harness's entry and nothing else; how that ended, and the bytes it sent to the gateway."""
+        ours, theirs = socket.socketpair()
+        boot = f"import sia_sdk\nsia_sdk.check({harness.config.entry!r})\n".encode()
+        with ours:
+            with theirs:
+                result = self._launch(harness, boot, seconds, theirs)
+            ours.setblocking(False)
+            try:
+                return result, len(ours.recv(1 << 16))
+            except BlockingIOError:
+                return result, 0
 
     def grade(self, played: Rollout) -> Rollout:
         """Verify the answer. A failure of verifier or sandbox is tried again, then recorded as such."""
@@ -93,11 +112,13 @@ class RolloutRunner:
     def _lab(self) -> SandboxLab:
         return SandboxLab(self._lab_sandbox)
 
-    def _play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
+    def _play(
+        self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, seconds: float
+    ) -> Rollout:
         started = time.perf_counter()
         problem = self._task.problem(unit.split, unit.problem)
         gateway = Gateway(unit, problem, harness, adapter, policy, self._lab)
-        result = self._run_harness(harness, gateway)
+        result = self._run_harness(harness, gateway, seconds)
         if gateway.fatal is not None:
             raise gateway.fatal
         notes = [*gateway.notes, result.stderr[-STDERR_TAIL:]] if result.stderr else gateway.notes
@@ -108,6 +129,7 @@ class RolloutRunner:
             failure=_classify(gateway, result),
             notes=tuple(notes),
             seconds=round(time.perf_counter() - started, 4),
+            trace=gateway.trace,
         )
 
     def _grade(self, played: Rollout) -> Rollout:
@@ -124,25 +146,25 @@ class RolloutRunner:
         seconds = round(played.seconds + time.perf_counter() - started, 4)
         return replace(played, verdict=verdict, failure=failure, seconds=seconds)
 
-    def _run_harness(self, harness: Harness, gateway: Gateway) -> SandboxResult:
-        limits = self._task.config.limits
-        wall = min(limits.seconds, harness.config.budget.seconds)
+    def _run_harness(self, harness: Harness, gateway: Gateway, seconds: float) -> SandboxResult:
         ours, theirs = socket.socketpair()
         with theirs:
             gateway.serve(ours)
-            result = self._sandbox(harness).run(
-                {**harness.files, BOOT_NAME: BOOT},
-                Limits(
-                    wall_s=wall,
-                    cpu_s=wall,
-                    memory_mb=limits.memory_mb,
-                    subprocesses="subprocesses" in harness.config.needs,
-                ),
-                entry=BOOT_NAME,
-                stream=theirs,
-            )
+            result = self._launch(harness, BOOT, seconds, theirs)
         gateway.join()
         return result
+
+    def _launch(self, harness: Harness, boot: bytes, seconds: float, stream: socket.socket) -> SandboxResult:
+        limits = self._task.config.limits
+        wall = min(limits.seconds, harness.config.budget.seconds, seconds)
+        ceilings = Limits(
+            wall_s=wall,
+            cpu_s=wall,
+            memory_mb=limits.memory_mb,
+            subprocesses="subprocesses" in harness.config.needs,
+        )
+        files = {**harness.files, BOOT_NAME: boot}
+        return self._sandbox(harness).run(files, ceilings, entry=BOOT_NAME, stream=stream)
 
     def _sandbox(self, harness: Harness) -> Sandbox:
         modules = harness.config.modules

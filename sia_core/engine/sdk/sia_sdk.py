@@ -6,17 +6,23 @@ inherited stream to the gateway, which owns the model, the budget and the record
 """
 
 import asyncio
+import contextlib
 import importlib
+import inspect
 import itertools
 import json
 import os
 import random
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 LINE_LIMIT = 1 << 20
+TRACE_LINES = 50_000
 BASE_URL = "http://gateway/v1"
 """For client libraries, with `ctx.http_client()`: the host is never looked up."""
 
@@ -189,17 +195,114 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
     return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
 
 
+def _reading_all(method: Any) -> Any:
+    def read(self: "_Knobs") -> Any:
+        self.read.update(dict.keys(self))
+        return method(self)
+
+    return read
+
+
+class _Knobs(dict[str, Any]):
+    """Knobs that remember which of them were read."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    __iter__, keys, values, items, copy = map(_reading_all, (dict.__iter__, dict.keys, dict.values, dict.items, dict.copy))
+
+
+class _Tracer:
+    """Which lines of the harness's own functions were run. Module-level code, run by any import, does not count."""
+
+    def __init__(self) -> None:
+        self._folder = f"{Path.cwd()}/"
+        self._watched: dict[int, tuple[CodeType, set[int], set[int]]] = {}
+        """By identity (equal functions in two files are equal code): lines there are, lines seen."""
+
+    def start(self) -> None:
+        threading.settrace(self._enter)
+        sys.settrace(self._enter)
+
+    def stop(self) -> None:
+        threading.settrace(None)  # type: ignore[arg-type]
+        sys.settrace(None)
+
+    def report(self) -> dict[str, list[int]]:
+        """File -> lines, no more of them than fit into one request."""
+        found: dict[str, set[int]] = {}
+        for code, _, seen in list(self._watched.values()):
+            found.setdefault(code.co_filename.removeprefix(self._folder), set()).update(seen)
+        room = itertools.count()
+        return {name: [line for line in sorted(lines) if next(room) < TRACE_LINES] for name, lines in found.items()}
+
+    def _enter(self, frame: FrameType, _event: str, _argument: Any) -> Any:
+        code = frame.f_code
+        if not code.co_flags & inspect.CO_OPTIMIZED or not code.co_filename.startswith(self._folder):
+            return None
+        if id(code) not in self._watched:
+            lines = {line for _, _, line in code.co_lines() if line}
+            self._watched[id(code)] = (code, lines - {code.co_firstlineno} or lines, set())
+        _, lines, seen = self._watched[id(code)]
+        if seen >= lines:
+            return None  # Nothing new can come of it, and tracing is slow.
+
+        def line(frame: FrameType, event: str, _argument: Any) -> Any:
+            if event == "line":
+                seen.add(frame.f_lineno)
+            return line
+
+        return line
+
+
 async def _solve() -> None:
     stream = socket.socket(fileno=int(os.environ["SIA_STREAM"]))
     reader, writer = await asyncio.open_connection(sock=stream, limit=16 * LINE_LIMIT)
     start = json.loads(await reader.readline())
     context = Context(reader, writer, start)
-    module = importlib.import_module(start["entry"].removesuffix(".py").replace("/", "."))
-    answer = await module.solve(start["problem"], context)
+    answer = await (_traced if start.get("trace") else _answer)(start, context)
     await context._call("/sia/answer", answer)
+
+
+async def _answer(start: dict[str, Any], context: Context) -> Any:
+    return await _load(start["entry"]).solve(start["problem"], context)
+
+
+async def _traced(start: dict[str, Any], context: Context) -> Any:
+    """The same, reporting what ran, however it ends: how a rewrite is told from a no-op."""
+    tracer = _Tracer()
+    context.knobs = knobs = _Knobs(context.knobs)
+    tracer.start()
+    try:
+        return await _answer(start, context)
+    finally:
+        tracer.stop()
+        with contextlib.suppress(GatewayError):
+            await context._call("/sia/trace", {"lines": tracer.report(), "knobs": sorted(knobs.read)})
+
+
+def _load(entry: str) -> Any:
+    return importlib.import_module(entry.removesuffix(".py").replace("/", "."))
 
 
 def main() -> None:
     """Serve one rollout: called by the entry file that the engine writes."""
     sys.path.insert(0, str(Path.cwd()))
     asyncio.run(_solve())
+
+
+def check(entry: str) -> None:
+    """Import the entry and nothing else: called by the file that the import check writes."""
+    sys.path.insert(0, str(Path.cwd()))
+    solve = getattr(_load(entry), "solve", None)
+    if not inspect.iscoroutinefunction(solve):
+        sys.exit(f"{entry} has no async def solve(problem, ctx)")

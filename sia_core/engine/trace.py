@@ -1,0 +1,39 @@
+"""Reads what a traced harness says it ran: bounded, and about its own files and knobs only.
+
+The harness may say what it likes here. Nothing rests on it but the naming of no-ops, so a lie costs its teller a trial
+at the gate, and wins nothing.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sia_core.engine.budget import RefusedError
+from sia_core.harness import MAX_BYTES, MAX_FILES, Harness
+from sia_core.rollout import Trace
+from sia_core.task import describe_invalid
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    lines: dict[str, list[int]] = Field(max_length=MAX_FILES)
+    knobs: list[str] = Field(max_length=1024)
+
+
+def read_trace(body: Any, harness: Harness) -> Trace:
+    """What was reported, less what cannot be: other files, lines beyond any file's end, unknown knobs.
+
+    Raises:
+        RefusedError: not of the shape {"lines": {file: [number]}, "knobs": [name]}.
+    """
+    try:
+        said = _Said.model_validate(body)
+    except ValidationError as error:
+        raise RefusedError("request", describe_invalid(error)) from error
+    lines = {
+        name: tuple(sorted({number for number in numbers if 0 < number <= MAX_BYTES}))
+        for name, numbers in sorted(said.lines.items())
+        if name in harness.files
+    }
+    return Trace(lines, tuple(sorted(set(said.knobs) & harness.knobs.keys())))
