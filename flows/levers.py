@@ -3,11 +3,11 @@
 Here engine, weights and record meet; none of them knows of the others.
 """
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from flows.anchors import check_anchors
+from flows.ladder import climb, climb_first
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
 from sia_core.candidate import Adapter, Candidate
@@ -86,29 +86,21 @@ def _pair(rollout: Rollout) -> tuple[str, str | None]:
 
 
 def pull_harness(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
-    """Rewrite the harness and climb the validation ladder: parse, then run on a few problems."""
+    """Rewrite the harness and let it climb the validation ladder."""
     try:
         child = rewrite(session, decision, parent)
-        _parse(child)
     except HarnessError as error:
-        return Pulled(None, Cost(), str(error))
-    session.run.put_harness(child)
-    candidate = Candidate(child.digest, parent.candidate.adapter)
-    problems = pick_problems(session, "train", generation.index - 1, SMOKE_PROBLEMS)
-    units = plan_units(session, candidate, "train", problems, 1, f"{generation.index}/smoke")
-    smoke = roll_out(session, candidate, units, "smoke test")
-    if all(rollout.failure is not None for rollout in smoke):
-        reason = next(rollout.failure.reason for rollout in smoke if rollout.failure)
-        return Pulled(None, cost_of(smoke), f"every smoke rollout failed: {reason}")
-    return Pulled(candidate, cost_of(smoke))
+        return Pulled(None, Cost(), f"static: {error}")
+    report = climb(session, generation, decision, parent, child)
+    candidate = None if report.failure else Candidate(child.digest, parent.candidate.adapter)
+    return Pulled(candidate, report.cost, report.failure)
 
 
 def validate_first(session: Session, harness: Harness) -> str | None:
     """Why a first harness cannot be used, or None: the rungs that need no parent."""
-    try:
-        _parse(harness)
-    except HarnessError as error:
-        return str(error)
+    report = climb_first(session, harness)
+    if report.failure:
+        return report.failure
     candidate = Candidate(harness.digest)
     session.run.put_harness(harness)
     problems = pick_problems(session, "train", 0, SMOKE_PROBLEMS)
@@ -250,12 +242,3 @@ def fresh_rollouts(session: Session, generation: GenerationRecord, candidate: Ca
     problems = pick_problems(session, "train", generation.index - 1 + number, config.problems)
     units = plan_units(session, candidate, "train", problems, config.rollouts, f"{generation.index}/round/{number}")
     return roll_out(session, candidate, units, f"rollouts for round {number}")
-
-
-def _parse(harness: Harness) -> None:
-    for name, data in harness.files.items():
-        if name.endswith(".py"):
-            try:
-                ast.parse(data, filename=name)
-            except (SyntaxError, ValueError) as error:
-                raise HarnessError(f"{name} does not parse: {error}", where="validation") from error

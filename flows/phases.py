@@ -8,6 +8,7 @@ process anywhere loses at most the unit in flight.
 from dataclasses import asdict, replace
 
 from flows.approve import objection
+from flows.ladder import MOST_ROLLOUTS
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -54,6 +55,7 @@ def analyze(session: Session, index: int) -> Decision:
         executed.candidate, rollouts, confidence=session.config.confidence, seed=derive_seed(session.config.seed, index)
     )
     decision = _decide(session, generation, nodes, evidence) if session.config.levers else _baseline(executed)
+    session.task.canaries.check_data(asdict(decision), f"generation {index}, decision")
     generation.log_metrics(
         {
             "train.score": evidence.score.mean,
@@ -181,7 +183,7 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         nodes,
         session.run.harness(evidence.candidate.harness),
         config.levers,
-        {"harness": gate, "weights": gate + training},
+        {"harness": gate + MOST_ROLLOUTS, "weights": gate + training},
         generation=generation.index,
         seed=config.seed,
         task=task.description,

@@ -61,14 +61,21 @@ def plan_units(
 
 
 def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], label: str) -> list[Rollout]:
-    """Records of all units, in the order of their keys; only those not in the journal are run."""
+    """Records of all units, in the order of their keys; only those not in the journal are run.
+
+    Raises:
+        LeakError: a canary of the task is in one of them.
+    """
     done = session.journal.get(unit.key for unit in units)
     todo = [unit for unit in units if unit.key not in done]
     harness = session.run.harness(candidate.harness)
     adapter = session.run.adapter(candidate.adapter)
     session.reporter.progress(label, len(done), len(units))
+    for rollout in done.values():
+        session.task.canaries.check_rollout(rollout)
     for rollout in session.engine.run(todo, harness, adapter):
         session.journal.put(rollout)
+        session.task.canaries.check_rollout(rollout)
         done[rollout.unit.key] = rollout
         session.reporter.progress(label, len(done), len(units))
     return [done[key] for key in sorted(done)]

@@ -21,7 +21,7 @@ class Canaries:
     def __init__(self, strings: Iterable[str] = ()) -> None:
         """Raises ValueError for a string that could stand in a text by chance or be written in several ways."""
         found = sorted(set(strings))
-        if not all(isinstance(text, str) and _SHAPE.fullmatch(text) for text in found):
+        if not all(map(_SHAPE.fullmatch, found)):
             raise ValueError("a canary is 16 to 128 random letters, digits, - or _")
         self._search = re.compile("|".join(map(re.escape, found))).search if found else None
 
@@ -71,4 +71,3 @@ def _texts(value: Any) -> Iterable[str]:
             todo += [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple):
             todo += one
-

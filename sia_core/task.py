@@ -1,8 +1,9 @@
 """A task: problems and a deterministic verifier, in one directory anywhere on disk.
 
 `task.toml` declares; `task.py` brings `load(split)` and `verify(problem, answer, lab)`, and may
-bring `prepare(progress)` to fetch data and `canaries(split)` to find leaks. `task.py` is trusted code: it runs in verifier
-processes and in the driver, never in the sandbox. `Problem.private` never leaves them.
+bring `prepare(progress)` to fetch data and `canaries(split)` to find leaks. `task.py` is trusted
+code: it runs in verifier processes and in the driver, never in the sandbox. `Problem.private`
+never leaves them.
 """
 
 import importlib.util
@@ -277,7 +278,9 @@ class Task:
         try:
             return Canaries(text for split in SPLITS for text in make(split)) if make is not None else Canaries()
         except (TypeError, ValueError) as error:
-            raise TaskError(f"canaries(): {error}", where=str(self.path / "task.py"), hint="see docs/tasks.md") from None
+            raise TaskError(
+                f"canaries(): {error}", where=str(self.path / "task.py"), hint="see docs/tasks.md"
+            ) from None
 
     def verify(self, problem: Problem, answer: Any, lab: Lab) -> Verdict:
         """Score an answer.

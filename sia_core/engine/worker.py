@@ -112,9 +112,7 @@ class RolloutRunner:
     def _lab(self) -> SandboxLab:
         return SandboxLab(self._lab_sandbox)
 
-    def _play(
-        self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, seconds: float
-    ) -> Rollout:
+    def _play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, seconds: float) -> Rollout:
         started = time.perf_counter()
         problem = self._task.problem(unit.split, unit.problem)
         gateway = Gateway(unit, problem, harness, adapter, policy, self._lab)

@@ -16,7 +16,6 @@ import random
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -218,7 +217,9 @@ class _Knobs(dict[str, Any]):
         self.read.add(name)
         return super().get(name, default)
 
-    __iter__, keys, values, items, copy = map(_reading_all, (dict.__iter__, dict.keys, dict.values, dict.items, dict.copy))
+    __iter__, keys, values, items, copy = map(
+        _reading_all, (dict.__iter__, dict.keys, dict.values, dict.items, dict.copy)
+    )
 
 
 class _Tracer:
@@ -234,7 +235,7 @@ class _Tracer:
         sys.settrace(self._enter)
 
     def stop(self) -> None:
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
         sys.settrace(None)
 
     def report(self) -> dict[str, list[int]]:

@@ -1,0 +1,282 @@
+"""The validation ladder: what a rewritten harness has to pass before it meets its parent at the gate.
+
+Rungs from the cheapest on; the first that says no ends the climb. `static` reads, `import` and `contract` run the
+harness alone in a sandbox of this machine, `smoke`, `activation` and `minibatch` play training problems through the
+session's engine. Each rung's result is an artifact of the generation as soon as it is there, and is taken from there
+when the run is resumed; rollouts come from the journal.
+
+Smoke rollouts are twins of the parent's (`Unit.twin`): the same problems and randomness. Those that the decision cites
+come first, because there the change is most likely to show.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+
+from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
+from flows.session import Session
+from sia_core.agents import activation, static
+from sia_core.agents.evidence import scores_by_problem
+from sia_core.candidate import Candidate
+from sia_core.engine.contract import check_contract, check_import
+from sia_core.engine.worker import RolloutRunner
+from sia_core.errors import HarnessError
+from sia_core.generation import SEED_NODE, Cost, Decision, LadderReport, Node, RungResult
+from sia_core.harness import Harness
+from sia_core.hashing import derive_seed
+from sia_core.patch import apply_edits
+from sia_core.record.store import GenerationRecord
+from sia_core.rollout import SPLITS, Rollout, Unit
+from sia_core.stats import paired_gain
+
+SMOKE_ROLLOUTS = 4
+CITED = 2
+"""Of the smoke rollouts, how many may be ones that the decision cites: mostly failures."""
+CONTRACT_PROBLEMS = 2
+MINIBATCH_PROBLEMS = 6
+MINIBATCH_ROLLOUTS = 2
+FUTILITY = 0.95
+"""Confidence of the upper bound of the gain that must lie below 0 for a child to be given up."""
+MOST_ROLLOUTS = 2 * (SMOKE_ROLLOUTS + MINIBATCH_PROBLEMS * MINIBATCH_ROLLOUTS)
+"""Of one climb; fewer where the parent's are there already."""
+ANSWER_CHARS = 24
+"""Private texts from this length on are looked for in files: shorter ones may stand there by chance."""
+_DEFECTS = ("static", "import", "contract", "smoke")
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One rewrite and all that its rungs need."""
+
+    session: Session
+    generation: GenerationRecord
+    decision: Decision
+    parent: Node
+    parent_harness: Harness
+    child: Harness
+
+    @property
+    def candidate(self) -> Candidate:
+        """The child with the parent's adapter."""
+        return Candidate(self.child.digest, self.parent.candidate.adapter)
+
+
+def climb(
+    session: Session, generation: GenerationRecord, decision: Decision, parent: Node, child: Harness
+) -> LadderReport:
+    """Put a rewrite to every rung until one rejects it, and store the report as `ladder.json`.
+
+    Raises:
+        LeakError: a canary of the task is in the rewrite, or in what a rung made of it.
+        SandboxError: no sandbox can be had.
+    """
+    session.task.canaries.check_files(child.files, f"generation {generation.index}, rewritten harness")
+    session.run.put_harness(child)
+    it = Climb(session, generation, decision, parent, session.run.harness(parent.candidate.harness), child)
+    rungs: list[RungResult] = []
+    for name, rung in RUNGS.items():
+        rungs.append(_stored(it, name) or _put(it, rung(it)))
+        session.reporter.say(f"rung {name}: {'passed' if rungs[-1].passed else 'rejected'}: {rungs[-1].reason}")
+        if not rungs[-1].passed:
+            break
+    report = LadderReport(child.digest, tuple(rungs))
+    generation.put_json("ladder.json", report.to_dict())
+    return report
+
+
+def climb_first(session: Session, harness: Harness) -> LadderReport:
+    """The rungs that need no parent, for a first harness; smoke excepted. Nothing is stored."""
+    session.task.canaries.check_files(harness.files, "first harness")
+    allowed = static.Allowed.of(Harness.from_files(_PLAIN).config, session.task.config.rewrite)
+    rungs = [static.check(harness, None, allowed, answers=_answers(session))]
+    with closing(RolloutRunner(session.task, session.config.tier)) as runner:
+        if rungs[-1].passed:
+            rungs.append(check_import(runner, harness))
+        if rungs[-1].passed:
+            problems = pick_problems(session, "train", 0, CONTRACT_PROBLEMS)
+            rungs.append(check_contract(runner, session.task, problems, harness, None))
+    return LadderReport(harness.digest, tuple(rungs))
+
+
+_PLAIN = {"harness.toml": b'name = "plain"', "agent.py": b""}
+
+
+def _static(it: Climb) -> RungResult:
+    nodes = it.session.run.nodes()
+    first = it.session.run.harness(nodes[SEED_NODE].candidate.harness)
+    allowed = static.Allowed.of(first.config, it.session.task.config.rewrite)
+    rejected = list(_rejected(it, nodes))
+    return static.check(it.child, it.parent_harness, allowed, answers=_answers(it.session), rejected=rejected)
+
+
+def _import(it: Climb) -> RungResult:
+    with closing(RolloutRunner(it.session.task, it.session.config.tier)) as runner:
+        return check_import(runner, it.child)
+
+
+def _contract(it: Climb) -> RungResult:
+    task = it.session.task
+    problems = pick_problems(it.session, "train", it.generation.index - 1, CONTRACT_PROBLEMS)
+    with closing(RolloutRunner(task, it.session.config.tier)) as runner:
+        return check_contract(runner, task, problems, it.child, it.parent_harness)
+
+
+def _smoke(it: Climb) -> RungResult:
+    rollouts = _twins(it)
+    judged = [rollout for rollout in rollouts if rollout.score is not None]
+    failures = Counter(f"{one.failure.kind}: {one.failure.reason}" for one in judged if one.failure is not None)
+    grouped = [f"{count} x {reason}" for reason, count in failures.most_common()]
+    failed = sum(failures.values())
+    metrics = {"failed": failed, "unscored": len(rollouts) - len(judged), "rollouts": len(rollouts)}
+    rejected = bool(judged) and failed == len(judged)
+    reason = f"{failed} of {len(judged)} rollouts failed"
+    if rejected:
+        reason = f"every smoke rollout failed: {'; '.join(grouped)}"[:1000]
+    return RungResult("smoke", not rejected, reason, tuple(grouped), metrics, cost=_cost(it, rollouts))
+
+
+def _activation(it: Climb) -> RungResult:
+    twins, units = _twins(it), _parent_units(it)
+    parents = roll_out(it.session, it.parent.candidate, units, "the parent's smoke rollouts")
+    by_key = {rollout.unit.key: rollout for rollout in parents}
+    changed = activation.changes(it.parent_harness, it.child)
+    told = [twin for twin in twins if twin.score is not None]
+    sights = [activation.sight(changed, twin, _scored(by_key[twin.unit.twin or ""])) for twin in told]
+    shares = activation.shares(sights)
+    active = round(shares["active"] * len(told))
+    passed = bool(active) or not told
+    reason = f"the change shows in {active} of {len(told)} rollouts"
+    if not passed:
+        reason = (
+            f"no-op: the changed lines did not run in any of {len(told)} rollouts, and nothing differs from the parent"
+        )
+    details = (
+        f"changed: {changed}",
+        f"ran in {shares['ran']:.0%}, behaviour differs from the parent's in {shares['differs']:.0%} of rollouts",
+    )
+    return RungResult("activation", passed, reason, details, shares, cost=_cost(it, parents))
+
+
+def _minibatch(it: Climb) -> RungResult:
+    session, index = it.session, it.generation.index
+    count = min(MINIBATCH_PROBLEMS, session.config.problems)
+    problems = pick_problems(session, "train", index - 1, session.config.problems)[:count]
+    each = min(MINIBATCH_ROLLOUTS, session.config.rollouts)
+    sides, cost = [], Cost()
+    for name, candidate in {"parent": it.parent.candidate, "child": it.candidate}.items():
+        # The block of the execute phase: where the parent is what was executed, its rollouts are there.
+        units = plan_units(session, candidate, "train", problems, each, f"{index}/execute")
+        rollouts = roll_out(session, candidate, units, f"minibatch, {name}")
+        sides.append(scores_by_problem(rollouts))
+        cost += _cost(it, rollouts)
+    if len(sides[0].keys() & sides[1].keys()) < 2:
+        return RungResult("minibatch", True, "too few problems to tell: left to the gate", cost=cost)
+    seed = derive_seed(session.config.seed, "minibatch", index)
+    # The upper bound of child minus parent is the lower bound of parent minus child, turned round.
+    loss = paired_gain(sides[1], sides[0], confidence=FUTILITY, seed=seed)
+    metrics = {"gain": -loss.mean, "upper": -loss.bound, "problems": loss.problems}
+    futile = loss.bound > 0
+    words = f"{-loss.mean:+.4f} on {loss.problems} problems, at most {-loss.bound:+.4f} at {FUTILITY:.0%}"
+    reason = f"futile: gain {words}" if futile else f"gain {words}: left to the gate"
+    return RungResult("minibatch", not futile, reason, metrics=metrics, cost=cost)
+
+
+RUNGS: Mapping[str, Callable[[Climb], RungResult]] = {
+    "static": _static,
+    "import": _import,
+    "contract": _contract,
+    "smoke": _smoke,
+    "activation": _activation,
+    "minibatch": _minibatch,
+}
+
+
+def _parent_units(it: Climb) -> list[Unit]:
+    """Units of the parent that the smoke rollouts are twins of: some cited, then others of the execute phase."""
+    session, index = it.session, it.generation.index
+    problems = pick_problems(session, "train", index - 1, session.config.problems)
+    block = plan_units(session, it.parent.candidate, "train", problems, session.config.rollouts, f"{index}/execute")
+    cited = set(it.decision.cites)
+    chosen = [unit for unit in block if unit.key in cited][:CITED]
+    seen = Counter(unit.problem for unit in chosen)
+    # One a problem before a second of any.
+    others = sorted((unit for unit in block if unit not in chosen), key=lambda unit: seen[unit.problem])
+    for unit in others:
+        if len(chosen) < SMOKE_ROLLOUTS and seen[unit.problem] <= min(seen[problem] for problem in problems):
+            chosen.append(unit)
+            seen[unit.problem] += 1
+    return chosen
+
+
+def _twins(it: Climb) -> list[Rollout]:
+    candidate = it.candidate
+    units = [replace(unit, harness=candidate.harness, twin=unit.key) for unit in _parent_units(it)]
+    return roll_out(it.session, candidate, units, "smoke test")
+
+
+def _scored(rollout: Rollout) -> Rollout | None:
+    """None for one that was lost: nothing can be compared with it."""
+    return rollout if rollout.score is not None else None
+
+
+def _cost(it: Climb, rollouts: Sequence[Rollout]) -> Cost:
+    """Of rollouts that are not the execute phase's, which has counted them."""
+    phase = it.generation.phase("execute")
+    counted = {rollout.unit.key for rollout in it.generation.rollouts("train")} if phase is not None else set()
+    return cost_of([rollout for rollout in rollouts if rollout.unit.key not in counted])
+
+
+def _rejected(it: Climb, nodes: Sequence[Node]) -> Iterator[static.Rejected]:
+    """Earlier rewrites that were not taken, made again from their decisions."""
+    for node in nodes:
+        rung = node.failure.partition(":")[0]
+        if node.decision is None or node.parent is None or node.lever not in ("harness", "both"):
+            continue
+        adapter = nodes[node.parent].candidate.adapter
+        lost = node.lever == "harness" and node.gate is not None and not node.promoted
+        lost = lost and node.gate is not None and not node.gate.reason.startswith("void")
+        if rung not in RUNGS and not lost:
+            continue
+        if rung not in _DEFECTS and adapter != it.parent.candidate.adapter:
+            continue  # Under other weights it may do better.
+        before = it.session.run.harness(nodes[node.parent].candidate.harness)
+        try:
+            harness = apply_edits(before, node.decision.edits).with_knobs(node.decision.knobs)
+        except HarnessError:
+            continue
+        worse = node.gate is not None and node.gate.gain.mean <= 0
+        reason = node.failure or (f"gate: {node.gate.reason}" if node.gate else "")
+        merit = rung in ("activation", "minibatch") or worse
+        yield static.Rejected(node.index, before.digest, harness, reason, merit)
+
+
+def _answers(session: Session) -> list[str]:
+    """Long texts in the private data of all problems."""
+    found: set[str] = set()
+    todo = [problem.private for split in SPLITS for problem in session.task.problems(split)]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str) and len(one.strip()) >= ANSWER_CHARS:
+            found.add(one.strip())
+        elif isinstance(one, dict):
+            todo += one.values()
+        elif isinstance(one, list | tuple):
+            todo += one
+    return sorted(found)
+
+
+def _stored(it: Climb, name: str) -> RungResult | None:
+    data = it.generation.get_bytes(f"ladder/{name}.json")
+    if data is None:
+        return None
+    found = json.loads(data)
+    return RungResult.from_dict(found["result"]) if found["child"] == it.child.digest else None
+
+
+def _put(it: Climb, result: RungResult) -> RungResult:
+    metrics = {f"ladder.{result.rung}.{name}": value for name, value in result.metrics.items()}
+    it.generation.log_metrics({**metrics, f"ladder.{result.rung}.passed": float(result.passed)})
+    it.generation.put_json(f"ladder/{result.rung}.json", {"child": it.child.digest, "result": asdict(result)})
+    return result

@@ -1,0 +1,97 @@
+"""What of a harness can change what it does: its normal form, by which equal rewrites are found.
+
+Comments and layout do not count in a file that is imported; they do in one that is only read, because its text may
+go into a prompt. Of the manifest count the parsed values, without its name and the knobs' help and ranges.
+"""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from sia_core.harness import Harness
+from sia_core.hashing import digest_bytes, digest_json
+
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What the parser raises; the last two for code that is nested beyond its stack."""
+_SILENT = ("README.md", "LICENSE")
+_WORDS = re.compile(r"\w+|[^\w\s]")
+_MOST_WORDS = 4000
+
+
+def imported(harness: Harness) -> dict[str, ast.Module]:
+    """The files that the entry imports, itself among them, parsed.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: one of them cannot be parsed.
+    """
+    found: dict[str, ast.Module] = {}
+    todo = [harness.config.entry]
+    while todo:
+        name = todo.pop()
+        if name in found or name not in harness.files:
+            continue
+        found[name] = ast.parse(harness.files[name], filename=name)
+        for _, module in imports(found[name]):
+            base = module.replace(".", "/")
+            todo += [f"{base}.py", f"{base}/__init__.py", *(f"{part}/__init__.py" for part in _parents(base))]
+    return found
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of every module imported anywhere in a file; `from a import b` may be a module a.b too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.lineno, node.module
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@lru_cache(maxsize=256)
+def _normal_digest(files: tuple[tuple[str, bytes], ...]) -> str:
+    harness = Harness(dict(files))
+    trees = imported(harness)
+    texts = {
+        name: ast.dump(trees[name]) if name in trees else digest_bytes(data)
+        for name, data in files
+        if name not in (*_SILENT, "harness.toml")
+    }
+    return digest_json([manifest(harness), texts])
+
+
+def normal_digest(harness: Harness) -> str:
+    """Equal for two harnesses that do the same by construction. Raises as `imported` does."""
+    return _normal_digest(tuple(sorted(harness.files.items())))
+
+
+def manifest(harness: Harness) -> dict[str, object]:
+    """The manifest's values that decide what a rollout does."""
+    config = harness.config
+    values = config.model_dump(mode="json", include={"entry", "modules", "needs", "budget"})
+    return {**values, "knobs": harness.knobs}
+
+
+def similarity(parent: Harness, one: Harness, other: Harness) -> float:
+    """How alike two rewrites of one parent are: share of words in common among those that each changed (0 to 1)."""
+    first, second = _change(parent, one), _change(parent, other)
+    if not first or not second:
+        return 0.0
+    matcher = difflib.SequenceMatcher(None, first, second, autojunk=False)
+    return matcher.ratio() if matcher.quick_ratio() > 0.5 else 0.0
+
+
+def _change(parent: Harness, child: Harness) -> list[str]:
+    words: list[str] = []
+    for name in sorted({*parent.files, *child.files} - {"harness.toml", *_SILENT}):
+        before, after = (side.files.get(name, b"").decode(errors="replace").splitlines() for side in (parent, child))
+        for line in difflib.unified_diff(before, after, n=0, lineterm=""):
+            if line[0] in "+-" and not line.startswith(("+++", "---")):
+                words += [name + line[0], *_WORDS.findall(line[1:])]
+    return words[:_MOST_WORDS]
+
+
+def _parents(base: str) -> list[str]:
+    parts = base.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]
