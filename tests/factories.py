@@ -1,10 +1,13 @@
 """Records for tests, with sensible defaults."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sia_core.candidate import Adapter
 from sia_core.policy.protocol import Request
 from sia_core.rollout import Failure, Rollout, Sampling, Turn, Unit, Verdict
+
+TOY = str(Path(__file__).parent / "toy")
 
 
 def ask(

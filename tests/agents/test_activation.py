@@ -1,0 +1,64 @@
+"""Activation: what of a change shows in a rollout, and what is the policy's doing."""
+
+from dataclasses import replace
+
+import pytest
+
+from sia_core.agents import activation
+from sia_core.harness import Harness
+from sia_core.rollout import Rollout, Trace, Turn, Unit
+
+TOML = b'name = "h"\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n'
+AGENT = "LIMIT = 1\n\n\nasync def solve(problem, ctx):\n    if problem:\n        return 1\n    return 2\n"
+
+
+def make(agent: str = AGENT, prompt: str = "Pick {what} now:\n", toml: bytes = TOML) -> Harness:
+    return Harness.from_files({"harness.toml": toml, "agent.py": agent.encode(), "prompts/ask": prompt.encode()})
+
+
+def rollout(prompt: str = "user: Pick", output: str = "a", answer: object = 1, trace: Trace | None = None) -> Rollout:
+    unit = Unit("t", "h", "p", None, "train", "p1", 0)
+    return Rollout(unit, (Turn("chat", prompt, output, None, 1.0),), answer, trace=trace)
+
+
+def seen(child: Harness, one: Rollout, parent: Rollout | None = None) -> tuple[bool, bool]:
+    found = activation.sight(activation.changes(make(), child), one, parent or rollout())
+    return found.ran, found.differs
+
+
+def test_a_changed_line_counts_when_it_was_run() -> None:
+    child = make(AGENT.replace("return 2", "return 3"))
+    assert seen(child, rollout(trace=Trace({"agent.py": (5, 6)}, ()))) == (False, False)
+    assert seen(child, rollout(trace=Trace({"agent.py": (5, 7)}, ()))) == (True, False)
+
+
+def test_dead_and_module_level_code_is_no_evidence() -> None:
+    dead = make(AGENT + "\n\ndef unused():\n    return 5\n")
+    assert activation.changes(make(), dead).lines == {("agent.py", 11)}
+    assert not activation.changes(make(), make(AGENT.replace("LIMIT = 1", "LIMIT = 2"))).lines
+
+
+def test_a_changed_prompt_counts_when_the_gateway_saw_it() -> None:
+    child = make(prompt="Choose {what} at once:\n")
+    assert seen(child, rollout()) == (False, False)
+    assert seen(child, rollout("user: Choose a colour at once:"), rollout("user: Choose a colour at once:"))[0]
+
+
+def test_a_moved_knob_counts_when_it_was_read() -> None:
+    child = make(toml=TOML.replace(b"value = 1", b"value = 2"))
+    assert seen(child, rollout(trace=Trace({}, ()))) == (False, False)
+    assert seen(child, rollout(trace=Trace({}, ("n",))))[0]
+
+
+@pytest.mark.parametrize(
+    ("child", "parent", "differs"),
+    [
+        (rollout(), rollout(), False),
+        (rollout("user: Other"), rollout(), True),
+        (rollout(answer=2), rollout(), True),
+        (rollout(output="b", answer=2), rollout(), False),  # The policy's doing, whatever comes after.
+        (replace(rollout(), turns=()), rollout(), True),
+    ],
+)
+def test_only_what_the_harness_did_is_a_difference(child: Rollout, parent: Rollout, differs: bool) -> None:
+    assert activation.differs(child, parent) is differs
