@@ -1,5 +1,7 @@
 """A person's word before a lever is pulled: the flow pauses, and is answered from the Prefect UI or the terminal."""
 
+from collections.abc import Sequence
+
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
@@ -28,15 +30,17 @@ class Approval(RunInput):
     note: str = ""
 
 
-def ask(session: Session, index: int, decision: Decision) -> None:
-    """Wait for a person's word on the decision; asked once, remembered in the record."""
+def ask(session: Session, index: int, decisions: Sequence[Decision]) -> None:
+    """Wait for a person's word on a generation's decisions; asked once, remembered in the record."""
     generation = session.run.generation(index)
-    if not session.config.approve or decision.lever in ("none", "stop") or generation.phase(PHASE) is not None:
+    idle = all(decision.lever in ("none", "stop") for decision in decisions)
+    if not session.config.approve or idle or generation.phase(PHASE) is not None:
         return
-    shown = proposal_markdown(decision, _diff(session, decision))
+    shown = "\n\n".join(proposal_markdown(decision, _diff(session, decision)) for decision in decisions)
+    levers = ", ".join(decision.lever for decision in decisions)
     create_markdown_artifact(shown, key="proposal", description=f"{session.run.name} generation {index}")
     session.reporter.say(
-        f"generation {index}: {decision.lever} is to be pulled. Answer in the Prefect UI, or: "
+        f"generation {index}: {levers} is to be pulled. Answer in the Prefect UI, or: "
         f"sia approve {session.run.name} (--reject)"
     )
     answer = pause_flow_run(wait_for_input=Approval, timeout=WAIT_S, poll_interval=2)

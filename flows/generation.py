@@ -27,14 +27,14 @@ def execute(run: str, index: int) -> None:
 
 
 @task(name="analyze", task_run_name="analyze {index}", cache_policy=NO_CACHE)
-def analyze(run: str, index: int) -> Decision:
-    """Evidence and decision."""
+def analyze(run: str, index: int) -> list[Decision]:
+    """Evidence and decisions."""
     with open_session(run) as session:
         return phases.analyze(session, index)
 
 
 @task(name="improve", task_run_name="improve {index}", cache_policy=NO_CACHE)
-def improve(run: str, index: int) -> Node:
+def improve(run: str, index: int) -> list[Node]:
     """Lever, gate, lineage."""
     with open_session(run) as session:
         return phases.improve(session, index)
@@ -47,10 +47,11 @@ def generation(run: str, index: int) -> bool:
         progress = cast("UUID", create_progress_artifact(0.0, description=f"{run} generation {index}"))
         execute(run, index)
         update_progress_artifact(progress, 100 / _PHASES)
-        decision = analyze(run, index)
+        decisions = analyze(run, index)
         update_progress_artifact(progress, 200 / _PHASES)
-        approve.ask(session, index, decision)
-        node = improve(run, index)
+        approve.ask(session, index, decisions)
+        nodes = improve(run, index)
         update_progress_artifact(progress, 100.0)
-        create_markdown_artifact(decision_markdown(node), key="decision", description=f"{run} generation {index}")
-        return decision.lever == "stop"
+        shown = "\n\n".join(map(decision_markdown, nodes))
+        create_markdown_artifact(shown, key="decision", description=f"{run} generation {index}")
+        return decisions[0].lever == "stop"

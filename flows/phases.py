@@ -17,7 +17,7 @@ from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.rules import RulesAgent
 from sia_core.candidate import Candidate
-from sia_core.generation import Cost, Decision, Evidence, GateVerdict, Node, champion
+from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.record.store import GenerationRecord
 from sia_core.search.gate import judge
@@ -42,20 +42,20 @@ def execute(session: Session, index: int) -> None:
     generation.complete("execute", {"node": node.index, "cost": asdict(cost_of(rollouts))})
 
 
-def analyze(session: Session, index: int) -> Decision:
-    """Compute the evidence and let the Feedback-Agent choose branch and lever."""
+def analyze(session: Session, index: int) -> list[Decision]:
+    """Compute the evidence and let the Feedback-Agent choose branch and lever, once for each sibling."""
     generation = session.run.generation(index)
     done = generation.phase("analyze")
     if done is not None:
-        return Decision.from_dict(done["decision"])
+        return [Decision.from_dict(decision) for decision in done["decisions"]]
     nodes = session.run.nodes()
     executed = _executed(generation, nodes)
     rollouts = generation.rollouts("train")
     evidence = gather(
         executed.candidate, rollouts, confidence=session.config.confidence, seed=derive_seed(session.config.seed, index)
     )
-    decision = _decide(session, generation, nodes, evidence) if session.config.levers else _baseline(executed)
-    session.task.canaries.check_data(asdict(decision), f"generation {index}, decision")
+    decisions = _decide(session, generation, nodes, evidence) if session.config.levers else [_baseline(executed)]
+    session.task.canaries.check_data([asdict(decision) for decision in decisions], f"generation {index}, decision")
     generation.log_metrics(
         {
             "train.score": evidence.score.mean,
@@ -70,47 +70,71 @@ def analyze(session: Session, index: int) -> Decision:
     session.run.log_metrics({"train.score": evidence.score.mean, "train.best_of_k": evidence.best_of}, index)
     generation.complete(
         "analyze",
-        {"evidence": asdict(evidence), "decision": asdict(decision)},
+        {"evidence": asdict(evidence), "decisions": [asdict(decision) for decision in decisions]},
         {
-            "sia.lever": decision.lever,
-            "sia.decision": decision.reason,
-            "sia.decided_by": decision.agent,
-            "sia.category": decision.category,
+            "sia.lever": ",".join(decision.lever for decision in decisions),
+            "sia.decision": "\n".join(decision.reason for decision in decisions),
+            "sia.decided_by": ",".join(decision.agent for decision in decisions),
+            "sia.category": ",".join(decision.category for decision in decisions),
         },
     )
-    return decision
+    return decisions
 
 
-def improve(session: Session, index: int) -> Node:
-    """Pull the lever, gate the child, and add the generation's node to the lineage."""
+def improve(session: Session, index: int) -> list[Node]:
+    """Pull the lever of each decision, gate the children, and add the generation's nodes to the lineage.
+
+    Siblings share the gate's confidence (Bonferroni), so that several tries promote a no-op no more often than one.
+    Of those that are promoted the best comes last, and is the champion.
+    """
     generation = session.run.generation(index)
     done = generation.phase("improve")
     if done is not None:
-        return Node.from_dict(done["node"])
+        return [Node.from_dict(node) for node in done["nodes"]]
     nodes = session.run.nodes()
     analysis = generation.phase("analyze")
     assert analysis is not None
-    decision = Decision.from_dict(analysis["decision"])
-    parent = nodes[decision.parent]
-    cost = cost_of(generation.rollouts("train"))
+    decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
+    confidence = 1 - (1 - session.config.confidence) / len(decisions)
     rejected = objection(generation)
+    made = [
+        _child(session, generation.sibling(number), decision, nodes[decision.parent], confidence, rejected)
+        for number, decision in enumerate(decisions)
+    ]
+    made[0] = replace(made[0], cost=made[0].cost + cost_of(generation.rollouts("train")))
+    made.sort(key=lambda node: (node.promoted, node.gate.gain.mean if node.promoted and node.gate else 0.0))
+    made = [replace(node, index=len(nodes) + number) for number, node in enumerate(made)]
+    _record_nodes(session, generation, made)
+    return made
+
+
+def _child(
+    session: Session,
+    generation: GenerationRecord,
+    decision: Decision,
+    parent: Node,
+    confidence: float,
+    rejected: str | None,
+) -> Node:
+    """The node of one decision; its place in the lineage is not known yet."""
     pulled = Pulled(None, Cost(), rejected) if rejected else _pull(session, generation, decision, parent)
-    gate = None
+    gate, cost = None, pulled.cost
     if pulled.child is not None:
-        gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child)
+        gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child, confidence)
         cost += gate_cost
     node = Node(
-        index=index,
+        index=SEED_NODE,
         parent=parent.index,
         candidate=pulled.child or parent.candidate,
         lever=decision.lever,
         promoted=gate is not None and gate.promoted,
         gate=gate,
         decision=decision,
-        cost=cost + pulled.cost,
+        cost=cost,
         failure=pulled.failure,
+        generation=generation.index,
     )
-    _record_node(session, generation, node)
+    _log_node(generation, node)
     return node
 
 
@@ -160,15 +184,28 @@ def _baseline(executed: Node) -> Decision:
     return Decision("none", executed.index, "this run has no levers: it is the baseline that only samples", "none")
 
 
-def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Decision:
-    """What the agent decides, or `rules` where it comes to no decision."""
+def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> list[Decision]:
+    """One decision for each sibling, until there is none left to make. The first may be to stop."""
     situation = _situation(session, generation, nodes, evidence)
-    source = SessionSource(session, generation.index)
+    decisions: list[Decision] = []
+    for _ in range(session.config.siblings):
+        situation = replace(situation, siblings=tuple(decisions))
+        decision = _decide_one(session, situation, SessionSource(session, generation.index, decisions))
+        if decision.lever == "stop" and decisions:
+            break
+        decisions.append(decision)
+        if decision.lever == "stop":
+            break
+    return decisions
+
+
+def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
+    """What the agent decides, or `rules` where it comes to no decision."""
     try:
         return _ask(session.agents.feedback, situation, source)
     except NoDecisionError as error:
         reason = f"{session.config.agent}: {error}"
-        session.reporter.say(f"generation {generation.index}: rules decides, for {reason}")
+        session.reporter.say(f"generation {situation.generation}: rules decides, for {reason}")
         return _ask(RulesAgent(), replace(situation, refused=(reason,)), source)
 
 
@@ -241,7 +278,7 @@ def _pair(node: Node) -> tuple[str, str | None]:
 
 
 def _gate(
-    session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate
+    session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate, confidence: float
 ) -> tuple[GateVerdict, Cost]:
     config = session.config
     problems = pick_problems(session, "gate", generation.index - 1, config.gate_problems)
@@ -254,10 +291,10 @@ def _gate(
         cost += cost_of(rollouts)
     expected = len(problems) * config.gate_rollouts
     seed = derive_seed(config.seed, "gate", generation.index)
-    return judge(scores[0], scores[1], expected=expected, confidence=config.confidence, seed=seed), cost
+    return judge(scores[0], scores[1], expected=expected, confidence=confidence, seed=seed), cost
 
 
-def _record_node(session: Session, generation: GenerationRecord, node: Node) -> None:
+def _log_node(generation: GenerationRecord, node: Node) -> None:
     metrics = {
         "promoted": float(node.promoted),
         "cost.rollouts": node.cost.rollouts,
@@ -271,16 +308,23 @@ def _record_node(session: Session, generation: GenerationRecord, node: Node) -> 
             "gate.gain": node.gate.gain.mean,
             "gate.gain_bound": node.gate.gain.bound,
         }
-        session.run.log_metrics({"gate.child": node.gate.child.mean, "gate.parent": node.gate.parent.mean}, node.index)
     generation.log_metrics(metrics)
+
+
+def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[Node]) -> None:
+    """Add the nodes to the lineage; the last is the one that tags and charts show."""
+    last = nodes[-1]
+    if last.gate is not None:
+        charted = {"gate.child": last.gate.child.mean, "gate.parent": last.gate.parent.mean}
+        session.run.log_metrics(charted, generation.index)
     tags = {
-        "sia.parent": str(node.parent),
-        "sia.harness": node.candidate.harness,
-        "sia.adapter": node.candidate.adapter or "",
-        "sia.promoted": str(node.promoted).lower(),
+        "sia.parent": str(last.parent),
+        "sia.harness": last.candidate.harness,
+        "sia.adapter": last.candidate.adapter or "",
+        "sia.promoted": str(last.promoted).lower(),
     }
-    if node.promoted:
-        session.run.promote(node.candidate, node.index)
-    generation.complete("improve", {"node": node.to_dict()}, tags)
+    if last.promoted:
+        session.run.promote(last.candidate, last.index)
+    generation.complete("improve", {"nodes": [node.to_dict() for node in nodes]}, tags)
     generation.end("FINISHED")
-    session.run.set_tags({"sia.generations_done": str(node.index)})
+    session.run.set_tags({"sia.generations_done": str(generation.index)})

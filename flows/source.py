@@ -16,8 +16,9 @@ from sia_core.rollout import Rollout
 class SessionSource:
     """The `Source` of one generation of a run. Rollouts of its gate and of the sealed test are not reachable."""
 
-    def __init__(self, session: Session, generation: int) -> None:
+    def __init__(self, session: Session, generation: int, siblings: Sequence[Decision] = ()) -> None:
         self._session = session
+        self._siblings = tuple(siblings)
         self._generation = generation
 
     def nodes(self) -> Sequence[Node]:
@@ -42,6 +43,8 @@ class SessionSource:
 
     def refuse(self, decision: Decision) -> str | None:
         """As `Source.refuse`."""
+        if any(_asks(decision) == _asks(sibling) for sibling in self._siblings):
+            return "this is what a sibling of this generation does already"
         return refusal(self._session, decision, self._nodes[decision.parent], self._latest)
 
     @cached_property
@@ -60,3 +63,8 @@ class SessionSource:
     @cached_property
     def _latest(self) -> list[Rollout]:
         return self._records[self._generation].rollouts("train")
+
+
+def _asks(decision: Decision) -> tuple[Any, ...]:
+    """What is to be done, without the reasons."""
+    return decision.lever, decision.parent, decision.edits, dict(decision.knobs), dict(decision.update)

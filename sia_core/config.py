@@ -34,6 +34,8 @@ class RunConfig(BaseModel):
     """Tokens for one decision, prompts and replies of all requests together."""
     agent_dollars: float | None = Field(default=None, gt=0)
     """Dollars for one decision; None: no limit but that of tokens."""
+    siblings: int = Field(default=1, ge=1, le=8)
+    """Children a generation proposes, each by another hypothesis."""
     approve: bool = False
     """Whether a person has to agree before a lever is pulled."""
     seed: int = 0

@@ -15,7 +15,7 @@ from sia_core.patch import Edit
 from sia_core.stats import Estimate, Gain
 
 SEED_NODE = 0
-"""Lineage index of the seed candidate; generation g makes node g."""
+"""Lineage index of the seed candidate."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,8 @@ class Node:
     cost: Cost = Cost()
     failure: str = ""
     """Why no child came of it: the validation ladder or the trainer said no."""
+    generation: int = 0
+    """The generation that made it; several siblings may be of one."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data; `from_dict` is its inverse."""
@@ -216,6 +218,7 @@ class Node:
             decision=None if data["decision"] is None else Decision.from_dict(data["decision"]),
             cost=Cost(**data["cost"]),
             failure=data["failure"],
+            generation=data["generation"],
         )
 
 

@@ -50,7 +50,7 @@ class LlmAgent:
         conversation = Conversation(
             self._model,
             reading_tools(library),
-            seed=derive_seed(situation.seed, "feedback", situation.generation, len(situation.refused)),
+            seed=derive_seed(situation.seed, "feedback", situation.generation, len(situation.siblings)),
             allowance=self._allowance,
             price=self._price,
             trace=self._trace,

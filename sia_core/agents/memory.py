@@ -43,14 +43,14 @@ def remember(nodes: Sequence[Node]) -> list[Memory]:
     for node in nodes:
         if node.decision is not None and node.lever in ("harness", "weights", "both"):
             groups[node.lever, node.decision.category].append(node)
-    now = max((node.index for node in nodes), default=0) + 1
+    now = max((node.generation for node in nodes), default=0) + 1
     return [_memory(lever, category, tries, now) for (lever, category), tries in sorted(groups.items())]
 
 
 def _memory(lever: str, category: str, tries: Sequence[Node], now: int) -> Memory:
     hits, misses = 1.0, 1.0
     for node in tries:
-        weight = DECAY ** (now - node.index)
+        weight = DECAY ** (now - node.generation)
         if node.promoted:
             hits += weight
         else:

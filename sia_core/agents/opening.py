@@ -29,6 +29,10 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
     shown = "\n\n".join(library.example(key, _EXAMPLE) for key in examples)
     more = ", ".join(short(key) for key in situation.evidence.examples[_EXAMPLES:])
     yield f"## Rollouts worth reading first, failures before low scores\n{shown}\n\nMore: {more or 'none'}"
+    if situation.siblings:
+        made = [f"{sibling.lever}, {sibling.category or '-'}: {sibling.hypothesis}" for sibling in situation.siblings]
+        shown = quote("\n".join(made), "decisions", limit=_EXAMPLE)
+        yield f"## Decided already in this generation; decide on another hypothesis, or stop\n{shown}"
     if situation.refused:
         refused = "\n".join(situation.refused)
         yield f"## Refused before\n{quote(refused, 'reasons', limit=_EXAMPLE)}"

@@ -25,6 +25,8 @@ class Situation:
     refused: tuple[str, ...] = ()
     """Why earlier decisions of this generation were refused."""
     refused_levers: tuple[Lever, ...] = ()
+    siblings: tuple[Decision, ...] = ()
+    """Decisions of this generation that are made already: another one is wanted."""
     generation: int = 1
     seed: int = 0
     """An agent's own randomness derives from it."""

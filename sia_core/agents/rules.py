@@ -21,7 +21,7 @@ from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.config import Lever
 from sia_core.generation import Decision, Evidence, Node, champion
-from sia_core.harness import Harness, Knob, KnobValue
+from sia_core.harness import Knob, KnobValue
 
 WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to reach before any was seen."""
@@ -74,6 +74,7 @@ class RulesAgent:
     def _weights(self, situation: Situation, parent: Node) -> _Prospect | None:
         evidence = situation.evidence
         tried = any(node.lever == "weights" and node.parent == parent.index for node in situation.nodes)
+        tried = tried or any(sibling.lever == "weights" for sibling in situation.siblings)
         if tried or not evidence.trainable or evidence.mixed == 0:
             return None
         headroom = evidence.best_of - evidence.score.mean
@@ -85,7 +86,7 @@ class RulesAgent:
         return _Prospect("weights", gain, gain / situation.costs["weights"], reason, {})
 
     def _harness(self, situation: Situation, parent: Node) -> _Prospect | None:
-        move = next(_untried_moves(situation.harness, situation.nodes, parent), None)
+        move = next(_untried_moves(situation, parent), None)
         if move is None:
             return None
         evidence = situation.evidence
@@ -122,15 +123,11 @@ def _calibration(nodes: Sequence[Node], lever: Lever) -> float:
     return sum(ratios) / len(ratios)
 
 
-def _untried_moves(harness: Harness, nodes: Sequence[Node], parent: Node) -> Iterator[tuple[str, KnobValue]]:
+def _untried_moves(situation: Situation, parent: Node) -> Iterator[tuple[str, KnobValue]]:
     """Moves of one knob by one step towards its rich end, in the order harness.toml declares them."""
-    tried = {
-        (name, value)
-        for node in nodes
-        if node.parent == parent.index and node.decision
-        for name, value in node.decision.knobs.items()
-    }
-    for name, knob in harness.config.knobs.items():
+    earlier = [node.decision for node in situation.nodes if node.parent == parent.index and node.decision]
+    tried = {move for decision in (*earlier, *situation.siblings) for move in decision.knobs.items()}
+    for name, knob in situation.harness.config.knobs.items():
         value = _richer(knob)
         if value is not None and (name, value) not in tried:
             yield name, value

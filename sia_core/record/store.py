@@ -138,6 +138,8 @@ class _Stored:
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         self._started = int(run.info.start_time)
+        self.prefix = ""
+        """Before the name of each artifact and metric."""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -152,7 +154,8 @@ class _Stored:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
         """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
         entries = [
-            Metric(key, float(value), self._started + step, step, model_id=model) for key, value in metrics.items()
+            Metric(self.prefix + key, float(value), self._started + step, step, model_id=model)
+            for key, value in metrics.items()
         ]
         self.record.client.log_batch(self.run_id, metrics=entries)
 
@@ -171,7 +174,7 @@ class _Stored:
 
     def put_file(self, name: str, file: Path) -> None:
         """Store one artifact from disk under the file's own name."""
-        parent = str(Path(name).parent)
+        parent = str(Path(self.prefix + name).parent)
         self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
 
     def get_bytes(self, name: str) -> bytes | None:
@@ -183,7 +186,7 @@ class _Stored:
         """Files of an artifact folder by relative name (of a file: that one), None when there is none."""
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
             try:
-                path = Path(self.record.client.download_artifacts(self.run_id, name, folder))
+                path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
             except (MlflowException, OSError):
                 return None
             if path.is_file():
@@ -196,7 +199,20 @@ class GenerationRecord(_Stored):
 
     def __init__(self, record: Record, run: Run) -> None:
         super().__init__(record, run)
+        self._run = run
+        self._first = self
         self.index = int(run.data.tags["sia.generation"])
+
+    def sibling(self, number: int) -> "GenerationRecord":
+        """The same run, where a further child's artifacts and metrics are kept apart; 0 is the first child.
+
+        Phases and training rollouts are the generation's own.
+        """
+        if number == 0:
+            return self
+        apart = GenerationRecord(self.record, self._run)
+        apart.prefix, apart._first = f"sibling_{number}/", self
+        return apart
 
     def phase(self, name: str) -> dict[str, Any] | None:
         """What a phase left, or None when it is not complete.
@@ -204,7 +220,7 @@ class GenerationRecord(_Stored):
         Raises:
             RecordError: the artifact does not match its digest.
         """
-        return _checked_phase(self, name)
+        return _checked_phase(self._first, name)
 
     def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
         """Mark a phase complete. Its other artifacts must have been stored before."""
@@ -223,7 +239,8 @@ class GenerationRecord(_Stored):
         Raises:
             RecordError: there are none.
         """
-        data = self.get_bytes(f"rollouts/{name}.parquet")
+        stored = self._first if name == "train" else self
+        data = stored.get_bytes(f"rollouts/{name}.parquet")
         if data is None:
             raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
         return parquet.read(data)
@@ -282,12 +299,13 @@ class RunRecord(_Stored):
         _complete_phase(self, name, payload, tags)
 
     def nodes(self) -> list[Node]:
-        """The lineage, read from MLflow: the seed, then the node of each completed generation."""
+        """The lineage, read from MLflow: the seed, then the nodes of each completed generation."""
         start = self.phase("start")
         if start is None:
             return []
         phases = [generation.phase("improve") for generation in self.generations()]
-        return [Node.from_dict(start["node"]), *(Node.from_dict(phase["node"]) for phase in phases if phase)]
+        made = [node for phase in phases if phase for node in phase["nodes"]]
+        return [Node.from_dict(node) for node in (start["node"], *made)]
 
     def put_harness(self, harness: Harness) -> None:
         """Store a harness by digest."""

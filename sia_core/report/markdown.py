@@ -7,7 +7,7 @@ from sia_core.generation import Decision, Node
 
 def decision_markdown(node: Node) -> str:
     """Decision, prediction, gate verdict. Text from agents is put in code blocks, where it is inert."""
-    lines = [f"## Generation {node.index}: lever {node.lever}"]
+    lines = [f"## Generation {node.generation}, node {node.index}: lever {node.lever}"]
     if node.decision is not None:
         lines += _decision(node.decision)
     if node.gate is not None:

@@ -22,7 +22,7 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
     if node.failure:
         verdict = f"no: {node.failure[:60]}"
     return {
-        "generation": "seed" if node.parent is None else str(node.index),
+        "generation": "seed" if node.parent is None else _place(node),
         "lever": f"{node.lever} ({move})" if move else node.lever,
         "parent": "" if node.parent is None else "seed" if node.parent == 0 else str(node.parent),
         "score": score,
@@ -31,6 +31,11 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         "rollouts": str(node.cost.rollouts),
         "tokens": str(node.cost.tokens),
     }
+
+
+def _place(node: Node) -> str:
+    """A node's generation, and its own number where siblings have made the two differ."""
+    return str(node.generation) if node.generation == node.index else f"{node.generation} (node {node.index})"
 
 
 def _seed_score(nodes: Sequence[Node]) -> str:
@@ -49,7 +54,7 @@ def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
         return [head, "nothing was promoted: the final candidate is the seed"]
     return [
         f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts each side): "
-        f"final (generation {node}) {_interval(final)}, seed {_interval(seed)}",
+        f"final (node {node}) {_interval(final)}, seed {_interval(seed)}",
         f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: {verdict}",
     ]
 
