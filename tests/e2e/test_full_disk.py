@@ -48,7 +48,8 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-@pytest.mark.parametrize("policy", ["scripted", pytest.param("openai", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["scripted", "openai"])
 def test_a_run_goes_on_when_there_is_room_again(sia: Sia, small: Sia, policy: str) -> None:
     with serve() as wire:
         wire.answer = answer
