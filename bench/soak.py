@@ -38,8 +38,11 @@ _ATTACKS = 0.05
 _SAMPLES = 60
 _HONEST = 100
 """Honest problems."""
-_ALLOWED = {"pss_mb": 6.0, "ray_pss_mb": 120.0, "ray_descriptors": 8.0}
-"""Growth that is allowed: allocators and caches settle, and Ray keeps a history of tasks up to a bound."""
+_ALLOWED = {"pss_mb": 12.0, "processes": 2.0, "ray_pss_mb": 120.0, "ray_descriptors": 8.0}
+"""Growth that is allowed: allocators and caches settle, rollouts are in flight while they are counted, and Ray keeps
+a history of tasks up to a bound."""
+_OWN = ("inherited descriptors", "sockets in frames", "daemon")
+"""Attacks that say nothing about a harness, whose stream and event loop are descriptors of its own; or that wait."""
 _FILES = {
     "task.toml": 'name = "soak"\ntitle = "soak"\nmetric = "worth"\n[limits]\nseconds = 30.0\nmemory_mb = 256\n',
     "task.py": """
@@ -131,7 +134,7 @@ def _programs(mode: str, names: dict[str, str]) -> dict[str, str]:
     attack, suite, _ = _table()
     found = {}
     for one in suite.attacks_for(mode):
-        if one.limits.keys() & {"wall_s", "cpu_s"} or one.name == "daemon":
+        if one.limits.keys() & {"wall_s", "cpu_s"} or one.name in _OWN:
             continue
         for kind, program in (("attack", one.program), ("look", one.look)):
             if program:
