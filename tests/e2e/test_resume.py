@@ -30,6 +30,7 @@ def outcome(sia: Sia) -> dict[str, Any]:
         f"{generation.index}/{name}": [(rollout.unit.key, rollout.score) for rollout in generation.rollouts(name)]
         for generation in run.generations()
         for name in ("train", "gate_parent", "gate_child")
+        if generation.get_bytes(f"rollouts/{name}.parquet") is not None  # No gate for a rewrite that was rejected.
     }
     found: dict[str, Any] = json.loads(json.dumps({"nodes": nodes, "rollouts": rollouts, "test": run.phase("test")}))
     return found

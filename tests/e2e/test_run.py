@@ -4,6 +4,7 @@ import json
 import re
 import urllib.request
 
+from sia_core.generation import LadderReport
 from tests.e2e.conftest import TOY, Sia
 
 
@@ -19,6 +20,18 @@ def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> 
     assert nodes[1].gate is not None
     assert nodes[1].gate.gain.bound > 0
     assert run.harness(nodes[1].candidate.harness).knobs["menu"] == "rich"
+
+    # The toy harness declares a knob that it never reads: moving it is named for what it is.
+    assert nodes[2].decision is not None and nodes[2].decision.knobs == {"attempts": 2}, nodes[2]
+    assert nodes[2].failure.startswith("activation: no-op: the changed lines did not run in any of 4 rollouts")
+    reports = [
+        LadderReport.from_dict(json.loads(generation.get_bytes("ladder.json") or b""))
+        for generation in run.generations()
+    ]
+    assert [rung.rung for rung in reports[0].rungs] == [
+        *("static", "import", "contract", "smoke", "activation", "minibatch")
+    ]
+    assert [report.failure for report in reports] == ["", nodes[2].failure]
 
     test = run.phase("test")
     assert test is not None
