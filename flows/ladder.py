@@ -20,6 +20,7 @@ from flows.session import Session
 from sia_core.agents import activation, static
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.candidate import Candidate
+from sia_core.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, SMOKE_ROLLOUTS
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.worker import RolloutRunner
 from sia_core.errors import HarnessError
@@ -31,16 +32,11 @@ from sia_core.record.store import GenerationRecord
 from sia_core.rollout import SPLITS, Rollout, Unit
 from sia_core.stats import paired_gain
 
-SMOKE_ROLLOUTS = 4
 CITED = 2
 """Of the smoke rollouts, how many may be ones that the decision cites: mostly failures."""
 CONTRACT_PROBLEMS = 2
-MINIBATCH_PROBLEMS = 6
-MINIBATCH_ROLLOUTS = 2
 FUTILITY = 0.95
 """Confidence of the upper bound of the gain that must lie below 0 for a child to be given up."""
-MOST_ROLLOUTS = 2 * (SMOKE_ROLLOUTS + MINIBATCH_PROBLEMS * MINIBATCH_ROLLOUTS)
-"""Of one climb; fewer where the parent's are there already."""
 ANSWER_CHARS = 24
 """Private texts from this length on are looked for in files: shorter ones may stand there by chance."""
 _DEFECTS = ("static", "import", "contract", "smoke")

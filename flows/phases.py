@@ -8,7 +8,6 @@ process anywhere loses at most the unit in flight.
 from dataclasses import asdict, replace
 
 from flows.approve import objection
-from flows.ladder import MOST_ROLLOUTS
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -17,6 +16,7 @@ from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.rules import RulesAgent
 from sia_core.candidate import Candidate
+from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.record.store import GenerationRecord
@@ -214,13 +214,14 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
     gate = 2 * config.gate_problems * config.gate_rollouts
     trainable = session.engine.policy.trainable
     rollouts = generation.rollouts("train")
-    training = (task.config.update.rounds - 1) * config.problems * config.rollouts
+    anchors = 2 * task.config.update.anchors * config.gate_rollouts
+    training = anchors + (task.config.update.rounds - 1) * config.problems * config.rollouts
     return Situation(
         evidence,
         nodes,
         session.run.harness(evidence.candidate.harness),
         config.levers,
-        {"harness": gate + MOST_ROLLOUTS, "weights": gate + training},
+        {"harness": gate + LADDER_ROLLOUTS, "weights": gate + training},
         generation=generation.index,
         seed=config.seed,
         task=task.description,

@@ -8,6 +8,11 @@ from sia_core.errors import UsageError
 
 Lever = Literal["harness", "weights"]
 Tier = Literal["strict", "landlock", "none"]
+SMOKE_ROLLOUTS = 4
+MINIBATCH_PROBLEMS = 6
+MINIBATCH_ROLLOUTS = 2
+LADDER_ROLLOUTS = 2 * (SMOKE_ROLLOUTS + MINIBATCH_PROBLEMS * MINIBATCH_ROLLOUTS)
+"""Of a rewrite's validation at most; fewer where the parent's are there already."""
 LEVERS: tuple[Lever, ...] = ("harness", "weights")
 
 

@@ -121,30 +121,33 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
 
 def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
+    from sia_core.config import LADDER_ROLLOUTS
     from sia_core.policy.spec import parse_spec
     from sia_core.task import Task
 
     task = Task.load(config.task)
     execute = config.problems * config.rollouts
-    gate = 2 * config.gate_problems * config.gate_rollouts
-    update = (task.config.update.rounds - 1) * execute
+    gate = 2 * config.gate_problems * config.gate_rollouts if config.levers else 0
+    ladder = LADDER_ROLLOUTS if "harness" in config.levers else 0
+    # The first round is the evidence's rollouts, or as many new ones where these are of another pair.
+    anchors = 2 * task.config.update.anchors * config.gate_rollouts
+    update = task.config.update.rounds * execute + anchors if "weights" in config.levers else 0
     sealed = 2 * config.test_problems * config.test_rollouts
     print(f"task {task.name} ({task.digest[:12]}), policy {config.policy}, agent {config.agent}, seed {config.seed}")
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
     print(f"  execute      {execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
-    if config.levers:
-        print(
-            f"  gate         {gate:6d} rollouts a child ({config.gate_problems} problems x {config.gate_rollouts} x 2)"
-        )
-    if "weights" in config.levers:
-        print(f"  update       {update:6d} more rollouts each time that lever is pulled")
+    if gate:
+        sides = f"({config.gate_problems} problems x {config.gate_rollouts} x 2)"
+        print(f"  gate         {gate:6d} rollouts a child {sides}, {config.siblings} a generation")
+    if ladder:
+        print(f"  validation   {ladder:6d} rollouts at most for a rewritten harness")
+    if update:
+        print(f"  update       {update:6d} rollouts at most each time that lever is pulled")
     print(f"  sealed test  {sealed:6d} rollouts, once")
-    most = config.generations * (
-        execute + (gate if config.levers else 0) + (update if "weights" in config.levers else 0)
-    )
+    most = config.generations * (execute + config.siblings * (gate + ladder + update)) + sealed
     paid = parse_spec(config.policy)
     price = f"are asked of {paid.base_url}" if paid else "run on this machine and cost no money"
-    print(f"at most {most + sealed} rollouts, which {price}")
+    print(f"at most {most} rollouts, which {price}")
     if config.agent != "rules" and config.levers:
         limit = f", {config.agent_dollars:g} dollars" if config.agent_dollars else ""
         print(f"  agent        {config.agent_tokens:6d} tokens a decision at most{limit}")

@@ -108,3 +108,10 @@ def test_nothing_left_means_stop() -> None:
     done = HARNESS.with_knobs({"menu": "rich", "attempts": 4})
     nodes = [SEED, _child(1, "weights")]
     assert decide(replace(BOTH, harness=done, nodes=nodes)).lever == "stop"
+
+
+def test_siblings_make_different_moves() -> None:
+    first = decide(replace(BOTH, levers=("harness",)))
+    second = decide(replace(BOTH, levers=("harness",), siblings=(first,)))
+    third = decide(replace(BOTH, levers=("harness",), siblings=(first, second)))
+    assert (first.knobs, second.knobs, third.lever) == ({"menu": "rich"}, {"attempts": 2}, "stop")

@@ -4,6 +4,8 @@ import json
 import re
 import urllib.request
 
+import pytest
+
 from sia_core.generation import LadderReport
 from tests.e2e.conftest import TOY, Sia
 
@@ -101,3 +103,22 @@ def _artifact_types(api: str) -> set[str]:
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return {artifact["type"] for artifact in json.load(answer)}
+
+
+@pytest.mark.slow
+def test_siblings_are_tried_side_by_side(sia: Sia) -> None:
+    options = ("--levers", "harness", "--generations", "2", "--siblings", "2", "--rollouts", "2", "--no-ui")
+    output = sia("run", str(TOY), "--policy", "scripted", "--threads", "1", *options)
+    run = sia.run()
+    nodes = run.nodes()
+    assert [node.index for node in nodes] == list(range(len(nodes)))
+    first = [node for node in nodes if node.generation == 1]
+    assert len(first) == 2 and {node.parent for node in first} == {0}
+    asked = [node.decision.knobs for node in first if node.decision]
+    assert {"menu": "rich"} in asked and {"attempts": 2} in asked
+    # The wider menu is better: it comes last, and is what generation 2 executes.
+    assert first[-1].promoted and first[-1].decision is not None and first[-1].decision.knobs == {"menu": "rich"}
+    assert "at 95%" in (first[-1].gate.reason if first[-1].gate else "")
+    execute = run.generations()[1].phase("execute")
+    assert execute is not None and execute["node"] == 2
+    assert "1 (node 2)" in output

@@ -118,11 +118,28 @@ def test_logging_twice_is_logging_once(run: RunRecord) -> None:
 def test_lineage_is_read_from_mlflow(run: RunRecord) -> None:
     assert run.nodes() == []
     seed = Node(0, None, Candidate("h"), "seed", True)
-    child = Node(1, 0, Candidate("h2"), "harness", False, failure="no child")
+    children = [Node(at, 0, Candidate(f"h{at}"), "harness", False, failure="no", generation=1) for at in (1, 2)]
     run.complete("start", {"node": seed.to_dict()})
-    run.generation(1).complete("improve", {"node": child.to_dict()})
+    run.generation(1).complete("improve", {"nodes": [child.to_dict() for child in children]})
     run.generation(2)
-    assert run.nodes() == [seed, child]
+    assert run.nodes() == [seed, *children]
+
+
+def test_siblings_keep_their_artifacts_apart(run: RunRecord) -> None:
+    generation = run.generation(1)
+    generation.complete("execute", {"node": 0})
+    generation.put_rollouts("train", [make_rollout()])
+    second = generation.sibling(1)
+    generation.put_json("ladder.json", 1)
+    second.put_json("ladder.json", 2)
+    assert (generation.get_bytes("ladder.json"), second.get_bytes("ladder.json")) == (b"1", b"2")
+    # What both came from is one.
+    assert second.phase("execute") == {"node": 0}
+    assert second.rollouts("train") == generation.rollouts("train")
+    generation.log_metrics({"gate.gain": 0.1})
+    second.log_metrics({"gate.gain": 0.2})
+    metrics = run.record.client.get_run(generation.run_id).data.metrics
+    assert metrics == {"gate.gain": 0.1, "sibling_1/gate.gain": 0.2}
 
 
 def test_an_unusable_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
