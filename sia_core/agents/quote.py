@@ -19,14 +19,26 @@ _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 
 
 def quote(text: str, title: str, *, start: int = 0, limit: int) -> str:
-    """At most `limit` characters of `text` from `start` on, delimited, with their place in the whole."""
-    text = spell(text)
+    """At most `limit` characters, of `text` from `start` on, delimited, with their place in the whole."""
     start = min(max(start, 0), len(text))
-    part = text[start : start + limit]
+    part, taken = _spell_part(text[start : start + limit], limit)
     mark = digest_bytes(part.encode())[:_MARK]
-    end = start + len(part)
-    place = f"all {len(text)} characters" if len(part) == len(text) else f"characters {start} to {end} of {len(text)}"
+    end = start + taken
+    place = f"all {len(text)} characters" if taken == len(text) else f"characters {start} to {end} of {len(text)}"
     return f"<<data {mark}: {title}, {place}>>\n{part}\n<<end {mark}>>"
+
+
+def _spell_part(text: str, limit: int) -> tuple[str, int]:
+    """As much of the text, spelled out, as the limit allows, and how many of its characters that is."""
+    spelled: list[str] = []
+    room = limit
+    for character in text:
+        shown = _spell(character)
+        if len(shown) > room:
+            break
+        spelled.append(shown)
+        room -= len(shown)
+    return "".join(spelled), len(spelled)
 
 
 def spell(text: str) -> str:

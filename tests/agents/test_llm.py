@@ -237,3 +237,28 @@ def test_schemas_of_tools_are_plain_json() -> None:
     parameters = tools["submit_decision"]["parameters"]
     assert parameters["additionalProperties"] is False
     assert set(parameters["properties"]["category"]["enum"]) == set(CATEGORIES)
+
+
+def test_the_whole_conversation_stays_bounded_over_a_long_run() -> None:
+    """50 generations, 10,000 rollouts, one trajectory of 10 MB, and a model that reads as much as it may."""
+    said = Turn("chat", "ask\n" * 1000, "line\n" * 2_100_000, None, 1.0)
+    many = [make_rollout(f"p{number % 400}", number, number / 10_000) for number in range(10_000)]
+    many[0] = replace(many[0], turns=(said,))
+    lost = Decision("harness", 0, "d" * 3000, "a", hypothesis="h" * 3000, category="search")
+    nodes = [SEED, *(replace(SEED, index=at, parent=0, decision=lost, failure="f" * 3000) for at in range(1, 50))]
+    source = MemorySource(nodes, {50: many}, {HARNESS.digest: HARNESS})
+    long = many[0].unit.key
+    reading = [
+        calls(*(call("read_rollout", id=long, view="raw", start=at * 12_000) for at in range(8)), tokens=1000),
+        calls(call("list_rejected"), call("list_problems"), call("search_rollouts", text="line"), tokens=1000),
+    ]
+    bench = Bench(*reading * 20, calls(submit(parent=3, cites=[long], predicted_fixes=[])), source=source, turns=41)
+    evidence = gather(SEED.candidate, many, confidence=0.9, seed=0)
+    decision = bench.decide(replace(SITUATION, evidence=evidence, nodes=nodes, generation=50))
+    assert decision.parent == 3
+    opening = str(bench.model.requests[0].messages[1]["content"])
+    assert len(opening) < 60_000
+    whole = sum(len(str(message)) for message in bench.kept[0]["messages"])
+    assert whole < 60_000 + 200_000 + 120_000
+    assert bench.kept[0]["coverage"]["reachable_characters"] > 10_000_000
+    assert bench.kept[0]["coverage"]["reachable_rollouts"] == 10_000

@@ -36,3 +36,9 @@ def test_long_text_keeps_both_ends() -> None:
     short = elide(text, 90)
     assert short.startswith("begin") and short.endswith("end") and "918 characters left out" in short
     assert one_line("a\n  b", 10) == "a b"
+
+
+def test_spelling_out_does_not_break_the_bound() -> None:
+    shown = quote("\x00" * 100, "t", limit=50)
+    assert "characters 0 to 10 of 100" in shown
+    assert "\\u{0}" * 10 in shown and "\\u{0}" * 11 not in shown

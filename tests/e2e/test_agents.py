@@ -12,6 +12,7 @@ import pytest
 
 from sia_core.record.store import RunRecord
 from tests.e2e.conftest import TOY, Sia
+from tests.toy.task import CANARY
 from tests.wire.brain import Asked, Brain, Said, Step
 from tests.wire.server import Wire, error, raw, serve
 
@@ -207,6 +208,18 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     assert re.search(r"openai:m@\S+: 3 submissions were not taken; the last: .*no node 99", decision.refused[0])
     assert "rules decides" in output
     assert run.generations()[0].tags["sia.decided_by"] == "rules"
+
+
+def test_a_canary_in_a_rewrite_stops_the_run(sia: Sia) -> None:
+    leaking = AGENT + f"# {CANARY}\n"
+    script: Mapping[int, Sequence[Step]] = {
+        1: [lambda asked: submit(asked, lever="harness", edits=edits(agent_py=leaking, menus_py=MENUS))]
+    }
+    options = ("--policy", "scripted", "--generations", "1", "--rollouts", "2", "--levers", "harness")
+    with serve() as wire:
+        run, output = start(sia, wire, "openai", script, *options, code=10)
+    assert "canary" in output and CANARY not in output
+    assert len(run.nodes()) == 1
 
 
 TOML = 'name = "written"\n'
