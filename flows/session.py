@@ -86,8 +86,8 @@ def open_session(name: str) -> Iterator[Session]:
 
 
 def _load_agents(run: RunRecord, config: RunConfig, folder: Path) -> Agents:
-    def keep(generation: int, conversation: Mapping[str, Any]) -> None:
-        stored = run.generation(generation) if generation else run
+    def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
+        stored = run.generation(generation).sibling(sibling) if generation else run
         stored.put_json("agent/conversation.json", conversation)
 
     return load_agents(

@@ -1,9 +1,7 @@
 """The Feedback-Agent that is a language model: it reads through tools, then submits a checked decision."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.resources import files
-from typing import Any
 
 from sia_core.agents.conversation import Allowance, Conversation, NoSubmissionError, Submit
 from sia_core.agents.library import Library, as_record
@@ -11,7 +9,7 @@ from sia_core.agents.opening import opening
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.quote import RULE
-from sia_core.agents.record import conversation_record
+from sia_core.agents.record import Keep, conversation_record
 from sia_core.agents.source import Source
 from sia_core.agents.submission import Submission, describe_update, take
 from sia_core.agents.tools import reading_tools
@@ -19,9 +17,6 @@ from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.generation import Decision
 from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Policy
-
-Keep = Callable[[int, Mapping[str, Any]], None]
-"""Takes the generation and the record of one conversation."""
 
 
 class LlmAgent:
@@ -67,9 +62,8 @@ class LlmAgent:
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                self._keep(
-                    situation.generation, conversation_record(conversation, coverage=as_record(library.coverage))
-                )
+                record = conversation_record(conversation, coverage=as_record(library.coverage))
+                self._keep(situation.generation, len(situation.siblings), record)
             span.end(asdict(decision))
         return decision
 

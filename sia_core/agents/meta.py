@@ -16,7 +16,7 @@ from sia_core.agents.library import ReadingError
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError
 from sia_core.agents.quote import RULE, elide, quote
-from sia_core.agents.record import conversation_record
+from sia_core.agents.record import Keep, conversation_record
 from sia_core.agents.schema import describe_problems
 from sia_core.agents.tools import Arguments, Tool
 from sia_core.agents.tracing import NO_TRACE, Trace
@@ -77,7 +77,7 @@ class MetaAgent:
         *,
         allowance: Allowance,
         price: Price | None,
-        keep: Callable[[int, Mapping[str, Any]], None],
+        keep: Keep,
         trace: Trace = NO_TRACE,
     ) -> None:
         self.spec = spec
@@ -118,7 +118,7 @@ class MetaAgent:
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                self._keep(0, conversation_record(conversation))
+                self._keep(0, 0, conversation_record(conversation))
             span.end({"harness": harness.digest})
         return harness
 

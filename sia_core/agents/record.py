@@ -1,9 +1,13 @@
 """What is kept of a conversation."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from sia_core.agents.conversation import Conversation
+
+Keep = Callable[[int, int, Mapping[str, Any]], None]
+"""Takes the generation (0 before the first), the number of the sibling, and the record of one conversation."""
 
 
 def conversation_record(conversation: Conversation, **more: Any) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.conversation import Allowance
-from sia_core.agents.llm import Keep, LlmAgent
+from sia_core.agents.llm import LlmAgent
 from sia_core.agents.meta import MetaAgent
 from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
+from sia_core.agents.record import Keep
 from sia_core.agents.rules import RulesAgent
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.errors import PolicyError, SiaError, UsageError

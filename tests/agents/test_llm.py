@@ -78,7 +78,7 @@ class Bench:
             self.model,
             allowance=Allowance(**allowed),
             price=price,
-            keep=lambda generation, record: self.kept.append({"generation": generation, **record}),
+            keep=lambda generation, sibling, record: self.kept.append({"of": (generation, sibling), **record}),
         )
 
     def decide(self, situation: Situation = SITUATION) -> Decision:
@@ -104,6 +104,7 @@ def test_it_reads_then_decides() -> None:
     assert ID[:12] in listed
     assert INJECTED in read
     (kept,) = bench.kept
+    assert kept["of"] == (1, 0)
     assert kept["usage"]["requests"] == 2 and kept["usage"]["dollars"] == pytest.approx(22 / 1e6)
     assert kept["coverage"]["read_rollouts"] >= 1
     assert kept["messages"][0]["role"] == "system"
@@ -262,3 +263,14 @@ def test_the_whole_conversation_stays_bounded_over_a_long_run() -> None:
     assert whole < 60_000 + 200_000 + 120_000
     assert bench.kept[0]["coverage"]["reachable_characters"] > 10_000_000
     assert bench.kept[0]["coverage"]["reachable_rollouts"] == 10_000
+
+
+def test_a_sibling_is_told_of_the_ones_before_and_talks_apart() -> None:
+    bench = Bench(calls(submit()))
+    first = bench.decide()
+    bench.decide(replace(SITUATION, siblings=(first,)))
+    alone, second = bench.model.requests
+    assert "Decided already in this generation" in str(second.messages[1]["content"])
+    assert "more attempts find more" in str(second.messages[1]["content"])
+    assert alone.seed != second.seed
+    assert [kept["of"] for kept in bench.kept] == [(1, 0), (1, 1)]
