@@ -19,7 +19,7 @@ demo: setup  ## improve the denoising agent on this machine: no key, no GPU, no 
 	$(BIN)/sia run $(TASK) $(ARGS)
 
 test: setup  ## run the tests (ARGS="-m slow" for the slow ones)
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 lint: setup  ## check style and format
 	$(BIN)/ruff check .

@@ -157,6 +157,7 @@ def _on_the_record(run: RunRecord, sia: Sia) -> None:
             assert KEY.encode() not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
     script = {1: SCRIPT[1], 2: [SCRIPT[2][0], *[_give_up] * 9]}
     options = ("--policy", "scripted", "--generations", "2", "--rollouts", "2", "--levers", "harness")
@@ -186,6 +187,7 @@ def replace_agent(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "decision": decision, "cost": {**node["cost"], "seconds": 0}}
 
 
+@pytest.mark.slow
 def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     with serve() as wire:
         run, output = start(
@@ -210,6 +212,7 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     assert run.generations()[0].tags["sia.decided_by"] == "rules"
 
 
+@pytest.mark.slow
 def test_a_canary_in_a_rewrite_stops_the_run(sia: Sia) -> None:
     leaking = AGENT + f"# {CANARY}\n"
     script: Mapping[int, Sequence[Step]] = {
@@ -270,6 +273,7 @@ def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_tas
     assert test is not None and test["final"]["mean"] > 0.1
 
 
+@pytest.mark.slow
 def test_a_run_without_any_harness_ends_and_says_so(sia: Sia, bare_task: Path) -> None:
     wrong: Mapping[int, Sequence[Step]] = {0: [lambda _: draft(harness_toml=TOML, other_py="")] * 3}
     with serve() as wire:

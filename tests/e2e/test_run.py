@@ -71,6 +71,7 @@ def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> 
     assert "is finished" in sia("resume", run.name, code=7)
 
 
+@pytest.mark.slow
 def test_the_baseline_only_samples(sia: Sia) -> None:
     sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "", "--generations", "1")
     run = sia.run()
@@ -81,6 +82,7 @@ def test_the_baseline_only_samples(sia: Sia) -> None:
     assert test["gain"]["mean"] == 0
 
 
+@pytest.mark.slow
 def test_weights_alone_on_an_untrainable_policy_are_refused_and_the_run_ends(sia: Sia) -> None:
     sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "weights")
     node = sia.run().nodes()[-1]

@@ -79,6 +79,7 @@ def test_other_algorithms_go_through_the_loop(sia: Sia, tiny_model: Path, tmp_pa
     assert (node.candidate.adapter is not None) == (rounds["kept"] > 0), node.failure
 
 
+@pytest.mark.slow
 def test_an_update_that_forgets_the_anchors_is_rejected(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     """What is worth most elsewhere is worth nothing on the anchors: to learn the one is to forget the other."""
     ids = [f"train-{number}" for number in range(12)]

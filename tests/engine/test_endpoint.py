@@ -68,6 +68,7 @@ def test_a_garbage_endpoint_is_asked_again(task: Task, wire: Wire) -> None:
     assert len(wire.requests) == COUNT + 5
 
 
+@pytest.mark.slow
 def test_a_slow_endpoint_costs_time_only(task: Task, wire: Wire) -> None:
     def slow(handler: Any, body: dict[str, Any]) -> None:
         time.sleep(0.3)
@@ -102,12 +103,14 @@ def test_a_dead_endpoint_pauses_the_run_and_burns_no_rollout(task: Task, wire: W
     assert len(answered) <= COUNT + 6 * (3 + 2), "requests went on while nothing answered"
 
 
+@pytest.mark.slow
 def test_patience_ends(task: Task, wire: Wire) -> None:
     wire.down = True
     with pytest.raises(ServiceError, match="has not answered for"):
         play(task, wire, patience_s=0.5)
 
 
+@pytest.mark.slow
 def test_one_request_that_always_fails_is_unscored(task: Task, wire: Wire) -> None:
     def poison(handler: Any, body: dict[str, Any]) -> None:
         first = body["seed"] == min(seed for seed in seeds)
@@ -130,6 +133,7 @@ def test_a_key_that_is_refused_stops_the_run(task: Task, wire: Wire) -> None:
     assert len(wire.requests) <= 2
 
 
+@pytest.mark.slow
 def test_replies_are_paid_for_once(task: Task, wire: Wire, tmp_path: Path) -> None:
     first = play(task, wire, folder=tmp_path)
     again = play(task, wire, folder=tmp_path)

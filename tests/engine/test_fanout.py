@@ -73,6 +73,7 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().split()
 
 
+@pytest.mark.slow
 def test_graders_change_no_result(tmp_path: Path) -> None:
     task = toy(tmp_path)
     alone, graded = play(task), play(task, workers=3, graders=1)
@@ -90,6 +91,7 @@ def test_a_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, grad
     assert sorted(calls(tmp_path)) == sorted([*(f"train-{n}" for n in range(12)), "train-3"])
 
 
+@pytest.mark.slow
 def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_path: Path) -> None:
     rollouts = play(toy(tmp_path, KILL, 'problem.id == "train-3"'))
     (lost,) = [rollout for rollout in rollouts if rollout.failure is not None]

@@ -84,7 +84,7 @@ def _files(folder: Path) -> list[str]:
     return [str(file) for file in folder.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
-@pytest.fixture(params=["OPENAI_API_KEY", "MY_OWN_VARIABLE"])
+@pytest.fixture(params=["OPENAI_API_KEY", pytest.param("MY_OWN_VARIABLE", marks=pytest.mark.slow)])
 def variable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv(request.param, KEY)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
@@ -160,6 +160,7 @@ def _check(wire: Wire, variable: str, tmp_path: Path) -> None:
     assert found["places"] == []
 
 
+@pytest.mark.slow
 def test_on_a_cluster_of_its_own(variable: str, wire: Wire, tmp_path: Path) -> None:
     _check(wire, variable, tmp_path)
 

@@ -115,6 +115,7 @@ def test_it_serves_adapters_and_is_started_again_when_it_dies(
     assert all_gone(stand_in)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_started_again_ends_the_run(
     cluster: None, tiny_model: Path, stand_in: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_server_that_cannot_be_started_again_ends_the_run(
     assert all_gone(stand_in)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_again_and_again_ends_the_run(
     tiny_model: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_server_that_dies_again_and_again_ends_the_run(
     assert all_gone(stand_in)
 
 
+@pytest.mark.slow
 def test_a_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
     cluster: None, tiny_model: Path, stand_in: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
     assert all_gone(stand_in)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_at_the_start_is_told_as_it_is(
     cluster: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
