@@ -12,10 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import TOY, Sia, processes_of
 
 RUN = ("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "3")
-KILLS = 3
+KILLS = 2
 LAST = 30
 """Rollouts before the end after which a kill might come too late."""
 
@@ -36,6 +38,7 @@ def outcome(sia: Sia) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(600)
 def test_kill_and_resume(sia: Sia, tmp_path: Path) -> None:
     # A home of its own, not one moved away: MLflow keeps stores open by address, and would go on reading it.
     home = Path(shutil.copytree(sia.home, tmp_path / "undisturbed"))
