@@ -95,10 +95,9 @@ def improve(session: Session, index: int) -> list[Node]:
     analysis = generation.phase("analyze")
     assert analysis is not None
     decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
-    confidence = 1 - (1 - session.config.confidence) / len(decisions)
     rejected = objection(generation)
     made = [
-        _child(session, generation.sibling(number), decision, nodes[decision.parent], confidence, rejected)
+        _child(session, generation.sibling(number), decision, nodes[decision.parent], len(decisions), rejected)
         for number, decision in enumerate(decisions)
     ]
     made[0] = replace(made[0], cost=made[0].cost + cost_of(generation.rollouts("train")))
@@ -113,14 +112,14 @@ def _child(
     generation: GenerationRecord,
     decision: Decision,
     parent: Node,
-    confidence: float,
+    siblings: int,
     rejected: str | None,
 ) -> Node:
     """The node of one decision; its place in the lineage is not known yet."""
     pulled = Pulled(None, Cost(), rejected) if rejected else _pull(session, generation, decision, parent)
     gate, cost = None, pulled.cost
     if pulled.child is not None:
-        gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child, confidence)
+        gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child, siblings)
         cost += gate_cost
     node = Node(
         index=SEED_NODE,
@@ -279,7 +278,7 @@ def _pair(node: Node) -> tuple[str, str | None]:
 
 
 def _gate(
-    session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate, confidence: float
+    session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate, siblings: int
 ) -> tuple[GateVerdict, Cost]:
     config = session.config
     problems = pick_problems(session, "gate", generation.index - 1, config.gate_problems)
@@ -292,7 +291,8 @@ def _gate(
         cost += cost_of(rollouts)
     expected = len(problems) * config.gate_rollouts
     seed = derive_seed(config.seed, "gate", generation.index)
-    return judge(scores[0], scores[1], expected=expected, confidence=confidence, seed=seed), cost
+    verdict = judge(scores[0], scores[1], expected=expected, confidence=config.confidence, seed=seed, tries=siblings)
+    return verdict, cost
 
 
 def _log_node(generation: GenerationRecord, node: Node) -> None:
