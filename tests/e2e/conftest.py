@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from sia_core.record.store import RunRecord, open_record
 from sia_core.services import ensure, prefect_service, stop
@@ -19,12 +20,31 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of this test session."""
-    home = tmp_path_factory.mktemp("prefect")
-    running = ensure(prefect_service(), home, port=None)
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of the Prefect server, shared by all workers of this test session: its first start takes 20 s of CPU."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prefect"
+    home.mkdir(exist_ok=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_home: Path) -> Iterator[str]:
+    """A Prefect server of this test session; the last worker to leave ends it."""
+    users, lock = prefect_home / "users", FileLock(prefect_home / "users.lock")
+
+    def count(change: int) -> int:
+        left = (int(users.read_text()) if users.exists() else 0) + change
+        users.write_text(str(left))
+        return left
+
+    with lock:
+        running = ensure(prefect_service(), prefect_home, port=None)
+        count(1)
     yield f"{running.url}/api"
-    stop(prefect_service(), home)
+    with lock:
+        if count(-1) == 0:
+            stop(prefect_service(), prefect_home)
 
 
 @dataclass(frozen=True)
@@ -77,8 +97,30 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sia(tmp_path: Path, prefect_api: str, empty_store: Path) -> Sia:
     """The command line against the session's Prefect server."""
+    return make_sia(tmp_path, prefect_api, empty_store)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of the toy task that nothing disturbed: to be looked at, not changed."""
+
+    sia: Sia
+    words: tuple[str, ...]
+    output: str
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_store: Path) -> Finished:
+    """Made once: the harness lever on the scripted policy."""
+    sia = make_sia(tmp_path_factory.mktemp("finished"), prefect_api, empty_store)
+    words = ("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "1")
+    return Finished(sia, words, sia(*words))
+
+
+def make_sia(folder: Path, prefect_api: str, empty_store: Path) -> Sia:
+    """The command line with a home in a folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "SIA_"))}
-    home = tmp_path / "home"
+    home = folder / "home"
     home.mkdir()
     shutil.copy(empty_store, home)
     return Sia(home, {**kept, "SIA_HOME": str(home), "PREFECT_API_URL": prefect_api, "COLUMNS": "200"})

@@ -87,15 +87,6 @@ def test_no_sandbox_possible(sia: Sia) -> None:
     assert "Traceback" not in output
 
 
-def test_a_changed_task_is_not_resumed(sia: Sia, tmp_path: Path) -> None:
-    task = _toy(tmp_path, "task.toml", "generations = 2", "generations = 1")
-    sia("run", task, "--policy", "scripted", "--no-ui", "--levers", "")
-    run = sia.run()
-    run.record.client.update_run(run.run_id, status="KILLED")
-    (Path(task) / "task.py").write_text((Path(task) / "task.py").read_text() + "\n# changed\n")
-    assert "has changed since the run began" in sia("resume", run.name, "--no-ui", code=7)
-
-
 def test_a_model_file_with_the_wrong_hash(sia: Sia) -> None:
     base = sia.home / "models" / "smollm2-135m-instruct"
     base.mkdir(parents=True)

@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import TOY, Sia, processes_of
+from tests.e2e.conftest import TOY, Finished, Sia, processes_of
 
-RUN = ("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "3")
-KILLS = 2
 LAST = 30
 """Rollouts before the end after which a kill might come too late."""
 
@@ -39,16 +37,12 @@ def outcome(sia: Sia) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_kill_and_resume(sia: Sia, tmp_path: Path) -> None:
-    # A home of its own, not one moved away: MLflow keeps stores open by address, and would go on reading it.
-    home = Path(shutil.copytree(sia.home, tmp_path / "undisturbed"))
-    undisturbed = Sia(home, {**sia.environment, "SIA_HOME": str(home)})
-    undisturbed(*RUN)
-    expected = outcome(undisturbed)
-    total = rollouts_done(undisturbed)
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
+    expected, total = outcome(finished.sia), rollouts_done(finished.sia)
 
-    process = sia.start(*RUN)
-    for moment in sorted(random.Random(0).sample(range(1, total - LAST), KILLS)):
+    process = sia.start(*finished.words)
+    for moment in sorted(random.Random(kills).sample(range(1, total - LAST), kills)):
         while rollouts_done(sia) < moment and process.poll() is None:
             time.sleep(0.005)
         assert process.poll() is None, process.communicate()[0]
@@ -65,25 +59,28 @@ def test_kill_and_resume(sia: Sia, tmp_path: Path) -> None:
     wait_until(lambda: not processes_of(sia.home), seconds=20)
 
 
-def test_ctrl_c_leaves_a_resumable_run_and_says_how(sia: Sia) -> None:
-    process = sia.start(*RUN)
-    wait_until(lambda: rollouts_done(sia) >= 20)
-    os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    run = sia.run()
-    assert process.returncode == 130, output
-    assert f"sia resume {run.name}" in output
-    assert "Traceback" not in output
-    assert run.status == "KILLED"
-    assert "sealed test" in sia("resume", run.name, "--no-ui")
-
-
-def test_two_holders_of_one_run(sia: Sia) -> None:
-    process = sia.start(*RUN)
-    wait_for_lock(sia)
+def test_a_run_that_is_held_interrupted_changed_and_resumed(sia: Sia, tmp_path: Path) -> None:
+    task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
+    options = ("--policy", "scripted", "--no-ui", "--generations", "1")
+    process = sia.start("run", str(task), *options)
+    wait_until(lambda: rollouts_done(sia) >= 10)
+    os.kill(process.pid, signal.SIGSTOP)  # It holds the run for as long as it is looked at.
     name = sia.run().name
     assert f"is being run by process {process.pid}" in sia("resume", name, "--no-ui", code=7)
-    assert process.wait(timeout=240) == 0
+    os.kill(process.pid, signal.SIGCONT)
+
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert f"sia resume {name}" in output
+    assert "Traceback" not in output
+    assert sia.run().status == "KILLED"
+
+    source = (task / "task.py").read_text()
+    (task / "task.py").write_text(source + "\n# changed\n")
+    assert "has changed since the run began" in sia("resume", name, "--no-ui", code=7)
+    (task / "task.py").write_text(source)
+    assert "sealed test" in sia("resume", name, "--no-ui")
 
 
 def rollouts_done(sia: Sia) -> int:
@@ -104,8 +101,3 @@ def wait_until(reached: Callable[[], bool], seconds: float = 180) -> None:
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
-
-
-def wait_for_lock(sia: Sia) -> None:
-    """Wait until the run is held."""
-    wait_until(lambda: any(file.stat().st_size for file in (sia.home / "runs").glob("*/lock")))

@@ -7,11 +7,11 @@ import urllib.request
 import pytest
 
 from sia_core.generation import LadderReport
-from tests.e2e.conftest import TOY, Sia
+from tests.e2e.conftest import TOY, Finished, Sia
 
 
-def test_the_harness_lever_improves_the_toy_task(sia: Sia, prefect_api: str) -> None:
-    output = sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "1")
+def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api: str) -> None:
+    sia, output = finished.sia, finished.output
     run = sia.run()
 
     nodes = run.nodes()

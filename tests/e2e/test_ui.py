@@ -1,15 +1,17 @@
 """`sia ui` starts both servers, finds them again, links to runs, and ends them."""
 
 import re
+import sqlite3
 import urllib.request
+from pathlib import Path
 
-from tests.e2e.conftest import TOY, Sia, processes_of
+from tests.e2e.conftest import Finished, Sia, processes_of
 
 
-def test_both_uis_start_are_found_again_and_end(sia: Sia) -> None:
-    sia("run", str(TOY), "--policy", "scripted", "--levers", "", "--generations", "1", "--no-ui")
-    environment = {name: value for name, value in sia.environment.items() if name != "PREFECT_API_URL"}
-    own = Sia(sia.home, environment)
+def test_both_uis_start_are_found_again_and_end(finished: Finished, prefect_home: Path) -> None:
+    sia = finished.sia
+    _copy_database(prefect_home / "prefect" / "prefect.db", sia.home / "prefect" / "prefect.db")
+    own = Sia(sia.home, {name: value for name, value in sia.environment.items() if name != "PREFECT_API_URL"})
     try:
         first = own("ui")
         for address in re.findall(r"^(?:Prefect|MLflow) +(http\S+)$", first, flags=re.MULTILINE):
@@ -25,3 +27,10 @@ def test_both_uis_start_are_found_again_and_end(sia: Sia) -> None:
     assert stopped.count("ended") == 2
     assert own("ui", "--stop").count("was not running") == 2
     assert not processes_of(sia.home)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Spares the server its migrations; the session's server has made them at its own first start."""
+    target.parent.mkdir(exist_ok=True)
+    with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as live, sqlite3.connect(target) as copy:
+        live.backup(copy)

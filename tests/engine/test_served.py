@@ -91,22 +91,31 @@ def choices(rollouts: list[Rollout]) -> list[tuple[object, ...]]:
     return [(rollout.answer, rollout.turns[0].output_ids, rollout.score) for rollout in rollouts]
 
 
-def test_it_serves_adapters_and_is_started_again_when_it_dies(
+def test_it_serves_adapters_and_ends_with_the_run(
+    cluster: None, tiny_model: Path, adapter: Adapter, stand_in: Path, tmp_path: Path
+) -> None:
+    local = LocalPolicy("local", tiny_model, threads=1)
+    with engine(tiny_model, tmp_path) as running:
+        bare, adapted = play(running, None, stand_in), play(running, adapter, stand_in)
+        assert running.policy.probe() == pytest.approx(local.probe(), abs=1e-4)
+        assert running.policy.probe(adapter) == pytest.approx(local.probe(adapter), abs=1e-4)
+    assert choices(bare) != choices(adapted)
+    assert {turn.adapter for rollout in adapted for turn in rollout.turns} == {adapter.digest}
+    assert all_gone(stand_in), "the server outlived the run"
+
+
+@pytest.mark.slow
+def test_it_is_started_again_when_it_dies(
     cluster: None, tiny_model: Path, adapter: Adapter, stand_in: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    local = LocalPolicy("local", tiny_model, threads=1)
     with engine(tiny_model, tmp_path / "undisturbed") as running:
         expected = play(running, None, stand_in), play(running, adapter, stand_in)
         probes = running.policy.probe(), running.policy.probe(adapter)
-        assert probes[0] == pytest.approx(local.probe(), abs=1e-4)
-        assert probes[1] == pytest.approx(local.probe(adapter), abs=1e-4)
-    assert all_gone(stand_in), "the server outlived the run"
     with engine(tiny_model, tmp_path / "disturbed", said) as running:
         found = play(running, None, stand_in), play(running, adapter, stand_in, kill_after=4)
         assert (running.policy.probe(), running.policy.probe(adapter)) == probes
     assert [choices(rollouts) for rollouts in found] == [choices(rollouts) for rollouts in expected]
-    assert choices(expected[0]) != choices(expected[1])
     assert [line.partition(";")[0].partition(" after")[0] for line in said] == [
         f"starting a vLLM server for vllm:{tiny_model}",
         f"policy vllm:{tiny_model} does not answer",
