@@ -19,6 +19,7 @@ from sia_core.candidate import Candidate
 from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
+from sia_core.record.arms import SCORES
 from sia_core.record.store import GenerationRecord
 from sia_core.search.gate import judge
 from sia_core.stats import estimate, paired_gain
@@ -145,10 +146,13 @@ def seal(session: Session) -> None:
     nodes = session.run.nodes()
     final, seed = champion(nodes), nodes[0]
     problems = pick_problems(session, "test", 0, config.test_problems)
-    scores = {}
+    scores, cost = {}, Cost()
     for name, candidate in {"final": final.candidate, "seed": seed.candidate}.items():
         units = plan_units(session, candidate, "test", problems, config.test_rollouts, "sealed")
-        scores[name] = scores_by_problem(roll_out(session, candidate, units, f"sealed test: {name} candidate"))
+        rollouts = roll_out(session, candidate, units, f"sealed test: {name} candidate")
+        scores[name] = scores_by_problem(rollouts)
+        cost = cost_of(rollouts) if name == "final" else cost
+    session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
     gain = paired_gain(scores["seed"], scores["final"], confidence=config.confidence, seed=boot)

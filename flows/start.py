@@ -1,6 +1,7 @@
 """Opening a run: everything that must be right before anything is spent, then its first record."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -45,8 +46,18 @@ def check_sandbox(config: RunConfig) -> TierReport | None:
     return None if config.tier == "none" else probe(tier=config.tier)
 
 
-def open_run(config: RunConfig, task: Task, harness: Harness | None, sandbox: TierReport | None) -> RunRecord:
-    """Create the run in MLflow, with its seed candidate where there is one already."""
+def open_run(
+    config: RunConfig,
+    task: Task,
+    harness: Harness | None,
+    sandbox: TierReport | None,
+    member: Mapping[str, str] | None = None,
+) -> RunRecord:
+    """Create the run in MLflow, with its seed candidate where there is one already.
+
+    Args:
+        member: tags of a run that belongs to a comparison; its agents see no other run, so that arms stay independent.
+    """
     tags = {
         "sia.task": task.name,
         "sia.task_digest": task.digest,
@@ -60,9 +71,9 @@ def open_run(config: RunConfig, task: Task, harness: Harness | None, sandbox: Ti
         "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
-    run = record().create(config, tags)
-    replayed = replayed_history(config.agent)
-    run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if replayed is None else replayed)
+    run = record().create(config, {**tags, **(member or {})})
+    history = [] if member else replayed_history(config.agent)
+    run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
     run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
     if harness is not None:
         plant_seed(run, harness)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia_core.agents.alternate import AlternateAgent
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.llm import LlmAgent
 from sia_core.agents.meta import MetaAgent
@@ -20,9 +21,11 @@ from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import parse_spec
 
 RULES = "rules"
+WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "alternate": AlternateAgent}
+"""Agents that ask no language model."""
 _REPLAY = "replay:"
 _KINDS = ("openai", "anthropic")
-_HINT = "use rules (no language model), anthropic:MODEL, openai:MODEL[@URL] or replay:FILE"
+_HINT = "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL] or replay:FILE"
 
 History = list[dict[str, Any]]
 
@@ -34,7 +37,7 @@ def check_agent(spec: str, dollars: float | None) -> None:
         UsageError: unknown spec, or a limit in dollars for a model without a price.
         PolicyError: no key in the environment, or a replay file that is none.
     """
-    if spec == RULES:
+    if spec in WITHOUT_MODEL:
         return
     if spec.startswith(_REPLAY):
         read_log(_file(spec))
@@ -61,7 +64,7 @@ class Agents:
 
     feedback: FeedbackAgent
     meta: MetaAgent | None
-    """None for `rules`, which writes no harness."""
+    """None for agents without a language model, which write no harness."""
 
 
 def load_agents(
@@ -80,8 +83,8 @@ def load_agents(
         history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
         keep: takes the record of each conversation.
     """
-    if spec == RULES:
-        return Agents(RulesAgent(), None)
+    if spec in WITHOUT_MODEL:
+        return Agents(WITHOUT_MODEL[spec](), None)
     check_agent(spec, allowance.dollars)
     model, price = _model(spec, log, history)
     return Agents(

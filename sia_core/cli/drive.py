@@ -3,18 +3,24 @@
 import logging
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import TypeVar
 
 from flows import start as opening
 from flows.session import reporter
 from sia_core.cli import servers
 from sia_core.cli.live import Live
-from sia_core.cli.show import console, print_result
+from sia_core.cli.show import console, print_arms, print_result
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
 from sia_core.errors import INTERRUPTED, RecordError, SiaError
 from sia_core.home import home
+from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
+from sia_core.search.arms import ArmsPlan, Comparison
+
+Found = TypeVar("Found")
 
 
 def start(config: RunConfig, *, ui: bool) -> None:
@@ -42,41 +48,87 @@ def go_on(name: str, *, ui: bool) -> None:
     _drive(run, ui)
 
 
+def compare(plan: ArmsPlan) -> None:
+    """Start a comparison of arms and see it through."""
+    opening.check_sandbox(plan.config)
+    servers.launch_prefect()
+    with Live(console) as live:
+        task, _ = opening.prepare(plan.config, live)
+    about = f"Arms {', '.join(plan.arms)} over {plan.seeds} seeds, policy {plan.config.policy}."
+    comparison = ArmsRecord.create(opening.record(), task.name, about, plan.model_dump(mode="json"))
+    _drive_arms(comparison)
+
+
+def go_on_comparing(name: str) -> None:
+    """Go on with a comparison that was cut short, or show one that is finished."""
+    servers.launch_prefect()
+    _drive_arms(ArmsRecord.open(opening.record(), name))
+
+
 def _drive(run: RunRecord, ui: bool) -> None:
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        servers.use_prefect()
+    def work() -> None:
         from flows.evolve import evolve  # Prefect reads its settings when it is imported.
 
-        with Live(console) as live:
-            token = reporter.set(live)
-            try:
-                evolve(run.name)
-            finally:
-                reporter.reset(token)
-    except KeyboardInterrupt:
-        _end(run, "KILLED")
-        console.print(f"\ninterrupted; nothing finished is lost. Go on with: sia resume {run.name}")
-        sys.exit(INTERRUPTED)
-    except SiaError as error:
-        _end(run, "FAILED")
-        error.hint = f"{error.hint + '; ' if error.hint else ''}then: sia resume {run.name}"
-        raise
-    except BaseException as error:
-        _end(run, "FAILED")
-        if is_full(error):
-            full = cannot_write(error, home())
-            full.hint += f"; then: sia resume {run.name}"
-            raise full from error
-        console.print(f"\nunexpected failure; go on with: sia resume {run.name}")
-        raise
+        evolve(run.name)
+
+    _see_through(work, f"sia resume {run.name}", lambda: [run])
     print_result(run)
     if ui:
         servers.start()
         servers.print_links(run)
 
 
-def _end(run: RunRecord, status: str) -> None:
+def _drive_arms(comparison: ArmsRecord) -> None:
+    def work() -> Comparison:
+        from flows.arms import arms
+
+        return arms(comparison.name)
+
+    def open_runs() -> list[RunRecord | ArmsRecord]:
+        members = comparison.members().values()
+        return [comparison, *(run for run in members if run.status == "RUNNING")]
+
+    console.print(f"comparison {comparison.name}")
+    print_arms(_see_through(work, f"sia arms --resume {comparison.name}", open_runs))
+
+
+def _see_through(
+    work: Callable[[], Found], again: str, open_runs: Callable[[], Sequence[RunRecord | ArmsRecord]]
+) -> Found:
+    """Do the work; whatever cuts it short, close the runs that are open and say how to go on."""
+
+    def close(status: str) -> None:
+        for run in open_runs():
+            _end(run, status)
+
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        servers.use_prefect()
+        with Live(console) as live:
+            token = reporter.set(live)
+            try:
+                return work()
+            finally:
+                reporter.reset(token)
+    except KeyboardInterrupt:
+        close("KILLED")
+        console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
+        sys.exit(INTERRUPTED)
+    except SiaError as error:
+        close("FAILED")
+        error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
+        raise
+    except BaseException as error:
+        close("FAILED")
+        if is_full(error):
+            full = cannot_write(error, home())
+            full.hint += f"; then: {again}"
+            raise full from error
+        console.print(f"\nunexpected failure; go on with: {again}")
+        raise
+
+
+def _end(run: RunRecord | ArmsRecord, status: str) -> None:
     """Close the record; what cannot be written now is no reason to hide why the run ended."""
     logging.disable()  # MLflow would log the whole traceback of what is told here in a line.
     try:

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from sia_core.cli.approve import approve
+from sia_core.cli.arms import arms
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
 from sia_core.cli.status import status
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, resume, approve, status, ui):
+for verb in (run, arms, resume, approve, status, ui):
     app.command()(verb)
 
 QUIET = {

@@ -81,7 +81,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
         TaskError: a task.toml or task.py that cannot be used.
         HarnessError: a harness that cannot be loaded.
     """
-    from sia_core.agents.registry import check_agent
+    from sia_core.agents.registry import WITHOUT_MODEL, check_agent
     from sia_core.config import RunConfig, Tier, parse_levers
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
@@ -98,10 +98,12 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
-    check_agent(settings["agent"], settings["agent_dollars"])
-    if settings["meta"] and settings["agent"] == "rules":
+    check_agent(settings["agent"], settings.get("agent_dollars"))
+    if settings["meta"] and settings["agent"] in WITHOUT_MODEL:
         raise UsageError(
-            f"task {loaded.name} has no harness to begin with" if not asked_meta else "rules writes no harness",
+            f"task {loaded.name} has no harness to begin with"
+            if not asked_meta
+            else f"{settings['agent']} writes no harness",
             where="--agent",
             hint="name a language model that writes one: --agent anthropic:MODEL or openai:MODEL[@URL]",
         )
@@ -121,6 +123,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
 
 def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
+    from sia_core.agents.registry import WITHOUT_MODEL
     from sia_core.config import LADDER_ROLLOUTS
     from sia_core.policy.spec import parse_spec
     from sia_core.task import Task
@@ -148,6 +151,6 @@ def print_plan(config: "RunConfig") -> None:
     paid = parse_spec(config.policy)
     price = f"are asked of {paid.base_url}" if paid else "run on this machine and cost no money"
     print(f"at most {most} rollouts, which {price}")
-    if config.agent != "rules" and config.levers:
+    if config.agent not in WITHOUT_MODEL and config.levers:
         limit = f", {config.agent_dollars:g} dollars" if config.agent_dollars else ""
         print(f"  agent        {config.agent_tokens:6d} tokens a decision at most{limit}")

@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from sia_core.record.store import RunRecord, RunSummary
+from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+from sia_core.search.arms import Comparison
 
 _LINE = 200
 """Width where there is no terminal: a log should hold whole rows."""
@@ -52,3 +54,15 @@ def print_result(run: RunRecord) -> None:
             console.print(line)
     elif run.status != "RUNNING":
         console.print(f"not finished; go on with: sia resume {run.name}")
+
+
+def print_arms(found: Comparison) -> None:
+    """The tables of a comparison of arms, and what they mean."""
+    for columns, rows in ((ROW_COLUMNS, arm_rows(found)), (VERSUS_COLUMNS, versus_rows(found))):
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        if rows:
+            console.print(table)
+    for note in notes(found):
+        console.print(escape(note))

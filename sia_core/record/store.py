@@ -74,7 +74,7 @@ class Record:
         task = tags["sia.task"]
         name = f"{task}-{secrets.token_hex(3)}"
         run = self.client.create_run(
-            self._experiment(task), run_name=name, tags={**tags, "sia.kind": "evolution", "sia.run": name}
+            self.experiment(task), run_name=name, tags={**tags, "sia.kind": "evolution", "sia.run": name}
         )
         record = RunRecord(self, run)
         params = [Param(key, str(value)) for key, value in config.model_dump().items()]
@@ -111,18 +111,21 @@ class Record:
         runs = self.client.search_runs(self._experiments(), query, max_results=1000)
         return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
 
-    def _evolutions(self) -> list[Run]:
+    def search(self, query: str) -> list[Run]:
+        """Runs of all experiments that match MLflow's query, newest first."""
         if not (experiments := self._experiments()):
             return []
-        query = "tags.`sia.kind` = 'evolution'"
-        return list(
-            self.client.search_runs(experiments, query, max_results=1000, order_by=["attributes.start_time DESC"])
-        )
+        newest = ["attributes.start_time DESC"]
+        return list(self.client.search_runs(experiments, query, max_results=1000, order_by=newest))
+
+    def _evolutions(self) -> list[Run]:
+        return self.search("tags.`sia.kind` = 'evolution'")
 
     def _experiments(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
 
-    def _experiment(self, name: str) -> str:
+    def experiment(self, name: str) -> str:
+        """Id of the task's experiment, made on first use."""
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
@@ -130,7 +133,7 @@ class Record:
         return str(self.client.create_experiment(name, artifact_location=location))
 
 
-class _Stored:
+class Stored:
     """What evolution and generation runs share: artifacts, tags, metrics."""
 
     def __init__(self, record: Record, run: Run) -> None:
@@ -194,7 +197,7 @@ class _Stored:
             return _read_tree(path) or None
 
 
-class GenerationRecord(_Stored):
+class GenerationRecord(Stored):
     """One generation's run."""
 
     def __init__(self, record: Record, run: Run) -> None:
@@ -250,7 +253,7 @@ class GenerationRecord(_Stored):
         self.record.client.set_terminated(self.run_id, status)
 
 
-class RunRecord(_Stored):
+class RunRecord(Stored):
     """One evolution's run."""
 
     def __init__(self, record: Record, run: Run) -> None:
@@ -401,7 +404,7 @@ def open_record(home: Path, tracking_uri: str | None) -> Record:
     return Record(f"sqlite:///{home / 'mlflow.db'}", (home / "artifacts").as_uri(), home)
 
 
-def _checked_phase(stored: _Stored, name: str) -> dict[str, Any] | None:
+def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
     digest = stored.tags.get(f"sia.phase.{name}")
     if digest is None:
         return None
@@ -417,7 +420,7 @@ def _checked_phase(stored: _Stored, name: str) -> dict[str, Any] | None:
 
 
 def _complete_phase(
-    stored: _Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
+    stored: Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
 ) -> None:
     digest = stored.put_json(f"phases/{name}.json", payload)
     stored.set_tags({**(tags or {}), f"sia.phase.{name}": digest})

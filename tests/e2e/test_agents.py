@@ -12,6 +12,7 @@ import pytest
 
 from sia_core.record.store import RunRecord
 from tests.e2e.conftest import TOY, Sia
+from tests.e2e.test_weights import check_served
 from tests.toy.task import CANARY
 from tests.wire.brain import Asked, Brain, Said, Step
 from tests.wire.server import Wire, error, raw, serve
@@ -111,6 +112,7 @@ def test_a_run_steered_over_the_wire(sia: Sia, tiny_model: Path, kind: str) -> N
     assert trained.lever == "weights" and trained.parent == 1
     assert trained.candidate.harness == wider.candidate.harness and trained.candidate.adapter is not None
     assert trained.promoted, trained
+    check_served(run.generations()[3], trained)
 
     assert wider.decision is not None and wider.decision.cites
     assert {node.decision.agent for node in run.nodes()[1:] if node.decision} == {
@@ -293,7 +295,7 @@ def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
     ("options", "code", "says"),
     [
         (["--agent", "anthropic:m"], 5, "ANTHROPIC_API_KEY is not set"),
-        (["--agent", "gemini:m"], 2, "use rules (no language model), anthropic:MODEL"),
+        (["--agent", "gemini:m"], 2, "use rules or alternate (no language model), anthropic:MODEL"),
         (["--agent", "smollm2"], 2, "unknown agent 'smollm2'"),
         (["--agent", "replay:nowhere.jsonl"], 5, "cannot be read"),
         (["--agent", "openai:m@http://127.0.0.1:1/v1", "--agent-dollars", "1"], 2, "no price is known for 'm'"),

@@ -61,7 +61,7 @@ def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
 
 def test_a_run_that_is_held_interrupted_changed_and_resumed(sia: Sia, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
-    options = ("--policy", "scripted", "--no-ui", "--generations", "1")
+    options = ("--policy", "scripted", "--no-ui", "--generations", "1", "--levers", "")
     process = sia.start("run", str(task), *options)
     wait_until(lambda: rollouts_done(sia) >= 10)
     os.kill(process.pid, signal.SIGSTOP)  # It holds the run for as long as it is looked at.

@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.generation import Node
 from sia_core.hashing import derive_seed
+from sia_core.record.store import GenerationRecord
 from tests.e2e.conftest import TOY, Sia
 
 
+def check_served(generation: GenerationRecord, child: Node) -> None:
+    """The adapter that was trained is the one that answered, and it answers otherwise than the bare policy."""
+    parent, trained = (generation.rollouts(name) for name in ("gate_parent", "gate_child"))
+    assert {turn.adapter for rollout in trained for turn in rollout.turns} == {child.candidate.adapter}
+    assert {turn.adapter for rollout in parent for turn in rollout.turns} == {None}
+    logprobs = [{turn.logprobs for rollout in side for turn in rollout.turns} for side in (parent, trained)]
+    assert not logprobs[0] & logprobs[1]
+
+
+@pytest.mark.slow
 def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: Path) -> None:
     policy = f"local:{tiny_model}"
     sia("run", str(TOY), "--policy", policy, "--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")
@@ -22,13 +34,8 @@ def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: P
     assert child.gate is not None
     assert child.gate.gain.bound > 0
 
-    # The adapter that was trained is the one that answered, and it answers otherwise than the bare policy.
     generation = run.generations()[0]
-    parent, trained = (generation.rollouts(name) for name in ("gate_parent", "gate_child"))
-    assert {turn.adapter for rollout in trained for turn in rollout.turns} == {child.candidate.adapter}
-    assert {turn.adapter for rollout in parent for turn in rollout.turns} == {None}
-    logprobs = [{turn.logprobs for rollout in side for turn in rollout.turns} for side in (parent, trained)]
-    assert not logprobs[0] & logprobs[1]
+    check_served(generation, child)
 
     # Each round's adapter is a LoggedModel with its spec and steps; the one that was promoted is the champion.
     client = run.record.client

@@ -99,6 +99,7 @@ def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_p
     assert calls(tmp_path).count("train-3") == dispatch.ATTEMPTS
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A new worker has to start within it, on a busy machine too.
     monkeypatch.setattr(dispatch, "GRACE_S", 15.0)

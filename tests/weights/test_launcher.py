@@ -35,6 +35,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.slow
 def test_a_killed_trainer_goes_on_from_its_last_round_with_the_same_bits(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:

@@ -1,0 +1,57 @@
+"""A comparison of arms as a Prefect flow: one `evolve` run an arm and seed, then the table."""
+
+from collections.abc import Mapping
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import start
+from flows.evolve import evolve
+from flows.session import reporter
+from sia_core.generation import Cost
+from sia_core.record.arms import ArmsRecord
+from sia_core.record.store import RunRecord
+from sia_core.report.arms import arms_markdown
+from sia_core.search.arms import Arm, ArmsPlan, Comparison, compare, read_member
+
+
+@flow(name="arms", flow_run_name="{name}", persist_result=False)
+def arms(name: str) -> Comparison:
+    """Run, or go on with, all arms of a comparison; what is finished is not run again."""
+    comparison = ArmsRecord.open(start.record(), name)
+    plan = ArmsPlan.model_validate(comparison.plan)
+    costs: dict[int, list[Cost]] = {}
+    for seed, arm in plan.members:
+        run = comparison.members().get((seed, arm.name))
+        if run is None or run.status != "FINISHED":
+            run = run or _begin(comparison, seed, arm, costs.get(seed, []))
+            reporter.get().say(f"seed {seed}, arm {arm.name}: run {run.name}")
+            evolve(run.name)
+        costs.setdefault(seed, []).append(read_member(run).cost)
+    return tabulate(name)
+
+
+@task(name="compare arms", cache_policy=NO_CACHE)
+def tabulate(name: str) -> Comparison:
+    """Put the finished runs side by side, and record it."""
+    comparison = ArmsRecord.open(start.record(), name)
+    members: Mapping[tuple[int, str], RunRecord] = comparison.members()
+    config = ArmsPlan.model_validate(comparison.plan).config
+    found = compare([read_member(run) for run in members.values()], confidence=config.confidence, seed=config.seed)
+    text = arms_markdown(found)
+    comparison.put_json("comparison.json", found.to_dict())
+    comparison.put_bytes("comparison.md", text.encode())
+    comparison.log_metrics({f"{row.arm}.score": row.score.mean for row in found.rows})
+    comparison.log_metrics({f"{row.arm}.gain": row.gain.mean for row in found.rows if row.gain})
+    comparison.end("FINISHED")
+    create_markdown_artifact(text, key="arms", description=name)
+    return found
+
+
+def _begin(comparison: ArmsRecord, seed: int, arm: Arm, others: list[Cost]) -> RunRecord:
+    """A run of its own for an arm."""
+    config = ArmsPlan.model_validate(comparison.plan).member_config(seed, arm, others)
+    sandbox = start.check_sandbox(config)
+    task, harness = start.prepare(config, reporter.get())
+    return start.open_run(config, task, harness, sandbox, comparison.member_tags(seed, arm.name))

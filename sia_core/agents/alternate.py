@@ -1,0 +1,26 @@
+"""`alternate`: the levers in turn, whatever the evidence says. The control that any choice of levers must beat."""
+
+from dataclasses import replace
+
+from sia_core.agents.protocol import Situation
+from sia_core.agents.rules import RulesAgent
+from sia_core.agents.source import Source
+from sia_core.generation import Decision
+
+
+class AlternateAgent:
+    """The agent behind spec `alternate`: `rules`, held to the lever whose turn it is."""
+
+    spec = "alternate"
+
+    def __init__(self) -> None:
+        self._rules = RulesAgent()
+
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        """The lever of this generation's turn; another where it cannot be pulled; `stop` where none can."""
+        turn = (situation.generation - 1) % len(situation.levers)
+        for lever in (*situation.levers[turn:], *situation.levers[:turn]):
+            decision = self._rules.decide(replace(situation, levers=(lever,)), source)
+            if decision.lever != "stop":
+                break
+        return replace(decision, agent=self.spec)

@@ -1,0 +1,63 @@
+"""`sia arms TASK`: are both levers better than one, than none, than as many tries?"""
+
+from typing import Annotated
+
+import typer
+
+from sia_core.cli.run import Generations, Problems, Rollouts, build_config, print_plan
+
+
+def arms(
+    task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm, with a seed each.")] = 3,
+    only: Annotated[
+        str, typer.Option("--arms", help="Some of harness,weights,alternate,rules,choice,best-of-n; all by default.")
+    ] = "",
+    resume: Annotated[str, typer.Option(metavar="NAME", help="Go on with a comparison that was cut short.")] = "",
+    generations: Generations = None,
+    policy: Annotated[str, typer.Option(help="The policy; as in sia run.")] = "smollm2",
+    agent: Annotated[
+        str, typer.Option(help="The agent that chooses; rules is an arm of its own beside another.")
+    ] = "rules",
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    rollouts: Rollouts = None,
+    problems: Problems = None,
+    sandbox: Annotated[str, typer.Option(help="As in sia run.")] = "strict",
+    batch: Annotated[int, typer.Option(min=1, help="Requests a local policy samples together.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+) -> None:
+    """Run the arms of TASK over several seeds and put them side by side."""
+    from sia_core.errors import UsageError
+    from sia_core.search.arms import plan_arms
+
+    if bool(task) == bool(resume):
+        what = "name either a task or a comparison to go on with"
+        raise UsageError(what, where="sia arms", hint="sia arms TASK, or sia arms --resume NAME")
+    if resume:
+        from sia_core.cli.drive import go_on_comparing
+
+        go_on_comparing(resume)
+        return
+    config = build_config(
+        task,
+        {"generations": generations, "rollouts": rollouts, "problems": problems},
+        levers="harness,weights",
+        tier=sandbox,
+        policy=policy,
+        agent=agent,
+        meta=False,
+        seed=seed,
+        batch=batch,
+        threads=threads,
+        workers=workers,
+    )
+    plan = plan_arms(config, [name.strip() for name in only.split(",") if name.strip()], seeds)
+    if dry_run:
+        print(f"{len(plan.members)} runs: arms {', '.join(plan.arms)}, {seeds} seeds; the dearest of them:")
+        print_plan(config)
+        return
+    from sia_core.cli.drive import compare  # Loads Prefect, Ray and MLflow.
+
+    compare(plan)

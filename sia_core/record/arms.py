@@ -1,0 +1,66 @@
+"""A comparison of arms in MLflow: one run, whose children are the arms' runs."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow.entities import Run
+
+from sia_core.errors import RecordError
+from sia_core.record.store import Record, RunRecord, Stored
+
+SCORES = "sealed_scores.json"
+"""Of a run: the sealed test's scores by candidate and problem."""
+
+
+class ArmsRecord(Stored):
+    """One comparison's run."""
+
+    def __init__(self, record: Record, run: Run) -> None:
+        super().__init__(record, run)
+        self.name: str = run.data.tags["sia.arms"]
+
+    @classmethod
+    def create(cls, record: Record, task: str, about: str, plan: Mapping[str, Any]) -> "ArmsRecord":
+        """Open a comparison of a task under a fresh name; `plan` is JSON data."""
+        name = f"{task}-arms-{secrets.token_hex(3)}"
+        tags = {"sia.kind": "arms", "sia.arms": name, "sia.task": task, "mlflow.note.content": about}
+        made = cls(record, record.client.create_run(record.experiment(task), run_name=name, tags=tags))
+        made.put_json("plan.json", plan)
+        return made
+
+    @classmethod
+    def open(cls, record: Record, name: str) -> "ArmsRecord":
+        """The comparison of that name.
+
+        Raises:
+            RecordError: there is none.
+        """
+        runs = record.search("tags.`sia.kind` = 'arms'")
+        for run in runs:
+            if run.data.tags["sia.arms"] == name:
+                return cls(record, run)
+        known = ", ".join(run.data.tags["sia.arms"] for run in runs[:5]) or "there are none yet"
+        raise RecordError(f"unknown comparison {name!r}", where=record.tracking_uri, hint=f"newest: {known}")
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What is compared."""
+        plan: dict[str, Any] = json.loads(self.get_bytes("plan.json") or b"{}")
+        return plan
+
+    def members(self) -> dict[tuple[int, str], RunRecord]:
+        """Runs there are, by seed and arm."""
+        found = self.record.search(f"tags.`sia.arms` = '{self.name}' and tags.`sia.kind` = 'evolution'")
+        return {
+            (int(run.data.tags["sia.seed"]), run.data.tags["sia.arm"]): RunRecord(self.record, run) for run in found
+        }
+
+    def member_tags(self, seed: int, arm: str) -> dict[str, str]:
+        """Tags that make a run a member."""
+        return {"mlflow.parentRunId": self.run_id, "sia.arms": self.name, "sia.arm": arm, "sia.seed": str(seed)}
+
+    def end(self, status: str) -> None:
+        """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.client.set_terminated(self.run_id, status)

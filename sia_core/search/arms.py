@@ -1,0 +1,266 @@
+"""Arms: one task, the same seeds and sealed problems, different ways to spend; and what they say side by side.
+
+Two kinds of interval are given, for they answer different questions. Over problems (cluster bootstrap): would these
+very runs be better on other problems? Over seeds (Student's t of the runs' means, paired by seed): would another run be
+better? The second needs two seeds at least, and with few of them it is wide, as it should be.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import stats
+
+from sia_core.config import RunConfig
+from sia_core.errors import RecordError, UsageError
+from sia_core.generation import Cost
+from sia_core.record.arms import SCORES
+from sia_core.record.store import RunRecord
+from sia_core.stats import Estimate, Gain, Scores, estimate, paired_gain
+
+SEED = "seed"
+BEST_OF_N = "best-of-n"
+CHOICE = "choice"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to spend."""
+
+    name: str
+    about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What of the run's configuration it changes."""
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("harness", "rewrites of the harness alone", {"levers": ("harness",)}),
+        Arm("weights", "updates of the weights alone", {"levers": ("weights",)}),
+        Arm("alternate", "both levers in turn", {"agent": "alternate"}),
+        Arm("rules", "both levers, as the rules agent chooses", {"agent": "rules"}),
+        Arm(CHOICE, "both levers, as the agent chooses"),
+        Arm(BEST_OF_N, "the seed, N tries a sealed problem, the verifier takes the best", {"levers": ()}),
+    )
+}
+
+
+class ArmsPlan(BaseModel):
+    """A comparison of arms: frozen, recorded whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: RunConfig
+    """Of the arm `choice`; its seed is the first."""
+    arms: tuple[str, ...]
+    seeds: int = Field(ge=1)
+
+    @property
+    def members(self) -> list[tuple[int, Arm]]:
+        """Seed and arm of each run, in the order they are run: best-of-N has to know what the others cost."""
+        seeds = range(self.config.seed, self.config.seed + self.seeds)
+        return [(seed, ARMS[name]) for seed in seeds for name in self.arms]
+
+    def member_config(self, seed: int, arm: Arm, others: Sequence[Cost]) -> RunConfig:
+        """The configuration of one run.
+
+        Args:
+            others: what the seed's other arms have cost, their sealed tests apart.
+        """
+        changes: dict[str, Any] = {**arm.settings, "seed": seed}
+        if arm.name == BEST_OF_N:
+            most = max(cost.rollouts for cost in others)
+            tries = math.ceil(most / self.config.test_problems)
+            # No generation is needed to sample the seed; one of one rollout is the least there is.
+            changes |= {"agent": "rules", "generations": 1, "problems": 1, "rollouts": 1, "test_rollouts": tries}
+        return self.config.model_copy(update=changes)
+
+
+def plan_arms(config: RunConfig, names: Sequence[str], seeds: int) -> ArmsPlan:
+    """The plan for arms by name; all that apply when none is named.
+
+    Raises:
+        UsageError: an unknown arm, or one that cannot be run.
+    """
+    by_rules = config.agent == "rules"
+    chosen = names or [name for name in ARMS if not (name == "rules" and by_rules)]
+    unknown = [name for name in chosen if name not in ARMS]
+    if unknown:
+        raise UsageError(f"unknown arm {unknown[0]!r}", where="--arms", hint=f"use {', '.join(ARMS)}")
+    if "rules" in chosen and CHOICE in chosen and by_rules:
+        raise UsageError("arms rules and choice are the same here", where="--arms", hint="name an --agent, or one arm")
+    if BEST_OF_N in chosen and len(set(chosen)) == 1:
+        what = "best-of-n spends what another arm has spent"
+        raise UsageError(what, where="--arms", hint="add another, such as harness")
+    ordered = [name for name in ARMS if name in chosen]
+    return ArmsPlan(config=config, arms=tuple(ordered), seeds=seeds)
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """What one finished run says."""
+
+    arm: str
+    seed: int
+    run: str
+    final: Scores
+    """Sealed problem -> scores under the final candidate."""
+    initial: Scores
+    """The same under the seed candidate, with the same seeds."""
+    cost: Cost
+    """Of all generations; of best-of-N, of its tries."""
+    promoted: int = 0
+    """Children that were promoted."""
+
+
+def read_member(run: RunRecord) -> ArmRun:
+    """A finished member's sealed scores and cost.
+
+    Raises:
+        RecordError: it is not finished.
+    """
+    stored = run.get_bytes(SCORES)
+    if run.phase("test") is None or stored is None:
+        raise RecordError("is not finished", where=run.name, hint=f"go on with: sia resume {run.name}")
+    scores: dict[str, Any] = json.loads(stored)
+    nodes = run.nodes()
+    arm = run.tags["sia.arm"]
+    cost = sum((node.cost for node in nodes), Cost())
+    final, initial = scores["final"], scores["seed"]
+    if arm == BEST_OF_N:
+        final = {problem: [max(values)] for problem, values in final.items() if values}
+        cost += Cost(**scores["cost"])
+    promoted = sum(node.promoted for node in nodes[1:])
+    return ArmRun(arm, int(run.tags["sia.seed"]), run.name, final, initial, cost, promoted)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A mean over seeds and its two-sided interval; none for one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} " + ("[one seed]" if self.low is None else f"[{self.low:+.4f}, {self.high:+.4f}]")
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm over all its seeds."""
+
+    arm: str
+    about: str
+    seeds: int
+    score: Estimate
+    """Interval over problems."""
+    by_seed: tuple[float, ...]
+    gain: Gain | None
+    """Over the seed candidate on the same problems, interval over problems; None for the seed itself."""
+    gain_over_seeds: Span | None
+    cost: Cost
+    """Mean of a run."""
+    promoted: float
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Versus:
+    """`arm` minus `other`, paired by seed and problem."""
+
+    arm: str
+    other: str
+    over_problems: Gain
+    over_seeds: Span
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms."""
+
+    confidence: float
+    rows: tuple[ArmRow, ...]
+    versus: tuple[Versus, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return asdict(self)
+
+
+def compare(runs: Sequence[ArmRun], *, confidence: float, seed: int = 0) -> Comparison:
+    """Put finished runs side by side.
+
+    Args:
+        runs: each arm of the same seeds.
+        confidence: of all intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no run, or arms that were not run on the same seeds.
+    """
+    by_arm: dict[str, list[ArmRun]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        by_arm.setdefault(run.arm, []).append(run)
+    seeds = {tuple(run.seed for run in side) for side in by_arm.values()}
+    if len(seeds) != 1:
+        raise ValueError("arms can be compared over the same seeds only")
+    first = next(iter(by_arm.values()))
+    seed_runs = [ArmRun(SEED, run.seed, run.run, run.initial, run.initial, Cost()) for run in first]
+    rows = [_row(side, confidence, seed) for side in (seed_runs, *by_arm.values())]
+    lead = CHOICE if CHOICE in by_arm else next(iter(by_arm))
+    versus = [_versus(by_arm[lead], by_arm[other], confidence, seed) for other in by_arm if other != lead]
+    return Comparison(confidence, tuple(rows), tuple(versus))
+
+
+def _row(runs: Sequence[ArmRun], confidence: float, seed: int) -> ArmRow:
+    arm = runs[0].arm
+    final, initial = _pooled(runs, "final"), _pooled(runs, "initial")
+    means = [_mean(run.final) for run in runs]
+    gain, span = None, None
+    if arm != SEED:
+        gain = paired_gain(initial, final, confidence=confidence, seed=seed)
+        span = _span([mean - _mean(run.initial) for mean, run in zip(means, runs, strict=True)], confidence)
+    total = sum((run.cost for run in runs), Cost())
+    count = len(runs)
+    return ArmRow(
+        arm,
+        "the seed harness under the bare policy" if arm == SEED else ARMS[arm].about,
+        count,
+        estimate(final, confidence=confidence, seed=seed),
+        tuple(means),
+        gain,
+        span,
+        Cost(round(total.rollouts / count), round(total.tokens / count), total.seconds / count),
+        sum(run.promoted for run in runs) / count,
+        tuple(run.run for run in runs),
+    )
+
+
+def _versus(lead: Sequence[ArmRun], other: Sequence[ArmRun], confidence: float, seed: int) -> Versus:
+    gain = paired_gain(_pooled(other, "final"), _pooled(lead, "final"), confidence=confidence, seed=seed)
+    differences = [_mean(one.final) - _mean(two.final) for one, two in zip(lead, other, strict=True)]
+    return Versus(lead[0].arm, other[0].arm, gain, _span(differences, confidence))
+
+
+def _span(values: Sequence[float], confidence: float) -> Span:
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Span(mean, None, None)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Span(mean, mean - half, mean + half)
+
+
+def _mean(scores: Scores) -> float:
+    """Mean over problems of the mean over rollouts."""
+    return float(np.mean([np.mean(values) for values in scores.values() if len(values)]))
+
+
+def _pooled(runs: Sequence[ArmRun], side: str) -> dict[str, Sequence[float]]:
+    """Scores by seed and problem; the seeds deal out the problems differently, so each pair is one of its own."""
+    return {f"{run.seed}/{problem}": values for run in runs for problem, values in getattr(run, side).items()}

@@ -1,0 +1,25 @@
+"""`alternate` takes the levers in turn."""
+
+from dataclasses import replace
+
+import pytest
+
+from sia_core.agents.alternate import AlternateAgent
+from sia_core.agents.registry import check_agent
+from tests.agents.sources import MemorySource
+from tests.agents.test_rules import BOTH
+
+
+def test_the_levers_take_turns() -> None:
+    check_agent("alternate", None)
+    levers = [
+        AlternateAgent().decide(replace(BOTH, generation=generation), MemorySource()).lever
+        for generation in (1, 2, 3, 4)
+    ]
+    assert levers == ["harness", "weights", "harness", "weights"]
+
+
+@pytest.mark.parametrize(("refused", "left"), [(("harness",), "weights"), (("harness", "weights"), "stop")])
+def test_a_lever_that_cannot_be_pulled_makes_way(refused: tuple[str, ...], left: str) -> None:
+    asked = replace(BOTH, generation=1, refused_levers=refused)
+    assert AlternateAgent().decide(asked, MemorySource()).lever == left

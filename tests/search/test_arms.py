@@ -1,0 +1,91 @@
+"""Arms: which runs a plan holds, and what finished runs say side by side."""
+
+import random
+
+import pytest
+
+from sia_core.config import RunConfig
+from sia_core.errors import UsageError
+from sia_core.generation import Cost
+from sia_core.report.arms import arm_rows, arms_markdown, versus_rows
+from sia_core.search.arms import BEST_OF_N, ArmRun, ArmsPlan, compare, plan_arms
+
+CONFIG = RunConfig(
+    task="toy",
+    generations=3,
+    problems=4,
+    rollouts=4,
+    gate_problems=8,
+    gate_rollouts=2,
+    test_problems=10,
+    test_rollouts=2,
+    seed=5,
+)
+
+
+def run(arm: str, seed: int, mean: float, spread: float = 0.0) -> ArmRun:
+    """A run whose sealed scores lie about a mean, the seed candidate's about 0.2."""
+    rng = random.Random(f"{arm}{seed}")
+    final = {f"p{n}": [mean + rng.uniform(-spread, spread) for _ in range(2)] for n in range(10)}
+    initial = {f"p{n}": [0.2, 0.2] for n in range(10)}
+    return ArmRun(arm, seed, f"{arm}-{seed}", final, initial, Cost(100, 1000, 5.0), promoted=1)
+
+
+def test_the_arms_of_a_plan_and_their_configurations() -> None:
+    plan = plan_arms(CONFIG, [], seeds=2)
+    assert plan.arms == ("harness", "weights", "alternate", "choice", "best-of-n")
+    assert [seed for seed, _ in plan.members] == [5] * 5 + [6] * 5
+    configs = {arm.name: plan.member_config(seed, arm, [Cost(95), Cost(40)]) for seed, arm in plan.members}
+    assert configs["harness"].levers == ("harness",) and configs["harness"].seed == 6
+    assert configs["alternate"].agent == "alternate" and configs["choice"] == CONFIG.model_copy(update={"seed": 6})
+    # As many rollouts as the dearest other arm, spread over the sealed problems.
+    assert (configs["best-of-n"].levers, configs["best-of-n"].test_rollouts) == ((), 10)
+    assert ArmsPlan.model_validate(plan.model_dump(mode="json")) == plan
+
+
+def test_beside_a_language_model_rules_is_an_arm() -> None:
+    plan = plan_arms(CONFIG.model_copy(update={"agent": "openai:m", "meta": False}), [], seeds=1)
+    assert "rules" in plan.arms
+    arms = {arm.name: arm for _, arm in plan.members}
+    assert plan.member_config(5, arms["rules"], []).agent == "rules"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["both"], "unknown arm 'both'"), ([BEST_OF_N], "spends what another"), (["rules", "choice"], "the same here")],
+)
+def test_arms_that_cannot_be_run(names: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        plan_arms(CONFIG, names, seeds=1)
+
+
+def test_finished_runs_side_by_side() -> None:
+    runs = [run("choice", seed, mean, 0.05) for seed, mean in enumerate((0.5, 0.6, 0.7))]
+    runs += [run("harness", seed, mean) for seed, mean in enumerate((0.3, 0.4, 0.5))]
+    found = compare(runs, confidence=0.9)
+    seed, choice, harness = found.rows
+    assert (seed.arm, seed.gain, seed.score.mean) == ("seed", None, pytest.approx(0.2))
+    assert harness.by_seed == pytest.approx((0.3, 0.4, 0.5)) and harness.seeds == 3
+    assert harness.gain is not None and harness.gain.mean == pytest.approx(0.2)
+    # Student's t over 0.1, 0.2, 0.3: 0.2 +- 2.92 * 0.1 / sqrt(3).
+    assert harness.gain_over_seeds is not None
+    assert harness.gain_over_seeds.low == pytest.approx(0.2 - 2.92 * 0.1 / 3**0.5, abs=1e-4)
+    assert harness.gain_over_seeds.high == pytest.approx(0.2 + 2.92 * 0.1 / 3**0.5, abs=1e-4)
+    assert harness.cost == Cost(100, 1000, 5.0)
+    (versus,) = found.versus
+    assert (versus.arm, versus.other) == ("choice", "harness")
+    assert versus.over_problems.mean == pytest.approx(versus.over_seeds.mean) == pytest.approx(0.2, abs=0.03)
+    assert choice.score.low < choice.score.mean < choice.score.high
+    text = arms_markdown(found)
+    assert all(cell in text for row in (*arm_rows(found), *versus_rows(found)) for cell in row)
+
+
+def test_one_seed_says_nothing_of_others() -> None:
+    found = compare([run("choice", 0, 0.5), run(BEST_OF_N, 0, 0.4)], confidence=0.9)
+    assert found.rows[1].gain_over_seeds is not None and found.rows[1].gain_over_seeds.low is None
+    assert "one seed" in arms_markdown(found) and "the verifier choose" in arms_markdown(found)
+
+
+def test_arms_of_different_seeds_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="same seeds"):
+        compare([run("choice", 0, 0.5), run("harness", 1, 0.4)], confidence=0.9)
