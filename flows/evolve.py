@@ -38,7 +38,7 @@ def evolve(run: str) -> None:
         if session.run.phase("start") is None:
             first_harness(run)
         for index in range(1, session.config.generations + 1):
-            if generation(run, index):
+            if not phases.affordable(session, index) or generation(run, index):
                 break
         seal(run)
         create_table_artifact(lineage_rows(session.run.nodes()), key="lineage", description=f"{run}: lineage, scores")

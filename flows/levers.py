@@ -3,6 +3,7 @@
 Here engine, weights and record meet; none of them knows of the others.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -10,6 +11,7 @@ from flows.anchors import check_anchors
 from flows.ladder import climb, climb_first
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
+from sia_core.budget import Spent
 from sia_core.candidate import Adapter, Candidate
 from sia_core.errors import HarnessError, SiaError
 from sia_core.generation import Cost, Decision, Node
@@ -174,7 +176,11 @@ def _train(
                 trained.cost += cost_of(rollouts)
             session.reporter.progress("training", number - 1, spec.rounds)
             try:
+                began = time.monotonic()
                 adapter, steps = trainer.round(number, rollouts)
+                took = time.monotonic() - began
+                training = Spent(seconds=took, gpu_seconds=took * resources.train_gpus)
+                session.ledger.spend(f"update/{spec.id}/{number}", "training", training)
             except SiaError as error:
                 trained.failure = f"update round {number}: {error.what}"
                 break

@@ -19,6 +19,7 @@ from sia_core.candidate import Candidate
 from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
+from sia_core.plan import plan_rollouts
 from sia_core.record.arms import SCORES
 from sia_core.record.store import GenerationRecord
 from sia_core.search.gate import judge
@@ -27,6 +28,23 @@ from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
 
 MAX_REFUSALS = 3
+
+
+def affordable(session: Session, index: int) -> bool:
+    """Whether the budget has room for another generation and the sealed test; a generation begun goes on.
+
+    Where it has not, that is the rule that ends the run, and is recorded with its numbers.
+    """
+    if session.run.generation_begun(index):
+        return True
+    plan = plan_rollouts(session.config, session.task.config.update)
+    lack = session.ledger.lacks(plan.generation + plan.sealed)
+    if lack is None:
+        return True
+    reason = f"budget: no room for generation {index} and the sealed test ({lack})"
+    session.run.set_tags({"sia.stopped": reason})
+    session.reporter.say(f"the run ends here: {reason}")
+    return False
 
 
 def execute(session: Session, index: int) -> None:
@@ -165,6 +183,7 @@ def seal(session: Session) -> None:
             "test.gain_high": gain.high,
         }
     )
+    session.ledger.record(config.generations + 1)
     session.run.complete(
         "test",
         {
@@ -332,4 +351,5 @@ def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[No
         session.run.promote(last.candidate, last.index)
     generation.complete("improve", {"nodes": [node.to_dict() for node in nodes]}, tags)
     generation.end("FINISHED")
+    session.ledger.record(generation.index)
     session.run.set_tags({"sia.generations_done": str(generation.index)})

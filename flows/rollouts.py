@@ -1,7 +1,7 @@
 """Plan units and get their records: from the journal where they are done, else from Ray."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flows.session import Session
 from sia_core.candidate import Candidate
@@ -64,21 +64,34 @@ def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], labe
     """Records of all units, in the order of their keys; only those not in the journal are run.
 
     Raises:
+        BudgetError: they would pass the budget.
         LeakError: a canary of the task is in one of them.
     """
     done = session.journal.get(unit.key for unit in units)
     todo = [unit for unit in units if unit.key not in done]
     harness = session.run.harness(candidate.harness)
     adapter = session.run.adapter(candidate.adapter)
+    if todo:
+        session.ledger.reserve(label, len(todo))
     session.reporter.progress(label, len(done), len(units))
     for rollout in done.values():
         session.task.canaries.check_rollout(rollout)
-    for rollout in session.engine.run(todo, harness, adapter):
-        session.journal.put(rollout)
+    for rollout in session.engine.run(_while_affordable(session, todo), harness, adapter):
+        session.ledger.settle(rollout)
         session.task.canaries.check_rollout(rollout)
         done[rollout.unit.key] = rollout
         session.reporter.progress(label, len(done), len(units))
+    if len(done) < len(units):
+        session.ledger.check(label)
     return [done[key] for key in sorted(done)]
+
+
+def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]:
+    """The units, until the budget is used up: those in flight then end, and are kept."""
+    for unit in units:
+        if session.ledger.used_up():
+            return
+        yield unit
 
 
 def cost_of(rollouts: Sequence[Rollout]) -> Cost:

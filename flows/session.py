@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.ledger import Ledger
 from sia_core.agents.conversation import Allowance
+from sia_core.agents.prices import policy_price
 from sia_core.agents.registry import Agents, load_agents
+from sia_core.budget import Spent
 from sia_core.config import RunConfig
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import RecordError
@@ -46,6 +49,7 @@ class Session:
     journal: Journal
     agents: Agents
     reporter: Reporter
+    ledger: Ledger
 
 
 @contextmanager
@@ -76,8 +80,9 @@ def open_session(name: str) -> Iterator[Session]:
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal:
-            agents = _load_agents(run, config, folder)
-            session = Session(folder, run, config, task, engine, journal, agents, reporter.get())
+            ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), reporter.get())
+            agents = _load_agents(run, config, folder, ledger)
+            session = Session(folder, run, config, task, engine, journal, agents, reporter.get(), ledger)
             token = _current.set(session)
             try:
                 yield session
@@ -85,8 +90,11 @@ def open_session(name: str) -> Iterator[Session]:
                 _current.reset(token)
 
 
-def _load_agents(run: RunRecord, config: RunConfig, folder: Path) -> Agents:
+def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger) -> Agents:
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
+        used = conversation["usage"]
+        tokens = used["prompt_tokens"] + used["output_tokens"]
+        ledger.spend(f"agent/{generation}/{sibling}", "agents", Spent(tokens=tokens, dollars=used["dollars"] or 0.0))
         stored = run.generation(generation).sibling(sibling) if generation else run
         stored.put_json("agent/conversation.json", conversation)
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sia_core.budget import Budget
 from sia_core.errors import UsageError
 
 Lever = Literal["harness", "weights"]
@@ -59,6 +60,8 @@ class RunConfig(BaseModel):
     """Rollouts of each sealed problem."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
     """Confidence of the promotion gate's one-sided bound and of every printed interval."""
+    budget: Budget = Budget()
+    """What it may spend; none of it by default is limited."""
     tier: Tier = "strict"
     """Sandbox tier demanded; never lowered silently."""
     threads: int = Field(default=2, ge=1)

@@ -86,5 +86,11 @@ class LeakError(SiaError):
     exit_code = 10
 
 
+class BudgetError(SiaError):
+    """The run's budget is used up; it can be resumed with a greater one."""
+
+    exit_code = 11
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C; the run can be resumed."""

@@ -189,6 +189,9 @@ class Rollout:
     notes: tuple[str, ...] = ()
     """What the harness said through `ctx.note`, and the tail of its standard error: untrusted text."""
     seconds: float = 0.0
+    """Wall clock, playing and grading."""
+    verify_seconds: float = 0.0
+    """Grading's part of it."""
     trace: Trace | None = None
     """Of a twin that ran to its end."""
 
@@ -228,5 +231,6 @@ class Rollout:
             failure=None if data["failure"] is None else Failure(**data["failure"]),
             notes=tuple(data["notes"]),
             seconds=data["seconds"],
+            verify_seconds=data.get("verify_seconds", 0.0),
             trace=None if data.get("trace") is None else Trace.from_dict(data["trace"]),
         )

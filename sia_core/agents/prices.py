@@ -13,9 +13,11 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sia_core.budget import Budget
 from sia_core.errors import UsageError
 from sia_core.home import home
 from sia_core.policy.protocol import Completion
+from sia_core.policy.spec import parse_spec
 from sia_core.task import describe_invalid
 
 PER = 1_000_000
@@ -49,12 +51,20 @@ class Price(Rates):
 
     def dollars(self, completion: Completion) -> float:
         """Of one request."""
+        return self.of(
+            completion.prompt_tokens,
+            completion.output_tokens,
+            cached=completion.cached_tokens,
+            written=completion.cache_write_tokens,
+        )
+
+    def of(self, prompt: int, output: int, *, cached: int = 0, written: int = 0) -> float:
+        """Of one request's tokens; those of the prompt that the cache gave or took are among `prompt`."""
         rates: Rates = self
-        if self.long is not None and completion.prompt_tokens > self.long.over:
+        if self.long is not None and prompt > self.long.over:
             rates = self.long
-        cached, written = completion.cached_tokens, completion.cache_write_tokens
-        plain = max(0, completion.prompt_tokens - cached - written)
-        total = plain * rates.input + completion.output_tokens * rates.output
+        plain = max(0, prompt - cached - written)
+        total = plain * rates.input + output * rates.output
         total += cached * (rates.input if rates.cached is None else rates.cached)
         total += written * (rates.input if rates.written is None else rates.written)
         return total / PER
@@ -113,6 +123,28 @@ def find_price(model: str) -> Price | None:
     tables = [_read(own.read_text(), str(own))] if own.exists() else []
     tables.append(_read((files("sia_core.agents") / "prices.toml").read_text(), "prices.toml"))
     return next((price for table in tables if (price := table.find(model)) is not None), None)
+
+
+def policy_price(spec: str) -> Price | None:
+    """Price of the model behind a policy's spec; None for one that is not known, or runs here."""
+    server = parse_spec(spec)
+    return None if server is None else find_price(server.model)
+
+
+def check_priced(policy: str, budget: Budget) -> None:
+    """Refuse a limit in dollars that could not be kept.
+
+    Raises:
+        UsageError: the policy is somebody's model without a price.
+    """
+    server = parse_spec(policy)
+    paid = server is not None and server.kind in ("openai", "anthropic")
+    if budget.dollars is not None and server is not None and paid and find_price(server.model) is None:
+        raise UsageError(
+            f"no price is known for {server.model!r}, so a budget in dollars could not be kept",
+            where="--budget",
+            hint=f"put its price into SIA_HOME/prices.toml, as [models.{server.model!r}] input = ..., output = ...",
+        )
 
 
 def _read(text: str, where: str) -> PriceTable:

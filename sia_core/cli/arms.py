@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sia_core.cli.run import Generations, Problems, Rollouts, build_config, print_plan
+from sia_core.cli.run import BudgetOption, Generations, Problems, Rollouts, build_config, print_plan
 
 
 def arms(
@@ -19,6 +19,7 @@ def arms(
     agent: Annotated[
         str, typer.Option(help="The agent that chooses; rules is an arm of its own beside another.")
     ] = "rules",
+    budget: BudgetOption = "",
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     rollouts: Rollouts = None,
     problems: Problems = None,
@@ -48,6 +49,7 @@ def arms(
         policy=policy,
         agent=agent,
         meta=False,
+        budget=budget,
         seed=seed,
         batch=batch,
         threads=threads,

@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from flows import start as opening
 from flows.session import reporter
+from sia_core.agents.prices import check_priced
+from sia_core.budget import Budget
 from sia_core.cli import servers
 from sia_core.cli.live import Live
 from sia_core.cli.show import console, print_arms, print_result
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
-from sia_core.errors import INTERRUPTED, RecordError, SiaError
+from sia_core.errors import INTERRUPTED, BudgetError, RecordError, SiaError
 from sia_core.home import home
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
@@ -36,11 +38,14 @@ def start(config: RunConfig, *, ui: bool) -> None:
     _drive(run, ui)
 
 
-def go_on(name: str, *, ui: bool) -> None:
-    """Go on with an interrupted run."""
+def go_on(name: str, *, ui: bool, budget: Budget | None = None) -> None:
+    """Go on with an interrupted run, under another budget where one is given."""
     run = opening.record().open(name)
     if run.status == "FINISHED":
         raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}")
+    if budget is not None:
+        check_priced(run.config.policy, budget)
+        run.set_budget(budget)
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
@@ -116,7 +121,8 @@ def _see_through(
         sys.exit(INTERRUPTED)
     except SiaError as error:
         close("FAILED")
-        error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
+        if not isinstance(error, BudgetError):  # Its hint says how, and with how much.
+            error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
         raise
     except BaseException as error:
         close("FAILED")

@@ -15,7 +15,8 @@ from sia_core.errors import INTERRUPTED, SiaError
 
 EXIT_CODES = """\
 Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy or model · 6 sandbox ·
-7 run or record · 8 service or port · 9 fetching · 10 private data leaked · 130 interrupted (the run can be resumed)
+7 run or record · 8 service or port · 9 fetching · 10 private data leaked · 11 budget used up (the run can be resumed) ·
+130 interrupted (the run can be resumed)
 """
 
 app = typer.Typer(

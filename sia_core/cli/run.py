@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 Generations = Annotated[int | None, typer.Option(min=1, help="Generations; the task's plan when not given.")]
 Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollouts of each training problem.")]
 UiOption = Annotated[bool, typer.Option("--ui/--no-ui", help="Start both UIs at the end.")]
+BudgetOption = Annotated[
+    str, typer.Option(help="What may be spent: rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2; any of them.")
+]
 Problems = Annotated[int | None, typer.Option(min=1, help="Training problems a generation executes.")]
 
 
@@ -30,6 +33,7 @@ def run(
     agent_turns: Annotated[int, typer.Option(min=1, help="Requests to the agent's model a decision.")] = 30,
     agent_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decision may take.")] = 600_000,
     agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
+    budget: BudgetOption = "",
     siblings: Annotated[int, typer.Option(min=1, max=8, help="Children a generation tries.")] = 1,
     approve: Annotated[bool, typer.Option("--approve", help="Wait for a person's word before a lever.")] = False,
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
@@ -56,6 +60,7 @@ def run(
         agent_turns=agent_turns,
         agent_tokens=agent_tokens,
         agent_dollars=agent_dollars,
+        budget=budget,
         siblings=siblings,
         approve=approve,
         seed=seed,
@@ -81,7 +86,9 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
         TaskError: a task.toml or task.py that cannot be used.
         HarnessError: a harness that cannot be loaded.
     """
+    from sia_core.agents.prices import check_priced
     from sia_core.agents.registry import WITHOUT_MODEL, check_agent
+    from sia_core.budget import Budget
     from sia_core.config import RunConfig, Tier, parse_levers
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
@@ -98,7 +105,9 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
-    check_agent(settings["agent"], settings.get("agent_dollars"))
+    settings["budget"] = Budget.parse(settings["budget"])
+    check_agent(settings["agent"], settings.get("agent_dollars") or settings["budget"].dollars)
+    check_priced(settings["policy"], settings["budget"])
     if settings["meta"] and settings["agent"] in WITHOUT_MODEL:
         raise UsageError(
             f"task {loaded.name} has no harness to begin with"
@@ -124,33 +133,29 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
 def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
     from sia_core.agents.registry import WITHOUT_MODEL
-    from sia_core.config import LADDER_ROLLOUTS
+    from sia_core.plan import plan_rollouts
     from sia_core.policy.spec import parse_spec
     from sia_core.task import Task
 
     task = Task.load(config.task)
-    execute = config.problems * config.rollouts
-    gate = 2 * config.gate_problems * config.gate_rollouts if config.levers else 0
-    ladder = LADDER_ROLLOUTS if "harness" in config.levers else 0
-    # The first round is the evidence's rollouts, or as many new ones where these are of another pair.
-    anchors = 2 * task.config.update.anchors * config.gate_rollouts
-    update = task.config.update.rounds * execute + anchors if "weights" in config.levers else 0
-    sealed = 2 * config.test_problems * config.test_rollouts
+    plan = plan_rollouts(config, task.config.update)
     print(f"task {task.name} ({task.digest[:12]}), policy {config.policy}, agent {config.agent}, seed {config.seed}")
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
-    print(f"  execute      {execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
-    if gate:
+    print(f"  execute      {plan.execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
+    if plan.gate:
         sides = f"({config.gate_problems} problems x {config.gate_rollouts} x 2)"
-        print(f"  gate         {gate:6d} rollouts a child {sides}, {config.siblings} a generation")
-    if ladder:
-        print(f"  validation   {ladder:6d} rollouts at most for a rewritten harness")
-    if update:
-        print(f"  update       {update:6d} rollouts at most each time that lever is pulled")
-    print(f"  sealed test  {sealed:6d} rollouts, once")
-    most = config.generations * (execute + config.siblings * (gate + ladder + update)) + sealed
+        print(f"  gate         {plan.gate:6d} rollouts a child {sides}, {config.siblings} a generation")
+    if plan.validation:
+        print(f"  validation   {plan.validation:6d} rollouts at most for a rewritten harness")
+    if plan.update:
+        print(f"  update       {plan.update:6d} rollouts at most each time that lever is pulled")
+    print(f"  sealed test  {plan.sealed:6d} rollouts, once")
+    most = config.generations * plan.generation + plan.sealed
     paid = parse_spec(config.policy)
     price = f"are asked of {paid.base_url}" if paid else "run on this machine and cost no money"
     print(f"at most {most} rollouts, which {price}")
+    if str(config.budget):
+        print(f"budget: {config.budget}")
     if config.agent not in WITHOUT_MODEL and config.levers:
         limit = f", {config.agent_dollars:g} dollars" if config.agent_dollars else ""
         print(f"  agent        {config.agent_tokens:6d} tokens a decision at most{limit}")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sia_core.record.store import RunRecord, RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
+from sia_core.report.spending import spent_lines
 from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
 from sia_core.search.arms import Comparison
 
@@ -52,7 +53,12 @@ def print_result(run: RunRecord) -> None:
     if test is not None:
         for line in sealed_lines(test, config.confidence):
             console.print(line)
-    elif run.status != "RUNNING":
+    if (kept := run.get_json("spending.json")) is not None:
+        for line in spent_lines(kept, run.budget):
+            console.print(line)
+    if (stopped := run.tags.get("sia.stopped")) is not None:
+        console.print(escape(f"ended by {stopped}"))
+    if test is None and run.status != "RUNNING":
         console.print(f"not finished; go on with: sia resume {run.name}")
 
 

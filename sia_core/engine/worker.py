@@ -141,8 +141,9 @@ class RolloutRunner:
         except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
             # A verifier that crashes is a defect of the task, not a zero for the candidate.
             failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])
-        seconds = round(played.seconds + time.perf_counter() - started, 4)
-        return replace(played, verdict=verdict, failure=failure, seconds=seconds)
+        took = round(time.perf_counter() - started, 4)
+        seconds = round(played.seconds + took, 4)
+        return replace(played, verdict=verdict, failure=failure, seconds=seconds, verify_seconds=took)
 
     def _run_harness(self, harness: Harness, gateway: Gateway, seconds: float) -> SandboxResult:
         ours, theirs = socket.socketpair()

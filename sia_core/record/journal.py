@@ -6,16 +6,26 @@ cheap to resume; the truth that moves between machines is MLflow's. A row is the
 at all: where the disk is full the run ends with an error, and goes on from the rows there are.
 """
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sia_core.budget import Role, Spent
 from sia_core.disk import cannot_write, is_full
 from sia_core.errors import RecordError
 from sia_core.rollout import Rollout
+
+_COLUMNS = ", ".join(f"{one.name} REAL NOT NULL" for one in fields(Spent))
+_SPENDING = f"CREATE TABLE IF NOT EXISTS spending (key TEXT, role TEXT, {_COLUMNS}, PRIMARY KEY (key, role))"
+_VALUES = f"INTO spending VALUES (?, ?, {', '.join('?' for _ in fields(Spent))})"
+_ADD = f"INSERT OR IGNORE {_VALUES}"
+_GREATEST = ", ".join(f"{one.name} = max({one.name}, excluded.{one.name})" for one in fields(Spent))
+_RAISE = f"INSERT {_VALUES} ON CONFLICT DO UPDATE SET {_GREATEST}"
 
 
 class Journal:
@@ -30,6 +40,7 @@ class Journal:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS rollouts (key TEXT PRIMARY KEY, record TEXT NOT NULL)")
+            self._database.execute(_SPENDING)
         except (OSError, sqlite3.Error) as error:
             if is_full(error):
                 raise cannot_write(error, path) from error
@@ -45,17 +56,41 @@ class Journal:
     ) -> None:
         self._database.close()
 
-    def put(self, rollout: Rollout) -> None:
-        """Keep a terminal record; a second one of the same unit changes nothing.
+    def put(self, rollout: Rollout, spent: Mapping[Role, Spent] | None = None) -> bool:
+        """Keep a terminal record and what it cost; a second one of the same unit changes nothing, and is False.
 
         Raises:
             RecordError: the disk is full, or broken.
         """
         row = rollout.unit.key, json.dumps(rollout.to_dict())
         try:
-            self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row)
+            self._database.execute("BEGIN")
+            new = self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row).rowcount > 0
+            for role, amounts in (spent or {}).items():
+                self._database.execute(_ADD, (rollout.unit.key, role, *astuple(amounts)))
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise cannot_write(error, self._path) from error
+        return new
+
+    def spend(self, key: str, role: str, amounts: Spent) -> None:
+        """Note what something other than a rollout has cost; of a key the greatest amounts count.
+
+        Raises:
+            RecordError: the disk is full, or broken.
+        """
+        try:
+            self._database.execute(_RAISE, (key, role, *astuple(amounts)))
         except sqlite3.Error as error:
             raise cannot_write(error, self._path) from error
+
+    def spent(self) -> dict[str, Spent]:
+        """What was spent, by role."""
+        sums = ", ".join(f"sum({one.name})" for one in fields(Spent))
+        rows = self._database.execute(f"SELECT role, {sums} FROM spending GROUP BY role")
+        return {role: Spent(*amounts) for role, *amounts in rows}
 
     def get(self, keys: Iterable[str]) -> dict[str, Rollout]:
         """The records there are among `keys`."""

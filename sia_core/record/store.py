@@ -23,6 +23,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from sia_core.budget import Budget
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError
@@ -185,6 +186,11 @@ class Stored:
         files = self.get_tree(name)
         return None if files is None else files[Path(name).name]
 
+    def get_json(self, name: str) -> Any:
+        """A JSON artifact, or None."""
+        data = self.get_bytes(name)
+        return None if data is None else json.loads(data)
+
     def get_tree(self, name: str) -> dict[str, bytes] | None:
         """Files of an artifact folder by relative name (of a file: that one), None when there is none."""
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
@@ -269,6 +275,17 @@ class RunRecord(Stored):
         return RunConfig.model_validate_json(data)
 
     @property
+    def budget(self) -> Budget:
+        """What the run may spend: as it was started with, or as it was last resumed with."""
+        changed = self.get_json("budget.json")
+        return self.config.budget if changed is None else Budget.model_validate(changed)
+
+    def set_budget(self, budget: Budget) -> None:
+        """Let it spend more, or less."""
+        self.put_json("budget.json", budget.model_dump())
+        self.set_tags({"sia.budget": str(budget)})
+
+    @property
     def status(self) -> str:
         """MLflow's status of the run: RUNNING, FINISHED, FAILED or KILLED."""
         return str(self.record.client.get_run(self.run_id).info.status)
@@ -288,6 +305,10 @@ class RunRecord(Stored):
         return GenerationRecord(
             self.record, self.record.client.create_run(self.experiment_id, run_name=name, tags=tags)
         )
+
+    def generation_begun(self, index: int) -> bool:
+        """Whether the generation's run is there."""
+        return any(run.data.tags["sia.generation"] == str(index) for run in self.record.children(self.run_id))
 
     def generations(self) -> list[GenerationRecord]:
         """Generation runs there are, in order."""

@@ -6,6 +6,7 @@ import pytest
 
 from sia_core.agents.alternate import AlternateAgent
 from sia_core.agents.registry import check_agent
+from sia_core.config import Lever
 from tests.agents.sources import MemorySource
 from tests.agents.test_rules import BOTH
 
@@ -20,6 +21,6 @@ def test_the_levers_take_turns() -> None:
 
 
 @pytest.mark.parametrize(("refused", "left"), [(("harness",), "weights"), (("harness", "weights"), "stop")])
-def test_a_lever_that_cannot_be_pulled_makes_way(refused: tuple[str, ...], left: str) -> None:
+def test_a_lever_that_cannot_be_pulled_makes_way(refused: tuple[Lever, ...], left: str) -> None:
     asked = replace(BOTH, generation=1, refused_levers=refused)
     assert AlternateAgent().decide(asked, MemorySource()).lever == left

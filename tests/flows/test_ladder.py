@@ -11,6 +11,7 @@ import pytest
 
 from flows import ladder, phases
 from flows.ladder import climb, climb_first
+from flows.ledger import Ledger
 from flows.session import Session
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
@@ -80,7 +81,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     run.complete("start", {"node": seed.to_dict()})
     with closing(RolloutRunner(task, "strict")) as runner, Journal(Path(home) / "journal.db") as journal:
         engine = cast("Any", InProcess(runner))
-        made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), Silent())
+        ledger = Ledger(run, journal, task.config.resources, None, Silent())
+        made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), Silent(), ledger)
         phases.execute(made, 1)
         yield made
 

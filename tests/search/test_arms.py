@@ -64,7 +64,7 @@ def test_finished_runs_side_by_side() -> None:
     runs += [run("harness", seed, mean) for seed, mean in enumerate((0.3, 0.4, 0.5))]
     found = compare(runs, confidence=0.9)
     seed, choice, harness = found.rows
-    assert (seed.arm, seed.gain, seed.score.mean) == ("seed", None, pytest.approx(0.2))
+    assert seed.arm == "seed" and seed.gain is None and seed.score.mean == pytest.approx(0.2)
     assert harness.by_seed == pytest.approx((0.3, 0.4, 0.5)) and harness.seeds == 3
     assert harness.gain is not None and harness.gain.mean == pytest.approx(0.2)
     # Student's t over 0.1, 0.2, 0.3: 0.2 +- 2.92 * 0.1 / sqrt(3).

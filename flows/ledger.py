@@ -1,0 +1,149 @@
+"""The run's budget at work: what was spent is in the journal, is shown in MLflow, and decides what may be begun."""
+
+import os
+import time
+from typing import Any
+
+from sia_core.agents.prices import Price
+from sia_core.budget import ROLES, Budget, Role, Spent, read_spent, total
+from sia_core.errors import BudgetError
+from sia_core.progress import Reporter
+from sia_core.record.journal import Journal
+from sia_core.record.store import RunRecord
+from sia_core.rollout import Rollout
+from sia_core.task import Resources
+
+WARN_AT = (0.5, 0.8)
+_WALL = "wall"
+_FILE = "spending.json"
+
+
+class Ledger:
+    """Of one run; opened with its session."""
+
+    def __init__(
+        self, run: RunRecord, journal: Journal, resources: Resources, price: Price | None, reporter: Reporter
+    ) -> None:
+        self.budget: Budget = run.budget
+        self._run, self._journal, self._resources, self._price, self._reporter = (
+            run,
+            journal,
+            resources,
+            price,
+            reporter,
+        )
+        self._here = journal.spent()
+        self._began = time.monotonic()
+        self._sitting = f"{os.getpid()}-{time.time_ns()}"
+        kept: dict[str, Any] = run.get_json(_FILE) or {}
+        # Of sittings on other machines, whose journal is not here.
+        self._before = read_spent(kept.get("roles", {}))
+        self._wall_before = float(kept.get("wall_seconds", 0.0))
+        self._warned = {name: amount / limit for name, amount, limit in self._shares()}
+        """How much of each limit was spent when it was last spoken of."""
+
+    def spent(self) -> dict[Role, Spent]:
+        """What was spent so far, by role."""
+        return {role: self._here.get(role, Spent()).at_least(self._before.get(role, Spent())) for role in ROLES}
+
+    @property
+    def wall_s(self) -> float:
+        """Wall clock of all sittings."""
+        sitting = time.monotonic() - self._began
+        return max(self._here.get(_WALL, Spent()).seconds, self._wall_before) + sitting
+
+    def settle(self, rollout: Rollout) -> None:
+        """Put a finished rollout, and what it has cost, into the journal."""
+        cost = self._cost(rollout)
+        if self._journal.put(rollout, cost):
+            for role, amounts in cost.items():
+                self._here[role] = self._here.get(role, Spent()) + amounts
+            self._warn()
+
+    def _cost(self, rollout: Rollout) -> dict[Role, Spent]:
+        played = rollout.seconds - rollout.verify_seconds
+        price, turns = self._price, rollout.turns
+        dollars = sum(price.of(turn.prompt_tokens, turn.output_tokens) for turn in turns) if price else 0.0
+        return {
+            "rollouts": Spent(1, rollout.tokens, dollars, played, played * self._resources.gpus),
+            "verification": Spent(
+                seconds=rollout.verify_seconds,
+                gpu_seconds=rollout.verify_seconds * (self._resources.grade_gpus or self._resources.gpus),
+            ),
+        }
+
+    def spend(self, key: str, role: Role, amounts: Spent) -> None:
+        """Note what something other than a rollout has cost; a key counts once."""
+        self._journal.spend(key, role, amounts)
+        self._here[role] = self._journal.spent()[role]
+        self._warn()
+
+    def reserve(self, what: str, rollouts: int) -> None:
+        """Refuse a launch that would pass the budget.
+
+        Raises:
+            BudgetError: it would, or the budget is used up.
+        """
+        limit = self.budget.rollouts
+        done = total(self.spent()).rollouts
+        if limit is not None and done + rollouts > limit:
+            raise self._refusal(f"{what} takes {rollouts} rollouts", "rollouts", done, limit)
+        self.check(what)
+
+    def check(self, what: str) -> None:
+        """Let nothing more begin once a limit is reached.
+
+        Raises:
+            BudgetError: one is.
+        """
+        used = self.used_up()
+        if used is not None:
+            raise self._refusal(f"{what} was to come", *used)
+
+    def used_up(self) -> tuple[str, float, float] | None:
+        """Name, amount and limit of what is used up; rollouts are refused before they are launched."""
+        return next((one for one in self._shares() if one[0] != "rollouts" and one[1] >= one[2]), None)
+
+    def lacks(self, planned: int) -> str | None:
+        """Which limit so many rollouts more would pass, at the mean cost of those so far; None if they fit."""
+        spent = total(self.spent())
+        share = planned / spent.rollouts if spent.rollouts else 0.0
+        after = spent + spent * share
+        after = after.at_least(Spent(rollouts=spent.rollouts + planned))
+        for name, amount, limit in self.budget.shares(after, self.wall_s * (1 + share)):
+            if amount > limit:
+                return f"{name}: {amount:.6g} would be spent, {limit:g} may be"
+        return None
+
+    def record(self, step: int) -> None:
+        """Show it in MLflow."""
+        spent, wall = self.spent(), self.wall_s
+        self._journal.spend(self._sitting, _WALL, Spent(seconds=time.monotonic() - self._began))
+        self._run.put_json(
+            _FILE, {"roles": {role: amounts.to_dict() for role, amounts in spent.items()}, "wall_seconds": wall}
+        )
+        metrics = {
+            f"spent.{role}.{name}": value
+            for role, amounts in spent.items()
+            for name, value in amounts.to_dict().items()
+            if value
+        }
+        self._run.log_metrics({**metrics, "spent.wall_seconds": wall}, step)
+
+    def _shares(self) -> list[tuple[str, float, float]]:
+        return list(self.budget.shares(total(self.spent()), self.wall_s))
+
+    def _warn(self) -> None:
+        for name, amount, limit in self._shares():
+            passed = [mark for mark in WARN_AT if self._warned.get(name, 0.0) < mark <= amount / limit]
+            if passed:
+                self._reporter.say(f"budget: {amount:.6g} of {limit:g} {name} are spent ({amount / limit:.0%})")
+            self._warned[name] = max(self._warned.get(name, 0.0), amount / limit)
+
+    def _refusal(self, what: str, name: str, amount: float, limit: float) -> BudgetError:
+        more = Budget.model_validate({**self.budget.model_dump(), name: 2 * limit})
+        return BudgetError(
+            f"{amount:.6g} of {limit:g} {name} are spent, and {what}",
+            where=self._run.name,
+            hint=f"sia resume {self._run.name} --budget {str(more).replace(', ', ',')}",
+        )

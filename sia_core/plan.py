@@ -1,0 +1,43 @@
+"""How many rollouts a run takes at most, by what they are for."""
+
+from dataclasses import dataclass
+
+from sia_core.config import LADDER_ROLLOUTS, RunConfig
+from sia_core.task import UpdateDefaults
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """Rollouts at most; a rewrite that is rejected, or an update that is refused, takes fewer."""
+
+    execute: int
+    """Of a generation."""
+    gate: int
+    """Of a child."""
+    validation: int
+    """Of a rewritten harness."""
+    update: int
+    """Of an update of the weights."""
+    sealed: int
+    """Of the test at the end."""
+    siblings: int
+
+    @property
+    def generation(self) -> int:
+        """Of one generation, with both levers pulled for each child."""
+        return self.execute + self.siblings * (self.gate + self.validation + self.update)
+
+
+def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
+    """The plan of a run on a task with these update defaults."""
+    execute = config.problems * config.rollouts
+    # The first round is the evidence's rollouts, or as many new ones where these are of another pair.
+    anchors = 2 * update.anchors * config.gate_rollouts
+    return RolloutPlan(
+        execute=execute,
+        gate=2 * config.gate_problems * config.gate_rollouts if config.levers else 0,
+        validation=LADDER_ROLLOUTS if "harness" in config.levers else 0,
+        update=update.rounds * execute + anchors if "weights" in config.levers else 0,
+        sealed=2 * config.test_problems * config.test_rollouts,
+        siblings=config.siblings,
+    )

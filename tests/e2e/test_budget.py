@@ -1,0 +1,27 @@
+"""A run that comes to the end of its budget: by its rule, or in the middle of a generation."""
+
+import pytest
+
+from tests.e2e.conftest import TOY, Finished, Sia
+from tests.e2e.test_resume import outcome
+
+
+@pytest.mark.slow
+def test_a_generation_that_does_not_fit_is_not_begun(sia: Sia) -> None:
+    output = sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "harness", "--budget", "rollouts=300")
+    run = sia.run()
+    assert (run.status, len(run.nodes())) == ("FINISHED", 2)
+    assert run.phase("test") is not None
+    assert "no room for generation 2 and the sealed test (rollouts: " in run.tags["sia.stopped"]
+    assert "ended by budget: no room" in output and "of 300 rollouts" in output
+
+
+@pytest.mark.slow
+def test_a_run_stopped_in_the_middle_goes_on_with_more(sia: Sia, finished: Finished) -> None:
+    output = sia(*finished.words, "--budget", "hours=0.002", code=11)
+    run = sia.run()
+    assert "hours are spent" in output and f"sia resume {run.name} --budget hours=0.004" in output
+    assert run.status == "FAILED"
+    output = sia("resume", run.name, "--no-ui", "--budget", "hours=2")
+    assert "of 2 hours" in output
+    assert outcome(sia) == outcome(finished.sia)
