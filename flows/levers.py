@@ -17,7 +17,7 @@ from sia_core.errors import HarnessError, SiaError
 from sia_core.generation import Cost, Decision, Node
 from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
-from sia_core.patch import apply_edits
+from sia_core.patch import EditLimits, apply_edits
 from sia_core.policy.registry import base_directory
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
@@ -70,9 +70,12 @@ def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:
     """The harness a decision asks for: edits, then knobs.
 
     Raises:
-        HarnessError: an edit or a knob that cannot be applied.
+        HarnessError: an edit or a knob that cannot be applied, or that goes further than the run allows.
     """
-    return apply_edits(session.run.harness(parent.candidate.harness), decision.edits).with_knobs(decision.knobs)
+    harness, config = session.run.harness(parent.candidate.harness), session.config
+    child = apply_edits(harness, decision.edits).with_knobs(decision.knobs)
+    EditLimits(config.edit_scope, config.max_edit_lines).check(harness.files, child.files)
+    return child
 
 
 def refuse_batch(session: Session, decision: Decision, parent: Node, batch: Sequence[Rollout]) -> str | None:

@@ -19,6 +19,7 @@ from sia_core.candidate import Candidate
 from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
+from sia_core.patch import EditLimits
 from sia_core.plan import plan_rollouts
 from sia_core.record.arms import SCORES
 from sia_core.record.store import GenerationRecord
@@ -248,6 +249,7 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         seed=config.seed,
         task=task.description,
         metric=task.config.metric,
+        edit_limits=str(EditLimits(config.edit_scope, config.max_edit_lines)),
         problems=sorted({rollout.unit.problem for rollout in rollouts}),
         updates={name: f"{one.allowed}. {one.about}" for name, one in SETTINGS.items()} if trainable else {},
         suggested=": ".join(part for part in suggest(rollouts) if part) if trainable else "",

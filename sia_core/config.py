@@ -40,6 +40,10 @@ class RunConfig(BaseModel):
     """Tokens for one decision, prompts and replies of all requests together."""
     agent_dollars: float | None = Field(default=None, gt=0)
     """Dollars for one decision; None: no limit but that of tokens."""
+    edit_scope: Literal["all", "prompts"] = "all"
+    """Which files of the harness a rewrite may change."""
+    max_edit_lines: int | None = Field(default=None, ge=1)
+    """Lines that a rewrite may add and remove."""
     siblings: int = Field(default=1, ge=1, le=8)
     """Children a generation proposes, each by another hypothesis."""
     approve: bool = False

@@ -7,11 +7,14 @@ places is refused rather than guessed at.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from sia_core.errors import HarnessError
 from sia_core.harness import Harness
 
+EditScope = Literal["all", "prompts"]
+PROMPT_FILES = (".md", ".txt")
+"""What counts as a prompt or skill file."""
 _NEAR_LINES = 12
 """Of the file's own text shown beside a block that was not found."""
 
@@ -66,6 +69,42 @@ def apply_edits(harness: Harness, edits: Sequence[Edit]) -> Harness:
     if "harness.toml" not in files:
         raise HarnessError("is deleted, and no harness is without it", where="harness.toml")
     return Harness.from_files(files, where="patch")
+
+
+@dataclass(frozen=True)
+class EditLimits:
+    """How far one rewrite may go; SkillOpt's bounded edits are `prompts` with a number of lines."""
+
+    scope: EditScope = "all"
+    lines: int | None = None
+    """Added and removed, over all files."""
+
+    def __str__(self) -> str:
+        parts = [f"only {' and '.join(PROMPT_FILES)} files may change"] if self.scope == "prompts" else []
+        if self.lines is not None:
+            parts.append(f"at most {self.lines} lines may be added and removed")
+        return ", and ".join(parts)
+
+    def check(self, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+        """Refuse a rewrite that goes further.
+
+        Raises:
+            HarnessError: it touches another file, or too many lines.
+        """
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        outside = [name for name in changed if self.scope == "prompts" and not name.endswith(PROMPT_FILES)]
+        if outside:
+            raise HarnessError("is outside this run's edit scope", where=outside[0], hint=str(self))
+        count = sum(_changed_lines(before.get(name, b""), after.get(name, b"")) for name in changed)
+        if self.lines is not None and count > self.lines:
+            raise HarnessError(f"changes {count} lines", where="the rewrite", hint=str(self))
+
+
+def _changed_lines(before: bytes, after: bytes) -> int:
+    """Lines removed and lines added."""
+    old, new = before.splitlines(), after.splitlines()
+    same = sum(block.size for block in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks())
+    return len(old) + len(new) - 2 * same
 
 
 def unified_diff(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> str:

@@ -21,7 +21,8 @@ from pathlib import Path
 from sia_core.errors import ServiceError
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
+"""Its first start makes its tables: 20 s of CPU, and the machine may be busy. One that dies is noticed at once."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from sia_core.errors import HarnessError
 from sia_core.generation import Decision
 from sia_core.harness import Harness
-from sia_core.patch import Block, Edit, apply_edits, unified_diff
+from sia_core.patch import Block, Edit, EditLimits, apply_edits, unified_diff
 
 AGENT = "async def solve(problem, ctx):\n    return 1\n"
 
@@ -94,3 +94,26 @@ def test_a_decision_survives_json() -> None:
         fixes=("p1",),
     )
     assert Decision.from_dict(asdict(decision)) == decision
+
+
+BEFORE = {"agent.py": b"a\nb\n", "skill.md": b"one\ntwo\nthree\n"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "after", "says"),
+    [
+        (EditLimits("prompts"), {**BEFORE, "agent.py": b"a\n"}, r"agent\.py: is outside this run's edit scope"),
+        (EditLimits("prompts"), {**BEFORE, "harness.toml": b""}, r"only \.md and \.txt files may change"),
+        (EditLimits("prompts"), {"agent.py": b"a\nb\n"}, None),
+        (EditLimits(lines=2), {**BEFORE, "skill.md": b"one\n2\nthree\n"}, None),
+        (EditLimits(lines=1), {**BEFORE, "skill.md": b"one\n2\nthree\n"}, "changes 2 lines"),
+        (EditLimits(lines=3), {**BEFORE, "skill.md": b"", "new.txt": b"x\n"}, "changes 4 lines"),
+        (EditLimits(), {"agent.py": b"other\n" * 99}, None),
+    ],
+)
+def test_how_far_a_rewrite_may_go(limits: EditLimits, after: dict[str, bytes], says: str | None) -> None:
+    if says is None:
+        limits.check(BEFORE, after)
+        return
+    with pytest.raises(HarnessError, match=says):
+        limits.check(BEFORE, after)

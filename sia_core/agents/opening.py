@@ -48,6 +48,7 @@ def _evidence(situation: Situation) -> str:
     failures = ", ".join(f"{kind} {share:.1%}" for kind, share in evidence.failures.items()) or "none"
     trainable = "with token ids and logprobs" if evidence.trainable else "without token ids: weights cannot be trained"
     costs = ", ".join(f"{lever} {cost} rollouts" for lever, cost in situation.costs.items())
+    limits = [f"- a rewrite of the harness: {situation.edit_limits}"] if situation.edit_limits else []
     return "\n".join(
         [
             f"- from node {_executed(situation)} ({evidence.score.rollouts} rollouts, {trainable})",
@@ -56,6 +57,7 @@ def _evidence(situation: Situation) -> str:
             f"- failures: {failures}; unscored {evidence.unscored}",
             f"- a weight update on these rollouts: {situation.suggested or 'not possible with this policy'}",
             f"- price of a lever, gate included: {costs}",
+            *limits,
         ]
     )
 

@@ -25,6 +25,8 @@ class Situation:
     refused: tuple[str, ...] = ()
     """Why earlier decisions of this generation were refused."""
     refused_levers: tuple[Lever, ...] = ()
+    edit_limits: str = ""
+    """How far a rewrite may go, in words; empty where nothing is forbidden."""
     siblings: tuple[Decision, ...] = ()
     """Decisions of this generation that are made already: another one is wanted."""
     generation: int = 1

@@ -34,6 +34,8 @@ def run(
     agent_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decision may take.")] = 600_000,
     agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
     budget: BudgetOption = "",
+    edit_scope: Annotated[str, typer.Option(help="Files a rewrite may change: all, or prompts (.md, .txt).")] = "all",
+    max_edit_lines: Annotated[int | None, typer.Option(min=1, help="Lines a rewrite may add and remove.")] = None,
     siblings: Annotated[int, typer.Option(min=1, max=8, help="Children a generation tries.")] = 1,
     approve: Annotated[bool, typer.Option("--approve", help="Wait for a person's word before a lever.")] = False,
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
@@ -61,6 +63,8 @@ def run(
         agent_tokens=agent_tokens,
         agent_dollars=agent_dollars,
         budget=budget,
+        edit_scope=edit_scope,
+        max_edit_lines=max_edit_lines,
         siblings=siblings,
         approve=approve,
         seed=seed,
@@ -116,6 +120,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
             where="--agent",
             hint="name a language model that writes one: --agent anthropic:MODEL or openai:MODEL[@URL]",
         )
+    check_edit_scope(settings.get("edit_scope", "all"), settings["agent"])
     if tier not in get_args(Tier):
         raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, landlock or none")
     defaults = loaded.config.plan.model_dump()
@@ -128,6 +133,23 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
         **(defaults | asked),
         **settings,
     )
+
+
+def check_edit_scope(scope: str, agent: str) -> None:
+    """Refuse a scope that there is none of, or that leaves the agent nothing to do.
+
+    Raises:
+        UsageError: either.
+    """
+    from sia_core.agents.registry import WITHOUT_MODEL
+    from sia_core.errors import UsageError
+    from sia_core.patch import EditScope
+
+    if scope not in get_args(EditScope):
+        raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
+    if scope == "prompts" and agent in WITHOUT_MODEL:
+        what = f"{agent} moves knobs, which stand in harness.toml, and writes no prompts"
+        raise UsageError(what, where="--edit-scope prompts", hint="--agent anthropic:MODEL or openai:MODEL[@URL]")
 
 
 def print_plan(config: "RunConfig") -> None:

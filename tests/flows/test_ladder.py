@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 from flows import ladder, phases
 from flows.ladder import climb, climb_first
 from flows.ledger import Ledger
+from flows.levers import refusal, rewrite
 from flows.session import Session
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
@@ -96,6 +98,17 @@ def put(session: Session, *edits: Edit, **knobs: Any) -> LadderReport:
 
 def change(old: str, new: str) -> Edit:
     return Edit("agent.py", blocks=(Block(old, new),))
+
+
+def test_a_run_may_bound_how_far_a_rewrite_goes(session: Session) -> None:
+    node = session.run.nodes()[0]
+    bounded = replace(session, config=session.config.model_copy(update={"edit_scope": "prompts"}))
+    decision = Decision("harness", 0, "why", "openai:m", edits=(Edit("skill.md", text="Look first."),))
+    assert rewrite(bounded, decision, node).files["skill.md"] == b"Look first."
+    assert refusal(bounded, decision, node, []) is None
+    moved = replace(decision, edits=(), knobs={"n": 2})
+    assert "harness.toml: is outside this run's edit scope" in (refusal(bounded, moved, node, []) or "")
+    assert refusal(session, moved, node, []) is None
 
 
 FAILING = {
