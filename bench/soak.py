@@ -44,7 +44,15 @@ a history of tasks up to a bound."""
 _OWN = ("inherited descriptors", "sockets in frames", "daemon")
 """Attacks that say nothing about a harness, whose stream and event loop are descriptors of its own; or that wait."""
 _FILES = {
-    "task.toml": 'name = "soak"\ntitle = "soak"\nmetric = "worth"\n[limits]\nseconds = 30.0\nmemory_mb = 256\n',
+    "task.toml": """
+name = "soak"
+title = "soak"
+metric = "worth"
+[limits]
+seconds = 30.0
+memory_mb = 256
+disk_mb = 4
+""",
     "task.py": """
 import json
 from pathlib import Path
@@ -240,6 +248,7 @@ def soak(tier: Any, runs: int) -> dict[str, Any]:
         "seconds": seconds,
         "wrong": wrong,
         "grown": grown,
+        "samples": mixed.samples,
         **ends,
     }
 

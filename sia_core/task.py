@@ -118,6 +118,8 @@ class RolloutLimits(_Table):
     verify_seconds: float = Field(default=600.0, gt=0)
     """Wall clock of one verification; a worker that takes much longer is ended."""
     memory_mb: int = Field(default=1024, ge=64)
+    disk_mb: int = Field(default=64, ge=1)
+    """Of the harness's private directory."""
 
 
 class Resources(_Table):

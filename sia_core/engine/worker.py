@@ -160,6 +160,7 @@ class RolloutRunner:
             wall_s=wall,
             cpu_s=wall,
             memory_mb=limits.memory_mb,
+            disk_mb=limits.disk_mb,
             subprocesses="subprocesses" in harness.config.needs,
         )
         files = {**harness.files, BOOT_NAME: boot}
