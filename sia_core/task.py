@@ -1,15 +1,18 @@
 """A task: problems and a deterministic verifier, in one directory anywhere on disk.
 
 `task.toml` declares; `task.py` brings `load(split)` and `verify(problem, answer, lab)`, and may
-bring `prepare(progress)` to fetch data and `canaries(split)` to find leaks. `task.py` is trusted
-code: it runs in verifier processes and in the driver, never in the sandbox. `Problem.private`
-never leaves them.
+bring `prepare(progress)` to fetch data, `canaries(split)` to find leaks, and `gold(problem)` and
+`baits(problem)` for `sia check`. `task.py` is trusted code: it runs in verifier processes and in
+the driver, never in the sandbox. `Problem.private` never leaves them.
+
+A *form* is another way to work on the same problems, with a harness, limits and plan of its own: `NAME:FORM`
+lays the table [forms.FORM] of task.toml over the rest. Scores compare over forms: verifier and digest are the same.
 """
 
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -154,6 +157,17 @@ class RewriteLimits(_Table):
     """The same for `needs`."""
 
 
+class CheckLimits(_Table):
+    """What `sia check` is to hold the task to."""
+
+    chance: float | None = None
+    """Greatest mean score of null, constant, random and copied answers; the least of score_range when None."""
+    gold: float | None = None
+    """Least score of right answers; more than chance when None."""
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Relative difference that two verdicts on one answer may have: for tasks that measure time."""
+
+
 class TaskConfig(_Table):
     """The contents of task.toml."""
 
@@ -173,6 +187,9 @@ class TaskConfig(_Table):
     resources: Resources = Resources()
     sampling: SamplingDefaults = SamplingDefaults()
     rewrite: RewriteLimits = RewriteLimits()
+    check: CheckLimits = CheckLimits()
+    forms: dict[str, dict[str, Any]] = {}
+    """Other forms of the task: name -> what differs from the tables above."""
 
 
 @dataclass(frozen=True)
@@ -182,25 +199,40 @@ class Task:
     path: Path
     config: TaskConfig
     digest: str
-    """Over every file of the directory but the seed harness, README.md and caches."""
+    """Over every file of the directory but the seed harnesses, README.md and caches."""
+    form: str = ""
+    """Which of [forms] this is; the plain task when empty."""
 
     @classmethod
     def load(cls, where: str | Path) -> "Task":
-        """Load a task by name (one that ships with the project) or by path.
+        """Load a task by name (one that ships with the project) or by path, in the form after a colon if any.
 
         Raises:
-            UsageError: no such task.
+            UsageError: no such task or form.
             TaskError: a task.toml or task.py that cannot be used.
         """
-        path = find_task(where)
-        config = _read_config(path / "task.toml")
-        skipped = {config.harness, "README.md", "__pycache__"}
+        place, form = _split_form(str(where))
+        path = find_task(place)
+        plain = _read_config(path / "task.toml")
+        config = _read_config(path / "task.toml", form) if form else plain
+        harnesses = {plain.harness, *(str(table.get("harness", plain.harness)) for table in plain.forms.values())}
         files = {
             str(file.relative_to(path)): file.read_bytes()
             for file in sorted(path.rglob("*"))
-            if file.is_file() and not skipped.intersection(file.relative_to(path).parts)
+            if file.is_file() and not _is_skipped(file.relative_to(path), harnesses)
         }
-        return cls(path, config, digest_files(files))
+        return cls(path, config, digest_files(files), form)
+
+    @property
+    def where(self) -> str:
+        """What `load` takes to find it again: its name if it ships with the project, else its path; with the form."""
+        place = self.path.name if self.path.parent == _shipped() else str(self.path)
+        return f"{place}:{self.form}" if self.form else place
+
+    @property
+    def chance(self) -> float:
+        """Greatest mean score of answers without insight."""
+        return self.config.score_range[0] if self.config.check.chance is None else self.config.check.chance
 
     @property
     def name(self) -> str:
@@ -250,6 +282,24 @@ class Task:
         prepare = getattr(self.module, "prepare", None)
         if prepare is not None:
             prepare(progress)
+
+    def data_sets(self) -> dict[str, Path]:
+        """Data sets the task knows of -> the file that each is kept in, there or not; empty when it does not say."""
+        known: Callable[[], Mapping[str, Path]] | None = getattr(self.module, "data_sets", None)
+        return dict(known()) if known is not None else {}
+
+    def prepare_set(self, name: str, progress: Progress) -> None:
+        """Fetch one data set, whether the task is going to use it or not.
+
+        Raises:
+            UsageError: the task knows no such set.
+            FetchError: it cannot be had.
+        """
+        prepare = getattr(self.module, "prepare_set", None)
+        if prepare is None or name not in self.data_sets():
+            known = ", ".join(self.data_sets()) or "none"
+            raise UsageError(f"task {self.name} has no data set {name!r}", hint=f"its data sets: {known}")
+        prepare(name, progress)
 
     def problems(self, split: Split) -> tuple[Problem, ...]:
         """All problems of a split, in a fixed order.
@@ -327,9 +377,34 @@ def _shipped() -> Path:
     return Path(next(iter(tasks.__path__)))
 
 
-def _read_config(file: Path) -> TaskConfig:
+def _split_form(where: str) -> tuple[str, str]:
+    """(task, form): what stands behind the last colon, unless it belongs to a path that is there."""
+    place, colon, form = where.rpartition(":")
+    if not colon or "/" in form or Path(where).exists():
+        return where, ""
+    return place, form
+
+
+def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:
+    """Whether a file is no part of the task's digest."""
+    return bool({"README.md", "__pycache__"}.intersection(name.parts)) or any(map(name.is_relative_to, harnesses))
+
+
+def _with_form(table: dict[str, Any], form: str) -> dict[str, Any]:
+    forms = table.get("forms", {})
+    if form not in forms:
+        known = ", ".join(forms) or "none"
+        raise UsageError(f"no form {form!r}", where=str(table.get("name", "task")), hint=f"its forms: {known}")
+    merged = dict(table)
+    for name, value in forms[form].items():
+        merged[name] = {**table.get(name, {}), **value} if isinstance(value, dict) else value
+    return merged
+
+
+def _read_config(file: Path, form: str = "") -> TaskConfig:
     try:
-        return TaskConfig.model_validate(tomllib.loads(file.read_text()))
+        table = tomllib.loads(file.read_text())
+        return TaskConfig.model_validate(_with_form(table, form) if form else table)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TaskError(f"is not TOML: {error}", where=str(file)) from error
     except ValidationError as error:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOUNS = "nouns"
 """The modules that lie directly in sia_core/."""
 
-BELOW_FLOWS = {"agents", "engine", "weights", "search", "record", "report", "policy", NOUNS}
+BELOW_FLOWS = {"agents", "engine", "weights", "search", "record", "report", "policy", "check", NOUNS}
 ALLOWED: dict[str, set[str]] = {
     "tasks": {NOUNS},
     NOUNS: {"tasks"},  # Only for the place of the tasks that ship; the package itself holds no code.
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "record": {NOUNS},
     "search": {"record", NOUNS},
     "report": {"record", "search", NOUNS},
+    "check": {"agents", "engine", "policy", NOUNS},
     "flows": BELOW_FLOWS,
     "cli": {"flows", *BELOW_FLOWS},
     "infra": {"flows", *BELOW_FLOWS},

@@ -7,9 +7,12 @@ import typer
 
 from sia_core.cli.approve import approve
 from sia_core.cli.arms import arms
+from sia_core.cli.check import check
+from sia_core.cli.data import data
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
 from sia_core.cli.status import status
+from sia_core.cli.task import task
 from sia_core.cli.ui import ui
 from sia_core.errors import INTERRUPTED, SiaError
 
@@ -27,8 +30,10 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, ui):
+for verb in (run, arms, resume, approve, status, ui, check):
     app.command()(verb)
+for name, verbs in {"data": data, "task": task}.items():
+    app.add_typer(verbs, name=name)
 
 QUIET = {
     # No library phones home or talks over the progress bars, unless the user says otherwise.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 if TYPE_CHECKING:
-    from sia_core.config import RunConfig
+    from sia_core.config import RunConfig, Tier
 
 Generations = Annotated[int | None, typer.Option(min=1, help="Generations; the task's plan when not given.")]
 Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollouts of each training problem.")]
@@ -93,14 +93,14 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     from sia_core.agents.prices import check_priced
     from sia_core.agents.registry import WITHOUT_MODEL, check_agent
     from sia_core.budget import Budget
-    from sia_core.config import RunConfig, Tier, parse_levers
+    from sia_core.config import RunConfig, parse_levers
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
     from sia_core.policy.registry import check_spec
-    from sia_core.task import Task, task_names
+    from sia_core.task import Task
     from sia_core.weights.algorithms import check_algorithm
 
-    loaded = Task.load(task)
+    sandbox_tier, loaded = parse_tier(tier), Task.load(task)
     asked_meta = settings["meta"]
     # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
     settings["meta"] = settings["meta"] or not (loaded.path / loaded.config.harness).exists()
@@ -121,15 +121,12 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
             hint="name a language model that writes one: --agent anthropic:MODEL or openai:MODEL[@URL]",
         )
     check_edit_scope(settings.get("edit_scope", "all"), settings["agent"])
-    if tier not in get_args(Tier):
-        raise UsageError(f"unknown sandbox tier {tier!r}", where="--sandbox", hint="use strict, landlock or none")
     defaults = loaded.config.plan.model_dump()
     asked = {name: value for name, value in plan.items() if value is not None}
-    where = task if task in task_names() else str(loaded.path)
     return RunConfig(
-        task=where,
+        task=loaded.where,
         levers=parse_levers(levers),
-        tier=cast("Tier", tier),
+        tier=sandbox_tier,
         **(defaults | asked),
         **settings,
     )
@@ -150,6 +147,20 @@ def check_edit_scope(scope: str, agent: str) -> None:
     if scope == "prompts" and agent in WITHOUT_MODEL:
         what = f"{agent} moves knobs, which stand in harness.toml, and writes no prompts"
         raise UsageError(what, where="--edit-scope prompts", hint="--agent anthropic:MODEL or openai:MODEL[@URL]")
+
+
+def parse_tier(text: str) -> "Tier":
+    """The sandbox tier of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from sia_core.config import Tier
+    from sia_core.errors import UsageError
+
+    if text not in get_args(Tier):
+        raise UsageError(f"unknown sandbox tier {text!r}", where="--sandbox", hint="use strict, landlock or none")
+    return cast("Tier", text)
 
 
 def print_plan(config: "RunConfig") -> None:

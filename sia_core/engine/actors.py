@@ -110,7 +110,7 @@ class RemotePolicy:
 class RolloutActor:
     """Plays or grades one unit at a time in its own process, with its own sandboxes."""
 
-    def __init__(self, task: Path, tier: Tier) -> None:
+    def __init__(self, task: str, tier: Tier) -> None:
         self._task = task
         self._tier: Tier = tier
 

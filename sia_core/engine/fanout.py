@@ -157,7 +157,7 @@ class Engine:
         # Ray no longer hides GPUs from actors that ask for none; rollouts must not touch them.
         environment = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}} if not gpus else {}
         actor = ray.remote(RolloutActor).options(num_cpus=cpus, num_gpus=gpus, runtime_env=environment)
-        return Pool(lambda: actor.remote(self._task.path, self._config.tier), count)
+        return Pool(lambda: actor.remote(self._task.where, self._config.tier), count)
 
     def _wait_for_policy(self) -> bool:
         """Wait until the policy answers. True if it was indeed silent.

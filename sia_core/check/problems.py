@@ -1,0 +1,133 @@
+"""Checks that need no answer: problems that repeat, splits that never meet, nothing private in what a harness sees."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from sia_core.check.fingerprint import content, fingerprint
+from sia_core.check.report import Finding, outcome
+from sia_core.errors import HarnessError, LeakError
+from sia_core.harness import Harness
+from sia_core.rollout import SPLITS
+from sia_core.task import Problem, Task
+
+PRIVATE_CHARS = 24
+"""Private texts from this length on must not stand in public data: shorter ones may, by chance or as one of many."""
+_PROCESS_S = 600
+
+
+def check_splits(task: Task) -> Finding:
+    """No problem, by id or by what a harness sees of it, is in two splits."""
+    faults, ids, contents = [], {}, {}  # type: ignore[var-annotated]
+    total = 0
+    for split in SPLITS:
+        for problem in task.problems(split):
+            total += 1
+            if ids.setdefault(problem.id, split) != split:
+                faults.append(f"id {problem.id!r} is in {ids[problem.id]} and in {split}")
+            seen = contents.setdefault(content(problem), (split, problem.id))
+            if seen[0] != split:
+                faults.append(f"{problem.id} of {split} shows the same as {seen[1]} of {seen[0]}")
+    counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
+    hint = "give each split problems of its own: what is trained on must not be what a child is judged by"
+    return outcome("splits", faults, f"{total} problems ({counts}), no id and no content in two splits", hint)
+
+
+def check_repeats(task: Task) -> Finding:
+    """Two loads in this process, and one in another, give the same problems in the same order."""
+    first = fingerprint(task)
+    faults = [f"a second load differs: {told}" for told in _differences(first, fingerprint(Task.load(task.where)))]
+    faults += [f"another process differs: {told}" for told in _differences(first, _elsewhere(task))]
+    compared = sum(bool(digest) for split in first.values() for digest in split.values())
+    seen = f"three loads in two processes agree (all ids, contents of {compared} problems)"
+    return outcome(
+        "repeats", faults, seen, "load(split) has to derive every choice from a fixed seed, in a fixed order"
+    )
+
+
+def _elsewhere(task: Task) -> dict[str, dict[str, str]]:
+    command = [sys.executable, "-m", "sia_core.check.fingerprint", task.where]
+    environment = {**os.environ, "PYTHONHASHSEED": "4711"}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=_PROCESS_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        return {"": {"": (done.stderr.strip().splitlines() or ["it failed"])[-1]}}
+    found: dict[str, dict[str, str]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _differences(first: dict[str, dict[str, str]], second: dict[str, dict[str, str]]) -> Iterator[str]:
+    if "" in second:
+        yield second[""][""]
+        return
+    for split, problems in first.items():
+        if list(problems) != list(second[split]):
+            yield f"ids of {split}, or their order"
+        changed = [name for name, digest in problems.items() if second[split].get(name, digest) != digest]
+        if changed:
+            yield f"contents of {split} problem {changed[0]}"
+
+
+def check_private(task: Task) -> Finding:
+    """No canary, and no long text of private data, in public data, files, task.md or the seed harness."""
+    faults = []
+    count = 0
+    for split in SPLITS:
+        for problem in task.problems(split):
+            public, count = _public_text(problem), count + 1
+            try:
+                task.canaries.check(public, f"public data of {problem.id}")
+            except LeakError as error:
+                faults.append(f"a canary stands in {error.where}")
+            if any(text in public for text in _long_texts(problem.private)):
+                faults.append(f"a private text of {problem.id} stands in its public data")
+    faults += _canaries_in_files(task)
+    offered = "with canaries" if task.module.__dict__.get("canaries") else "the task offers no canaries"
+    seen = f"public data of {count} problems, task.md and harness hold no private text ({offered})"
+    return outcome(
+        "private", faults, seen, "keep answers in Problem.private; `public` and `files` are what a harness sees"
+    )
+
+
+def _canaries_in_files(task: Task) -> Iterator[str]:
+    try:
+        task.canaries.check(task.description, "task.md")
+        folder = task.path / task.config.harness
+        if (folder / "harness.toml").exists():
+            task.canaries.check_files(Harness.load(folder).files, "seed harness")
+    except LeakError as error:
+        yield f"a canary stands in {error.where}"
+    except HarnessError:
+        pass  # A finding of its own.
+
+
+def _public_text(problem: Problem) -> str:
+    files = [name + data.decode(errors="replace") for name, data in problem.files.items()]
+    return "\n".join([problem.id, *map(str, texts(dict(problem.public))), *files])
+
+
+def _long_texts(private: Any) -> Iterator[str]:
+    return (text.strip() for text in texts(private) if len(text.strip()) >= PRIVATE_CHARS)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every string in nested containers."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            todo += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            todo += one

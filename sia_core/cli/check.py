@@ -1,0 +1,46 @@
+"""`sia check TASK`: is a task sound?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sia_core.check.report import Finding
+
+WORDS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
+
+
+def check(
+    task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
+    problems: Annotated[int, typer.Option(min=1, help="Training problems on which answers are tried.")] = 2,
+    sandbox: Annotated[str, typer.Option(help="Tier that programs run in: strict, landlock or none.")] = "strict",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings there.")] = None,
+) -> None:
+    """Prove TASK sound, or say what is wrong with it (exit code 3)."""
+    from rich.console import Console
+
+    from sia_core.check.task import check_task  # Loads numpy and the engine.
+    from sia_core.cli.live import Live
+    from sia_core.cli.run import parse_tier
+    from sia_core.errors import TaskError
+    from sia_core.task import Task
+
+    tier, loaded = parse_tier(sandbox), Task.load(task)
+    _ = loaded.module
+    with Live(Console(stderr=True)) as live:
+        report = check_task(loaded, tier=tier, problems=problems, tell=tell, progress=live.progress)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    if report.failed:
+        names = ", ".join(finding.check for finding in report.failed)
+        raise TaskError(f"unsound: {names}", where=report.task, hint="mend what is said above, then check again")
+    print(f"{report.task} is sound")
+
+
+def tell(finding: "Finding") -> None:
+    """One line a check, and what to do about it where something is to be done."""
+    print(f"{WORDS[finding.status]:8} {finding.check:9} {finding.seen}")
+    if finding.hint and finding.status != "passed":
+        print(f"{'':18} next: {finding.hint}")
