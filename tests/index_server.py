@@ -1,4 +1,4 @@
-"""A package index on the loopback: one wheel, PEP 658 metadata, Range, and faults on demand."""
+"""A package index on the loopback, or a server of one file: PEP 658 metadata, Range, and faults on demand."""
 
 import hashlib
 import io
@@ -45,6 +45,8 @@ class Index:
     status: list[int] = field(default_factory=list)
     """Error codes for the next replies."""
     ranges: bool = True
+    etag: str = ""
+    """The server's name for this version of the content."""
     url: str = ""
     asked: list[str] = field(default_factory=list)
     """The Range header of each request for the wheel, "" where it had none."""
@@ -79,7 +81,7 @@ def serve(index: Index) -> Iterator[Index]:
                 self._reply(200, index.page().encode(), "text/html")
             elif self.path.endswith(".metadata"):
                 self._reply(200, _METADATA.encode(), "text/plain")
-            elif self.path.endswith(".whl"):
+            elif self.path.endswith((".whl", ".h5")):
                 self._wheel()
             else:
                 self._reply(404, b"", "text/plain")
@@ -90,11 +92,17 @@ def serve(index: Index) -> Iterator[Index]:
             if index.status:
                 self._reply(index.status.pop(0), b"", "text/plain")
                 return
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and index.ranges else 0
+            same = self.headers.get("If-Range", index.etag) == index.etag
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and index.ranges and same else 0
+            if start >= len(index.content) > 0:
+                self._reply(416, b"", "text/plain")
+                return
             body = index.content[start:]
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(index.content) - 1}/{len(index.content)}")
+            if index.etag:
+                self.send_header("ETag", index.etag)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: index.cut_after.pop(0)] if index.cut_after else body)

@@ -11,7 +11,7 @@ import pytest
 
 from sia_core import fetch
 from sia_core.errors import FetchError
-from sia_core.fetch import Wheel, extract, fetch_wheel, wheel_path
+from sia_core.fetch import Remote, Wheel, extract, fetch_remote, fetch_wheel, remote_path, wheel_path
 from tests.index_server import MEMBER, PAYLOAD, PROJECT, Index, serve, wheel_bytes
 
 
@@ -200,3 +200,80 @@ def test_a_full_disk_is_no_traceback(located: Index, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FetchError, match="cannot write"):
         fetch_wheel(located.wheel, tmp_path / "file" / "w.whl")
+
+
+@pytest.fixture
+def remote(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    """A file whose digest nobody pinned."""
+    monkeypatch.setenv("SIA_HOME", str(tmp_path / "home"))
+    index.etag = '"one"'
+    return Remote(f"{index.url}/counts.h5", "counts.h5", 10 << 20)
+
+
+def test_a_file_of_a_server_is_fetched_once_and_kept_to_its_digest(index: Index, remote: Remote) -> None:
+    seen: list[tuple[int, int]] = []
+    path = fetch_remote(remote, lambda done, total: seen.append((done, total)))
+    assert (path, path.read_bytes()) == (remote_path(remote), index.content)
+    assert seen[-1] == (len(index.content), len(index.content))
+    assert fetch_remote(remote) == path and len(index.asked) == 1
+    path.write_bytes(b"something else")
+    with pytest.raises(FetchError, match="wrong digest"):
+        fetch_remote(remote)
+    assert not path.exists()
+
+
+def test_a_pinned_digest_is_demanded_the_first_time(index: Index, remote: Remote) -> None:
+    sha256 = hashlib.sha256(index.content).hexdigest()
+    assert fetch_remote(Remote(remote.url, "good.h5", remote.most, sha256)).exists()
+    with pytest.raises(FetchError, match="0000"):
+        fetch_remote(Remote(remote.url, "bad.h5", remote.most, "0" * 64))
+
+
+def test_a_cut_file_goes_on_while_it_is_the_same_version(index: Index, remote: Remote) -> None:
+    index.cut_after = [300_000, 400_000]
+    assert fetch_remote(remote).read_bytes() == index.content
+    assert index.asked == ["", "bytes=300000-", "bytes=700000-"]
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(index: Index, remote: Remote) -> None:
+    part = remote_path(remote).with_name("counts.h5.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"old" * 1000)
+    part.with_name("counts.h5.part.etag").write_text('"zero"')
+    assert fetch_remote(remote).read_bytes() == index.content
+
+
+def test_a_part_of_no_known_version_is_not_gone_on_with(index: Index, remote: Remote) -> None:
+    part = remote_path(remote).with_name("counts.h5.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"old" * 1000)
+    assert fetch_remote(remote).read_bytes() == index.content
+    assert index.asked == [""]
+
+
+def test_a_part_that_is_whole_already_is_found_out(index: Index, remote: Remote) -> None:
+    part = remote_path(remote).with_name("counts.h5.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(index.content)
+    part.with_name("counts.h5.part.etag").write_text(index.etag)
+    assert fetch_remote(remote).read_bytes() == index.content
+
+
+def test_a_file_over_the_most_is_not_read_on(index: Index, remote: Remote) -> None:
+    with pytest.raises(FetchError, match="more than 1000 bytes"):
+        fetch_remote(Remote(remote.url, "counts.h5", 1000))
+    assert not remote_path(remote).with_name("counts.h5.part").exists()
+
+
+def test_a_file_put_there_by_hand_is_taken(remote: Remote) -> None:
+    path = remote_path(remote)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"by hand")
+    assert fetch_remote(Remote("http://127.0.0.1:9/none", "counts.h5", 100)).read_bytes() == b"by hand"
+
+
+def test_a_server_out_of_reach_tells_the_manual_route(remote: Remote) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch_remote(Remote("http://127.0.0.1:9/counts.h5", "counts.h5", 100))
+    assert "curl -L -o counts.h5 http://127.0.0.1:9/counts.h5" in caught.value.hint
+    assert str(remote_path(remote)) in caught.value.hint

@@ -5,7 +5,6 @@ form that numpy writes for a float64 matrix: nothing is evaluated, unpickled or 
 """
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -41,14 +40,14 @@ class InvalidAnswerError(Exception):
     """The candidate broke a rule; the message is its feedback."""
 
 
-def run_candidate(code: str, files: Mapping[str, bytes], shape: tuple[int, int], lab: Lab) -> Matrix:
-    """The matrix that `code` makes of the problem's train counts.
+def run_candidate(code: str, train: bytes, shape: tuple[int, int], lab: Lab) -> Matrix:
+    """The matrix that `code` makes of one part's train counts, given as a .npy file.
 
     Raises:
         InvalidAnswerError: it failed, or left anything but a finite, non-negative matrix of the right shape.
         SandboxError: the sandbox failed; nobody's score.
     """
-    program = {"main.py": DRIVER, "candidate.py": code.encode(errors="replace"), TRAIN_FILE: files[TRAIN_FILE]}
+    program = {"main.py": DRIVER, "candidate.py": code.encode(errors="replace"), TRAIN_FILE: train}
     result = lab.run(program, LIMITS, collect=[OUT_FILE])
     _check_status(result)
     if OUT_FILE not in result.files:

@@ -5,8 +5,8 @@ molecular split; `denoised` is on the scale of `train`. Scaled figures are (none
 returning `train` as it is, 1 is returning `test`.
 
 The published Poisson loss has its arguments swapped, mean(test - denoised * log(test)), and so rewards little
-mass: it is reported, never used. The loss used here is mean(denoised - test * log(denoised)), the Poisson
-negative log likelihood up to a term of `test` alone.
+mass: it decides in the mode `openproblems_compat` alone. The loss used elsewhere is
+mean(denoised - test * log(denoised)), the Poisson negative log likelihood up to a term of `test` alone.
 """
 
 from dataclasses import dataclass

@@ -4,27 +4,37 @@ One permutation of all cells, by the seed in task.toml, is cut into a train, a g
 is a sample of its pool's cells, in an order of its own, with a gene order of its own (so that no gene can be known
 by its place) and its own binomial split: 9 of 10 molecules are train, the rest is test. Genes without train
 counts are dropped. A problem holds only its recipe; matrices are made on first use and kept for the last few.
+
+A problem has up to three parts. `own` is what a harness sees. `again` and `other` it never sees: the same cells,
+split once more, and cells of another data set; both in orders of cells and genes of their own. A program meets
+one part at a time, since `own` and `again` together would give both test parts away.
 """
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
 from sia_core.hashing import derive_seed
 from sia_core.rollout import Split
 from sia_core.task import Problem
-from tasks.denoising.data import IntCounts, Source, load_counts
+from tasks.denoising.data import IntCounts, Setting, Source, load_counts
 from tasks.denoising.settings import data_settings
+
+Part = Literal["own", "again", "other"]
+Mode = Literal["strict", "openproblems_compat"]
 
 SPLITS: tuple[Split, ...] = ("train", "gate", "test")
 NUMBER: Mapping[Split, int] = {"train": 24, "gate": 96, "test": 48}
 TRAIN_FILE = "X_train.npy"
-_KEPT = 32
-"""Problems whose matrices a process holds, about 2 MB each."""
+KEPT = 48
+"""Parts whose matrices and references a process holds, about 5 MB each."""
+
+_CELLS: Mapping[Part, str] = {"own": "cells", "again": "again_cells", "other": "other_cells"}
+"""Setting that says how many cells a part has."""
 
 Value = TypeVar("Value")
 
@@ -50,15 +60,32 @@ class Lazy(Mapping[str, Value], Generic[Value]):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that makes one problem's matrices."""
+    """Everything that makes one part's matrices."""
 
     source: Source
     split: Split
     number: int
+    part: Part = "own"
 
     def seed(self, purpose: str) -> int:
-        """A 32-bit seed of this problem, one a purpose; never shared with another problem or split."""
-        return derive_seed(data_settings()["seed"], self.source, self.split, self.number, purpose) % 2**32
+        """A 32-bit seed of this part, one a purpose; never shared with another problem, split or part."""
+        kind = () if self.part == "own" else (self.part,)
+        return derive_seed(data_settings()["seed"], self.source, self.split, self.number, *kind, purpose) % 2**32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the verifier knows of a problem."""
+
+    own: Recipe
+    hidden: tuple[Recipe, ...]
+    """What else a program is run on."""
+    mode: Mode
+
+    @property
+    def parts(self) -> tuple[Recipe, ...]:
+        """All of them, the public one first."""
+        return (self.own, *self.hidden)
 
 
 @dataclass(frozen=True)
@@ -69,18 +96,22 @@ class Matrices:
     test: IntCounts = field(repr=False)
 
 
-def problems(source: Source, split: Split) -> list[Problem]:
+def problems(setting: Setting, mode: Mode, split: Split) -> list[Problem]:
     """All problems of a split."""
-    return [_problem(Recipe(source, split, number)) for number in range(NUMBER[split])]
+    return [_problem(setting, mode, Recipe(setting.source, split, number)) for number in range(NUMBER[split])]
 
 
-def _problem(recipe: Recipe) -> Problem:
+def _problem(setting: Setting, mode: Mode, own: Recipe) -> Problem:
+    hidden = [replace(own, part="again")]
+    if setting.other is not None:
+        hidden.append(Recipe(setting.other, own.split, own.number, "other"))
+    name = setting.name if mode == "strict" else f"{setting.name}-compat"
     return Problem(
-        id=f"{recipe.source}-{recipe.split}-{recipe.number:03d}",
-        split=recipe.split,
-        public=Lazy(("data", "cells", "genes", "counts", "zeros"), partial(_facts, recipe)),
-        files=Lazy((TRAIN_FILE,), partial(_files, recipe)),
-        private=recipe,
+        id=f"{name}-{own.split}-{own.number:03d}",
+        split=own.split,
+        public=Lazy(("data", "cells", "genes", "counts", "zeros"), partial(_facts, setting.name, own)),
+        files=Lazy((TRAIN_FILE,), partial(_files, own)),
+        private=Plan(own, tuple(hidden), mode),
     )
 
 
@@ -92,24 +123,32 @@ def pool(source: Source, split: Split) -> tuple[int, ...]:
     return tuple(np.array_split(order, len(SPLITS))[SPLITS.index(split)].tolist())
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=KEPT)
 def matrices(recipe: Recipe) -> Matrices:
     """Sample cells, shuffle genes, split molecules, drop genes that train does not have."""
     counts = load_counts(recipe.source)
     shuffle = np.random.RandomState(recipe.seed("cells"))
-    cells = shuffle.permutation(pool(recipe.source, recipe.split))[: int(data_settings()["cells"])]
-    chosen = counts[np.ix_(cells, shuffle.permutation(counts.shape[1]))]
+    chosen = counts[np.ix_(_cells(recipe, shuffle), shuffle.permutation(counts.shape[1]))]
     keep = float(data_settings()["keep"])
     train = np.random.RandomState(recipe.seed("molecules")).binomial(chosen, keep).astype(np.int32)
     seen = train.sum(axis=0) > 0
     return Matrices(train[:, seen], (chosen - train)[:, seen])
 
 
-def _facts(recipe: Recipe) -> dict[str, Any]:
+def _cells(recipe: Recipe, shuffle: np.random.RandomState) -> Any:
+    """Rows of the counts; of `again`, some of `own` in another order."""
+    rows = pool(recipe.source, recipe.split)
+    if recipe.part == "again":
+        own = replace(recipe, part="own")
+        rows = tuple(_cells(own, np.random.RandomState(own.seed("cells"))))
+    return shuffle.permutation(rows)[: int(data_settings()[_CELLS[recipe.part]])]
+
+
+def _facts(name: str, recipe: Recipe) -> dict[str, Any]:
     train = matrices(recipe).train
     cells, genes = train.shape
     return {
-        "data": recipe.source,
+        "data": name,
         "cells": cells,
         "genes": genes,
         "counts": int(train.sum()),
@@ -118,6 +157,11 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def _files(recipe: Recipe) -> dict[str, bytes]:
+    return {TRAIN_FILE: train_file(recipe)}
+
+
+def train_file(recipe: Recipe) -> bytes:
+    """The train part as a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, matrices(recipe).train, allow_pickle=False)
-    return {TRAIN_FILE: buffer.getvalue()}
+    return buffer.getvalue()

@@ -1,11 +1,13 @@
 """Which directories a program needs to read so that the running interpreter works for it.
 
 The interpreter's prefixes, the directories of installed packages, and the system's libraries. Where
-this project's source lies below one of them it is named too, for every tier to keep it hidden.
+this project's source lies below one of them it is named too, for every tier to keep it hidden, and so are
+the data sets inside installed packages that tasks hold back from programs.
 """
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from sia_core.errors import SandboxError
@@ -16,6 +18,8 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 
 _SOURCE = Path(__file__).resolve().parents[3]
 _PRIVATE = ("sia_core", "flows", "tasks", "tests", "bench", ".git", ".sia", "mlruns")
+_DATA = (("scanpy", "datasets"), ("celltypist", "data"))
+"""Packages, and their directories of data that a task of ours scores by (tasks/denoising)."""
 
 
 def prefixes() -> list[Path]:
@@ -48,9 +52,14 @@ def bound() -> list[Path]:
 
 
 def private(roots: list[Path]) -> list[Path]:
-    """Directories of this project below any of `roots`."""
-    paths = (_SOURCE / name for name in _PRIVATE)
+    """Directories of this project, and of data that tasks hold back, below any of `roots`."""
+    paths = [*(_SOURCE / name for name in _PRIVATE), *_held_back()]
     return [path for path in paths if path.is_dir() and covered(path, roots)]
+
+
+def _held_back() -> list[Path]:
+    specs = [(find_spec(package), folder) for package, folder in _DATA]
+    return [Path(spec.origin).parent / folder for spec, folder in specs if spec is not None and spec.origin]
 
 
 def covered(path: Path, roots: list[Path]) -> bool:

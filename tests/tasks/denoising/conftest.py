@@ -1,4 +1,4 @@
-"""Counts for the denoising tests: the real sample where it lies beside the project, else a small imitation."""
+"""Counts for the denoising tests: the real ones where they lie beside the project or in scanpy, else imitations."""
 
 import zipfile
 from collections.abc import Iterator
@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sia_core.errors import FetchError
 from sia_core.task import Problem, Task
 from tasks.denoising import data, problems, scoring
 from tasks.denoising.settings import data_settings
+from tasks.denoising.task import MODE
 from tests.tasks.denoising.labs import InProcessLab
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "scrna" / "celltypist_sample559.npz"
@@ -26,27 +28,38 @@ def real_counts() -> data.IntCounts | None:
     return counts
 
 
-def synthetic_counts() -> data.IntCounts:
-    """Four kinds of cells, 559 x 2000, with uneven depths and a few heavy genes."""
+def synthetic_counts(cells: int = 559, genes: int = 2000) -> data.IntCounts:
+    """Four kinds of cells with uneven depths and a few heavy genes."""
     random = np.random.RandomState(7)
-    profiles = random.gamma(0.3, size=2000) * random.gamma(1.0, size=(4, 2000))
+    profiles = random.gamma(0.3, size=genes) * random.gamma(1.0, size=(4, genes))
     profiles /= profiles.sum(axis=1, keepdims=True)
-    depth = random.lognormal(8.0, 0.6, size=(559, 1))
-    return random.poisson(profiles[random.randint(4, size=559)] * depth).astype(np.int32)
+    depth = random.lognormal(8.0, 0.6, size=(cells, 1))
+    return random.poisson(profiles[random.randint(4, size=cells)] * depth).astype(np.int32)
+
+
+def reduced_counts() -> data.IntCounts | None:
+    """scanpy's pbmc68k_reduced, or None where scanpy is not installed."""
+    try:
+        return data._from_scanpy()
+    except (FetchError, ImportError):
+        return None
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A store of its own that already holds the counts, so that nothing is fetched."""
-    whole = real_counts()
-    counts = synthetic_counts() if whole is None else data.top_genes(whole, int(data_settings()["genes"]))
+    whole, reduced = real_counts(), reduced_counts()
+    first = synthetic_counts() if whole is None else data.top_genes(whole, int(data_settings()["genes"]))
+    second = synthetic_counts(700, 765) if reduced is None else reduced
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIA_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv(data.CHOICE, raising=False)
-        if whole is None:
-            patch.setitem(data_settings(), "celltypist_counts_sha256", data.digest_counts(counts))
+        for name in (data.CHOICE, MODE):
+            patch.delenv(name, raising=False)
         data.store().mkdir(parents=True)
-        np.savez_compressed(data.store() / "celltypist.npz", counts=counts)
+        for name, counts, real in (("celltypist", first, whole), ("pbmc68k", second, reduced)):
+            if real is None:
+                patch.setitem(data_settings(), f"{name}_counts_sha256", data.digest_counts(counts))
+            np.savez_compressed(data.store() / f"{name}.npz", counts=counts)
         yield
     for cached in (data.load_counts, problems.pool, problems.matrices, scoring.bar):
         cached.cache_clear()

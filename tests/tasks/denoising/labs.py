@@ -2,10 +2,14 @@
 
 import contextlib
 import io
+import itertools
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sia_core.lab import Limits, SandboxResult, SandboxStatus
 
@@ -48,3 +52,22 @@ class CannedLab:
     ) -> SandboxResult:
         """The result."""
         return self._result
+
+
+class Answers:
+    """Leaves one matrix after the other, whatever is run; begins anew after the last."""
+
+    def __init__(self, matrices: Sequence[Any]) -> None:
+        self._next = itertools.cycle([_npy(matrix) for matrix in matrices])
+
+    def run(
+        self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
+    ) -> SandboxResult:
+        """The next matrix."""
+        return SandboxResult("ok", files={"out.npy": next(self._next)})
+
+
+def _npy(matrix: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(matrix, dtype=np.float64), allow_pickle=False)
+    return buffer.getvalue()

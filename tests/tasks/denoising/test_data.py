@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from sia_core.errors import FetchError, SiaError, TaskError, UsageError
 from sia_core.task import Task
 from tasks.denoising import data
 from tasks.denoising.settings import data_settings
+from tests.index_server import Index, serve
+from tests.tasks.denoising.conftest import reduced_counts, synthetic_counts
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
@@ -27,18 +30,20 @@ def test_the_recorded_choice_holds_unless_the_environment_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_HOME", str(tmp_path))
-    assert data.chosen() == "celltypist"
+    assert data.chosen().name == "celltypist"
     data.store().mkdir(parents=True)
     (data.store() / "source.json").write_text('{"source": "pbmc68k"}')
-    assert data.chosen() == "pbmc68k"
+    assert data.chosen() == data.Setting("pbmc68k", "pbmc68k", "celltypist")
     monkeypatch.setenv(data.CHOICE, "celltypist")
-    assert data.chosen() == "celltypist"
+    assert data.chosen().name == "celltypist"
 
 
 def test_an_unknown_choice_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(data.CHOICE, "pancreas")
+    monkeypatch.setenv(data.CHOICE, "liver")
     with pytest.raises(UsageError, match="celltypist, pbmc68k"):
         data.chosen()
+    with pytest.raises(UsageError, match="celltypist, pbmc68k"):
+        data.source_named("liver")
 
 
 def test_a_failed_fetch_names_both_ways_on_and_swaps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +54,7 @@ def test_a_failed_fetch_names_both_ways_on_and_swaps_nothing(tmp_path: Path, mon
     monkeypatch.setattr(data, "fetch_wheel", offline)
     with pytest.raises(FetchError) as caught:
         data.prepare(silent)
-    assert "pip download it" in caught.value.hint and "SIA_DENOISING_DATA=pbmc68k" in caught.value.hint
+    assert "pip download it" in caught.value.hint and "SIA_DENOISING_DATA=pbmc68k-alone" in caught.value.hint
     assert not (data.store() / "source.json").exists()
 
 
@@ -80,29 +85,122 @@ def test_top_genes_keep_their_order_and_ties_go_to_the_first() -> None:
     assert data.top_genes(counts, 2).tolist() == [[5, 2], [0, 2]]
 
 
-def test_the_other_data_set_comes_from_scanpy_and_shows_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("h5py")
+def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str) -> None:
+    """An empty store, nothing to fetch."""
+
+    def offline(*_: object, **__: object) -> Path:
+        raise FetchError("no network", where="here")
+
     monkeypatch.setenv("SIA_HOME", str(tmp_path))
-    monkeypatch.setenv(data.CHOICE, "pbmc68k")
-    try:
-        data.prepare(silent)
-    except FetchError:
+    monkeypatch.setenv(data.CHOICE, choice)
+    monkeypatch.setattr(data, "fetch_wheel", offline)
+    monkeypatch.setattr(data, "fetch_remote", offline)
+
+
+def test_one_setting_needs_no_network_and_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reduced_counts() is None:
         pytest.skip("scanpy is not installed")
+    without_network(tmp_path, monkeypatch, "pbmc68k-alone")
+    data.prepare(silent)
     problem = Task.load("denoising").problems("gate")[0]
-    assert problem.id == "pbmc68k-gate-000"
-    assert problem.public["data"] == "pbmc68k" and problem.public["genes"] <= 765
-    assert data._recorded() == "pbmc68k"
+    assert problem.id == "pbmc68k-alone-gate-000"
+    assert problem.public["data"] == "pbmc68k-alone" and problem.public["genes"] <= 765
+    assert [part.part for part in problem.private.parts] == ["own", "again"]
+    assert data._recorded() == "pbmc68k-alone"
 
 
-def test_trying_the_other_data_set_leaves_the_record_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("h5py")
+def test_a_hidden_data_set_that_cannot_be_had_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reduced_counts() is None:
+        pytest.skip("scanpy is not installed")
+    without_network(tmp_path, monkeypatch, "pbmc68k")
+    with pytest.raises(FetchError, match="hidden second data set celltypist cannot be had: no network"):
+        data.prepare(silent)
+    assert not (data.store() / "source.json").exists()
+
+
+def test_without_scanpy_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setenv("SIA_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "_from_wheel", lambda _progress: synthetic_counts())
+    monkeypatch.setitem(data_settings(), "celltypist_counts_sha256", data.digest_counts(synthetic_counts()))
+    with pytest.raises(FetchError, match="hidden second data set pbmc68k") as caught:
+        data.prepare(silent)
+    assert "pip install 'scanpy" in caught.value.hint
+
+
+def test_trying_another_setting_leaves_the_record_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     data.prepare(silent)
     monkeypatch.setenv(data.CHOICE, "pbmc68k")
-    try:
-        data.prepare(silent)
-    except FetchError:
-        pytest.skip("scanpy is not installed")
+    data.prepare(silent)
     monkeypatch.delenv(data.CHOICE)
-    assert data.chosen() == "celltypist"
+    assert data.chosen().name == "celltypist"
+
+
+def write_10x(file: Path, counts: data.IntCounts) -> None:
+    """As a 10x run writes its filtered matrix: genes x cells, cell by cell."""
+    h5py = pytest.importorskip("h5py")
+    rows = [np.flatnonzero(cell) for cell in counts]
+    with h5py.File(file, "w") as file_:
+        matrix = file_.create_group("matrix")
+        matrix["shape"] = np.array(counts.shape[::-1])
+        matrix["indptr"] = np.cumsum([0, *map(len, rows)])
+        matrix["indices"] = np.concatenate(rows)
+        matrix["data"] = np.concatenate([cell[row] for cell, row in zip(counts, rows, strict=True)])
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """Counts of 10x on a server of this machine, cut once on the way."""
+    write_10x(tmp_path / "run.h5", np.pad(synthetic_counts(40, 30), ((0, 1), (0, 2))))
+    monkeypatch.setenv("SIA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("sia_core.fetch.time.sleep", lambda _seconds: None)
+    with serve(Index(content=(tmp_path / "run.h5").read_bytes(), etag='"one"')) as index:
+        monkeypatch.setitem(data_settings(), "pbmc1k_url", f"{index.url}/run.h5")
+        yield index
+
+
+def test_pbmc1k_is_fetched_resumed_and_read(served: Index) -> None:
+    served.cut_after = [1000]
+    seen: list[tuple[str, int, int]] = []
+    data.store_counts("pbmc1k", lambda *told: seen.append(told))
+    assert served.asked == ["", "bytes=1000-"]
+    assert seen[-1] == ("pbmc1k counts", len(served.content), len(served.content))
+    wanted = synthetic_counts(40, 30)
+    assert np.array_equal(data.load_counts.__wrapped__("pbmc1k"), wanted[:, wanted.sum(axis=0) > 0])
+    data.store_counts("pbmc1k", silent)
+    assert len(served.asked) == 2, "what is there is not fetched again"
+
+
+def test_counts_without_a_pinned_digest_have_to_stay_what_they_were(served: Index) -> None:
+    data.store_counts("pbmc1k", silent)
+    np.savez(data.file_of("pbmc1k"), counts=np.ones((5, 5), dtype=np.int32))
+    with pytest.raises(TaskError, match="digest"):
+        data.load_counts.__wrapped__("pbmc1k")
+    assert data._note("pbmc1k").exists()
+
+
+def test_what_is_no_table_of_counts_is_said_to_be_none(served: Index) -> None:
+    served.content = b"<html>not here any more</html>"
+    with pytest.raises(FetchError, match="not the expected table") as caught:
+        data.store_counts("pbmc1k", silent)
+    assert "remove" in caught.value.hint
+
+
+def test_an_address_out_of_reach_says_how_to_do_it_by_hand(served: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(data_settings(), "pbmc1k_url", "http://127.0.0.1:9/run.h5")
+    with pytest.raises(FetchError) as caught:
+        data.store_counts("pbmc1k", silent)
+    assert "curl -L -o pbmc1k.h5" in caught.value.hint and "pbmc68k-alone" in caught.value.hint
+
+
+@pytest.mark.slow  # importing anndata takes long on a busy machine
+def test_the_pancreas_keeps_one_batch_and_whole_counts(tmp_path: Path) -> None:
+    anndata, sparse = pytest.importorskip("anndata"), pytest.importorskip("scipy.sparse")
+    counts = synthetic_counts(30, 20)
+    table = anndata.AnnData(np.log1p(counts).astype(np.float32))
+    table.layers["counts"] = sparse.csr_matrix(counts.astype(np.float32))
+    table.obs["tech"] = ["inDrop1"] * 12 + ["celseq"] * 18
+    table.write_h5ad(tmp_path / "pancreas.h5ad")
+    kept = counts[:12]
+    assert np.array_equal(data._read_pancreas(tmp_path / "pancreas.h5ad"), kept[:, kept.sum(axis=0) > 0])

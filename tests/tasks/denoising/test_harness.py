@@ -89,7 +89,7 @@ async def test_every_method_and_transform_runs(
             wishes = [method] if method == "copy" else [method, transform]
             answer = await agent.solve({}, RandomPolicy(knobs, problem, wishes))
             verdict = task.verify(problem, answer, lab)
-            assert verdict.metrics, f"{method} {transform}: {verdict.feedback}"
+            assert "scaled_mse" in verdict.metrics, f"{method} {transform}: {verdict.feedback}"
 
 
 async def test_prompts_are_short_and_options_differ_in_their_first_character(

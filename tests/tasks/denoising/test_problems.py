@@ -8,10 +8,11 @@ import time
 import numpy as np
 import pytest
 
+from sia_core.errors import UsageError
 from sia_core.rollout import Split
 from sia_core.task import Problem, Task
 from tasks.denoising.data import load_counts
-from tasks.denoising.problems import NUMBER, SPLITS, TRAIN_FILE, Recipe, matrices, pool
+from tasks.denoising.problems import NUMBER, SPLITS, TRAIN_FILE, Recipe, matrices, pool, train_file
 from tasks.denoising.settings import data_settings
 
 
@@ -21,7 +22,13 @@ def test_pools_share_no_cell_and_leave_none_out() -> None:
 
 
 def test_no_two_problems_share_a_seed() -> None:
-    recipes = [Recipe("celltypist", split, number) for split in SPLITS for number in range(NUMBER[split])]
+    parts = (("celltypist", "own"), ("celltypist", "again"), ("pbmc68k", "other"), ("pbmc68k", "own"))
+    recipes = [
+        Recipe(source, split, number, part)  # type: ignore[arg-type]
+        for source, part in parts
+        for split in SPLITS
+        for number in range(NUMBER[split])
+    ]
     seeds = {recipe.seed(purpose) for recipe in recipes for purpose in ("cells", "molecules")}
     assert len(seeds) == 2 * len(recipes)
 
@@ -75,9 +82,45 @@ def test_a_problem_survives_pickling(problem: Problem) -> None:
 
 def test_a_harness_sees_train_and_nothing_of_test(problem: Problem) -> None:
     assert set(problem.files) == {TRAIN_FILE}
-    part = matrices(problem.private)
+    part = matrices(problem.private.own)
     shown = np.load(io.BytesIO(problem.files[TRAIN_FILE]), allow_pickle=False)
     assert np.array_equal(shown, part.train)
     assert part.test.astype(np.int32).tobytes() not in problem.files[TRAIN_FILE]
     assert set(problem.public) == {"data", "cells", "genes", "counts", "zeros"}
     assert "test" not in repr(problem)
+
+
+def test_hidden_parts_are_other_splits_in_other_orders(problem: Problem) -> None:
+    own, again, other = (matrices(part) for part in problem.private.parts)
+    cells = {tuple(sorted(cell[cell > 0])) for cell in own.train + own.test}
+    found = [tuple(sorted(cell[cell > 0])) for cell in again.train + again.test]
+    assert len(found) == int(data_settings()["again_cells"])
+    # Genes that lost all their train counts are dropped in each part for itself, so a few cells differ a little.
+    assert sum(cell in cells for cell in found) > len(found) / 2
+    assert not np.array_equal(again.train[:50, :50], own.train[:50, :50])
+    assert len(other.train) == int(data_settings()["other_cells"])
+    totals = np.sort(again.train.sum(axis=0))[::-1], again.train.sum(axis=0)
+    assert not np.array_equal(*totals), "genes do not stand by their totals"
+
+
+def test_nothing_of_a_hidden_part_is_shown(problem: Problem) -> None:
+    shown = problem.files[TRAIN_FILE] + json.dumps(dict(problem.public)).encode()
+    for part in problem.private.hidden:
+        assert matrices(part).train[:2].tobytes() not in shown
+        assert len(train_file(part)) < len(shown)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_cells_of_the_hidden_data_set_are_of_their_splits_pool(task: Task, split: Split) -> None:
+    whole = load_counts("pbmc68k").sum(axis=1)
+    allowed = set(whole[list(pool("pbmc68k", split))].tolist())
+    part = matrices(task.problems(split)[1].private.parts[2])
+    assert set((part.train + part.test).sum(axis=1).tolist()) & allowed
+
+
+def test_the_mode_shows_in_every_id(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIA_DENOISING_MODE", "openproblems_compat")
+    assert Task.load("denoising").problems("gate")[0].id == "celltypist-compat-gate-000"
+    monkeypatch.setenv("SIA_DENOISING_MODE", "lenient")
+    with pytest.raises(UsageError, match="lenient"):
+        Task.load("denoising").problems("gate")
