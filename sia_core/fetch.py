@@ -269,12 +269,14 @@ def _append(wanted: _Wanted, url: str, part: Path, progress: Progress | None) ->
                 done += len(chunk)
                 if progress:
                     progress(min(done, size), size)
+        if wanted.size is None and done > wanted.most:
+            _forget(part)
+            raise FetchError(
+                f"{wanted.label} has more than {wanted.most} bytes", where=url, hint="this is another file"
+            )
         # A reply cut short ends like a whole one; only what its header promised tells them apart.
         if done < size and getattr(reply, "length", None):
             raise http.client.IncompleteRead(b"", size - done)
-    if wanted.size is None and done > wanted.most:
-        _forget(part)
-        raise FetchError(f"{wanted.label} has more than {wanted.most} bytes", where=url, hint="this is another file")
     tag.unlink(missing_ok=True)
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOUNS = "nouns"
 """The modules that lie directly in sia_core/."""
 
-BELOW_FLOWS = {"agents", "engine", "weights", "search", "record", "report", "policy", "check", NOUNS}
+BELOW_FLOWS = {"agents", "engine", "weights", "search", "record", "report", "policy", "check", "foreign", NOUNS}
 ALLOWED: dict[str, set[str]] = {
     "tasks": {NOUNS},
     NOUNS: {"tasks"},  # Only for the place of the tasks that ship; the package itself holds no code.
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"record", NOUNS},
     "report": {"record", "search", NOUNS},
     "check": {"agents", "engine", "policy", NOUNS},
+    "foreign": {NOUNS},
     "flows": BELOW_FLOWS,
     "cli": {"flows", *BELOW_FLOWS},
     "infra": {"flows", *BELOW_FLOWS},

@@ -24,7 +24,7 @@ from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import SandboxLab
 from sia_core.errors import FetchError, SandboxError, TaskError
-from sia_core.rollout import SPLITS
+from sia_core.rollout import SPLITS, Verdict
 from sia_core.task import Progress, Task
 
 
@@ -43,6 +43,24 @@ def check_task(task: Task, *, tier: Tier, problems: int, tell: Tell, progress: P
         found.append(finding)
         tell(finding)
     return Report(task.name, task.digest, tuple(found))
+
+
+def measure_gold(task: Task, tier: Tier) -> Verdict:
+    """Verdict on the right answer of the first training problem.
+
+    Raises:
+        TaskError: there is none, or it is invalid.
+        SandboxError: no sandbox of the tier can be had.
+    """
+    problem = task.problems("train")[0]
+    sandbox = open_sandbox(tier)
+    try:
+        verdict = task.verify(problem, task.module.gold(problem), SandboxLab(sandbox))
+    finally:
+        sandbox.close()
+    if not verdict.valid:
+        raise TaskError(f"its right answer is {verdict.feedback}", where=str(task.path))
+    return verdict
 
 
 def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iterator[Finding]:

@@ -132,7 +132,7 @@ def check_gold(task: Task, trials: Trials) -> Finding:
 
 
 def _reached(score: float, least: float | None, chance: float) -> bool:
-    return score > chance if least is None else score >= least
+    return score > chance if least is None else score >= least - 1e-9
 
 
 def check_chance(task: Task, trials: Trials) -> Finding:

@@ -1,5 +1,8 @@
 """`sia task import`: tasks of other systems, as ordinary task directories."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 task = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with task directories.")
@@ -8,3 +11,37 @@ task = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with 
 @task.callback()
 def _group() -> None:
     """Keeps `import` a word of its own while it is the only verb."""
+
+
+@task.command("import")
+def import_(
+    source: Annotated[list[Path], typer.Argument(help="A directory, or an initial program and its evaluator.")],
+    to: Annotated[Path, typer.Option(help="Where to write the task directory.")],
+    name: Annotated[str, typer.Option(help="Of the task; from --to when not given.")] = "",
+    metric: Annotated[str, typer.Option(help="Which of the grader's figures is the score.")] = "",
+    score_range: Annotated[tuple[float, float], typer.Option("--range", help="Least and greatest score.")] = (0.0, 1.0),
+    lower_is_better: Annotated[bool, typer.Option(help="Score by 1 / (1 + figure).")] = False,
+    id_column: Annotated[str, typer.Option("--id", help="Column that tells rows of the test set apart.")] = "",
+    grader: Annotated[Path | None, typer.Option(help="evaluate.py or grade.py, where it lies elsewhere.")] = None,
+    problems: Annotated[int, typer.Option(min=2, help="Problems of each split.")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one program, and of one grading.")] = 60.0,
+    sandbox: Annotated[str, typer.Option(help="Tier in which an initial program is measured.")] = "strict",
+    memory: Annotated[int, typer.Option(min=256, help="MB of one program, and of one grading.")] = 2048,
+) -> None:
+    """Make a task of a sia-agent task, an MLE-bench competition or an OpenEvolve pair. Its grader is trusted."""
+    from sia_core.check.task import measure_gold
+    from sia_core.cli.run import parse_tier
+    from sia_core.foreign.find import Pair, find
+    from sia_core.foreign.write import Options, declare_first, write_task
+    from sia_core.task import Task
+
+    low, high = score_range
+    options = Options(name, metric, low, high, lower_is_better, problems, seconds, memory)
+    found = find(source, id_column=id_column, grader=grader.resolve() if grader is not None else None)
+    path = write_task(found, to.expanduser().absolute(), options)
+    print(f"{found.kind} task written to {path}")
+    if isinstance(found, Pair):
+        first = measure_gold(Task.load(path), parse_tier(sandbox))
+        declare_first(path, first.score)
+        print(f"the initial program scores {first.score:.6g}: {first.feedback}")
+    print(f"  next: sia check {path}")
