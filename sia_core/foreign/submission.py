@@ -50,7 +50,8 @@ class SubmissionTask:
         """Grade a submission, or what a program leaves as one."""
         low, high = self._table["range"]
         data, fault = self._submitted(problem, answer, lab)
-        if data is None:
+        fault = fault or self._malformed(problem, data or b"")
+        if data is None or fault:
             return Verdict(low, valid=False, feedback=f"invalid; {fault}")
         graded = self._grade(problem, data)
         if graded.refused:
@@ -105,6 +106,26 @@ class SubmissionTask:
         if name not in result.files or not 0 < len(result.files[name]) <= MAX_SUBMISSION:
             return None, f"the program left no {name}"
         return result.files[name], ""
+
+    def _malformed(self, problem: Problem, data: bytes) -> str:
+        """What is wrong with a submission's form; where no sample shows it, that is left to the grader.
+
+        Graders differ in what they let through: rows twice, rows missing, columns missing. Here none of it passes, and
+        no process is started for it.
+        """
+        columns = self._table["columns"]
+        if not columns or self._id not in columns:
+            return ""
+        table = Table.read(self._table["submission"], data)
+        if table is None:
+            return f"the submission is no table in the form of {self._table['submission']}"
+        missing = [name for name in columns if name not in table.columns]
+        if missing:
+            return f"the submission lacks the columns {missing}"
+        ids, wanted = table.ids(self._id), set(problem.private)
+        if len(ids) != len(wanted) or set(ids) != wanted:
+            return f"the submission has {len(ids)} rows, which are not the {len(wanted)} rows of the problem, once each"
+        return ""
 
     def _grade(self, problem: Problem, data: bytes) -> Graded:
         with tempfile.TemporaryDirectory(prefix="sia-grade-") as name:

@@ -64,6 +64,7 @@ def verify(task: Task, answer: Any, lab: SandboxLab, number: int = 0) -> Verdict
     return task.verify(task.problems("train")[number], answer, lab)
 
 
+@pytest.mark.slow  # each has many verdicts, each of a process of its own
 @pytest.mark.parametrize(
     ("kind", "options"), [("sia_agent", {}), ("mlebench", {"lower_is_better": True}), ("openevolve", {})]
 )
@@ -111,8 +112,9 @@ def test_less_may_be_better(make: Make, lab: SandboxLab) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ({"submission": "id,price\nh000,1\n"}, "every row"),
-        ({"submission": "garbage \x00 \x01"}, "invalid"),
+        ({"submission": "id,price\nh000,1\n"}, "1 rows, which are not the 5 rows"),
+        ({"submission": "id,cost\nh000,1\n"}, "lacks the columns ['price']"),
+        ({"submission": "garbage \x00 \x01"}, "no table"),
         ({"submission": ""}, "0 bytes"),
         ({"submission": "x", "code": "y"}, "the answer has to be"),
         ({"code": "print('nothing')"}, "left no submission.csv"),
@@ -125,6 +127,24 @@ def test_what_is_no_submission_is_refused(make: Make, lab: SandboxLab, answer: A
     found = verify(make("mlebench", lower_is_better=True, seconds=3.0), answer, lab)
     assert (found.score, found.valid) == (0.0, False)
     assert words in found.feedback, found.feedback
+
+
+def test_rows_have_to_be_those_of_the_problem_once_each(make: Make, lab: SandboxLab) -> None:
+    task = make("sia_agent")
+    head, *rows = task.module.gold(task.problems("train")[0])["submission"].splitlines()
+    other = task.module.gold(task.problems("gate")[0])["submission"]
+    for lines in ([*rows, rows[0]], [*rows[1:], rows[1]], rows[1:], other.splitlines()[1:]):
+        found = verify(task, {"submission": "\n".join([head, *lines])}, lab)
+        assert not found.valid and "rows of the problem, once each" in found.feedback
+    assert verify(task, {"submission": "\n".join([head, *rows[::-1]])}, lab).score == 1.0
+
+
+def test_a_grader_refuses_what_it_must(make: Make, lab: SandboxLab) -> None:
+    task = make("mlebench", lower_is_better=True)
+    head, first, *rows = task.module.gold(task.problems("train")[0])["submission"].splitlines()
+    spoilt = "\n".join([head, first.split(",")[0] + ",inf", *rows])
+    found = verify(task, {"submission": spoilt}, lab)
+    assert not found.valid and "prices have to be finite numbers" in found.feedback
 
 
 def test_a_program_cannot_reach_answers_or_grader(make: Make, lab: SandboxLab) -> None:
@@ -161,11 +181,12 @@ def with_grader(task: Task, old: str, new: str) -> Task:
 )
 def test_a_grader_is_held(make: Make, lab: SandboxLab, monkeypatch: pytest.MonkeyPatch, new: str, words: str) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
-    task = with_grader(make("mlebench", seconds=2.0, memory_mb=1500), '    """Root', f'    {new}\n    """Root')
+    seconds = 2.0 if "sleep" in new else 60.0
+    task = with_grader(make("mlebench", seconds=seconds, memory_mb=1500), '    """Root', f'    {new}\n    """Root')
     started = time.monotonic()
     found = verify(task, task.module.gold(task.problems("train")[0]), lab)
     assert words in found.feedback and not found.valid, found.feedback
-    assert time.monotonic() - started < 20
+    assert "sleep" not in new or time.monotonic() - started < 20
 
 
 def test_what_a_grader_starts_ends_with_it(make: Make, lab: SandboxLab, tmp_path: Path) -> None:
@@ -204,7 +225,7 @@ def test_an_evaluator_judges_programs_in_the_sandbox(make: Make, lab: SandboxLab
     "code",
     [
         "import json, os\njson.dump({'metrics': {'combined_score': 1.0}}, open('_result.json', 'w'))\nos._exit(0)",
-        "import os\nopen('_result.json', 'w').write('{\"number\": 1, \"metrics\": {\"combined_score\": 1}}')\nos._exit(0)",
+        "import os\nopen('_result.json', 'w').write('{\"number\": 1, \"metrics\": {\"valid\": 1}}')\nos._exit(0)",
         "import json, os\nn = open('_number').read()\n",
         "import os\nopen('_result.json', 'w').write('[' * 100000)\nos._exit(0)",
         "import os\nos._exit(0)",
