@@ -165,12 +165,13 @@ def seal(session: Session) -> None:
     nodes = session.run.nodes()
     final, seed = champion(nodes), nodes[0]
     problems = pick_problems(session, "test", 0, config.test_problems)
-    scores, cost = {}, Cost()
+    scores, reports, cost = {}, {}, Cost()
     for name, candidate in {"final": final.candidate, "seed": seed.candidate}.items():
         units = plan_units(session, candidate, "test", problems, config.test_rollouts, "sealed")
         rollouts = roll_out(session, candidate, units, f"sealed test: {name} candidate")
         scores[name] = scores_by_problem(rollouts)
         cost = cost_of(rollouts) if name == "final" else cost
+        reports[name] = session.task.report("test", rollouts)
     session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
@@ -193,6 +194,7 @@ def seal(session: Session) -> None:
             "final": asdict(estimates["final"]),
             "seed": asdict(estimates["seed"]),
             "gain": asdict(gain),
+            **({"report": reports} if any(reports.values()) else {}),
         },
     )
 

@@ -103,6 +103,8 @@ class Turn:
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
     output_tokens: int = 0
+    options: tuple[str, ...] | None = None
+    """What a `choose` was restricted to, as the harness gave it."""
 
     @property
     def trainable(self) -> bool:
@@ -124,6 +126,7 @@ class Turn:
             values[name] = None if values[name] is None else tuple(values[name])
         if values["allowed"] is not None:
             values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
+        values["options"] = tuple(values["options"]) if values.get("options") is not None else None
         values["tool_calls"] = tuple(ToolCall(**call) for call in values.get("tool_calls", ()))
         return cls(**values)
 

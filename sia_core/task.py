@@ -1,18 +1,21 @@
 """A task: problems and a deterministic verifier, in one directory anywhere on disk.
 
 `task.toml` declares; `task.py` brings `load(split)` and `verify(problem, answer, lab)`, and may
-bring `prepare(progress)` to fetch data, `canaries(split)` to find leaks, and `gold(problem)` and
-`baits(problem)` for `sia check`. `task.py` is trusted code: it runs in verifier processes and in
-the driver, never in the sandbox. `Problem.private` never leaves them.
+bring `prepare(progress)` to fetch data, `canaries(split)` to find leaks, `gold(problem)` and `baits(problem)`
+for `sia check`, `shared()` for files that every harness may read, and `report(split, rollouts)` for what it has to
+say of a sealed test. `task.py` is trusted code: it runs in verifier processes and in the driver, never in the
+sandbox. `Problem.private` never leaves them.
 
 A *form* is another way to work on the same problems, with a harness, limits and plan of its own: `NAME:FORM`
 lays the table [forms.FORM] of task.toml over the rest. Scores compare over forms: verifier and digest are the same.
 """
 
 import importlib.util
+import inspect
+import math
 import sys
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +28,12 @@ from sia_core.canary import Canaries
 from sia_core.errors import TaskError, UsageError
 from sia_core.hashing import digest_files
 from sia_core.lab import Lab
-from sia_core.rollout import SPLITS, Sampling, Split, Verdict
+from sia_core.rollout import SPLITS, Rollout, Sampling, Split, Turn, Verdict
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while data are prepared."""
+Report = dict[str, float | str]
+"""What a task says of a set of rollouts: figure or remark, by name, in the order to show them in."""
 
 
 @dataclass(frozen=True)
@@ -334,13 +339,49 @@ class Task:
                 f"canaries(): {error}", where=str(self.path / "task.py"), hint="see docs/tasks.md"
             ) from None
 
-    def verify(self, problem: Problem, answer: Any, lab: Lab) -> Verdict:
+    @cached_property
+    def shared(self) -> Path | None:
+        """Directory that every harness of this task may read; None where the task has none.
+
+        Raises:
+            TaskError: what shared() gave is no directory.
+        """
+        shared = getattr(self.module, "shared", None)
+        if shared is None:
+            return None
+        path = Path(shared())
+        if not path.is_dir():
+            raise TaskError(f"shared() gave {path}, which is no directory", where=str(self.path / "task.py"))
+        return path
+
+    def report(self, split: Split, rollouts: Sequence[Rollout]) -> Report:
+        """What the task says of one candidate's rollouts on a split; empty where it says nothing.
+
+        Raises:
+            TaskError: something other than finite numbers and texts by name.
+        """
+        report = getattr(self.module, "report", None)
+        if report is None:
+            return {}
+        found = dict(report(split, rollouts))
+        for name, value in found.items():
+            sound = isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+            if not isinstance(name, str) or not sound:
+                raise TaskError(f"report() gave {name!r}: {value!r}, not a number or a text", where=self.name)
+        return found
+
+    def verify(self, problem: Problem, answer: Any, lab: Lab, turns: Sequence[Turn] = ()) -> Verdict:
         """Score an answer.
+
+        Args:
+            turns: what the gateway recorded of the rollout; for a verifier that has a parameter of this name.
 
         Raises:
             TaskError: the verifier returned something that is not a verdict in the declared range.
         """
-        verdict = self.module.verify(problem, answer, lab)
+        verify = self.module.verify
+        record = {"turns": tuple(turns)} if "turns" in inspect.signature(verify).parameters else {}
+        verdict = verify(problem, answer, lab, **record)
         low, high = self.config.score_range
         if not isinstance(verdict, Verdict) or not low <= verdict.score <= high:
             raise TaskError(f"verify() gave {verdict!r}, not a Verdict within [{low}, {high}]", where=self.name)

@@ -13,6 +13,7 @@ UiOption = Annotated[bool, typer.Option("--ui/--no-ui", help="Start both UIs at 
 BudgetOption = Annotated[
     str, typer.Option(help="What may be spent: rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2; any of them.")
 ]
+TestProblems = Annotated[int | None, typer.Option(min=2, help="Sealed problems scored at the end.")]
 Problems = Annotated[int | None, typer.Option(min=1, help="Training problems a generation executes.")]
 
 
@@ -41,6 +42,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
     rollouts: Rollouts = None,
     problems: Problems = None,
+    test_problems: TestProblems = None,
     sandbox: Annotated[
         str, typer.Option(help="strict; landlock, a weaker one; or none, which protects nothing.")
     ] = "strict",
@@ -54,7 +56,7 @@ def run(
     """Improve a task agent on TASK."""
     config = build_config(
         task,
-        {"generations": generations, "rollouts": rollouts, "problems": problems},
+        {"generations": generations, "rollouts": rollouts, "problems": problems, "test_problems": test_problems},
         levers=levers,
         policy=policy,
         agent=agent,

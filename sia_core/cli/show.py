@@ -11,7 +11,7 @@ from rich.table import Table
 from sia_core.record.store import RunRecord, RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.spending import spent_lines
-from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
 from sia_core.search.arms import Comparison
 
 _LINE = 200
@@ -53,6 +53,7 @@ def print_result(run: RunRecord) -> None:
     if test is not None:
         for line in sealed_lines(test, config.confidence):
             console.print(line)
+        _print_report(report_rows(test))
     if (kept := run.get_json("spending.json")) is not None:
         for line in spent_lines(kept, run.budget):
             console.print(line)
@@ -72,3 +73,15 @@ def print_arms(found: Comparison) -> None:
             console.print(table)
     for note in notes(found):
         console.print(escape(note))
+
+
+def _print_report(rows: Sequence[dict[str, str]]) -> None:
+    """The task's own figures for the sealed test, if it has any."""
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)

@@ -79,9 +79,18 @@ class Gateway:
     """
 
     def __init__(
-        self, unit: Unit, problem: Problem, harness: Harness, adapter: Adapter | None, policy: Policy, lab: Lab
+        self,
+        unit: Unit,
+        problem: Problem,
+        harness: Harness,
+        adapter: Adapter | None,
+        policy: Policy,
+        lab: Lab,
+        *,
+        shared: str = "",
     ) -> None:
         self._unit = unit
+        self._shared = shared
         self._problem = problem
         self._harness = harness
         self._adapter = adapter
@@ -150,6 +159,7 @@ class Gateway:
                 for name, data in self._harness.files.items()
                 if name.startswith("prompts/")
             },
+            **({"shared": self._shared} if self._shared else {}),
             **({"trace": True} if self._unit.twin is not None else {}),
         }
 
@@ -311,6 +321,7 @@ class Gateway:
             output_ids=completion.output_ids,
             logprobs=completion.logprobs,
             allowed=completion.allowed,
+            options=request.options,
             finish=completion.finish,
             latency_s=round(seconds, 6),
             tool_calls=completion.tool_calls,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sia_core.candidate import Adapter
 from sia_core.engine.gateway import Gateway
-from sia_core.engine.sandbox import open_sandbox
+from sia_core.engine.sandbox import open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
 from sia_core.errors import SandboxError
 from sia_core.harness import Harness
@@ -115,7 +115,9 @@ class RolloutRunner:
     def _play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, seconds: float) -> Rollout:
         started = time.perf_counter()
         problem = self._task.problem(unit.split, unit.problem)
-        gateway = Gateway(unit, problem, harness, adapter, policy, self._lab)
+        shared = self._task.shared
+        where = "" if shared is None else shared_path(self._tier, shared)
+        gateway = Gateway(unit, problem, harness, adapter, policy, self._lab, shared=where)
         result = self._run_harness(harness, gateway, seconds)
         if gateway.fatal is not None:
             raise gateway.fatal
@@ -135,7 +137,7 @@ class RolloutRunner:
         problem = self._task.problem(played.unit.split, played.unit.problem)
         verdict, failure = None, None
         try:
-            verdict = self._task.verify(problem, played.answer, self._lab)
+            verdict = self._task.verify(problem, played.answer, self._lab, played.turns)
         except SandboxError as error:
             failure = Failure("sandbox", str(error)[:500])
         except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
@@ -170,7 +172,9 @@ class RolloutRunner:
         modules = harness.config.modules
         if modules not in self._harness_sandboxes:
             # The SDK is imported before the fork: compiling it would be a third of a short rollout.
-            self._harness_sandboxes[modules] = open_sandbox(self._tier, modules=(*modules, "sia_sdk"), sdk=SDK)
+            self._harness_sandboxes[modules] = open_sandbox(
+                self._tier, modules=(*modules, "sia_sdk"), sdk=SDK, shared=self._task.shared
+            )
         return self._harness_sandboxes[modules]
 
 

@@ -1,4 +1,4 @@
-"""The run's result as rows: one per lineage node, then the sealed test."""
+"""The run's result as rows: one per lineage node, then the sealed test and what the task says of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,6 +57,23 @@ def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
         f"final (node {node}) {_interval(final)}, seed {_interval(seed)}",
         f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: {verdict}",
     ]
+
+
+def report_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the task itself says of the sealed test, one row a figure; none where it says nothing."""
+    sides = {"final": test.get("report", {}).get("final", {}), "seed": test.get("report", {}).get("seed", {})}
+    if test["node"] == 0:
+        del sides["final"]  # It is the seed.
+    names = dict.fromkeys(name for side in sides.values() for name in side)
+    return [
+        {"figure": name, **{side: _figure(found.get(name, "-")) for side, found in sides.items()}} for name in names
+    ]
+
+
+def _figure(value: float | str) -> str:
+    if isinstance(value, str | int):
+        return str(value)
+    return f"{value:.4f}"
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:

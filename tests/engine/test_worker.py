@@ -196,3 +196,73 @@ def test_a_verifier_that_fails_leaves_the_rollout_unscored(
     assert done.failure.infrastructure
     assert done.score is None
     assert len(calls) == worker.ATTEMPTS
+
+
+SHARING = """
+from pathlib import Path
+from sia_core.rollout import Verdict
+from sia_core.task import Problem
+
+def load(split):
+    return [Problem("one", split)]
+
+def shared():
+    return Path(__file__).with_name("library")
+
+def verify(problem, answer, lab, turns):
+    return Verdict(float(len(turns)) / 4, metrics={"options": float(len(turns[0].options))}, feedback=turns[0].output)
+"""
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Iterator[tuple[Task, RolloutRunner]]:
+    """A task that shares a directory with all rollouts, and whose verifier reads the record."""
+    tmp_path.chmod(0o755)  # In the sandbox the reader is another user.
+    (tmp_path / "task.toml").write_text('name = "sharing"\ntitle = "t"\nmetric = "m"\n')
+    (tmp_path / "task.py").write_text(SHARING)
+    (tmp_path / "library").mkdir(mode=0o755)
+    (tmp_path / "library" / "facts.txt").write_text("blue")
+    try:
+        find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    task = Task.load(tmp_path)
+    runner = RolloutRunner(task, "strict")
+    yield task, runner
+    runner.close()
+
+
+def _play(sharing: tuple[Task, RolloutRunner], body: str) -> Rollout:
+    task, runner = sharing
+    source = f"async def solve(problem, ctx):\n    {body}\n".encode()
+    harness = Harness.from_files({"harness.toml": TOML.format(seconds=30).encode(), "agent.py": source})
+    unit = Unit(task.digest, harness.digest, ScriptedPolicy.digest, None, "train", "one", 0)
+    return runner.run(unit, harness, None, ScriptedPolicy())
+
+
+def test_what_a_task_shares_can_be_read_and_not_changed(sharing: tuple[Task, RolloutRunner]) -> None:
+    done = _play(
+        sharing,
+        "import os; await ctx.choose('x', ['a', 'b']); "
+        "return [(ctx.shared / 'facts.txt').read_text(), str(ctx.shared), os.listdir('/shared'), "
+        "os.access('/shared/facts.txt', os.W_OK)]",
+    )
+    assert done.failure is None, done
+    assert done.answer == ["blue", "/shared", ["facts.txt"], False]
+    changed = _play(sharing, "(ctx.shared / 'facts.txt').write_text('red')")
+    assert changed.failure is not None and "Errno" in changed.failure.reason
+    assert (sharing[0].path / "library" / "facts.txt").read_text() == "blue"
+
+
+def test_a_verifier_that_asks_for_it_reads_the_record(sharing: tuple[Task, RolloutRunner]) -> None:
+    done = _play(sharing, "return [await ctx.choose('x', ['a', 'b', 'c']), await ctx.chat('y')]")
+    assert done.verdict is not None
+    assert (done.verdict.score, done.verdict.metrics["options"]) == (0.5, 3.0)
+    assert done.verdict.feedback == done.answer[0]
+    assert done.turns[0].options == ("a", "b", "c") and done.turns[1].options is None
+    assert Rollout.from_dict(done.to_dict()) == done
+
+
+def test_a_task_that_shares_nothing_has_no_directory(play: Play) -> None:
+    done = play("import os; return [ctx.shared.exists(), os.path.exists('/shared')]")
+    assert done.answer == [False, False]

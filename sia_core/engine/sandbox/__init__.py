@@ -7,6 +7,6 @@ nothing; on explicit demand only.
 """
 
 from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport
-from sia_core.engine.sandbox.select import open_sandbox, probe
+from sia_core.engine.sandbox.select import open_sandbox, probe, shared_path
 
-__all__ = ["Sandbox", "Tier", "TierReport", "open_sandbox", "probe"]
+__all__ = ["Sandbox", "Tier", "TierReport", "open_sandbox", "probe", "shared_path"]

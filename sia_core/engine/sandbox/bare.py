@@ -34,6 +34,7 @@ class Bare:
     """Launcher of the tier `landlock`."""
 
     sdk: Path | None
+    shared: Path | None = None
 
     tier: Tier = "landlock"
     gentle: bool = True
@@ -48,7 +49,7 @@ class Bare:
     def settings(self) -> dict[str, Any]:
         """What the zygote must know. Raises SandboxError where Landlock or the file modes forbid it."""
         require_landlock(kernel.landlock_version())
-        roots = [*interpreter.bound(), *([self.sdk.resolve()] if self.sdk else [])]
+        roots = [*interpreter.bound(), *(path.resolve() for path in (self.sdk, self.shared) if path)]
         readable, listed = _around(roots, interpreter.private(interpreter.bound()))
         readable += [Path(name) for name in (*interpreter.SYSTEM, *interpreter.SYSTEM_FILES) if Path(name).exists()]
         root = os.geteuid() == 0

@@ -2,8 +2,8 @@
 
 The new root is an empty read-only file system. Into it are bound, read-only and at their own paths,
 /usr, the interpreter's prefixes and its site-packages; the zygote's own files at /sia; the SDK at
-/sia/sdk. No /home, /tmp, /run or /sys, and no network but a loopback of its own. Where this project's
-source lies below a bound directory it is covered.
+/sia/sdk; what a task shares with all rollouts at /shared. No /home, /tmp, /run or /sys, and no network
+but a loopback of its own. Where this project's source lies below a bound directory it is covered.
 
 As root no user namespace is made: root's is left by `setresuid` in the zygote, and until then only
 the two capabilities for that are kept. bubblewrap as root would otherwise keep them all, and with
@@ -24,6 +24,8 @@ from sia_core.engine.sandbox.protocol import Tier
 from sia_core.errors import SandboxError
 
 _SDK_INSIDE = "/sia/sdk"
+SHARED_INSIDE = "/shared"
+"""Where programs find the directory `shared`."""
 _ROOTLESS_UID = 65533
 """User of the zygote where the supervisor is root; owns nothing."""
 
@@ -38,6 +40,7 @@ class Bubblewrap:
     path: str
     """Of bwrap itself."""
     sdk: Path | None
+    shared: Path | None = None
 
     tier: Tier = "strict"
     gentle: bool = False
@@ -49,7 +52,7 @@ class Bubblewrap:
         return [
             self.path,
             *_namespaces(),
-            *_file_system(self.sdk),
+            *_file_system(self.sdk, self.shared),
             *("--chdir", "/", "--", sys.executable, "-s", "-P", "-B", "-c", boot),
         ]
 
@@ -109,7 +112,7 @@ def _namespaces() -> Iterator[str]:
         yield from ("--unshare-user", "--cap-drop", "ALL")
 
 
-def _file_system(sdk: Path | None) -> Iterator[str]:
+def _file_system(sdk: Path | None, shared: Path | None) -> Iterator[str]:
     bound = interpreter.bound()
     made: set[Path] = set()
     for path in bound:
@@ -120,6 +123,8 @@ def _file_system(sdk: Path | None) -> Iterator[str]:
     yield from _bind(interpreter.INSIDE, Path("/sia/sia_inside"), made)
     if sdk is not None:
         yield from _bind(sdk.resolve(), Path(_SDK_INSIDE), made)
+    if shared is not None:
+        yield from _bind(shared.resolve(), Path(SHARED_INSIDE), made)
     yield from _directories(Path("/box/x"), made)
     yield from ("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/")
 

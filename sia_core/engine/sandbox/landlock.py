@@ -35,8 +35,10 @@ class LandlockSandbox(ForkedSandbox):
     Raises SandboxError, at the first start, where the kernel has no Landlock or too old a one.
     """
 
-    def __init__(self, *, modules: Sequence[str] = DEFAULT_MODULES, sdk: Path | None = None) -> None:
-        super().__init__(Bare(sdk), modules)
+    def __init__(
+        self, *, modules: Sequence[str] = DEFAULT_MODULES, sdk: Path | None = None, shared: Path | None = None
+    ) -> None:
+        super().__init__(Bare(sdk, shared), modules)
         self._numbers = itertools.count()
 
     def _box(self, zygote: Zygote) -> str:

@@ -7,6 +7,7 @@ that quietly took a layer away is found before any untrusted code runs.
 from collections.abc import Sequence
 from pathlib import Path
 
+from sia_core.engine.sandbox.bubblewrap import SHARED_INSIDE
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.landlock import LandlockSandbox, missing_layers
 from sia_core.engine.sandbox.plain import UnconfinedSubprocess
@@ -26,16 +27,20 @@ def probe(bwrap: str | None = None, *, modules: Sequence[str] = DEFAULT_MODULES,
 
 
 def open_sandbox(
-    tier: Tier = "strict", *, modules: Sequence[str] = DEFAULT_MODULES, sdk: Path | None = None
+    tier: Tier = "strict",
+    *,
+    modules: Sequence[str] = DEFAULT_MODULES,
+    sdk: Path | None = None,
+    shared: Path | None = None,
 ) -> Sandbox:
     """A tested sandbox of exactly this tier. Raises SandboxError when it cannot be had.
 
     `modules` are imported once, before any program runs (not in the tier none); `sdk` is a directory
-    that programs can import from.
+    that programs can import from, `shared` one that they can read, at `shared_path`.
     """
     if tier == "none":
         return UnconfinedSubprocess(sdk=sdk)
-    sandbox = _make(tier, modules, sdk)
+    sandbox = _make(tier, modules, sdk, shared=shared)
     try:
         _tested(sandbox, modules)
     except BaseException:
@@ -44,11 +49,18 @@ def open_sandbox(
     return sandbox
 
 
-def _make(tier: Tier, modules: Sequence[str], sdk: Path | None, bwrap: str | None = None) -> ForkedSandbox:
+def shared_path(tier: Tier, shared: Path) -> str:
+    """Where programs of this tier find the directory `shared`."""
+    return SHARED_INSIDE if tier == "strict" else str(shared.resolve())
+
+
+def _make(
+    tier: Tier, modules: Sequence[str], sdk: Path | None, bwrap: str | None = None, shared: Path | None = None
+) -> ForkedSandbox:
     if tier == "strict":
-        return StrictSandbox(modules=modules, sdk=sdk, bwrap=bwrap)
+        return StrictSandbox(modules=modules, sdk=sdk, bwrap=bwrap, shared=shared)
     if tier == "landlock":
-        return LandlockSandbox(modules=modules, sdk=sdk)
+        return LandlockSandbox(modules=modules, sdk=sdk, shared=shared)
     raise SandboxError(f"no tier {tier!r} can be tested", where="sandbox", hint="use strict, or landlock")
 
 

@@ -15,13 +15,19 @@ DEFAULT_MODULES = ("numpy", "scipy.sparse.linalg")
 class StrictSandbox(ForkedSandbox):
     """Runs untrusted programs under every layer. Not thread-safe: one per worker.
 
-    `modules` are imported once, in the zygote; `sdk` is a directory that programs can import from.
+    `modules` are imported once, in the zygote; `sdk` is a directory that programs can import from,
+    `shared` one that they can read, at /shared.
     """
 
     def __init__(
-        self, *, modules: Sequence[str] = DEFAULT_MODULES, sdk: Path | None = None, bwrap: str | None = None
+        self,
+        *,
+        modules: Sequence[str] = DEFAULT_MODULES,
+        sdk: Path | None = None,
+        bwrap: str | None = None,
+        shared: Path | None = None,
     ) -> None:
-        super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk), modules)
+        super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk, shared), modules)
 
     def _guard(self, box: str, limits: Limits) -> Guard | None:  # noqa: ARG002 - of no use to this tier
         return TreeGuard(limits) if limits.subprocesses else None

@@ -77,6 +77,8 @@ class Context:
         """The harness's own randomness; differs between rollouts, repeats on a re-run."""
         self.budget: dict[str, Any] = start["budget"]
         """What is left: calls, tokens, runs; refreshed by every answer."""
+        self.shared = Path(start.get("shared") or "/nonexistent")
+        """Directory of what the task shares with all rollouts, to be read only."""
         self._prompts: dict[str, str] = start["prompts"]
 
     async def chat(
