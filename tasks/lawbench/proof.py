@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sia_core.rollout import Turn
-from tasks.lawbench.labels import named, only, stated
+from tasks.lawbench.labels import Reader, only, reader
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Vote:
 
 def votes(turns: Sequence[Turn], charges: tuple[str, ...]) -> list[Vote]:
     """The votes of a rollout, in the order in which they were asked for."""
-    found = (_choice(turn, charges) if turn.options is not None else _reply(turn, charges) for turn in turns)
+    read = reader(charges)
+    found = (_choice(turn, read) if turn.options is not None else _reply(turn, read) for turn in turns)
     return [vote for vote in found if vote is not None]
 
 
@@ -45,15 +46,15 @@ def objection(answer: str, cast: Sequence[Vote]) -> str:
     return ""
 
 
-def _choice(turn: Turn, charges: tuple[str, ...]) -> Vote | None:
+def _choice(turn: Turn, read: Reader) -> Vote | None:
     assert turn.options is not None
-    charge = only(named(turn.output, charges))
+    charge = only(read.named(turn.output))
     if charge is None or turn.output not in turn.options:
         return None
-    offered = {only(named(option, charges)) for option in turn.options} - {None}
+    offered = {found[0] for found in map(read.named, turn.options) if len(found) == 1}
     return Vote(charge, len(offered))
 
 
-def _reply(turn: Turn, charges: tuple[str, ...]) -> Vote | None:
-    charge = stated(turn.output, charges)
-    return None if charge is None else Vote(charge, len(charges))
+def _reply(turn: Turn, read: Reader) -> Vote | None:
+    charge = read.stated(turn.output)
+    return None if charge is None else Vote(charge, len(read.charges))

@@ -7,6 +7,7 @@ users, the tests of this tier run once more with the system's, as this user and 
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,6 +63,32 @@ def test_hidden_directories_are_left_out_of_the_readable_ones(tmp_path: Path) ->
     readable, listed = bare._around([packages, tmp_path / "other"], [packages / "sia_core"])
     assert set(readable) == {packages / "numpy", tmp_path / "other"}
     assert listed == [packages]
+
+
+def test_what_is_shared_can_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sia_core.engine.sandbox.bare.require_landlock", lambda _version: None)
+    monkeypatch.setattr("sia_core.engine.sandbox.bare._require_open_to_others", lambda _paths: None)
+    assert str(tmp_path.resolve()) in bare.Bare(None, tmp_path).settings()["readable"]
+
+
+@here
+def test_a_program_reads_what_is_shared_and_nothing_beside_it() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        shared, other = Path(name, "shared"), Path(name, "other")
+        for folder in (Path(name), shared, other):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
+        for folder in (shared, other):
+            (folder / "word").write_text(folder.name)
+        sandbox = LandlockSandbox(modules=(), shared=shared)
+        try:
+            seen = sandbox.run({"main.py": f"print(open('{shared}/word').read())".encode()}, Limits())
+            hidden = sandbox.run({"main.py": f"print(open('{other}/word').read())".encode()}, Limits())
+            changed = sandbox.run({"main.py": f"open('{shared}/word', 'w')".encode()}, Limits())
+        finally:
+            sandbox.close()
+        assert seen.stdout == "shared\n", seen
+        assert "PermissionError" in hidden.reason and "PermissionError" in changed.reason
 
 
 def test_removes_whatever_a_program_made(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.lawbench.labels import letters, named, stated
+from tasks.lawbench.labels import letters, reader
 from tests.tasks.lawbench.corpus import CHARGES
 
 
@@ -28,7 +28,7 @@ def test_no_two_charges_have_the_same_letters() -> None:
     ],
 )
 def test_named(text: str, found: list[str]) -> None:
-    assert list(named(text, CHARGES)) == found
+    assert list(reader(CHARGES).named(text)) == found
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_named(text: str, found: list[str]) -> None:
     ],
 )
 def test_a_reply_states_the_one_charge_of_its_last_line(reply: str, charge: str | None) -> None:
-    assert stated(reply, CHARGES) == charge
+    assert reader(CHARGES).stated(reply) == charge
