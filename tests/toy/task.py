@@ -1,10 +1,10 @@
 """A task small enough to count by hand: each colour has a worth, and blue is best."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sia_core.lab import Lab
-from sia_core.rollout import Split, Verdict
+from sia_core.rollout import Rollout, Split, Verdict
 from sia_core.task import Problem
 
 WORTH = {"red": 0.0, "green": 0.3, "blue": 1.0, "violet": 0.1}
@@ -38,3 +38,7 @@ def gold(problem: Problem) -> Any:
 
 def baits(problem: Problem) -> dict[str, Any]:
     return {"the plainest colour": {"colour": "red"}}
+
+
+def report(split: Split, rollouts: Sequence[Rollout]) -> dict[str, float | str]:
+    return {"rollouts": len(rollouts), "split": split}
