@@ -25,6 +25,10 @@ def load(split: Split) -> list[Problem]:
     ]
 
 
+def report(split: Split, rollouts: Sequence[Rollout]) -> dict[str, float | str]:
+    return {"rollouts": len(rollouts), "split": split}
+
+
 def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
     colour = answer.get("colour") if isinstance(answer, dict) else None
     if not isinstance(colour, str) or colour not in problem.private["worth"]:
@@ -38,7 +42,3 @@ def gold(problem: Problem) -> Any:
 
 def baits(problem: Problem) -> dict[str, Any]:
     return {"the plainest colour": {"colour": "red"}}
-
-
-def report(split: Split, rollouts: Sequence[Rollout]) -> dict[str, float | str]:
-    return {"rollouts": len(rollouts), "split": split}
