@@ -35,11 +35,10 @@ class Library:
         cases = np.argsort(-self._score(weights, "cases"), kind="stable")
         return list(dict.fromkeys(self.case_labels[cases].tolist()))
 
-    def labels_near(self, text: str, number: int) -> list[int]:
-        """Charges of the cases most like `text`, the likest first."""
-        cases = np.argsort(-self._score(self._weights(text), "cases"), kind="stable")[:number]
-        labels: list[int] = self.case_labels[cases].tolist()
-        return labels
+    def cases_near(self, text: str, number: int) -> list[int]:
+        """The `number` cases most like `text`, the likest first."""
+        cases: list[int] = np.argsort(-self._score(self._weights(text), "cases"), kind="stable")[:number].tolist()
+        return cases
 
     def nearest(self, text: str, label: int) -> str:
         """Text of the case of this charge that is most like `text`."""

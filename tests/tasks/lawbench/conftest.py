@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.engine.worker import RolloutRunner
+from sia_core.errors import SandboxError
 from sia_core.task import Problem, Task
 from tasks.lawbench import data, library, lines, settings, splits
 from tests.tasks.lawbench import corpus
@@ -41,3 +44,15 @@ def task() -> Task:
 def problem(task: Task) -> Problem:
     """A training problem."""
     return task.problems("train")[0]
+
+
+@pytest.fixture(scope="package")
+def runner(task: Task) -> Iterator[RolloutRunner]:
+    """Plays in the strict sandbox."""
+    try:
+        find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    runner = RolloutRunner(task, "strict")
+    yield runner
+    runner.close()
