@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,8 @@ COMMON: Final = 0.5
 _FORMAT: Final = 2
 """Of the files; another number builds them anew."""
 
-Rows = sparse.csr_matrix
+Rows = Any
+"""A scipy.sparse.csr_matrix; the package has no types."""
 
 
 def build() -> Path:
@@ -81,7 +82,7 @@ def _counts(texts: Sequence[str]) -> Rows:
     starts = np.cumsum([0, *(len(buckets) for buckets, _ in found)])
     columns = np.concatenate([buckets for buckets, _ in found])
     values = np.concatenate([counts for _, counts in found]).astype(np.float64)
-    return Rows((values, columns, starts), shape=(len(texts), BUCKETS))
+    return sparse.csr_matrix((values, columns, starts), shape=(len(texts), BUCKETS))
 
 
 def _unit(rows: Rows) -> Rows:
@@ -128,7 +129,7 @@ def _write_columns(folder: Path, name: str, rows: Rows) -> None:
     np.save(folder / f"{name}_values.npy", columns.data.astype(np.float32))
 
 
-def _read_columns(folder: Path, name: str, rows: int) -> sparse.csc_matrix:
+def _read_columns(folder: Path, name: str, rows: int) -> Any:
     values, at, starts = (
         np.load(folder / f"{name}_{part}.npy", allow_pickle=False) for part in ("values", "rows", "starts")
     )

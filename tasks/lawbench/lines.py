@@ -56,8 +56,10 @@ def _compute() -> dict[str, Answers]:
 
 def linear(known: Sequence[Case], asked: Sequence[Case]) -> Answers:
     """Predictions of the linear baseline."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # Takes a second to load.
-    from sklearn.svm import LinearSVC
+    from sklearn.feature_extraction.text import (  # type: ignore[import-untyped]  # takes a second to load
+        TfidfVectorizer,
+    )
+    from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
 
     features = TfidfVectorizer(**FEATURES)
     rows = features.fit_transform([case.text for case in known])
