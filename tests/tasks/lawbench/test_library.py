@@ -82,4 +82,4 @@ def test_similar_cases_help_on_this_corpus() -> None:
 def test_any_text_can_be_looked_up(reader: Any, text: str) -> None:
     for how in ("nearest", "centroids"):
         assert sorted(reader.rank(text, how)) == list(range(len(reader.labels)))
-    assert len(reader.labels_near(text, 10)) == 10
+    assert len(reader.cases_near(text, 10)) == 10
