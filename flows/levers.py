@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from flows.anchors import check_anchors
 from flows.ladder import climb, climb_first
-from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
+from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
 from sia_core.budget import Spent
 from sia_core.candidate import Adapter, Candidate
@@ -245,9 +245,19 @@ def update_spec(session: Session, decision: Decision, parent: Node, first: Seque
     )
 
 
+def _earlier(session: Session, generation: GenerationRecord, number: int) -> list[Rollout]:
+    """Training rollouts before round `number` of this generation's update: the same again when it is resumed."""
+    names = [name for name in generation.training() if name != "train" and int(name.removeprefix("round_")) < number]
+    own = [rollout for name in ("train", *names) for rollout in generation.rollouts(name)]
+    return [*training_rollouts(session, generation.index), *own]
+
+
 def fresh_rollouts(session: Session, generation: GenerationRecord, candidate: Candidate, number: int) -> list[Rollout]:
     """Rollouts of a candidate for a round of an update: problems and seeds that no round had before."""
-    config = session.config
-    problems = pick_problems(session, "train", generation.index - 1 + number, config.problems)
-    units = plan_units(session, candidate, "train", problems, config.rollouts, f"{generation.index}/round/{number}")
-    return roll_out(session, candidate, units, f"rollouts for round {number}")
+    earlier = _earlier(session, generation, number) if session.config.reuse_states else []
+    units = plan_groups(
+        session, candidate, generation.index - 1 + number, f"{generation.index}/round/{number}", earlier
+    )
+    rollouts = roll_out(session, candidate, units, f"rollouts for round {number}")
+    generation.put_rollouts(f"round_{number}", rollouts)
+    return rollouts

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 from flows.approve import objection
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
-from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
+from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
 from flows.source import SessionSource
 from sia_core.agents.evidence import gather, scores_by_problem
@@ -55,8 +55,8 @@ def execute(session: Session, index: int) -> None:
         return
     node = champion(session.run.nodes())
     config = session.config
-    problems = pick_problems(session, "train", index - 1, config.problems)
-    units = plan_units(session, node.candidate, "train", problems, config.rollouts, f"{index}/execute")
+    earlier = training_rollouts(session, index) if config.reuse_states else []
+    units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier)
     rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
     generation.put_rollouts("train", rollouts)
     generation.complete("execute", {"node": node.index, "cost": asdict(cost_of(rollouts))})

@@ -1,7 +1,9 @@
 """Plan units and get their records: from the journal where they are done, else from Ray."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from flows.session import Session
 from sia_core.candidate import Candidate
@@ -9,6 +11,7 @@ from sia_core.errors import TaskError
 from sia_core.generation import Cost
 from sia_core.hashing import derive_seed
 from sia_core.rollout import Rollout, Split, Unit
+from sia_core.search.states import choose_states
 
 
 def pick_problems(session: Session, split: Split, block: int, count: int) -> list[str]:
@@ -38,6 +41,35 @@ def anchor_problems(session: Session) -> list[str]:
             hint="set fewer aside",
         )
     return problems[:count]
+
+
+def plan_groups(
+    session: Session, candidate: Candidate, block: int, name: str, earlier: Sequence[Rollout]
+) -> list[Unit]:
+    """Units of a block of training problems, a group of `config.rollouts` each.
+
+    Where the run reuses states, each group begins from an earlier answer to its problem, and a task of fewer problems
+    than the block has groups gets several groups a problem, from several states.
+
+    Args:
+        block: of the training problems.
+        name: what the seeds derive from.
+        earlier: training rollouts of this run.
+    """
+    config = session.config
+    problems = pick_problems(session, "train", block, config.problems)
+    if not config.reuse_states:
+        return plan_units(session, candidate, "train", problems, config.rollouts, name)
+    groups = Counter(problems[number % len(problems)] for number in range(config.problems))
+    units = []
+    for problem, count in groups.items():
+        known = [rollout for rollout in earlier if rollout.unit.problem == problem]
+        states = choose_states(known, count, lowest=session.task.config.score_range[0])
+        for number in range(count):
+            state = states[number % len(states)]
+            made = plan_units(session, candidate, "train", [problem], config.rollouts, f"{name}/{number}")
+            units += [replace(unit, state=state) for unit in made]
+    return units
 
 
 def plan_units(
@@ -92,6 +124,12 @@ def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]
         if session.ledger.used_up():
             return
         yield unit
+
+
+def training_rollouts(session: Session, before: int) -> list[Rollout]:
+    """Every training rollout that generations before that one have recorded."""
+    records = [record for record in session.run.generations() if record.index < before]
+    return [rollout for record in records for name in record.training() for rollout in record.rollouts(name)]
 
 
 def cost_of(rollouts: Sequence[Rollout]) -> Cost:

@@ -44,6 +44,8 @@ class RunConfig(BaseModel):
     """Which files of the harness a rewrite may change."""
     max_edit_lines: int | None = Field(default=None, ge=1)
     """Lines that a rewrite may add and remove."""
+    reuse_states: bool = False
+    """Whether training rollouts begin from earlier answers to their problem."""
     siblings: int = Field(default=1, ge=1, le=8)
     """Children a generation proposes, each by another hypothesis."""
     approve: bool = False

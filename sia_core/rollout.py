@@ -50,13 +50,16 @@ class Unit:
     twin: str | None = None
     """Key of another unit whose randomness this one shares, so that the two differ only by what their harnesses
     do. A twin is traced."""
+    state: str | None = None
+    """The earlier answer it begins from, as `search.states.state_of` writes it; None: from the problem alone."""
 
     @cached_property
     def key(self) -> str:
         """Content address of the unit."""
         fields = asdict(self)
-        if self.twin is None:
-            del fields["twin"]  # The key of a unit that is no twin is older than twins.
+        for name in ("twin", "state"):
+            if fields[name] is None:
+                del fields[name]  # The keys of units without one are older than these.
         return digest_json(fields)
 
     @property

@@ -37,6 +37,9 @@ def run(
     budget: BudgetOption = "",
     edit_scope: Annotated[str, typer.Option(help="Files a rewrite may change: all, or prompts (.md, .txt).")] = "all",
     max_edit_lines: Annotated[int | None, typer.Option(min=1, help="Lines a rewrite may add and remove.")] = None,
+    reuse_states: Annotated[
+        bool, typer.Option("--reuse-states", help="Begin training rollouts from earlier answers to their problem.")
+    ] = False,
     siblings: Annotated[int, typer.Option(min=1, max=8, help="Children a generation tries.")] = 1,
     approve: Annotated[bool, typer.Option("--approve", help="Wait for a person's word before a lever.")] = False,
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
@@ -67,6 +70,7 @@ def run(
         budget=budget,
         edit_scope=edit_scope,
         max_edit_lines=max_edit_lines,
+        reuse_states=reuse_states,
         siblings=siblings,
         approve=approve,
         seed=seed,

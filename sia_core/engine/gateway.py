@@ -11,6 +11,7 @@ The seed of a turn comes from what is asked and how often it was asked before, s
 flight together get the same answers in whatever order they are served.
 """
 
+import json
 import socket
 import threading
 import time
@@ -149,7 +150,7 @@ class Gateway:
 
     def _greeting(self) -> dict[str, Any]:
         return {
-            "problem": {**self._problem.public, "id": self._problem.id},
+            "problem": {**self._problem.public, **self._earlier(), "id": self._problem.id},
             "entry": self._harness.config.entry,
             "knobs": self._harness.knobs,
             "seed": derive_seed(self._unit.randomness, "harness"),
@@ -162,6 +163,13 @@ class Gateway:
             **({"shared": self._shared} if self._shared else {}),
             **({"trace": True} if self._unit.twin is not None else {}),
         }
+
+    def _earlier(self) -> dict[str, Any]:
+        """The answer that the rollout begins from, with its score; nothing where it begins anew."""
+        if self._unit.state is None:
+            return {}
+        state = json.loads(self._unit.state)
+        return {"earlier": {"answer": state["answer"], "score": state["score"]}}
 
     def _accept(self, stream: socket.socket, data: bytes) -> None:
         """Check a line, reserve its place in the record, and let the pool serve it."""

@@ -242,6 +242,13 @@ class GenerationRecord(Stored):
             parquet.write(file, rollouts)
             self.put_file(f"rollouts/{name}.parquet", file)
 
+    def training(self) -> list[str]:
+        """Names of the stored rollouts of training problems: the evidence's, then those of an update's rounds."""
+        found = self.record.client.list_artifacts(self.run_id, self.prefix + "rollouts")
+        names = [Path(file.path).stem for file in found]
+        rounds = sorted((name for name in names if name.startswith("round_")), key=lambda name: int(name[6:]))
+        return [*(name for name in names if name == "train"), *rounds]
+
     def rollouts(self, name: str) -> list[Rollout]:
         """Records stored under that name.
 

@@ -18,11 +18,12 @@ Recorded = Literal["logprobs", "ids", "none"]
 
 
 def make_groups(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
-    """Scored rollouts of one problem by one candidate, in the order of unit keys."""
-    groups: dict[tuple[str, str | None, str], list[Rollout]] = defaultdict(list)
+    """Scored rollouts of one problem by one candidate from one state, in the order of unit keys."""
+    groups: dict[tuple[str, str | None, str, str | None], list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda rollout: rollout.unit.key):
         if rollout.score is not None:
-            groups[rollout.unit.harness, rollout.unit.adapter, rollout.unit.problem].append(rollout)
+            unit = rollout.unit
+            groups[unit.harness, unit.adapter, unit.problem, unit.state].append(rollout)
     return list(groups.values())
 
 
