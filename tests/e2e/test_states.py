@@ -21,6 +21,9 @@ async def solve(problem, ctx):
 def test_groups_begin_from_earlier_answers(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
     (task / "harness" / "agent.py").write_text(AGENT)
+    source = (task / "task.py").read_text()
+    # Two training problems, which come again in each block.
+    (task / "task.py").write_text(source.replace('"train": 12', '"train": 2'))
     options = ("--levers", "weights", "--generations", "2", "--problems", "2", "--reuse-states", "--threads", "1")
     sia("run", str(task), "--policy", f"local:{tiny_model}", "--no-ui", *options, timeout=500)
     run = sia.run()
