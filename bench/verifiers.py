@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sia_core.check.fingerprint import sampled
+from sia_core.check.verdicts import verified
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.sandbox.protocol import Sandbox
 from sia_core.engine.worker import SandboxLab
@@ -67,7 +68,7 @@ def measure(task: Task, sandbox: Sandbox, problems: int, rounds: int) -> Cost | 
     for number in range(rounds + 1):
         for problem, answer in zip(chosen, answers, strict=True):
             started, used = time.perf_counter(), time.process_time()
-            verdict = task.verify(problem, answer, lab)
+            verdict = verified(task, problem, answer, lab)
             walls.append(time.perf_counter() - started)
             cpus.append(time.process_time() - used)
             if not verdict.valid:

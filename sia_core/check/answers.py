@@ -45,7 +45,8 @@ class Made:
 
 def null_answers() -> Iterator[Made]:
     """What an agent that did nothing hands in."""
-    for name, answer in {"null": None, "empty text": "", "empty object": {}, "empty list": [], "zero": 0}.items():
+    empty: dict[str, Any] = {"null": None, "empty text": "", "empty object": {}, "empty list": [], "zero": 0}
+    for name, answer in empty.items():
         yield Made("chance", name, answer)
 
 

@@ -19,6 +19,7 @@ from sia_core.check.verdicts import (
     check_hostile,
     check_range,
     check_verdicts_repeat,
+    verified,
 )
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.sandbox.protocol import Tier
@@ -55,7 +56,7 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
     problem = task.problems("train")[0]
     sandbox = open_sandbox(tier)
     try:
-        verdict = task.verify(problem, task.module.gold(problem), SandboxLab(sandbox))
+        verdict = verified(task, problem, task.module.gold(problem), SandboxLab(sandbox))
     finally:
         sandbox.close()
     if not verdict.valid:

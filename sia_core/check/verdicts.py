@@ -98,7 +98,7 @@ class Trials:
         started = time.perf_counter()
         verdict, raised, out_of_range = None, "", ""
         try:
-            verdict = self._task.verify(problem, made.answer, self._lab)
+            verdict = verified(self._task, problem, made.answer, self._lab)
         except SandboxError:
             raise
         except TaskError as error:
@@ -107,6 +107,16 @@ class Trials:
             raised = f"{type(error).__name__}: {error}"[:200]
         seconds = time.perf_counter() - started
         return Trial(problem, made, self.gold(problem), verdict, raised, out_of_range, seconds)
+
+
+def verified(task: Task, problem: Problem, answer: Any, lab: Lab) -> Verdict:
+    """The verdict on an answer that no policy gave.
+
+    A verifier that also looks at what the policy said gets the record that the task's `record(answer)` makes up.
+    """
+    record: Callable[[Any], Any] | None = getattr(task.module, "record", None)
+    verify: Callable[..., Verdict] = task.verify
+    return verify(problem, answer, lab) if record is None else verify(problem, answer, lab, record(answer))
 
 
 def check_gold(task: Task, trials: Trials) -> Finding:

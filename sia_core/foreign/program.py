@@ -121,7 +121,8 @@ class ProgramTask:
 
     @property
     def _initial(self) -> str:
-        return (self._folder / "foreign" / self._table["initial"]).read_text()
+        file: Path = self._folder / "foreign" / self._table["initial"]
+        return file.read_text()
 
 
 def _read(data: bytes, number: str) -> tuple[dict[str, float], str]:

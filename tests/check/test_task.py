@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from sia_core.check.report import Finding, Report
 from sia_core.check.task import check_task
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.errors import FetchError, SandboxError, TaskError
+from sia_core.rollout import Verdict
 from sia_core.task import Task
 from tests.factories import TOY
 
@@ -204,6 +206,20 @@ def test_without_gold_most_is_still_checked(tmp_path: Path, monkeypatch: pytest.
     status = {finding.check: finding.status for finding in report.findings}
     assert not report.failed
     assert {name for name, what in status.items() if what == "skipped"} == {"gold", "feedback"}
+
+
+@pytest.mark.usefixtures("no_harness")
+def test_a_verifier_that_reads_the_record_is_given_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = broken(tmp_path, "task.py", "def gold(", "def record(answer):\n    return ['said']\n\n\ndef gold(")
+    plain, seen = Task.verify, []
+
+    def verify(self: Task, problem: Any, answer: Any, lab: Any, turns: Any = ()) -> Verdict:
+        seen.append(turns)
+        return plain(self, problem, answer, lab)
+
+    monkeypatch.setattr(Task, "verify", verify)
+    assert not checked(path).failed
+    assert seen and all(turns == ["said"] for turns in seen)
 
 
 def test_data_that_cannot_be_fetched_are_no_verdict_on_the_task(tmp_path: Path) -> None:
