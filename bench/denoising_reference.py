@@ -73,7 +73,7 @@ COLUMNS = (
 
 
 def _dumped(smooth: Any, train: Any) -> Any:
-    smooth[np.arange(len(smooth)), train.argmax(axis=1)] += train.sum(axis=1)
+    smooth[np.arange(len(smooth)), train.argmax(axis=1)] += 3 * train.sum(axis=1)
     return smooth
 
 

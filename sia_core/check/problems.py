@@ -21,7 +21,9 @@ _PROCESS_S = 600
 
 def check_splits(task: Task) -> Finding:
     """No problem, by id or by what a harness sees of it, is in two splits."""
-    faults, ids, contents = [], {}, {}  # type: ignore[var-annotated]
+    faults: list[str] = []
+    ids: dict[str, str] = {}
+    contents: dict[str, tuple[str, str]] = {}
     total = 0
     for split in SPLITS:
         for problem in task.problems(split):
