@@ -6,7 +6,7 @@ engine's sandbox backends implement it; nothing here can run anything.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 SandboxStatus = Literal["ok", "error", "timeout", "memory", "disk", "output", "infrastructure"]
 """`ok`: exit code 0. `infrastructure`: the sandbox failed, not the code; never a score of 0."""
@@ -35,6 +35,8 @@ class Limits:
     they may be passed for some tens of milliseconds; each process alone is held by the kernel. There is
     more of the kernel to attack, and every program of the system can be run. All else stays as it is.
     """
+    native: bool = False
+    """Whether files in its directory may be loaded as machine code: what a compiler made in an earlier run."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,75 @@ class SandboxResult:
     cpu_s: float = 0.0
 
 
+class SessionEndError(Exception):
+    """A session is over before its time, by the program's own fault."""
+
+    def __init__(self, status: SandboxStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        """One line, which may quote what the program wrote."""
+
+
+class Session(Protocol):
+    """A program that lives on and is given one piece of work after the other.
+
+    It finds a stream, whose descriptor is in the environment variable SIA_STREAM, and the shared memory as its
+    standard input, to be mapped. Frames on the stream are a length (4 bytes, big-endian) and that many bytes.
+    Every method may raise SessionEndError; the program is then dead.
+    """
+
+    @property
+    def memory(self) -> memoryview:
+        """The shared memory: bytes that both sides read and write at any time, of a size neither can change."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send one frame."""
+        ...
+
+    def recv(self, limit: int, timeout_s: float) -> bytes:
+        """The next frame. One above `limit` bytes, or none in time, ends the program."""
+        ...
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the program's process so far, over all of its threads, by a clock it cannot touch.
+
+        With `Limits.subprocesses`, and in the tier none, its descendants count too: the living exactly, those it
+        waited for in steps of the kernel's tick (10 ms), those that ended unwaited for not at all.
+        """
+        ...
+
+    def close(self) -> SandboxResult:
+        """End the program, if it has not ended. Idempotent."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
 class Lab(Protocol):
-    """Runs untrusted programs for the verifier."""
+    """Runs untrusted programs for the verifier. Not thread-safe."""
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
         """Run `entry` in an empty directory holding `files`; return the files named in `collect`."""
+        ...
+
+    def open(
+        self,
+        files: Mapping[str, bytes],
+        limits: Limits,
+        *,
+        entry: str = "main.py",
+        memory_bytes: int = 0,
+        modules: Sequence[str] = (),
+    ) -> Session:
+        """Start `entry` and leave it running.
+
+        Several may be open at once, each in a sandbox of its own. `modules` are those imported once for all
+        programs to come; without them the program imports what it needs itself.
+        """
         ...

@@ -17,6 +17,7 @@ from sia_core.candidate import Adapter
 from sia_core.engine.gateway import Gateway
 from sia_core.engine.sandbox import open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
+from sia_core.engine.session import SandboxSession
 from sia_core.errors import SandboxError
 from sia_core.harness import Harness
 from sia_core.lab import Limits, SandboxResult
@@ -37,6 +38,8 @@ class SandboxLab:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+        self._idle: dict[tuple[str, ...], list[Sandbox]] = {}
+        """Sandboxes that sessions have left, by the modules that they hold."""
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
@@ -46,6 +49,38 @@ class SandboxLab:
         if result.status == "infrastructure":
             raise SandboxError(result.reason, where="sandbox")
         return result
+
+    def open(
+        self,
+        files: Mapping[str, bytes],
+        limits: Limits,
+        *,
+        entry: str = "main.py",
+        memory_bytes: int = 0,
+        modules: Sequence[str] = (),
+    ) -> SandboxSession:
+        """Start a program in a sandbox of its own, kept for the sessions to come; raises SandboxError."""
+        idle = self._idle.setdefault(tuple(modules), [])
+        sandbox = idle.pop() if idle else open_sandbox(self._sandbox.tier, modules=modules)
+        try:
+            return SandboxSession(
+                sandbox,
+                files,
+                limits,
+                entry=entry,
+                memory_bytes=memory_bytes,
+                release=lambda: idle.append(sandbox),
+            )
+        except BaseException:
+            if sandbox not in idle:
+                sandbox.close()
+            raise
+
+    def close(self) -> None:
+        """End the sandboxes of sessions; the one that was handed in is its owner's."""
+        for sandboxes in self._idle.values():
+            while sandboxes:
+                sandboxes.pop().close()
 
 
 class RolloutRunner:
@@ -100,6 +135,8 @@ class RolloutRunner:
 
     def close(self) -> None:
         """End the sandboxes."""
+        if "_lab" in self.__dict__:
+            self._lab.close()
         opened = [self.__dict__["_lab_sandbox"]] if "_lab_sandbox" in self.__dict__ else []
         for sandbox in (*opened, *self._harness_sandboxes.values()):
             sandbox.close()

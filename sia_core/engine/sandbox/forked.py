@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
 
@@ -52,18 +52,22 @@ class ForkedSandbox:
         entry: str = "main.py",
         collect: Sequence[str] = (),
         stream: socket.socket | None = None,
+        memory: int | None = None,
+        started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
         """See `protocol.Sandbox.run`."""
         problem = bad_name((*files, entry, *collect)) or ("" if entry in files else f"no file {entry!r}")
         if problem:
             return SandboxResult("error", problem)
-        started = time.monotonic()
+        began = time.monotonic()
+        given = [stream.fileno()] if stream is not None else []
+        given += [memory] if memory is not None else []
         try:
-            return self._run(self.start(), files, limits, entry, collect, stream)
+            return self._run(self.start(), files, limits, entry, collect, given, started)
         except (OSError, EOFError, ValueError, SandboxError) as error:
             self.close()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            return SandboxResult("infrastructure", reason, wall_s=time.monotonic() - started)
+            return SandboxResult("infrastructure", reason, wall_s=time.monotonic() - began)
         except BaseException:  # interrupted: the zygote is in the middle of a program
             self.close()
             raise
@@ -92,7 +96,8 @@ class ForkedSandbox:
         limits: Limits,
         entry: str,
         names: Sequence[str],
-        stream: socket.socket | None,
+        given: Sequence[int],
+        started: Callable[[int], None] | None,
     ) -> SandboxResult:
         box = self._box(zygote)
         guard = self._guard(box, limits)
@@ -101,8 +106,8 @@ class ForkedSandbox:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs, Capture(limits.output_kb << 10) as stdout, Capture(limits.output_kb << 10) as stderr:
             try:
-                _send(zygote, memory_file(head, *files.values()), theirs, stdout, stderr, stream)
-                watched = Watch(ours, stdout, stderr, limits, guard).run()
+                _send(zygote, memory_file(head, *files.values()), theirs, stdout, stderr, given)
+                watched = Watch(ours, stdout, stderr, limits, guard, started).run()
                 try:
                     return _result(watched, stdout, stderr, limits, names)
                 finally:
@@ -123,11 +128,9 @@ def bad_name(names: Iterable[str]) -> str:
 
 
 def _send(
-    zygote: Zygote, request: int, result: socket.socket, stdout: Capture, stderr: Capture, stream: socket.socket | None
+    zygote: Zygote, request: int, result: socket.socket, stdout: Capture, stderr: Capture, given: Sequence[int]
 ) -> None:
-    fds = [request, result.fileno(), stdout.write_fd, stderr.write_fd]
-    if stream is not None:
-        fds.append(stream.fileno())
+    fds = [request, result.fileno(), stdout.write_fd, stderr.write_fd, *given]
     try:
         socket.send_fds(zygote.control, [b"run"], fds)
     finally:

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,9 +63,13 @@ class LandlockSandbox(ForkedSandbox):
         entry: str = "main.py",
         collect: Sequence[str] = (),
         stream: socket.socket | None = None,
+        memory: int | None = None,
+        started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
         """See `protocol.Sandbox.run`. A disk that others filled is not the program's fault."""
-        result = super().run(files, limits, entry=entry, collect=collect, stream=stream)
+        result = super().run(
+            files, limits, entry=entry, collect=collect, stream=stream, memory=memory, started=started
+        )
         if result.status == "disk" and self._free_mb() < limits.disk_mb:
             reason = f"less than {limits.disk_mb} MB are free in the directory for temporary files"
             return replace(result, status="infrastructure", reason=reason)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sia_core.engine.sandbox.collect import collect
@@ -45,6 +45,8 @@ class UnconfinedSubprocess:
         entry: str = "main.py",
         collect: Sequence[str] = (),
         stream: socket.socket | None = None,
+        memory: int | None = None,
+        started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
         """See `protocol.Sandbox.run`."""
         problem = bad_name((*files, entry, *collect)) or ("" if entry in files else f"no file {entry!r}")
@@ -53,7 +55,7 @@ class UnconfinedSubprocess:
         try:
             folder = tempfile.mkdtemp(prefix="sia-unconfined-")
             try:
-                return self._run(Path(folder), files, limits, entry, collect, stream)
+                return self._run(Path(folder), files, limits, entry, collect, stream, memory, started)
             finally:
                 with contextlib.suppress(OSError):  # what outlived the run may still be writing
                     tree.remove(folder)
@@ -71,6 +73,8 @@ class UnconfinedSubprocess:
         entry: str,
         names: Sequence[str],
         stream: socket.socket | None,
+        memory: int | None,
+        started: Callable[[int], None] | None,
     ) -> SandboxResult:
         for name, data in files.items():
             path = folder / name
@@ -82,13 +86,15 @@ class UnconfinedSubprocess:
                 [sys.executable, "-s", "-B", entry],
                 cwd=folder,
                 env=self._environment(folder, stream),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if memory is None else memory,
                 stdout=stdout.write_fd,
                 stderr=stderr.write_fd,
                 pass_fds=() if stream is None else (stream.fileno(),),
                 start_new_session=True,
             )
             _set_limits(process.pid, limits)
+            if started is not None:
+                _announce(process.pid, started)
             wait_status, cpu_s, killed_for = _watch(process, stdout, stderr, limits)
             end = Exit(wait_status, cpu_s, killed_for, stderr.text(), stdout.overflow or stderr.overflow)
             status, reason = classify(end, limits)
@@ -105,6 +111,14 @@ class UnconfinedSubprocess:
         if stream is not None:
             environment["SIA_STREAM"] = str(stream.fileno())
         return environment
+
+
+def _announce(pid: int, started: Callable[[int], None]) -> None:
+    pidfd = os.pidfd_open(pid)  # ended or not, it has not been waited for
+    try:
+        started(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def _set_limits(pid: int, limits: Limits) -> None:

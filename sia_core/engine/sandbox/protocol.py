@@ -1,7 +1,7 @@
 """The one interface of every sandbox backend."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -36,12 +36,16 @@ class Sandbox(Protocol):
         entry: str = "main.py",
         collect: Sequence[str] = (),
         stream: socket.socket | None = None,
+        memory: int | None = None,
+        started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
         """Run `entry` (Python source) in a private directory that holds `files`, until it ends.
 
         `stream`, when given, is handed to the program as the file descriptor whose number is in
         the environment variable SIA_STREAM; the caller keeps and serves the other end in another
-        thread, and closes both. Blocks; never raises for anything the program does.
+        thread, and closes both. `memory`, with a stream only, is a descriptor that becomes its standard
+        input. `started` is called once, in this thread, with a pidfd of the program that is good until this
+        returns. Blocks; never raises for anything the program does.
         """
         ...
 

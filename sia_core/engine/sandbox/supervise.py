@@ -89,12 +89,19 @@ class Watch:
     """One program from request to result. Raises OSError or ValueError when the sandbox failed."""
 
     def __init__(
-        self, result: socket.socket, stdout: Capture, stderr: Capture, limits: Limits, guard: Guard | None
+        self,
+        result: socket.socket,
+        stdout: Capture,
+        stderr: Capture,
+        limits: Limits,
+        guard: Guard | None,
+        started: Callable[[int], None] | None = None,
     ) -> None:
         self._result = result
         self._captures = (stdout, stderr)
         self._limits = limits
         self._guard = guard
+        self._started = started
         self._next_look = 0.0
         self._longest = _LONGEST_POLL_S if guard is None else _GUARD_POLL_S
         self._pid = 0
@@ -145,9 +152,11 @@ class Watch:
         message, fds, _, _ = socket.recv_fds(self._result, _CHUNK, 2)
         if fds:
             self._pidfd, self._folder = fds
-            self._pid = _process_id(self._pidfd)
+            self._pid = process_id(self._pidfd)
             self._began = time.monotonic()
             self._deadline = self._began + self._limits.wall_s
+            if self._started is not None:
+                self._started(self._pidfd)
         elif message:
             self._report = json.loads(message)
         else:
@@ -175,7 +184,7 @@ class Watch:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
-def _process_id(pidfd: int) -> int:
+def process_id(pidfd: int) -> int:
     """In this process's namespace; -1 when it is dead."""
     lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))

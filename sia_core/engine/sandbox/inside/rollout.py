@@ -72,6 +72,8 @@ class Channels:
     stdout: int
     stderr: int
     stream: int | None = None
+    memory: int | None = None
+    """Becomes standard input. Never without a stream."""
 
 
 def enter(channels: Channels, confinement: Confinement) -> NoReturn:
@@ -81,7 +83,7 @@ def enter(channels: Channels, confinement: Confinement) -> NoReturn:
         fields, files = wire.decode(_read_all(channels.request))
         limits, box = fields["limits"], fields["box"]
         if confinement.namespaces:
-            _mount_private(box, limits["disk_mb"])
+            _mount_private(box, limits["disk_mb"], limits["native"])
         else:
             _stand_alone(box)
         _write_files(box, files, result)
@@ -117,10 +119,11 @@ def _read_all(fd: int) -> bytes:
     return data
 
 
-def _mount_private(box: str, disk_mb: int) -> None:
+def _mount_private(box: str, disk_mb: int, native: bool) -> None:
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     disk_mb = max(1, disk_mb)  # to tmpfs, size 0 means no limit
-    kernel.mount("tmpfs", box, "tmpfs", _PLAIN, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=700")
+    flags = _PLAIN & ~kernel.MS_NOEXEC if native else _PLAIN
+    kernel.mount("tmpfs", box, "tmpfs", flags, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=700")
     kernel.mount("tmpfs", "/dev/shm", "tmpfs", _PLAIN, "size=1m,nr_inodes=64,mode=1777")
     kernel.mount("tmpfs", "/proc", "tmpfs", _PLAIN | kernel.MS_RDONLY, "size=4k,nr_inodes=1")
 
@@ -161,8 +164,8 @@ def _take_descriptors(box: str, channels: Channels) -> socket.socket:
     stream = channels.result if channels.stream is None else channels.stream
     # Copies above every target first, so that no dup2 below overwrites one still needed.
     # Standard input is opened anew: its flags and locks would stay for the next program.
-    empty = os.open("/dev/null", os.O_RDONLY)
-    wanted = (empty, channels.stdout, channels.stderr, stream, channels.result, folder, pidfd)
+    stdin = os.open("/dev/null", os.O_RDONLY) if channels.memory is None else channels.memory
+    wanted = (stdin, channels.stdout, channels.stderr, stream, channels.result, folder, pidfd)
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in wanted]
     for target, fd in enumerate(copies):
         os.dup2(fd, target)

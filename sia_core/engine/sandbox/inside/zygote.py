@@ -48,8 +48,10 @@ def main(control_fd: int, config_fd: int) -> None:
     os.environ.update(settings["environment"])
     sys.path[1:1] = settings["sdk"]
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
+    tempfile.tempdir = os.environ["TMPDIR"]  # modules that look for one at import would find none to write to here
     for name in (*_COMMON.split(), *settings["modules"]):
         importlib.import_module(name)
+    tempfile.tempdir = None
     confinement = _confinement(settings, filters)
     atexit._clear()
     gc.collect()
