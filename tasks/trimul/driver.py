@@ -1,0 +1,97 @@
+"""What runs inside the sandbox beside the candidate: maps the memory, calls `custom_kernel`, copies its result.
+
+Not trusted: it shares an interpreter with the candidate, which may change it at will. Its checks give a fair
+program a clear reason; what holds is what the verifier sees from outside, bytes and CPU time.
+"""
+
+import json
+import math
+import mmap
+import os
+import socket
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SAID = 300
+
+
+def main() -> None:
+    """Serve calls until the stream ends. Takes one frame to begin with: nothing, or the file of what was built."""
+    stream = socket.socket(fileno=int(os.environ["SIA_STREAM"]))
+    memory = mmap.mmap(0, os.fstat(0).st_size)
+    cells = torch.frombuffer(memory, dtype=torch.float32)
+    try:
+        if Path("built.tar").exists():
+            with tarfile.open("built.tar") as archive:
+                archive.extractall("built", filter="data")
+        space: dict[str, Any] = {"__name__": "candidate", "__file__": "candidate.py"}
+        source = Path("candidate.py").read_text(encoding="utf-8")
+        exec(compile(source, "candidate.py", "exec"), space)  # noqa: S102 - this is what the sandbox is for
+        kernel = space["custom_kernel"]
+    except BaseException as error:  # noqa: BLE001 - the candidate's own, whatever it is
+        _say(stream, f"candidate.py: {type(error).__name__}: {error}")
+        return
+    _say(stream, "")
+    while frame := _read(stream):
+        try:
+            result = _call(kernel, cells, json.loads(frame))
+        except BaseException as error:  # noqa: BLE001 - as above
+            result = f"{type(error).__name__}: {error}"
+        _say(stream, result)
+
+
+def _call(kernel: Any, cells: torch.Tensor, where: dict[str, Any]) -> str:
+    """What is wrong with the result; empty when it was copied out."""
+    arrays = {
+        name: cells[start : start + math.prod(shape)].view(shape) for name, (start, shape) in where["arrays"].items()
+    }
+    target = arrays.pop("out")
+    x, mask = arrays.pop("x"), arrays.pop("mask")
+    out = kernel((x, mask, arrays, {"dim": x.shape[-1], "hidden_dim": arrays["to_out.weight"].shape[1]}))
+    wrong = _wrong(out, target, cells)
+    if not wrong:
+        target.copy_(out)
+    return wrong
+
+
+def _wrong(out: Any, target: torch.Tensor, cells: torch.Tensor) -> str:
+    if type(out) is not torch.Tensor:
+        return f"the result is a {type(out).__name__}, not a plain torch.Tensor"
+    if out.shape != target.shape:
+        return f"the result has shape {list(out.shape)[:8]}, not {list(target.shape)}"
+    if out.dtype != torch.float32:
+        return f"the result is of {out.dtype}, not float32"
+    if out.device.type != "cpu" or out.layout != torch.strided:
+        return f"the result lies on {out.device} as {out.layout}"
+    if not out.is_contiguous():
+        return f"the result has strides {list(out.stride())}: it has to be contiguous"
+    if out.untyped_storage().data_ptr() == cells.untyped_storage().data_ptr():
+        return "the result lies in the memory of the inputs"
+    return ""
+
+
+def _read(stream: socket.socket) -> bytes:
+    size = int.from_bytes(_exactly(stream, 4), "big")
+    return _exactly(stream, size)
+
+
+def _exactly(stream: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = stream.recv(size - len(data))
+        if not chunk:
+            return b""
+        data += chunk
+    return data
+
+
+def _say(stream: socket.socket, text: str) -> None:
+    data = text[:_SAID].encode(errors="replace")
+    stream.sendall(len(data).to_bytes(4, "big") + data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""One verification: checks at odd shapes, then timed calls, the program's and the naive loop's in turn.
+
+One at a time on a machine, by a lock, so that neighbours of one's own making do not disturb. The loop is called
+on the same data, in a sandbox of the same kind, before every second call: what slows the machine slows both.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from filelock import FileLock
+
+from sia_core.home import home
+from sia_core.lab import Lab
+from tasks.trimul.candidate import InvalidAnswerError, Program, Runner, build, room
+from tasks.trimul.compare import Error, compare
+from tasks.trimul.inputs import make
+from tasks.trimul.programs import NAIVE
+from tasks.trimul.reference import expected
+from tasks.trimul.roofline import floor_s
+from tasks.trimul.settings import settings
+from tasks.trimul.shapes import Call, Case, Recipe
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call, compared and timed."""
+
+    call: Call
+    error: Error
+    seconds: float = 0.0
+    naive_s: float | None = None
+    """What the naive loop took on the same data, where it was called."""
+
+
+@dataclass
+class Measured:
+    """What a verification found before it ended, by itself or by a broken rule."""
+
+    samples: list[Sample] = field(default_factory=list)
+    broken: str = ""
+    """The rule that a call broke under every mode; nothing was called after it."""
+
+
+def measure(program: Program, recipe: Recipe, lab: Lab) -> Measured:
+    """Run a program through a problem on the CPU. Raises SandboxError when a sandbox fails."""
+    found = Measured()
+    calls = list(recipe.calls())
+    size = room([call.case.shape for call in (*recipe.checks(), *calls)])
+    try:
+        files = build(program, lab)
+        with exclusive("cpu"), Runner(files, size, lab) as candidate:
+            for call in recipe.checks():
+                found.samples.append(_checked(call, candidate))
+            with Runner(build(Program(NAIVE), lab), size, lab) as naive:
+                naive.call(make(next(recipe.checks())))
+                _timed(calls, candidate, naive, found)
+    except InvalidAnswerError as broken:
+        found.broken = str(broken)
+    return found
+
+
+def _timed(calls: list[Call], candidate: Runner, naive: Runner, found: Measured) -> None:
+    paired: dict[Case, int] = {}
+    for call in calls:
+        reference: float | None = None
+        if call.timed:
+            if paired.setdefault(call.case, 0) % 4 in (0, 3):  # once for either mask, early and late
+                reference = naive.call(make(call)).cpu_s
+            paired[call.case] += 1
+        sample = _checked(call, candidate, reference)
+        if call.timed and sample.seconds < floor_s(call.case.shape, "cpu"):
+            raise InvalidAnswerError(
+                f"roofline: {1e6 * sample.seconds:.0f} us, and no machine takes less than "
+                f"{1e6 * floor_s(call.case.shape, 'cpu'):.0f} us"
+            )
+        found.samples.append(sample)
+
+
+def _checked(call: Call, candidate: Runner, naive_s: float | None = None) -> Sample:
+    timed = candidate.call(make(call))
+    error = compare(timed.result, expected(call), float(settings()["tolerance"]))
+    if error.not_finite:
+        raise InvalidAnswerError(f"{error.not_finite} entries are NaN or infinite, or were never written")
+    return Sample(call, error, timed.cpu_s, naive_s)
+
+
+@contextmanager
+def exclusive(device: str) -> Iterator[None]:
+    """Hold the one place for timing on a device of this machine, among all who share this SIA_HOME."""
+    folder = home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"timing-{device}.lock"):
+        yield
+
+
+def mean_of(samples: list[Sample], what: Callable[[Sample], float | None]) -> float:
+    """Mean over the samples that have it."""
+    return float(np.mean([value for value in map(what, samples) if value is not None]))
