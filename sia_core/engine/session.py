@@ -56,11 +56,11 @@ class SandboxSession:
         size = max(memory_bytes, mmap.PAGESIZE)
         self._memory, fd = shared_memory(size)
         self._view = memoryview(self._memory)
-        self._stream, theirs = socket.socketpair()
+        self._stream, self._theirs = socket.socketpair()
         # What it may hold in files grows by the shared memory, which some tiers count among them.
         room = replace(limits, disk_mb=limits.disk_mb + (size >> 20) + 1)
         self._thread = threading.Thread(
-            target=self._run, args=(sandbox, files, room, entry, theirs, fd), name="sandbox-session", daemon=True
+            target=self._run, args=(sandbox, files, room, entry, fd), name="sandbox-session", daemon=True
         )
         self._thread.start()
         self._began.wait(_START_S)
@@ -123,28 +123,23 @@ class SandboxSession:
         self.close()
 
     def _run(
-        self,
-        sandbox: Sandbox,
-        files: Mapping[str, bytes],
-        limits: Limits,
-        entry: str,
-        theirs: socket.socket,
-        memory: int,
+        self, sandbox: Sandbox, files: Mapping[str, bytes], limits: Limits, entry: str, memory: int
     ) -> None:
         try:
-            with theirs:
-                self._result = sandbox.run(
-                    files, limits, entry=entry, stream=theirs, memory=memory, started=self._take_pidfd
-                )
+            self._result = sandbox.run(
+                files, limits, entry=entry, stream=self._theirs, memory=memory, started=self._take_pidfd
+            )
         except Exception as error:  # noqa: BLE001 - told to the caller's thread
             self._result = SandboxResult("infrastructure", f"{type(error).__name__}: {error}")
         finally:
             os.close(memory)
+            self._theirs.close()
             self._began.set()
 
     def _take_pidfd(self, pidfd: int) -> None:
         self._pid = process_id(pidfd)
         self._pidfd = os.dup(pidfd)
+        self._theirs.close()  # or the program's end of the stream would never be the last one
         self._began.set()
 
     def _take(self, size: int, deadline: float, timeout_s: float) -> bytes:

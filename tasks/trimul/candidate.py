@@ -15,7 +15,7 @@ import numpy as np
 
 from sia_core.errors import SandboxError
 from sia_core.lab import Lab, Limits, SandboxResult, Session, SessionEndError
-from tasks.trimul.inputs import OUT, Floats, Inputs, X, floats, layout
+from tasks.trimul.inputs import OUT, Floats, Inputs, floats, layout
 from tasks.trimul.programs import DRIVER
 from tasks.trimul.shapes import Shape
 
@@ -119,7 +119,7 @@ class Runner:
         cpu_s = self._clock() - started
         for name, array in inputs.arrays.items():
             if not np.array_equal(self._part(where[name]).view(np.uint32), array.ravel().view(np.uint32)):
-                raise InvalidAnswerError(f"the program changed its input {'x' if name == X else name!r}")
+                raise InvalidAnswerError(f"the program changed its input {name}")
         return Timed(result.reshape(where[OUT][1]), cpu_s)
 
     def close(self) -> None:

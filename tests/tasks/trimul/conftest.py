@@ -1,0 +1,46 @@
+"""The task at its CI size, and one strict lab for the whole package."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sia_core.engine.sandbox import open_sandbox
+from sia_core.engine.worker import SandboxLab
+from sia_core.errors import SandboxError
+from sia_core.task import Problem, Task
+from tasks.trimul.settings import DEVICE, PLAN
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIA_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv(PLAN, "ci")
+        patch.delenv(DEVICE, raising=False)
+        yield
+
+
+@pytest.fixture(scope="package")
+def task() -> Task:
+    """The task as the project loads it."""
+    return Task.load("trimul")
+
+
+@pytest.fixture(scope="package")
+def problem(task: Task) -> Problem:
+    """One training problem, N = 32."""
+    return task.problems("train")[0]
+
+
+@pytest.fixture(scope="package")
+def lab() -> Iterator[SandboxLab]:
+    """The real thing."""
+    pytest.importorskip("torch")
+    try:
+        sandbox = open_sandbox("strict")
+    except SandboxError as error:
+        pytest.skip(f"no strict sandbox here: {error.what}")
+    made = SandboxLab(sandbox)
+    yield made
+    made.close()
+    sandbox.close()
