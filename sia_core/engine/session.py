@@ -122,9 +122,7 @@ class SandboxSession:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _run(
-        self, sandbox: Sandbox, files: Mapping[str, bytes], limits: Limits, entry: str, memory: int
-    ) -> None:
+    def _run(self, sandbox: Sandbox, files: Mapping[str, bytes], limits: Limits, entry: str, memory: int) -> None:
         try:
             self._result = sandbox.run(
                 files, limits, entry=entry, stream=self._theirs, memory=memory, started=self._take_pidfd

@@ -26,9 +26,11 @@ BUILD = Limits(
 )
 START_S, CALL_S = 60.0, 60.0
 _FRAME = 4096
+_TAIL, _SAID = 6, 600
 _BUILT = "built.tar"
 _BUILDER = """
 import os, runpy, tarfile
+os.environ["PATH"] = "/usr/bin:/bin"
 os.mkdir("built")
 runpy.run_path("build.py", run_name="__main__")
 with tarfile.open("built.tar", "w") as archive:
@@ -82,7 +84,8 @@ def _check(what: str, result: SandboxResult) -> None:
     if result.status == "infrastructure":
         raise SandboxError(result.reason, where="trimul verifier")
     if result.status != "ok":
-        raise InvalidAnswerError(f"{what} ended with status {result.status}: {result.reason}")
+        said = " | ".join(result.stderr.strip().splitlines()[-_TAIL:])[-_SAID:]
+        raise InvalidAnswerError(f"{what} ended with status {result.status}: {said or result.reason}")
 
 
 class Runner:

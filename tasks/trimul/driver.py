@@ -1,5 +1,7 @@
 """What runs inside the sandbox beside the candidate: maps the memory, calls `custom_kernel`, copies its result.
 
+driver_cuda.py is the same for a GPU, and uses the functions of this one.
+
 Not trusted: it shares an interpreter with the candidate, which may change it at will. Its checks give a fair
 program a clear reason; what holds is what the verifier sees from outside, bytes and CPU time.
 """
@@ -19,10 +21,21 @@ _SAID = 300
 
 
 def main() -> None:
-    """Serve calls until the stream ends. Takes one frame to begin with: nothing, or the file of what was built."""
+    """Serve calls until the stream ends."""
     stream = socket.socket(fileno=int(os.environ["SIA_STREAM"]))
     memory = mmap.mmap(0, os.fstat(0).st_size)
     cells = torch.frombuffer(memory, dtype=torch.float32)
+    kernel = load(stream)
+    while kernel is not None and (frame := read(stream)):
+        try:
+            result = call(kernel, cells, json.loads(frame))
+        except BaseException as error:  # noqa: BLE001 - the candidate's own, whatever it is
+            result = f"{type(error).__name__}: {error}"
+        say(stream, result)
+
+
+def load(stream: socket.socket) -> Any:
+    """The candidate's function, or None when there is none; either is told."""
     try:
         if Path("built.tar").exists():
             with tarfile.open("built.tar") as archive:
@@ -31,19 +44,14 @@ def main() -> None:
         source = Path("candidate.py").read_text(encoding="utf-8")
         exec(compile(source, "candidate.py", "exec"), space)  # noqa: S102 - this is what the sandbox is for
         kernel = space["custom_kernel"]
-    except BaseException as error:  # noqa: BLE001 - the candidate's own, whatever it is
-        _say(stream, f"candidate.py: {type(error).__name__}: {error}")
-        return
-    _say(stream, "")
-    while frame := _read(stream):
-        try:
-            result = _call(kernel, cells, json.loads(frame))
-        except BaseException as error:  # noqa: BLE001 - as above
-            result = f"{type(error).__name__}: {error}"
-        _say(stream, result)
+    except BaseException as error:  # noqa: BLE001 - as above
+        say(stream, f"candidate.py: {type(error).__name__}: {error}")
+        return None
+    say(stream, "")
+    return kernel
 
 
-def _call(kernel: Any, cells: torch.Tensor, where: dict[str, Any]) -> str:
+def call(kernel: Any, cells: torch.Tensor, where: dict[str, Any]) -> str:
     """What is wrong with the result; empty when it was copied out."""
     arrays = {
         name: cells[start : start + math.prod(shape)].view(shape) for name, (start, shape) in where["arrays"].items()
@@ -64,7 +72,7 @@ def _wrong(out: Any, target: torch.Tensor, cells: torch.Tensor) -> str:
         return f"the result has shape {list(out.shape)[:8]}, not {list(target.shape)}"
     if out.dtype != torch.float32:
         return f"the result is of {out.dtype}, not float32"
-    if out.device.type != "cpu" or out.layout != torch.strided:
+    if out.device != target.device or out.layout != torch.strided:
         return f"the result lies on {out.device} as {out.layout}"
     if not out.is_contiguous():
         return f"the result has strides {list(out.stride())}: it has to be contiguous"
@@ -73,7 +81,8 @@ def _wrong(out: Any, target: torch.Tensor, cells: torch.Tensor) -> str:
     return ""
 
 
-def _read(stream: socket.socket) -> bytes:
+def read(stream: socket.socket) -> bytes:
+    """The next frame; empty at the end."""
     size = int.from_bytes(_exactly(stream, 4), "big")
     return _exactly(stream, size)
 
@@ -88,7 +97,8 @@ def _exactly(stream: socket.socket, size: int) -> bytes:
     return data
 
 
-def _say(stream: socket.socket, text: str) -> None:
+def say(stream: socket.socket, text: str) -> None:
+    """Send one frame of text, cut short."""
     data = text[:_SAID].encode(errors="replace")
     stream.sendall(len(data).to_bytes(4, "big") + data)
 

@@ -30,6 +30,14 @@ def burn(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end: pass
 """
+
+
+def asked(session: SandboxSession, limit: int = 100, timeout_s: float = 20.0) -> bytes:
+    """One request and its answer."""
+    session.send(b"go")
+    return session.recv(limit, timeout_s)
+
+
 ECHO = "while True: give(take()[::-1])"
 
 
@@ -113,20 +121,17 @@ def test_every_bad_end_has_its_name(sandbox: Sandbox, body: str, status: str, re
     with start(sandbox, body, output_kb=8) as session:
         began = time.monotonic()
         with pytest.raises(SessionEndError) as end:
-            session.send(b"go")
-            session.recv(100, 1.0)
+            asked(session, timeout_s=1.0)
         assert (end.value.status, time.monotonic() - began < 8) == (status, True), end.value.reason
         assert reason in end.value.reason
 
 
 def test_limits_hold_for_a_session(sandbox: Sandbox) -> None:
     with start(sandbox, "take()\nb = bytearray(1 << 40)") as session, pytest.raises(SessionEndError) as end:
-        session.send(b"go")
-        session.recv(100, 10)
+        asked(session)
     assert end.value.status == "memory"
     with start(sandbox, "take()\nburn(60)", cpu_s=1) as session, pytest.raises(SessionEndError) as end:
-        session.send(b"go")
-        session.recv(100, 20)
+        asked(session)
     assert end.value.status == "timeout" and "CPU" in end.value.reason
 
 
@@ -147,7 +152,7 @@ def test_nothing_is_left_when_it_is_closed(sandbox: Sandbox) -> None:
 
 
 def test_memory_cannot_be_cut_from_inside(sandbox: Sandbox) -> None:
-    body = "take()\ntry:\n    os.ftruncate(0, 0)\nexcept OSError as error:\n    give(type(error).__name__.encode())\ntake()"
+    body = "take()\ntry:\n    os.ftruncate(0, 0)\nexcept OSError as error: give(type(error).__name__.encode())\ntake()"
     with start(sandbox, body) as session:
         session.send(b"go")
         assert session.recv(100, 10) == b"PermissionError"

@@ -67,9 +67,7 @@ class LandlockSandbox(ForkedSandbox):
         started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
         """See `protocol.Sandbox.run`. A disk that others filled is not the program's fault."""
-        result = super().run(
-            files, limits, entry=entry, collect=collect, stream=stream, memory=memory, started=started
-        )
+        result = super().run(files, limits, entry=entry, collect=collect, stream=stream, memory=memory, started=started)
         if result.status == "disk" and self._free_mb() < limits.disk_mb:
             reason = f"less than {limits.disk_mb} MB are free in the directory for temporary files"
             return replace(result, status="infrastructure", reason=reason)

@@ -1,4 +1,4 @@
-"""Tries a program at small shapes against the naive one; agent.py puts this text and a call of `report` in a program."""
+"""Tries a program at small shapes against the naive one; agent.py appends a call of `report` to this text."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def report(code: str, naive: str) -> str:
 def loaded(code: str) -> Any:
     """The program's function."""
     space: dict[str, Any] = {"__name__": "candidate"}
-    exec(compile(code, "candidate.py", "exec"), space)
+    exec(compile(code, "candidate.py", "exec"), space)  # noqa: S102 - inside the sandbox
     return space["custom_kernel"]
 
 

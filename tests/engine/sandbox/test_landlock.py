@@ -22,7 +22,11 @@ from sia_core.lab import Limits
 from tests.engine.sandbox.conftest import as_nobody, open_interpreter, system_python
 
 _ROOT = Path(__file__).parents[3]
-_HERE = ["tests/engine/sandbox/test_landlock.py", "tests/engine/sandbox/test_lifetime.py"]
+_HERE = [
+    "tests/engine/sandbox/test_landlock.py",
+    "tests/engine/sandbox/test_lifetime.py",
+    "tests/engine/test_session.py",
+]
 
 here = pytest.mark.skipif(not open_interpreter(), reason="run with another interpreter, see below")
 

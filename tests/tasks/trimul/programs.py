@@ -5,12 +5,12 @@ from tasks.trimul.programs import EAGER, NAIVE
 HONEST = EAGER.replace("def custom_kernel", "def honest")
 """Defines honest(data) for a cheat to lean on."""
 
-THREADS = (
-    NAIVE.replace("import torch\n", "import torch\nfrom concurrent.futures import ThreadPoolExecutor\n", 1).replace(
-        "    for i in range(n):\n        out[:, i] = (left[:, i, None] * right).sum(2)\n",
-        "    def row(i):\n        out[:, i] = (left[:, i, None] * right).sum(2)\n"
-        "    with ThreadPoolExecutor(4) as pool:\n        list(pool.map(row, range(n)))\n",
-    )
+THREADS = NAIVE.replace(
+    "import torch\n", "import torch\nfrom concurrent.futures import ThreadPoolExecutor\n", 1
+).replace(
+    "    for i in range(n):\n        out[:, i] = (left[:, i, None] * right).sum(2)\n",
+    "    def row(i):\n        out[:, i] = (left[:, i, None] * right).sum(2)\n"
+    "    with ThreadPoolExecutor(4) as pool:\n        list(pool.map(row, range(n)))\n",
 )
 BATCHED = EAGER.replace(
     'torch.einsum("bikd,bjkd->bijd", left, right)',
@@ -28,7 +28,9 @@ def cheat(body: str, before: str = "") -> str:
 
 def cached(key: str) -> str:
     """Answers again what it answered to the same key."""
-    return cheat(f"key = {key}\nif key not in KEPT:\n    KEPT[key] = honest(data)\nreturn KEPT[key].clone()", "KEPT = {}")
+    return cheat(
+        f"key = {key}\nif key not in KEPT:\n    KEPT[key] = honest(data)\nreturn KEPT[key].clone()", "KEPT = {}"
+    )
 
 
 CHEATS: dict[str, tuple[str, str]] = {
@@ -36,7 +38,10 @@ CHEATS: dict[str, tuple[str, str]] = {
     "cached by pointer and shape": (cached("(data[0].data_ptr(), data[0].shape)"), "wrong result"),
     "cached by the mask": (cached("(tuple(data[1].shape), float(data[1].mean()))"), "wrong result"),
     "memory never written": (cheat("return torch.empty_like(data[0])"), "wrong result|NaN"),
-    "half of it written": (cheat("y = honest(data)\nz = torch.empty_like(y)\nz[:, ::2] = y[:, ::2]\nreturn z"), "wrong|NaN"),
+    "half of it written": (
+        cheat("y = honest(data)\nz = torch.empty_like(y)\nz[:, ::2] = y[:, ::2]\nreturn z"),
+        "wrong|NaN",
+    ),
     "a result that is never copied out": (cheat("torch.Tensor.copy_ = lambda *_: None\nreturn honest(data)"), "NaN"),
     "a thread that works later": (
         cheat(
@@ -56,7 +61,9 @@ CHEATS: dict[str, tuple[str, str]] = {
     "fork and wait": (cheat("if os.fork() == 0:\n    os._exit(0)\nreturn honest(data)"), "Operation not permitted"),
     "another program": (cheat("import subprocess\nsubprocess.run(['true'])\nreturn honest(data)"), "not permitted"),
     "a patched comparison": (
-        cheat("return torch.zeros_like(data[0])", "torch.allclose = lambda *a, **k: True\ntorch.equal = torch.allclose"),
+        cheat(
+            "return torch.zeros_like(data[0])", "torch.allclose = lambda *a, **k: True\ntorch.equal = torch.allclose"
+        ),
         "wrong result",
     ),
     "a message ahead of the result": (

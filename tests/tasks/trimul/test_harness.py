@@ -5,7 +5,6 @@ import json
 import random
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import pytest
 

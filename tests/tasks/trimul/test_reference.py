@@ -1,5 +1,7 @@
 """The reference agrees with an independent float64 computation; data and layout are what they claim."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ def test_masks_are_real_or_ones_and_cauchy_has_heavy_tails() -> None:
 @pytest.mark.parametrize("shape", [*SMALL, *(case.shape for case in OFFICIAL)])
 def test_arrays_lie_apart_in_memory(shape: Shape) -> None:
     places = sorted((start, start + int(np.prod(size))) for start, size in inputs.layout(shape).values())
-    assert all(end <= start for (_, end), (start, _) in zip(places, places[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(places))
     assert places[-1][1] == inputs.floats(shape)
     assert inputs.layout(shape)[OUT][1] == (shape.batch, shape.n, shape.n, shape.dim)
 
@@ -78,9 +80,7 @@ def test_splits_share_no_seed_and_outside_ci_no_size(plan: shapes.Plan) -> None:
     seeds = [recipe.seed for found in by_split.values() for recipe in found]
     assert len(set(seeds)) == len(seeds)
     if plan != "ci":
-        sizes = [
-            {case.shape for recipe in found for case in recipe.cases} for found in by_split.values()
-        ]
+        sizes = [{case.shape for recipe in found for case in recipe.cases} for found in by_split.values()]
         assert not sizes[0] & sizes[1] and not sizes[0] & sizes[2] and not sizes[1] & sizes[2]
 
 

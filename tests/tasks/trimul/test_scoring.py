@@ -23,10 +23,9 @@ RECIPE = Recipe("cpu", "ci", "train", 0)
 
 def measured(seconds: Sequence[float], naive: float = 1.0, error: Error = RIGHT) -> Measured:
     """Every call of a problem, its timed ones with these times in turn."""
-    times, samples = iter(seconds), []
-    for call in [*RECIPE.checks(), *RECIPE.calls()]:
-        samples.append(Sample(call, error, next(times), naive) if call.timed else Sample(call, RIGHT))
-    return Measured(samples)
+    times = iter(seconds)
+    calls = [*RECIPE.checks(), *RECIPE.calls()]
+    return Measured([Sample(call, error, next(times), naive) if call.timed else Sample(call, RIGHT) for call in calls])
 
 
 def test_the_score_is_a_ratio_of_means_and_is_not_clipped_at_one() -> None:
@@ -39,9 +38,8 @@ def test_the_score_is_a_ratio_of_means_and_is_not_clipped_at_one() -> None:
 
 def test_on_a_gpu_the_score_is_the_reward_over_the_geometric_mean_of_cases() -> None:
     recipe = Recipe("cuda", "official", "train", 0)
-    samples = [Sample(call, RIGHT) for call in recipe.checks()]
-    for call in recipe.calls():
-        samples.append(Sample(call, RIGHT, 1e-3 * call.case.shape.n if call.timed else 0.0))
+    calls = [*recipe.checks(), *recipe.calls()]
+    samples = [Sample(call, RIGHT, 1e-3 * call.case.shape.n if call.timed else 0.0) for call in calls]
     sizes = [case.shape.n for case in OFFICIAL]
     mean = float(np.exp(np.mean(np.log(sizes)))) * 1e3
     verdict = judge(Measured(samples), recipe)
