@@ -103,13 +103,17 @@ class Session(Protocol):
 
 
 class Lab(Protocol):
-    """Runs untrusted programs for the verifier. Not thread-safe."""
+    """Runs untrusted programs for the verifier."""
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
         """Run `entry` in an empty directory holding `files`; return the files named in `collect`."""
         ...
+
+
+class SessionLab(Lab, Protocol):
+    """A lab that can also keep programs running; the one that a verifier is given always can."""
 
     def open(
         self,

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from sia_core.errors import SandboxError
-from sia_core.lab import Lab, Limits, SandboxResult, Session, SessionEndError
+from sia_core.lab import Limits, SandboxResult, Session, SessionEndError, SessionLab
 from tasks.trimul.inputs import OUT, Floats, Inputs, floats, layout
 from tasks.trimul.programs import DRIVER
 from tasks.trimul.shapes import Shape
@@ -64,7 +64,7 @@ class Timed:
     cpu_s: float
 
 
-def build(program: Program, lab: Lab) -> dict[str, bytes]:
+def build(program: Program, lab: SessionLab) -> dict[str, bytes]:
     """The files of a program: its source, and what its build left, which nobody here opens.
 
     Raises:
@@ -91,7 +91,7 @@ def _check(what: str, result: SandboxResult) -> None:
 class Runner:
     """A program that is being called. Raises InvalidAnswerError for whatever it does wrong."""
 
-    def __init__(self, files: Mapping[str, bytes], room: int, lab: Lab) -> None:
+    def __init__(self, files: Mapping[str, bytes], room: int, lab: SessionLab) -> None:
         # `room`: floats of the largest call.
         memory = 4 * room
         roomy = 2048 + 16 * (memory >> 20)

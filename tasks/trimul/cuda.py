@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 
 from sia_core.errors import SandboxError
-from sia_core.lab import Lab, Limits, SessionEndError
+from sia_core.lab import Limits, SessionEndError, SessionLab
 from tasks.trimul.candidate import CALL_S, START_S, InvalidAnswerError, Program, build, room
 from tasks.trimul.compare import Error, compare
 from tasks.trimul.inputs import MASK, OUT, Inputs, X, layout, make
@@ -51,7 +51,7 @@ def _torch() -> Any:
     return torch
 
 
-def measure(program: Program, recipe: Recipe, lab: Lab) -> Measured:
+def measure(program: Program, recipe: Recipe, lab: SessionLab) -> Measured:
     """Run a program through a problem. Raises SandboxError where no GPU can be used."""
     found = Measured()
     calls = [*recipe.checks(), *recipe.calls()]
@@ -117,7 +117,7 @@ class Empty:
 class DeviceRunner:
     """A program that is being called on the device. Raises InvalidAnswerError for whatever it does wrong."""
 
-    def __init__(self, files: Mapping[str, bytes], room: int, lab: Lab) -> None:
+    def __init__(self, files: Mapping[str, bytes], room: int, lab: SessionLab) -> None:
         torch = _torch()
         torch.backends.cuda.matmul.allow_tf32 = False
         self._cells = torch.empty(room, dtype=torch.float32, device="cuda")

@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 
 from sia_core.home import home
-from sia_core.lab import Lab
+from sia_core.lab import SessionLab
 from tasks.trimul.candidate import InvalidAnswerError, Program, Runner, build, room
 from tasks.trimul.compare import Error, compare
 from tasks.trimul.inputs import make
@@ -43,7 +43,7 @@ class Measured:
     """The rule that a call broke under every mode; nothing was called after it."""
 
 
-def measure(program: Program, recipe: Recipe, lab: Lab) -> Measured:
+def measure(program: Program, recipe: Recipe, lab: SessionLab) -> Measured:
     """Run a program through a problem on the CPU. Raises SandboxError when a sandbox fails."""
     found = Measured()
     calls = list(recipe.calls())

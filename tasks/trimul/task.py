@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sia_core.lab import Lab
+from sia_core.lab import SessionLab
 from sia_core.rollout import Split, Verdict
 from sia_core.task import Problem
 from tasks.trimul import cuda
@@ -29,7 +29,7 @@ def load(split: Split) -> Iterable[Problem]:
     return [_problem(recipe) for recipe in recipes(chosen_device(), chosen_plan(), split)]
 
 
-def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
+def verify(problem: Problem, answer: Any, lab: SessionLab) -> Verdict:
     """Run {"code": source, "build": source, optional} through the problem's calls.
 
     Raises SandboxError when a sandbox or a device fails.

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from tasks.trimul import inputs, shapes
+from tasks.trimul import inputs
 from tasks.trimul.compare import compare
 from tasks.trimul.inputs import MASK, OUT, Floats, Inputs, X
 from tasks.trimul.reference import expected, trimul
+from tasks.trimul.settings import Plan
 from tasks.trimul.shapes import OFFICIAL, Call, Case, Recipe, Shape, recipes
 
 SMALL = [Shape(1, 32, 32, 16), Shape(2, 9, 24, 8), Shape(1, 1, 16, 8)]
@@ -75,8 +76,8 @@ def test_arrays_lie_apart_in_memory(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("plan", ["embedded", "large", "ci", "official"])
-def test_splits_share_no_seed_and_outside_ci_no_size(plan: shapes.Plan) -> None:
-    by_split = {split: recipes("cpu", plan, split) for split in ("train", "gate", "test")}  # type: ignore[arg-type]
+def test_splits_share_no_seed_and_outside_ci_no_size(plan: Plan) -> None:
+    by_split = {split: recipes("cpu", plan, split) for split in ("train", "gate", "test")}
     seeds = [recipe.seed for found in by_split.values() for recipe in found]
     assert len(set(seeds)) == len(seeds)
     if plan != "ci":

@@ -154,5 +154,5 @@ def test_room_is_made_for_the_largest_call() -> None:
 def test_the_shapes_of_gate_and_test_are_not_told(task: Task) -> None:
     assert task.problems("train")[0].public["shapes"]
     for split in ("gate", "test"):
-        for problem in task.problems(split):  # type: ignore[arg-type]
+        for problem in task.problems(split):
             assert problem.public["shapes"] == [] and not problem.files
