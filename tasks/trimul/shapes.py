@@ -13,6 +13,7 @@ import numpy as np
 
 from sia_core.hashing import derive_seed
 from sia_core.rollout import Split
+from tasks.trimul.secret import secret
 from tasks.trimul.settings import Device, Plan, settings
 
 
@@ -85,8 +86,8 @@ class Recipe:
 
     @cached_property
     def seed(self) -> int:
-        """Differs between any two problems."""
-        return derive_seed("trimul", settings()["seed"], self.id)
+        """Differs between any two problems, and between any two installations."""
+        return derive_seed("trimul", settings()["seed"], secret(), self.id)
 
     @property
     def cases(self) -> tuple[Case, ...]:

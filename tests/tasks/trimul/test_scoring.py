@@ -1,6 +1,7 @@
 """From samples to verdicts: means, both modes, the floor, and a clock that cannot be true."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from sia_core.lab import Limits, SandboxResult
 from sia_core.task import Problem, Task
 from tasks.trimul import task as module
+from tasks.trimul.candidate import Runner
 from tasks.trimul.compare import Error
 from tasks.trimul.inputs import OUT, floats, layout, make
 from tasks.trimul.measure import Measured, Sample
@@ -94,6 +96,10 @@ class Instant:
     def recv(self, limit: int, timeout_s: float) -> bytes:
         return b""
 
+    def spend(self, seconds: float) -> None:
+        """As a thread would that goes on between calls."""
+        self._clock += seconds
+
     def cpu_s(self) -> float:
         return self._clock
 
@@ -110,6 +116,7 @@ class InstantLab:
     """Opens the candidate's session first, then the naive loop's."""
 
     def __init__(self, seconds: float, naive: float) -> None:
+        self.opened: list[Instant] = []
         timed = [call for call in RECIPE.calls() if call.timed]
         checks = list(RECIPE.checks())
         self._sessions = [
@@ -122,7 +129,8 @@ class InstantLab:
 
     def open(self, files: Mapping[str, bytes], limits: Limits, *, memory_bytes: int = 0, **_: Any) -> Instant:
         calls, seconds = self._sessions.pop(0)
-        return Instant(calls, memory_bytes // 4, seconds)
+        self.opened.append(Instant(calls, memory_bytes // 4, seconds))
+        return self.opened[-1]
 
 
 def test_a_time_below_the_floor_is_no_time(task: Task, problem: Problem) -> None:
@@ -156,3 +164,23 @@ def test_the_shapes_of_gate_and_test_are_not_told(task: Task) -> None:
     for split in ("gate", "test"):
         for problem in task.problems(split):
             assert problem.public["shapes"] == [] and not problem.files
+
+
+def test_what_is_spent_between_two_calls_is_added_to_the_second() -> None:
+    first, second = list(RECIPE.checks())[:2]
+    lab = InstantLab(0.01, 1.0)
+    with Runner({}, 1 << 20, lab) as runner:  # type: ignore[arg-type]
+        assert runner.call(make(first)).cpu_s == pytest.approx(0.01)
+        lab.opened[0].spend(0.5)
+        assert runner.call(make(second)).cpu_s == pytest.approx(0.51)
+
+
+def test_data_differ_between_installations_and_not_between_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Recipe("cpu", "ci", "train", 0).seed
+    assert Recipe("cpu", "ci", "train", 0).seed == here
+    monkeypatch.setenv("SIA_HOME", str(tmp_path))
+    assert Recipe("cpu", "ci", "train", 0).seed != here
+    assert (tmp_path / "data" / "trimul" / "secret").stat().st_mode & 0o077 == 0
+    assert [path.name for path in (tmp_path / "data" / "trimul").iterdir()] == ["secret"]
