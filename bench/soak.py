@@ -3,9 +3,10 @@
 Ray, gateway, strict sandbox, verifier, scripted policy; the harness does honest work on most problems, and on the
 others runs an attack of the tests' table (or looks for what one has left). Attacks must get nothing and score 0, by
 their own fault and not by ours. Afterwards the same honest units are played without attacks: each score must be the
-same. All along the descriptors, processes and memory (PSS) of this process and all below it are counted, and
-mounts, files in /dev/shm and TMPDIR: the median of the last tenth must be that of the first. The exit code is 1 when
-anything is not as it must be.
+same. All along the descriptors, processes and memory of the workers and all below them are counted, and mounts, files
+in /dev/shm and TMPDIR: the median of the last tenth must be that of the first. Only processes that outlive a rollout
+count, and of memory the pages that belong to no file; PSS, shown beside, moves with what else the machine runs. The
+exit code is 1 when anything is not as it must be.
 
     python bench/soak.py [--runs 10000] [--tier strict] [--quick] [--json FILE]
 """
@@ -14,6 +15,7 @@ import argparse
 import importlib
 import itertools
 import json
+import math
 import os
 import random
 import statistics
@@ -25,6 +27,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ray._private.ray_constants import RAY_WORKER_NICENESS
 
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.sandbox.inside import tree
@@ -38,9 +42,14 @@ _ATTACKS = 0.05
 _SAMPLES = 60
 _HONEST = 100
 """Honest problems."""
-_ALLOWED = {"pss_mb": 12.0, "processes": 2.0, "ray_pss_mb": 120.0, "ray_descriptors": 8.0}
-"""Growth that is allowed: allocators and caches settle, rollouts are in flight while they are counted, and Ray keeps
-a history of tasks up to a bound."""
+_ALLOWED = {
+    "anonymous_mb": 6.0,
+    "pss_mb": math.inf,
+    "ray_pss_mb": math.inf,
+    "ray_anonymous_mb": 60.0,
+    "ray_descriptors": 8.0,
+}
+"""Growth that is allowed: allocators and caches settle, and Ray keeps a history of tasks up to a bound."""
 _OWN = ("inherited descriptors", "sockets in frames", "daemon")
 """Attacks that say nothing about a harness, whose stream and event loop are descriptors of its own; or that wait."""
 _FILES = {
@@ -98,6 +107,8 @@ class Watch:
 
     every: int
     done: int = 0
+    known: set[int] = field(default_factory=set)
+    """Processes of the last sample; those that are there again outlive a rollout."""
     scores: dict[str, float | None] = field(default_factory=dict)
     """Of honest units, by key."""
     wrong: list[str] = field(default_factory=list)
@@ -116,7 +127,8 @@ class Watch:
         if not honest and "GOT" in "".join(rollout.notes):
             self.wrong.append(f"{rollout.unit.problem}: got it: {rollout.notes[-1][-200:]!r}")
         if self.done % self.every == 0:
-            self.samples.append(_sample())
+            sample, self.known = _sample(self.known)
+            self.samples.append(sample)
         self.done += 1
 
     def ends(self) -> dict[str, dict[str, float]]:
@@ -156,24 +168,28 @@ def _named(program: str, names: dict[str, str]) -> str:
     return program
 
 
-def _sample() -> dict[str, float]:
-    """Rollout workers and all below them apart from Ray's own processes and this one."""
+def _sample(known: set[int]) -> tuple[dict[str, float], set[int]]:
+    """Counts of rollout workers and all below them, apart from Ray's own processes and this one; and who was there."""
     own, now = os.getpid(), tree.tasks()
     family = {own, *tree.below(own, now)}
     players = {pid for pid in family if b"RolloutActor" in _command(pid)}
     ours = players.union(*(tree.below(pid, now) for pid in players))
     ray = family - ours
-    return {
-        "descriptors": sum(map(_descriptors, ours)),
+    lasting = ours & known
+    counts = {
+        "descriptors": sum(map(_descriptors, lasting)),
+        "anonymous_mb": sum(map(_anonymous_mb, lasting)),
         "pss_mb": sum(map(_pss_mb, ours)),
-        "processes": len(ours),
+        "processes": len(lasting),
         "ray_descriptors": sum(map(_descriptors, ray)),
+        "ray_anonymous_mb": sum(map(_anonymous_mb, ray)),
         "ray_pss_mb": sum(map(_pss_mb, ray)),
         "ray_processes": len(ray),
         "mounts": len(Path("/proc/self/mounts").read_text().splitlines()),
         "shm_files": sum(1 for _ in Path("/dev/shm").iterdir()),
         "temporary_files": sum(1 for _ in Path(tempfile.gettempdir()).glob("sia-*")),
     }
+    return counts, family
 
 
 def _command(pid: int) -> bytes:
@@ -188,6 +204,15 @@ def _pss_mb(pid: int) -> float:
         return pss_mb(pid)
     except OSError:  # a rollout that has just ended
         return 0.0
+
+
+def _anonymous_mb(pid: int) -> float:
+    """Pages that belong to no file, in MB: what a leak of memory adds to."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Anonymous:")), 0.0)
 
 
 def _descriptors(pid: int) -> int:
@@ -254,6 +279,8 @@ def soak(tier: Any, runs: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    # Ray would run its workers at 15, where an attack that lowers its own priority looks like its trace.
+    os.environ[RAY_WORKER_NICENESS] = "0"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--tier", choices=("strict", "landlock"), default="strict")
