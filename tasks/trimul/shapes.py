@@ -65,8 +65,8 @@ OFFICIAL = (
 LARGE = (Case(Shape(1, 192, 128, 64)), Case(Shape(1, 256, 128, 128), cauchy=True))
 """For a CPU: several times the range of the embedded sizes, and ten times their cost."""
 CI_SIZES = (32, 48)
-REPEATS = 2
-"""Timed calls of each case with either mask."""
+REPEATS: dict[Plan, int] = {"embedded": 2, "large": 2, "ci": 6, "official": 3}
+"""Timed calls of each case with either mask; short ones need more."""
 CHECKS = 4
 
 
@@ -116,7 +116,7 @@ class Recipe:
         """One unmeasured call of each case, then the timed ones, cases in turn, masks alternating."""
         for index, case in enumerate(self.cases):
             yield Call(case, True, derive_seed(self.seed, "warm", index), timed=False)
-        for repeat in range(2 * REPEATS):
+        for repeat in range(2 * REPEATS[self.plan]):
             for index, case in enumerate(self.cases):
                 yield Call(case, repeat % 2 == 0, derive_seed(self.seed, "timed", index, repeat))
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-FORMS = {"plain": ["rows", "chunk", "einsum"], "wide": ["rows", "chunk", "einsum", "batched"]}
+FORMS = {"plain": ["rows", "chunk"], "wide": ["rows", "chunk", "einsum", "batched"]}
 PROJECT = {"apart": [], "choose": ["apart", "together"]}
 GATE = {"new": [], "choose": ["new", "place"]}
 DTYPE = {"float32": [], "choose": ["float32", "bfloat16"]}

@@ -85,8 +85,10 @@ async def test_prompts_are_short_repeat_and_open_with_different_characters(agent
         assert len(prompt) < 80 and len({option[0] for option in options}) == len(options)
 
 
-def test_the_seed_asks_one_question(harness: Harness) -> None:
-    assert sum(harness.knobs[name] == options for name, options in (("forms", "plain"), ("mode", "menu"))) == 2
+async def test_the_seed_asks_one_question(agent: ModuleType, harness: Harness) -> None:
+    ctx = Menu(harness.knobs)
+    await agent.solve({}, ctx)
+    assert [options for _, options in ctx.asked] == [("rows", "chunk")]
 
 
 class Coder:

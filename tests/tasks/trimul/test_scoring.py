@@ -1,5 +1,6 @@
 """From samples to verdicts: means, both modes, the floor, and a clock that cannot be true."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,12 +26,12 @@ RECIPE = Recipe("cpu", "ci", "train", 0)
 
 def measured(seconds: Sequence[float], naive: float = 1.0, error: Error = RIGHT) -> Measured:
     """Every call of a problem, its timed ones with these times in turn."""
-    times = iter(seconds)
+    times = itertools.cycle(seconds)
     calls = [*RECIPE.checks(), *RECIPE.calls()]
     return Measured([Sample(call, error, next(times), naive) if call.timed else Sample(call, RIGHT) for call in calls])
 
 
-def test_the_score_is_a_ratio_of_means_and_is_not_clipped_at_one() -> None:
+def test_the_score_is_a_ratio_of_medians_and_is_not_clipped_at_one() -> None:
     verdict = judge(measured([0.1, 0.2, 0.3, 0.4]), RECIPE)
     assert verdict.valid and verdict.score == pytest.approx(1.0 / 0.25)
     assert verdict.metrics["strict_us"] == pytest.approx(250_000)
@@ -121,7 +122,7 @@ class InstantLab:
         checks = list(RECIPE.checks())
         self._sessions = [
             ([*checks, *RECIPE.calls()], seconds),
-            ([checks[0], timed[0], timed[3]], naive),
+            ([*RECIPE.calls()][:1] + [call for number, call in enumerate(timed) if number % 4 in (0, 3)], naive),
         ]
 
     def run(self, files: Mapping[str, bytes], limits: Limits, **_: Any) -> SandboxResult:
