@@ -23,7 +23,7 @@ from tasks.trimul.shapes import Shape
 MAX_CODE = 100_000
 """Characters of code, and of build."""
 BUILD = Limits(
-    wall_s=240.0, cpu_s=240.0, memory_mb=4096, disk_mb=256, output_kb=64, files_mb=64, subprocesses=True, native=True
+    wall_s=300.0, cpu_s=300.0, memory_mb=4096, disk_mb=1024, output_kb=64, files_mb=64, subprocesses=True, native=True
 )
 START_S, CALL_S = 60.0, 60.0
 _FRAME = 4096

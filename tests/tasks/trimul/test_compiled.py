@@ -97,6 +97,17 @@ torch._inductor.aoti_compile_and_package(exported, package_path=os.getcwd() + "/
 """
 )
 
+AHEAD_CODE = (
+    EAGER.replace("def custom_kernel", "def eager")
+    + """
+MODEL = torch._inductor.aoti_load_package("built/model.pt2")
+
+def custom_kernel(data):
+    x, mask, w, _ = data
+    return MODEL(x, mask, w) if x.shape == (1, 32, 32, 32) else eager(data)
+"""
+)
+
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
 def test_cpp_is_built_with_a_compiler_and_timed_without(task: Task, problem: Problem, lab: SandboxLab) -> None:
@@ -113,6 +124,13 @@ def test_a_timed_program_cannot_compile(task: Task, problem: Problem, lab: Sandb
 def test_torch_compile_needs_a_compiler_where_there_is_none(task: Task, problem: Problem, lab: SandboxLab) -> None:
     verdict = task.verify(problem, {"code": COMPILE}, lab)
     assert not verdict.valid, "it runs: let docs and task.md say so"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+def test_torch_compiles_ahead_of_time_in_the_build(task: Task, problem: Problem, lab: SandboxLab) -> None:
+    verdict = task.verify(problem, {"code": AHEAD_CODE, "build": AHEAD}, lab)
+    assert verdict.valid, verdict.feedback
 
 
 @pytest.mark.slow
