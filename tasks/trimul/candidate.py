@@ -25,7 +25,8 @@ MAX_CODE = 100_000
 BUILD = Limits(
     wall_s=300.0, cpu_s=300.0, memory_mb=4096, disk_mb=1024, output_kb=64, files_mb=64, subprocesses=True, native=True
 )
-START_S, CALL_S = 60.0, 60.0
+START_S, CALL_S, SESSION_S = 60.0, 60.0, 300.0
+"""Wall clock of loading a program, of one call, and of all together."""
 _FRAME = 4096
 _TAIL, _SAID = 6, 600
 _BUILT = "built.tar"
@@ -96,7 +97,9 @@ class Runner:
         # `room`: floats of the largest call.
         memory = 4 * room
         roomy = 2048 + 16 * (memory >> 20)
-        limits = Limits(wall_s=600.0, cpu_s=600.0, memory_mb=roomy, disk_mb=256, output_kb=16, native=_BUILT in files)
+        limits = Limits(
+            wall_s=SESSION_S, cpu_s=SESSION_S, memory_mb=roomy, disk_mb=256, output_kb=16, native=_BUILT in files
+        )
         self._session: Session = lab.open(files, limits, memory_bytes=memory, modules=("torch",))
         self._spent: float | None = None
         self._cells: Floats = np.frombuffer(self._session.memory, dtype=np.float32)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from sia_core.errors import SandboxError
 from sia_core.home import home
 from sia_core.lab import SessionLab
 from tasks.trimul.candidate import InvalidAnswerError, Program, Runner, build, room
@@ -54,7 +55,7 @@ def measure(program: Program, recipe: Recipe, lab: SessionLab) -> Measured:
         with exclusive("cpu"), Runner(files, size, lab) as candidate:
             for call in recipe.checks():
                 found.samples.append(_checked(call, candidate))
-            with Runner(build(Program(NAIVE), lab), size, lab) as naive:
+            with _opened_naive(size, lab) as naive:
                 _timed(calls, candidate, naive, found)
     except InvalidAnswerError as broken:
         found.broken = str(broken)
@@ -66,10 +67,10 @@ def _timed(calls: list[Call], candidate: Runner, naive: Runner, found: Measured)
     for call in calls:
         reference: float | None = None
         if not call.timed:
-            naive.call(make(call))  # its first call at a shape is slower too
+            _naive_s(naive, call)  # its first call at a shape is slower too
         else:
             if paired.setdefault(call.case, 0) % 4 in (0, 3):  # once for either mask, early and late
-                reference = naive.call(make(call)).cpu_s
+                reference = _naive_s(naive, call)
             paired[call.case] += 1
         sample = _checked(call, candidate, reference)
         if call.timed and sample.seconds < floor_s(call.case.shape, "cpu"):
@@ -78,6 +79,21 @@ def _timed(calls: list[Call], candidate: Runner, naive: Runner, found: Measured)
                 f"{1e6 * floor_s(call.case.shape, 'cpu'):.0f} us"
             )
         found.samples.append(sample)
+
+
+def _opened_naive(size: int, lab: SessionLab) -> Runner:
+    try:
+        return Runner(build(Program(NAIVE), lab), size, lab)
+    except InvalidAnswerError as failed:
+        raise SandboxError(f"the naive loop cannot be run: {failed}", where="trimul verifier") from failed
+
+
+def _naive_s(naive: Runner, call: Call) -> float:
+    """Its CPU seconds. Where it fails, nobody is scored: it is the verifier's own."""
+    try:
+        return naive.call(make(call)).cpu_s
+    except InvalidAnswerError as failed:
+        raise SandboxError(f"the naive loop failed: {failed}", where="trimul verifier") from failed
 
 
 def _checked(call: Call, candidate: Runner, naive_s: float | None = None) -> Sample:

@@ -30,8 +30,15 @@ def chosen_device() -> Device:
 
 
 def chosen_plan() -> Plan:
-    """`SIA_TRIMUL_PLAN`, or what fits the device: embedded or official. Raises UsageError for any other name."""
-    return cast("Plan", _chosen(PLAN, "embedded" if chosen_device() == "cpu" else "official", get_args(Plan)))
+    """`SIA_TRIMUL_PLAN`, or what fits the device: embedded or official.
+
+    Raises UsageError for any other name, and for the official shapes on a CPU, where one call takes minutes.
+    """
+    device = chosen_device()
+    plan = cast("Plan", _chosen(PLAN, "embedded" if device == "cpu" else "official", get_args(Plan)))
+    if (device, plan) == ("cpu", "official"):
+        raise UsageError(f"{PLAN}=official takes a GPU", hint=f"set {DEVICE}=cuda, or {PLAN}=large")
+    return plan
 
 
 def _chosen(variable: str, default: str, names: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from tasks.trimul import cuda
 from tasks.trimul.candidate import Program
 from tasks.trimul.cuda import Empty, Spans
 from tasks.trimul.programs import EAGER
-from tasks.trimul.settings import DEVICE, chosen_device, chosen_plan
+from tasks.trimul.settings import DEVICE, PLAN, chosen_device, chosen_plan
 from tasks.trimul.shapes import Recipe
 from tests.tasks.trimul.programs import CHEATS
 
@@ -39,6 +39,10 @@ def test_the_device_is_chosen_openly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEVICE, "cuda")
     assert chosen_device() == "cuda" and chosen_plan() == "ci"
     assert Task.load("trimul").problems("train")[0].id == "cuda-ci-train-00"
+    monkeypatch.setenv(DEVICE, "cpu")
+    monkeypatch.setenv(PLAN, "official")
+    with pytest.raises(UsageError, match="takes a GPU"):
+        chosen_plan()
     monkeypatch.setenv(DEVICE, "tpu")
     with pytest.raises(UsageError, match="tpu"):
         chosen_device()

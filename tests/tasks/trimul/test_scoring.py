@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
-from sia_core.lab import Limits, SandboxResult
+from sia_core.errors import SandboxError
+from sia_core.lab import Limits, SandboxResult, SessionEndError
 from sia_core.task import Problem, Task
 from tasks.trimul import task as module
 from tasks.trimul.candidate import Runner
@@ -170,7 +171,7 @@ def test_the_shapes_of_gate_and_test_are_not_told(task: Task) -> None:
 def test_what_is_spent_between_two_calls_is_added_to_the_second() -> None:
     first, second = list(RECIPE.checks())[:2]
     lab = InstantLab(0.01, 1.0)
-    with Runner({}, 1 << 20, lab) as runner:  # type: ignore[arg-type]
+    with Runner({}, 1 << 20, lab) as runner:
         assert runner.call(make(first)).cpu_s == pytest.approx(0.01)
         lab.opened[0].spend(0.5)
         assert runner.call(make(second)).cpu_s == pytest.approx(0.51)
@@ -185,3 +186,26 @@ def test_data_differ_between_installations_and_not_between_processes(
     assert Recipe("cpu", "ci", "train", 0).seed != here
     assert (tmp_path / "data" / "trimul" / "secret").stat().st_mode & 0o077 == 0
     assert [path.name for path in (tmp_path / "data" / "trimul").iterdir()] == ["secret"]
+
+
+def test_a_naive_loop_that_fails_is_nobodys_score(
+    task: Task, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = InstantLab(0.01, 1.0)
+    calls, seconds = lab._sessions[1]
+    lab._sessions[1] = ([], seconds)
+    task.module.forget()
+    monkeypatch.setattr(Instant, "send", broken_when_empty)
+    with pytest.raises(SandboxError, match="naive loop failed"):
+        task.verify(problem, {"code": "x"}, lab)
+    assert calls
+
+
+HONEST_SEND = Instant.send
+
+
+def broken_when_empty(session: Instant, data: bytes) -> None:
+    """A session without calls left has died."""
+    if not session._calls:
+        raise SessionEndError("memory", "killed")
+    HONEST_SEND(session, data)
