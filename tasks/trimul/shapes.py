@@ -65,7 +65,7 @@ OFFICIAL = (
 LARGE = (Case(Shape(1, 192, 128, 64)), Case(Shape(1, 256, 128, 128), cauchy=True))
 """For a CPU: several times the range of the embedded sizes, and ten times their cost."""
 CI_SIZES = (32, 48)
-REPEATS: dict[Plan, int] = {"embedded": 2, "large": 2, "ci": 6, "official": 3}
+REPEATS: dict[Plan, int] = {"embedded": 2, "large": 2, "ci": 4, "official": 3}
 """Timed calls of each case with either mask; short ones need more."""
 CHECKS = 4
 
