@@ -6,7 +6,10 @@ menus are subsets of these paths. Several attempts with inner selection are
 simulated from the same table, by the harness's own rule. Menu programs are trusted: they run in this
 process, not in a sandbox.
 
-    python bench/denoising_landscape.py [--quick] [--problems N] [--json FILE]
+With `--sample N` only N paths of each setting are scored, drawn as a random policy draws them, on one problem: `random`
+and `valid` are then estimates, `best` is the best of the drawn.
+
+    python bench/denoising_landscape.py [--quick] [--problems N] [--sample N] [--json FILE]
 """
 
 import argparse
@@ -185,6 +188,25 @@ def table(programs: Sequence[str], problems: int, workers: int) -> dict[str, lis
     return rows
 
 
+def sampled(agent: ModuleType, knobs: Knobs, count: int) -> dict[str, Any]:
+    """Random policy under one knob setting, by `count` draws; each program is scored once."""
+    ways = paths(agent, knobs)
+    drawn = np.random.RandomState(0).choice(len(ways), size=count, p=np.array([way.chance for way in ways]))
+    (task, _), lab = loaded(), InProcessLab()
+    problem = task.problems("train")[0]
+    rows = {way: task.verify(problem, {"code": ways[way].program}, lab) for way in sorted(set(drawn.tolist()))}
+    scores = np.array([rows[way].score for way in drawn])
+    best = max(rows, key=lambda way: rows[way].score)
+    return {
+        "paths": len(ways),
+        "random": round(float(scores.mean()), 4),
+        "error": round(float(scores.std() / np.sqrt(count)), 4),
+        "valid": round(float(np.mean([rows[way].valid for way in drawn])), 3),
+        "best": round(rows[best].score, 4),
+        "best_path": ways[best].label,
+    }
+
+
 def gate_score(program: str, problems: int) -> float:
     """Mean score on problems of the gate split."""
     task, _ = loaded()
@@ -228,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Landscape of the denoising menus.")
     parser.add_argument("--quick", action="store_true", help="one problem; without the menus `raw` and `expected`")
     parser.add_argument("--problems", type=int, default=2, help="training problems to measure on")
+    parser.add_argument("--sample", type=int, help="score this many paths of each setting only")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write the table here")
     arguments = parser.parse_args()
@@ -238,6 +261,13 @@ def main() -> None:
     steps = [(name, {**harness.knobs, **moved}) for name, moved in STEPS]
     if arguments.quick:
         steps = [(name, knobs) for name, knobs in steps if knobs["raw"] == knobs["expected"] == "off"]
+    if arguments.sample:
+        report = {name: sampled(agent, knobs, arguments.sample) for name, knobs in steps if knobs["attempts"] == 1}
+        for name, row in report.items():
+            print(f"{name:28} {row}")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        return
     programs = sorted({way.program for _, knobs in steps for way in paths(agent, knobs)})
     rows = table(programs, 1 if arguments.quick else arguments.problems, arguments.workers)
     report = {name: summary(agent, knobs, rows) for name, knobs in steps}

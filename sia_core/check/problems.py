@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from sia_core.check.fingerprint import content, fingerprint
+from sia_core.check.fingerprint import content, fingerprint, stable
 from sia_core.check.report import Finding, outcome
 from sia_core.errors import HarnessError, LeakError
 from sia_core.harness import Harness
@@ -20,22 +21,25 @@ _PROCESS_S = 600
 
 
 def check_splits(task: Task) -> Finding:
-    """No problem, by id or by what a harness sees of it, is in two splits."""
+    """No problem, by id or by its contents, is in two splits."""
     faults: list[str] = []
     ids: dict[str, str] = {}
     contents: dict[str, tuple[str, str]] = {}
-    total = 0
     for split in SPLITS:
+        shown = {problem.id: content(problem) for problem in task.problems(split)}
+        times = Counter(shown.values())
         for problem in task.problems(split):
-            total += 1
             if ids.setdefault(problem.id, split) != split:
                 faults.append(f"id {problem.id!r} is in {ids[problem.id]} and in {split}")
-            seen = contents.setdefault(content(problem), (split, problem.id))
+            # Where problems of a split look alike to a harness, what they hold privately tells them apart.
+            identity = shown[problem.id]
+            identity += stable(problem.private) if times[identity] > 1 else ""
+            seen = contents.setdefault(identity, (split, problem.id))
             if seen[0] != split:
                 faults.append(f"{problem.id} of {split} shows the same as {seen[1]} of {seen[0]}")
     counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
     hint = "give each split problems of its own: what is trained on must not be what a child is judged by"
-    return outcome("splits", faults, f"{total} problems ({counts}), no id and no content in two splits", hint)
+    return outcome("splits", faults, f"{len(ids)} problems ({counts}), no id and no content in two splits", hint)
 
 
 def check_repeats(task: Task) -> Finding:

@@ -275,7 +275,8 @@ def _read_pancreas(file: Path) -> IntCounts:
         table = anndata.read_h5ad(file)
         table = table[table.obs["tech"] == "inDrop1"]
         rows = table.layers["counts"].tocsr()
-        return _dense(*rows.shape, rows.indptr, rows.indices, rows.data)
+        cells, genes = rows.shape
+        return _dense(cells, genes, rows.indptr, rows.indices, rows.data)
 
 
 @contextlib.contextmanager
@@ -291,11 +292,12 @@ def _dense(cells: int, genes: int, pointers: Any, columns: Any, values: Any) -> 
     """Cells x genes of a matrix stored cell by cell, without genes and cells that have no counts."""
     counts = np.zeros((cells, genes), dtype=np.int32)
     counts[np.repeat(np.arange(cells), np.diff(np.asarray(pointers))), np.asarray(columns)] = np.asarray(values)
-    return counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0]
+    kept: IntCounts = counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0]
+    return kept
 
 
 def _read_reduced(file: Path) -> IntCounts:
-    import h5py  # type: ignore[import-untyped]  # heavy, and there only with scanpy
+    import h5py  # heavy, and there only with scanpy
 
     with h5py.File(file) as file_:
         raw: Any = file_["raw.X"]

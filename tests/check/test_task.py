@@ -11,6 +11,7 @@ import pytest
 
 from sia_core.check import task as checks
 from sia_core.check.answers import MISSING, as_text, hostile_answers, leaf_texts, leaves
+from sia_core.check.problems import check_splits
 from sia_core.check.report import Finding, Report
 from sia_core.check.task import check_task
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
@@ -206,6 +207,17 @@ def test_without_gold_most_is_still_checked(tmp_path: Path, monkeypatch: pytest.
     status = {finding.check: finding.status for finding in report.findings}
     assert not report.failed
     assert {name for name, what in status.items() if what == "skipped"} == {"gold", "feedback"}
+
+
+@pytest.mark.parametrize(("private", "faults"), [('{"worth": WORTH, "of": shown}', 0), ('{"worth": WORTH}', 47 - 11)])
+def test_problems_that_look_alike_are_told_apart_by_what_is_private(tmp_path: Path, private: str, faults: int) -> None:
+    path = broken(tmp_path, "task.py", '{"number": shown}', "{}")
+    text = (path / "task.py").read_text()
+    text = text.replace('{"number.txt": str(shown).encode()}', "{}").replace("private=private", f"private={private}")
+    (path / "task.py").write_text(text)
+    found = check_splits(Task.load(path))
+    assert found.status == ("failed" if faults else "passed"), found
+    assert not faults or f"(and {faults - 3} more)" in found.seen
 
 
 @pytest.mark.usefixtures("no_harness")
