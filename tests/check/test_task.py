@@ -11,6 +11,7 @@ import pytest
 
 from sia_core.check import task as checks
 from sia_core.check.answers import MISSING, as_text, hostile_answers, leaf_texts, leaves
+from sia_core.check.harness import check_harness
 from sia_core.check.problems import check_splits
 from sia_core.check.report import Finding, Report
 from sia_core.check.task import check_task
@@ -197,7 +198,7 @@ def test_each_defect_fails_its_own_check_and_no_other(tmp_path: Path, name: str)
     ],
 )
 def test_a_seed_harness_that_does_not_work_is_found(tmp_path: Path, file: str, old: str, new: str, words: str) -> None:
-    found = checks.check_harness(Task.load(broken(tmp_path, file, old, new)), "none")
+    found = check_harness(Task.load(broken(tmp_path, file, old, new)), "none")
     assert found.status == "failed" and words in found.seen, found
 
 

@@ -119,7 +119,7 @@ def test_a_hidden_data_set_that_cannot_be_had_is_an_error(tmp_path: Path, monkey
 
 
 def test_without_scanpy_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setenv("SIA_HOME", str(tmp_path))
     monkeypatch.setattr(data, "_from_wheel", lambda _progress: synthetic_counts())
     monkeypatch.setitem(data_settings(), "celltypist_counts_sha256", data.digest_counts(synthetic_counts()))
