@@ -6,8 +6,8 @@ menus are subsets of these paths. Several attempts with inner selection are
 simulated from the same table, by the harness's own rule. Menu programs are trusted: they run in this
 process, not in a sandbox.
 
-With `--sample N` only N paths of each setting are scored, drawn as a random policy draws them, on one problem: `random`
-and `valid` are then estimates, `best` is the best of the drawn.
+With `--sample N` the settings with more than N paths are estimated instead: N paths, drawn as a random policy draws
+them, are scored on one problem; `best` is the best of the drawn.
 
     python bench/denoising_landscape.py [--quick] [--problems N] [--sample N] [--json FILE]
 """
@@ -250,7 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Landscape of the denoising menus.")
     parser.add_argument("--quick", action="store_true", help="one problem; without the menus `raw` and `expected`")
     parser.add_argument("--problems", type=int, default=2, help="training problems to measure on")
-    parser.add_argument("--sample", type=int, help="score this many paths of each setting only")
+    parser.add_argument("--sample", type=int, help="estimate wider settings by this many paths")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write the table here")
     arguments = parser.parse_args()
@@ -262,7 +262,8 @@ def main() -> None:
     if arguments.quick:
         steps = [(name, knobs) for name, knobs in steps if knobs["raw"] == knobs["expected"] == "off"]
     if arguments.sample:
-        report = {name: sampled(agent, knobs, arguments.sample) for name, knobs in steps if knobs["attempts"] == 1}
+        wide = [step for step in steps if step[1]["attempts"] == 1 and len(paths(agent, step[1])) > arguments.sample]
+        report = {name: sampled(agent, knobs, arguments.sample) for name, knobs in wide}
         for name, row in report.items():
             print(f"{name:28} {row}")
         if arguments.json:
