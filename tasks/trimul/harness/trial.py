@@ -60,4 +60,4 @@ def difference(found: Any, wanted: Tensor) -> str:
     if not found.is_contiguous():
         return "the result is not contiguous"
     error = float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
-    return "" if error < 1e-4 else f"the relative error is {error:.2g}, at most 1e-4 is allowed"
+    return "" if error < 1e-5 else f"the relative error is {error:.2g}, at most 1e-5 is allowed"

@@ -22,7 +22,7 @@ def test_an_honest_program_passes_both_modes(task: Task, problem: Problem, lab: 
     assert verdict.valid, verdict.feedback
     assert verdict.score > 0
     assert verdict.metrics["strict_valid"] == verdict.metrics["compat_valid"] == 1.0
-    assert verdict.metrics["relative_error"] < 1e-5
+    assert verdict.metrics["relative_error"] < 2e-6
     assert verdict.metrics["strict_reward"] == pytest.approx(1500 / verdict.metrics["strict_us"])
     assert verdict.metrics["case0_us_3"] > verdict.metrics["case0_floor_us"] > 0
 
@@ -91,7 +91,9 @@ def test_an_answer_of_another_form_is_invalid(task: Task, problem: Problem, lab:
 
 def test_a_build_that_fails_says_so(task: Task, problem: Problem, lab: SandboxLab) -> None:
     verdict = verify(task, problem, NAIVE, lab, build="raise RuntimeError('no compiler')")
-    assert not verdict.valid and "build ended with status error: RuntimeError: no compiler" in verdict.feedback
+    assert (
+        not verdict.valid and "build ended with status error" in verdict.feedback and "no compiler" in verdict.feedback
+    )
 
 
 def test_a_program_is_measured_once_for_a_problem(task: Task, problem: Problem, lab: SandboxLab) -> None:

@@ -55,8 +55,8 @@ def test_on_a_gpu_the_score_is_the_reward_over_the_geometric_mean_of_cases() -> 
     ("error", "compat", "reason"),
     [
         (Error(1.01, 1e-7, 0), 0.0, "wrong result"),
-        (Error(0.99, 2e-4, 0), 1.0, "precision"),
-        (Error(0.99, 0.99e-4, 0), 1.0, ""),
+        (Error(0.99, 1.1e-5, 0), 1.0, "precision"),
+        (Error(0.99, 0.99e-5, 0), 1.0, ""),
     ],
 )
 def test_each_budget_is_held(error: Error, compat: float, reason: str) -> None:
