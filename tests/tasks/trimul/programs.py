@@ -33,6 +33,13 @@ def cached(key: str) -> str:
     )
 
 
+CUT = """
+
+def cut(x):
+    return (x.contiguous().view(torch.int32) & -8192).view(torch.float32)
+"""
+"""Leaves 10 bits of the mantissa, as TF32 and float16 do; float16 itself needs /proc/cpuinfo, which no sandbox has."""
+
 CHEATS: dict[str, tuple[str, str]] = {
     "cached by shape": (cached("tuple(data[0].shape)"), "wrong result"),
     "cached by pointer and shape": (cached("(data[0].data_ptr(), data[0].shape)"), "wrong result"),
@@ -73,7 +80,7 @@ CHEATS: dict[str, tuple[str, str]] = {
     "input changed": (cheat("y = honest(data)\ndata[0].zero_()\nreturn y"), "changed its input x"),
     "weights changed": (cheat("y = honest(data)\ndata[2]['norm.bias'].add_(1)\nreturn y"), "changed its input"),
     "bfloat16": (EAGER.replace("left, right)", "left.bfloat16(), right.bfloat16()).float()"), "precision"),
-    "float16": (EAGER.replace("left, right)", "left.half().float(), right.half().float())"), "precision"),
+    "TF32": (EAGER.replace("left, right)", "cut(left), cut(right))") + CUT, "precision"),
     "half of the sum": (EAGER.replace("left, right)", "left[:, :, ::2], right[:, :, ::2]) * 2"), "wrong result"),
     "no mask": (EAGER.replace("mask[..., None]", "1.0"), "wrong result"),
     "known shapes only": (
