@@ -72,41 +72,6 @@ def contracted(left, right):
 )
 
 COMPILE = EAGER.replace("def custom_kernel", "def eager") + "\n\ncustom_kernel = torch.compile(eager)\n"
-AHEAD = (
-    EAGER.replace("def custom_kernel", "def eager")
-    + """
-class Module(torch.nn.Module):
-    def forward(self, x, mask, w: dict[str, Tensor]):
-        return eager((x, mask, w, {"dim": 32, "hidden_dim": 16}))
-
-def example(n):
-    torch.manual_seed(0)
-    w = {}
-    for name in ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate"):
-        w[f"{name}.weight"] = torch.randn(16, 32)
-    w |= {"norm.weight": torch.randn(32), "norm.bias": torch.randn(32), "to_out.weight": torch.randn(32, 16)}
-    w |= {"to_out_norm.weight": torch.randn(16), "to_out_norm.bias": torch.randn(16)}
-    return torch.randn(1, n, n, 32), torch.ones(1, n, n), w
-
-import os
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.getcwd() + "/cache"
-import torch._inductor.config as config
-config.compile_threads = 1
-exported = torch.export.export(Module(), example(32))
-torch._inductor.aoti_compile_and_package(exported, package_path=os.getcwd() + "/built/model.pt2")
-"""
-)
-
-AHEAD_CODE = (
-    EAGER.replace("def custom_kernel", "def eager")
-    + """
-MODEL = torch._inductor.aoti_load_package("built/model.pt2")
-
-def custom_kernel(data):
-    x, mask, w, _ = data
-    return MODEL(x, mask, w) if x.shape == (1, 32, 32, 32) else eager(data)
-"""
-)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
@@ -124,13 +89,6 @@ def test_a_timed_program_cannot_compile(task: Task, problem: Problem, lab: Sandb
 def test_torch_compile_needs_a_compiler_where_there_is_none(task: Task, problem: Problem, lab: SandboxLab) -> None:
     verdict = task.verify(problem, {"code": COMPILE}, lab)
     assert not verdict.valid, "it runs: let docs and task.md say so"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
-def test_torch_compiles_ahead_of_time_in_the_build(task: Task, problem: Problem, lab: SandboxLab) -> None:
-    verdict = task.verify(problem, {"code": AHEAD_CODE, "build": AHEAD}, lab)
-    assert verdict.valid, verdict.feedback
 
 
 @pytest.mark.slow
