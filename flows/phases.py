@@ -171,7 +171,8 @@ def seal(session: Session) -> None:
         rollouts = roll_out(session, candidate, units, f"sealed test: {name} candidate")
         scores[name] = scores_by_problem(rollouts)
         cost = cost_of(rollouts) if name == "final" else cost
-        reports[name] = session.task.report("test", rollouts)
+        # Pairs, because stored objects lose their order.
+        reports[name] = list(session.task.report("test", rollouts).items())
     session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
