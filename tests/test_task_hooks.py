@@ -59,7 +59,10 @@ def test_a_report_holds_finite_numbers_and_texts(make: Make, value: str) -> None
 
 
 def test_a_report_is_shown_side_by_side() -> None:
-    test = {"node": 2, "report": {"final": {"accuracy": 0.5, "cases": 12}, "seed": {"accuracy": 0.25, "note": "x"}}}
+    test = {
+        "node": 2,
+        "report": {"final": [["accuracy", 0.5], ["cases", 12]], "seed": [["accuracy", 0.25], ["note", "x"]]},
+    }
     assert report_rows(test) == [
         {"figure": "accuracy", "final": "0.5000", "seed": "0.2500"},
         {"figure": "cases", "final": "12", "seed": "-"},

@@ -61,12 +61,13 @@ def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
 
 def report_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
     """What the task itself says of the sealed test, one row a figure; none where it says nothing."""
-    sides = {"final": test.get("report", {}).get("final", {}), "seed": test.get("report", {}).get("seed", {})}
+    found = test.get("report", {})
+    sides = {side: dict(found.get(side, ())) for side in ("final", "seed")}
     if test["node"] == 0:
         del sides["final"]  # It is the seed.
-    names = dict.fromkeys(name for side in sides.values() for name in side)
+    names = dict.fromkeys(name for figures in sides.values() for name in figures)
     return [
-        {"figure": name, **{side: _figure(found.get(name, "-")) for side, found in sides.items()}} for name in names
+        {"figure": name, **{side: _figure(figures.get(name, "-")) for side, figures in sides.items()}} for name in names
     ]
 
 

@@ -42,7 +42,7 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     # The expected worth is that of a uniform pick: (0 + .3) / 2 before, (0 + .3 + 1 + .1) / 4 after.
     assert test["seed"]["low"] < 0.15 < test["seed"]["high"]
     assert test["final"]["low"] < 0.35 < test["final"]["high"]
-    assert test["report"]["seed"] == {"rollouts": test["seed"]["rollouts"], "split": "test"}
+    assert test["report"]["seed"] == [["rollouts", test["seed"]["rollouts"]], ["split", "test"]]
     assert set(test["report"]) == {"final", "seed"} and "figure" in output
 
     assert run.status == "FINISHED"

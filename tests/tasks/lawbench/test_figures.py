@@ -118,7 +118,7 @@ def test_wilson_solves_its_own_equation(share: float, number: int) -> None:
 
 
 def test_the_summary_shows_both_sides(task: Task, rollouts: list[Rollout]) -> None:
-    found = task.report("test", rollouts)
+    found = list(task.report("test", rollouts).items())
     rows = report_rows({"node": 3, "report": {"final": found, "seed": found}})
     assert rows[2] == {"figure": "accuracy", "final": "0.5556", "seed": "0.5556"}
     assert {"figure", "seed"} == set(report_rows({"node": 0, "report": {"final": found, "seed": found}})[0])
