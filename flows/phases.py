@@ -5,9 +5,11 @@ does its work from what earlier phases recorded, and marks itself complete last.
 process anywhere loses at most the unit in flight.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flows.approve import objection
+from flows.gate import play_gate
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -15,12 +17,11 @@ from flows.source import SessionSource
 from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.rules import RulesAgent
-from sia_core.candidate import Candidate
 from sia_core.config import LADDER_ROLLOUTS
-from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
+from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.record.store import GenerationRecord
-from sia_core.search.gate import judge
+from sia_core.search.lineage import parent_policy, rank
 from sia_core.stats import estimate, paired_gain
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
@@ -29,17 +30,18 @@ MAX_REFUSALS = 3
 
 
 def execute(session: Session, index: int) -> None:
-    """Roll the current candidate out over a block of training problems."""
+    """Roll the node that the parent policy proposes out over a block of training problems."""
     generation = session.run.generation(index)
     if generation.phase("execute") is not None:
         return
-    node = champion(session.run.nodes())
-    config = session.config
+    config, nodes = session.config, session.run.nodes()
+    choice = parent_policy(config.parent).choose(nodes, config.confidence)
+    node = nodes[choice.node]
     problems = pick_problems(session, "train", index - 1, config.problems)
     units = plan_units(session, node.candidate, "train", problems, config.rollouts, f"{index}/execute")
     rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
     generation.put_rollouts("train", rollouts)
-    generation.complete("execute", {"node": node.index, "cost": asdict(cost_of(rollouts))})
+    generation.complete("execute", {"node": node.index, "why": choice.reason, "cost": asdict(cost_of(rollouts))})
 
 
 def analyze(session: Session, index: int) -> list[Decision]:
@@ -85,7 +87,7 @@ def improve(session: Session, index: int) -> list[Node]:
     """Pull the lever of each decision, gate the children, and add the generation's nodes to the lineage.
 
     Siblings share the gate's confidence (Bonferroni), so that several tries promote a no-op no more often than one.
-    Of those that are promoted the best comes last, and is the champion.
+    Of those that are promoted the best comes last, and is the champion (`lineage.rank`).
     """
     generation = session.run.generation(index)
     done = generation.phase("improve")
@@ -97,11 +99,11 @@ def improve(session: Session, index: int) -> list[Node]:
     decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
     rejected = objection(generation)
     made = [
-        _child(session, generation.sibling(number), decision, nodes[decision.parent], len(decisions), rejected)
+        _child(session, generation.sibling(number), decision, nodes, len(decisions), rejected)
         for number, decision in enumerate(decisions)
     ]
     made[0] = replace(made[0], cost=made[0].cost + cost_of(generation.rollouts("train")))
-    made.sort(key=lambda node: (node.promoted, node.gate.gain.mean if node.promoted and node.gate else 0.0))
+    made = rank(made)
     made = [replace(node, index=len(nodes) + number) for number, node in enumerate(made)]
     _record_nodes(session, generation, made)
     return made
@@ -111,15 +113,16 @@ def _child(
     session: Session,
     generation: GenerationRecord,
     decision: Decision,
-    parent: Node,
+    nodes: Sequence[Node],
     siblings: int,
     rejected: str | None,
 ) -> Node:
     """The node of one decision; its place in the lineage is not known yet."""
+    parent = nodes[decision.parent]
     pulled = Pulled(None, Cost(), rejected) if rejected else _pull(session, generation, decision, parent)
     gate, cost = None, pulled.cost
     if pulled.child is not None:
-        gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child, siblings)
+        gate, gate_cost = play_gate(session, generation, nodes, parent, pulled.child, siblings)
         cost += gate_cost
     node = Node(
         index=SEED_NODE,
@@ -277,24 +280,6 @@ def _pair(node: Node) -> tuple[str, str | None]:
     return node.candidate.harness, node.candidate.adapter
 
 
-def _gate(
-    session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate, siblings: int
-) -> tuple[GateVerdict, Cost]:
-    config = session.config
-    problems = pick_problems(session, "gate", generation.index - 1, config.gate_problems)
-    scores, cost = [], Cost()
-    for name, candidate in {"parent": parent, "child": child}.items():
-        units = plan_units(session, candidate, "gate", problems, config.gate_rollouts, f"{generation.index}/gate")
-        rollouts = roll_out(session, candidate, units, f"generation {generation.index}: gate, {name}")
-        generation.put_rollouts(f"gate_{name}", rollouts)
-        scores.append(scores_by_problem(rollouts))
-        cost += cost_of(rollouts)
-    expected = len(problems) * config.gate_rollouts
-    seed = derive_seed(config.seed, "gate", generation.index)
-    verdict = judge(scores[0], scores[1], expected=expected, confidence=config.confidence, seed=seed, tries=siblings)
-    return verdict, cost
-
-
 def _log_node(generation: GenerationRecord, node: Node) -> None:
     metrics = {
         "promoted": float(node.promoted),
@@ -308,6 +293,9 @@ def _log_node(generation: GenerationRecord, node: Node) -> None:
             "gate.child": node.gate.child.mean,
             "gate.gain": node.gate.gain.mean,
             "gate.gain_bound": node.gate.gain.bound,
+            "gate.looks": node.gate.looks,
+            "gate.most_looks": node.gate.most_looks,
+            "gate.dearness": node.gate.dearness,
         }
     generation.log_metrics(metrics)
 

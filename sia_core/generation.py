@@ -100,6 +100,29 @@ class Decision:
         return cls(**values)
 
 
+Outcome = Literal["promoted", "undecided", "futile", "behind", "void", "open"]
+"""`open` is never recorded: the gate goes on. `behind`: better than the parent, not shown as good as the best node."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """A child beside the best earlier node, on the problems of its gate."""
+
+    node: int
+    gain: Gain
+    """Child minus that node."""
+    margin: float
+    """What the child may fall short of it."""
+    passed: bool
+    parent_bound: float
+    """Bound of parent minus that node: above 0 the parent is confirmed, and the best earlier node from then on."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(**{**data, "gain": Gain(**data["gain"])})
+
+
 @dataclass(frozen=True)
 class GateVerdict:
     """The promotion gate's answer for one child."""
@@ -109,17 +132,34 @@ class GateVerdict:
     gain: Gain
     promoted: bool
     reason: str
+    outcome: Outcome = "undecided"
+    looks: int = 1
+    most_looks: int = 1
+    margin: float = 0.0
+    """What the gain had to exceed, for the child takes more tokens."""
+    dearness: float = 1.0
+    """Tokens of the child's rollouts over the parent's."""
+    child_front: float = 0.0
+    """Share of the problems on which the child scored at least as well as its parent."""
+    parent_front: float = 0.0
+    """Share on which the parent scored at least as well as the child."""
+    against: Against | None = None
+    """None where the parent itself is the best earlier node, or the child was not better than it."""
+
+    @property
+    def void(self) -> bool:
+        """Whether nothing can be concluded."""
+        return self.outcome == "void"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild from `asdict`."""
-        return cls(
-            Estimate(**data["parent"]),
-            Estimate(**data["child"]),
-            Gain(**data["gain"]),
-            data["promoted"],
-            data["reason"],
-        )
+        values = dict(data)
+        values["parent"], values["child"] = Estimate(**values["parent"]), Estimate(**values["child"])
+        values["gain"] = Gain(**values["gain"])
+        if values.get("against") is not None:
+            values["against"] = Against.from_dict(values["against"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
