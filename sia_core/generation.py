@@ -60,6 +60,8 @@ class Decision:
     """Lineage node to branch from."""
     reason: str
     """The diagnosis."""
+    parent_reason: str = field(default="", kw_only=True)
+    """Why another node than the proposed one is branched from."""
     agent: str
     """Spec of the agent that made it."""
     predicted_gain: float = 0.0
@@ -139,6 +141,8 @@ class GateVerdict:
     """What the gain had to exceed, for the child takes more tokens."""
     dearness: float = 1.0
     """Tokens of the child's rollouts over the parent's."""
+    error: float = 0.0
+    """Standard error of the gain, over problems."""
     child_front: float = 0.0
     """Share of the problems on which the child scored at least as well as its parent."""
     parent_front: float = 0.0
@@ -240,6 +244,9 @@ class Node:
     """Why no child came of it: the validation ladder or the trainer said no."""
     generation: int = 0
     """The generation that made it; several siblings may be of one."""
+    foretold: Mapping[str, int] = field(default_factory=dict)
+    """Problems that the decision named and the minibatch played: `fixes`, `risks`, how many of them were `fixes_right`,
+    `risks_right`, and of all `played` how many became `better`, `worse`. Empty where none was played."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data; `from_dict` is its inverse."""
@@ -259,6 +266,7 @@ class Node:
             cost=Cost(**data["cost"]),
             failure=data["failure"],
             generation=data["generation"],
+            foretold=data.get("foretold", {}),
         )
 
 

@@ -120,6 +120,7 @@ def judge(
         most_looks=len(cut(planned)),
         margin=margin,
         dearness=sides.dearness,
+        error=float(seen.std(ddof=1) / np.sqrt(seen.size)),
         child_front=float((seen >= 0).mean()),
         parent_front=float((seen <= 0).mean()),
         against=against,
@@ -130,6 +131,19 @@ def paired(before: Scores, after: Scores, problems: Sequence[str]) -> Floats:
     """After minus before: one difference a problem that both have scores of, shape (problems,)."""
     common = [problem for problem in problems if before.get(problem) and after.get(problem)]
     return np.array([np.mean(after[problem]) - np.mean(before[problem]) for problem in common], float)
+
+
+def sealed_gain(before: Scores, after: Scores, confidence: float) -> Gain:
+    """The gain on problems that decide nothing: one look, two-sided limits at this confidence.
+
+    Raises:
+        ValueError: no problem in common.
+    """
+    found = paired(before, after, sorted(before))
+    if not found.size:
+        raise ValueError("no problem has scores of both sides")
+    bound, low, high = subset_quantiles(found, [1 - confidence, (1 - confidence) / 2, (1 + confidence) / 2])
+    return Gain(float(found.mean()), bound, low, high, found.size)
 
 
 def _looks(before: Scores, after: Scores, played: Sequence[Sequence[str]], rules: Rules) -> list[tuple[Floats, int]]:

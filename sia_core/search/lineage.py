@@ -116,8 +116,8 @@ def values(nodes: Sequence[Node], confidence: float) -> dict[int, float]:
 
 
 def standard_error(gate: GateVerdict, confidence: float) -> float:
-    """Of the gain, from the width of its two-sided interval."""
-    return float((gate.gain.high - gate.gain.low) / (2 * norm.ppf((1 + confidence) / 2)))
+    """Of the gain; from the width of its two-sided interval where it is not recorded."""
+    return gate.error or float((gate.gain.high - gate.gain.low) / (2 * norm.ppf((1 + confidence) / 2)))
 
 
 def rank(siblings: Sequence[Node]) -> list[Node]:

@@ -5,8 +5,7 @@ are exchangeable, so each difference might as well have had the other sign. The 
 under such flips: all of them where fewer than EXACT problems differ (Fisher 1935; where scores are binary with one
 rollout each this is the exact sign test of McNemar), a fixed random sample of them from there on (the wild bootstrap
 with Rademacher weights; Liu 1988). Rollouts are not resampled within problems: their noise is in the differences
-already, and counting it twice makes the test promote half as often as it says (Davison & Hinkley 1997, section 3.8;
-`bench/gate.py` shows it). Scores are coarse, so ties count half (mid-p; Lancaster 1961, Fagerland et al. 2013).
+already, and counting it twice makes the test too cautious (Davison & Hinkley 1997, section 3.8). Scores are coarse, so ties count half (mid-p; Lancaster 1961, Fagerland et al. 2013).
 
 Looks are group-sequential (Jennison & Turnbull 2000). After a share t of the problems at most alpha * t**POWER of the
 error rate is spent (Lan & DeMets 1983, Kim & DeMets 1987); a flip that would have crossed at an earlier look is out at
@@ -163,17 +162,19 @@ def _subset_sizes(values: Floats) -> Floats:
     """How many values each flip picks. Those that are 0 do not move a sum, and are picked at random."""
     if np.count_nonzero(values) >= EXACT:
         signs = _signs(max(64, values.size))[:, : values.size]
-        return (values.size - signs.sum(1)) / 2
-    sizes = np.zeros(1)
+        picked: Floats = (values.size - signs.sum(1)) / 2
+        return picked
+    sizes: Floats = np.zeros(1)
     for _ in range(np.count_nonzero(values)):
         sizes = np.concatenate([sizes, sizes + 1])
     zeros = int(values.size - np.count_nonzero(values))
-    return sizes + np.random.default_rng(0).binomial(zeros, 0.5, sizes.size)
+    drawn: Floats = np.random.default_rng(0).binomial(zeros, 0.5, sizes.size).astype(float)
+    return sizes + drawn
 
 
 @cache
 def _signs(problems: int) -> Floats:
     """A fixed sample of flips, so that a verdict can be had again; shape (SAMPLED, problems)."""
-    signs = np.random.default_rng(0).integers(0, 2, (SAMPLED, problems)) * 2.0 - 1
+    signs: Floats = np.random.default_rng(0).integers(0, 2, (SAMPLED, problems)).astype(np.float64) * 2 - 1
     signs[0] = 1  # The first changes nothing: what was observed is one of the flips.
     return signs

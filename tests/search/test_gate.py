@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sia_core.generation import GateVerdict
-from sia_core.search.gate import Rules, Sides, blocks_of, growing, judge
+from sia_core.search.gate import Rules, Sides, blocks_of, growing, judge, sealed_gain
 from sia_core.stats import Scores
 
 PROBLEMS = [f"p{number:02}" for number in range(12)]
@@ -87,6 +87,14 @@ def test_a_look_with_losses_decides_nothing_and_is_made_up_for() -> None:
     assert judge(Sides(even(0.2), {}), next(growing(PROBLEMS)), 12, RULES).outcome == "open"
     assert whole(Sides(even(0.2), even(0.9, PROBLEMS[4:]))).void
     assert whole(Sides(even(0.2), even(0.9, PROBLEMS[1:]))).promoted
+
+
+def test_the_sealed_gain_pairs_problems() -> None:
+    gain = sealed_gain(even(0.2), {**even(0.5, PROBLEMS[:10]), "other": [1.0]}, 0.9)
+    assert gain.problems == 10
+    assert gain.mean == pytest.approx(0.3) == pytest.approx(gain.bound)
+    with pytest.raises(ValueError, match="no problem"):
+        sealed_gain(even(0.2), {"other": [1.0]}, 0.9)
 
 
 def test_a_verdict_survives_the_record() -> None:
