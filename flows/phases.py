@@ -5,7 +5,7 @@ does its work from what earlier phases recorded, and marks itself complete last.
 process anywhere loses at most the unit in flight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from flows.approve import objection
@@ -21,12 +21,15 @@ from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.record.store import GenerationRecord
+from sia_core.search.gate import sealed_gain
 from sia_core.search.lineage import parent_policy, rank
-from sia_core.stats import estimate, paired_gain
+from sia_core.search.plateau import Plateau, find_plateau, tired
+from sia_core.stats import estimate
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
 
-MAX_REFUSALS = 3
+MAX_REFUSALS = 4
+PULLS = ("harness", "weights", "both")
 
 
 def execute(session: Session, index: int) -> None:
@@ -135,13 +138,59 @@ def _child(
         cost=cost,
         failure=pulled.failure,
         generation=generation.index,
+        foretold=pulled.foretold,
     )
     _log_node(generation, node)
     return node
 
 
+def look_for_plateau(session: Session, index: int) -> Plateau:
+    """Before a generation: is there still a gain to be had? Logged with its numbers, whether or not it ends the run."""
+    config, nodes = session.config, session.run.nodes()
+    found = find_plateau(
+        nodes, config.levers, share=config.plateau, confidence=config.confidence, floor=_floor(session)
+    )
+    numbers = {"plateau.tries": found.tries, "plateau.mean": found.mean, "plateau.threshold": found.threshold}
+    if found.tries > 1:
+        numbers["plateau.upper"] = found.upper
+    session.run.log_metrics(numbers, index)
+    return found
+
+
+def run_generations(session: Session, generation: Callable[[int], bool]) -> None:
+    """Generations until a rule ends them; the rule and its numbers are recorded.
+
+    Args:
+        session: of the run.
+        generation: runs the one of that index; True if the Feedback-Agent wants to stop.
+    """
+    config = session.config
+    for index in range(1, config.generations + 1):
+        plateau = look_for_plateau(session, index)
+        if plateau.reached and config.until_plateau:
+            record_stop(session, "plateau", str(plateau), plateau)
+            return
+        if generation(index):
+            decision = session.run.nodes()[-1].decision
+            record_stop(session, "agent", decision.reason if decision else "", plateau)
+            return
+    plateau = look_for_plateau(session, config.generations + 1)
+    record_stop(session, "generations", f"all {config.generations} generations are done", plateau)
+
+
+def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
+    """Write down by which rule the run ended: `plateau`, `agent` or `generations`."""
+    if session.run.phase("stop") is None:
+        tags = {"sia.stopped": rule, "sia.stopped_because": reason}
+        session.run.complete("stop", {"rule": rule, "reason": reason, "plateau": plateau.to_dict()}, tags)
+        session.reporter.say(f"the run ends ({rule}): {reason}")
+
+
 def seal(session: Session) -> None:
-    """Score the final candidate and the seed on the sealed test problems, once."""
+    """Score the final candidate and the seed on the sealed test problems, once, with seeds of their own.
+
+    These are the scores to report: those of the gate helped to choose the candidate, and are too good on average.
+    """
     if session.run.phase("test") is not None:
         return
     config = session.config
@@ -154,7 +203,7 @@ def seal(session: Session) -> None:
         scores[name] = scores_by_problem(roll_out(session, candidate, units, f"sealed test: {name} candidate"))
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
-    gain = paired_gain(scores["seed"], scores["final"], confidence=config.confidence, seed=boot)
+    gain = sealed_gain(scores["seed"], scores["final"], config.confidence)
     session.run.log_metrics(
         {
             "test.final": estimates["final"].mean,
@@ -174,6 +223,15 @@ def seal(session: Session) -> None:
             "gain": asdict(gain),
         },
     )
+
+
+def _floor(session: Session) -> float:
+    return session.task.config.score_range[0]
+
+
+def _tired(session: Session, nodes: Sequence[Node], lever: str) -> bool:
+    config = session.config
+    return tired(nodes, lever, share=config.plateau, confidence=config.confidence, floor=_floor(session))
 
 
 def _executed(generation: GenerationRecord, nodes: list[Node]) -> Node:
@@ -225,6 +283,8 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         config.levers,
         {"harness": gate + LADDER_ROLLOUTS, "weights": gate + training},
         generation=generation.index,
+        parent=_executed(generation, nodes).index,
+        tired=tuple(lever for lever in config.levers if _tired(session, nodes, lever)),
         seed=config.seed,
         task=task.description,
         metric=task.config.metric,
@@ -242,7 +302,7 @@ def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> D
         if reason is None:
             return decision
         lever = decision.lever
-        levers = (*situation.refused_levers, lever) if lever in ("harness", "weights") else situation.refused_levers
+        levers = (*situation.refused_levers, lever) if lever in PULLS else situation.refused_levers
         situation = replace(situation, refused=(*situation.refused, f"{lever}: {reason}"), refused_levers=levers)
     last = champion(list(situation.nodes)).index
     return Decision("stop", last, "no decision passed its preconditions", agent.spec, refused=situation.refused)
@@ -258,7 +318,7 @@ def _pull(session: Session, generation: GenerationRecord, decision: Decision, pa
         if rewritten.child is None:
             return rewritten
         trained = _train(session, generation, decision, replace(parent, candidate=rewritten.child))
-        return replace(trained, cost=rewritten.cost + trained.cost)
+        return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold)
     return Pulled(None, Cost())
 
 

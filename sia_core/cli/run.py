@@ -32,6 +32,10 @@ def run(
     agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
     siblings: Annotated[int, typer.Option(min=1, max=8, help="Children a generation tries.")] = 1,
     approve: Annotated[bool, typer.Option("--approve", help="Wait for a person's word before a lever.")] = False,
+    parent: Annotated[str, typer.Option(help="Node to branch from: best, the champion, or puct over all.")] = "best",
+    until_plateau: Annotated[
+        bool, typer.Option("--until-plateau", help="End before the generations do, once no gain is to be had.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
     rollouts: Rollouts = None,
     problems: Problems = None,
@@ -58,6 +62,8 @@ def run(
         agent_dollars=agent_dollars,
         siblings=siblings,
         approve=approve,
+        parent=parent,
+        until_plateau=until_plateau,
         seed=seed,
         tier=sandbox,
         batch=batch,
@@ -86,6 +92,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
     from sia_core.policy.registry import check_spec
+    from sia_core.search.lineage import parent_policy
     from sia_core.task import Task, task_names
     from sia_core.weights.algorithms import check_algorithm
 
@@ -99,6 +106,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
     check_agent(settings["agent"], settings["agent_dollars"])
+    parent_policy(settings["parent"])
     if settings["meta"] and settings["agent"] == "rules":
         raise UsageError(
             f"task {loaded.name} has no harness to begin with" if not asked_meta else "rules writes no harness",
@@ -127,7 +135,8 @@ def print_plan(config: "RunConfig") -> None:
 
     task = Task.load(config.task)
     execute = config.problems * config.rollouts
-    gate = 2 * config.gate_problems * config.gate_rollouts if config.levers else 0
+    # At most: a child that is better also meets the best earlier node, and most gates end after a part of the blocks.
+    gate = 3 * config.gate_problems * config.gate_rollouts if config.levers else 0
     ladder = LADDER_ROLLOUTS if "harness" in config.levers else 0
     # The first round is the evidence's rollouts, or as many new ones where these are of another pair.
     anchors = 2 * task.config.update.anchors * config.gate_rollouts
@@ -137,8 +146,8 @@ def print_plan(config: "RunConfig") -> None:
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
     print(f"  execute      {execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
     if gate:
-        sides = f"({config.gate_problems} problems x {config.gate_rollouts} x 2)"
-        print(f"  gate         {gate:6d} rollouts a child {sides}, {config.siblings} a generation")
+        sides = f"({config.gate_problems} problems x {config.gate_rollouts} x 3)"
+        print(f"  gate         {gate:6d} rollouts a child at most {sides}, {config.siblings} a generation")
     if ladder:
         print(f"  validation   {ladder:6d} rollouts at most for a rewritten harness")
     if update:
