@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sia_core.candidate import Candidate
 from sia_core.generation import GateVerdict, Node
+from sia_core.search import sequential
 from sia_core.search.gate import Rules, Sides, growing, judge
 from sia_core.search.lineage import rival
 from sia_core.search.sequential import cut, read
@@ -129,7 +131,10 @@ class Walk:
     """Mean share of two whole blocks a gate took, the rival's rollouts included."""
 
 
-def walk(step: float | Callable[[np.random.Generator], float], seed: int, accept: str, generations: int) -> Walk:
+Step = float | Callable[[np.random.Generator], float]
+
+
+def walk(step: Step, seed: int, accept: str, generations: int) -> Walk:
     """A run in which each child's true gain over its parent is `step`.
 
     Args:
@@ -235,6 +240,20 @@ def show_rivals(gates: int) -> list[dict[str, Any]]:
     return rows
 
 
+def show_spending(gates: int) -> list[dict[str, Any]]:
+    """Other spending functions: alpha * t ** power."""
+    rows = []
+    print("\n| alpha spent after a share t | no-ops | +10 points | rollouts, no-ops | rollouts, +10 points |")
+    print("|---|---|---|---|---|")
+    for power in (1.0, 1.5, 2.0, 3.0):
+        with patch.object(sequential, "POWER", power):
+            none, ten = (rates(SIZE, gain, gates) for gain in (0.0, 0.1))
+        rows.append({"power": power, "none": none, "ten": ten})
+        share = f"{none['rollouts']:.0%} | {ten['rollouts']:.0%}"
+        print(f"| alpha t^{power:g} | {none['promoted']:.1%} | {ten['promoted']:.1%} | {share} |", flush=True)
+    return rows
+
+
 def show_siblings(gates: int) -> dict[str, float]:
     """Four no-op siblings share one error rate: is any of them promoted?"""
     one = rates(SIZE, 0.0, gates, ALPHA / 4)["promoted"]
@@ -250,12 +269,12 @@ def show_walks(runs: int, generations: int = 20) -> list[dict[str, Any]]:
     )
     print("| children | accepted by | promoted a run | no better | last champion | 3 points lost | gate's rollouts |")
     print("|---|---|---|---|---|---|---|")
-    kinds = {"-1 point each": -0.01, "no-ops": 0.0, "60 % no-ops, 25 % -5, 15 % +8": mixture}
+    kinds: dict[str, Step] = {"-1 point each": -0.01, "no-ops": 0.0, "60 % no-ops, 25 % -5, 15 % +8": mixture}
     for kind, step in kinds.items():
         for accept in ("always", "above", "no check", "gate"):
             walks = [walk(step, seed, accept, generations) for seed in range(runs)]
             value = [100 * one.value for one in walks]
-            row = {
+            row: dict[str, Any] = {
                 "children": kind,
                 "accept": accept,
                 "promoted": float(np.mean([one.promoted for one in walks])),
@@ -287,6 +306,7 @@ def main() -> None:
     figures = {
         "gates": show_gates(gates),
         "tests": show_rivals(gates),
+        "spending": show_spending(gates),
         "siblings": show_siblings(gates),
         "runs": show_walks(runs),
     }
