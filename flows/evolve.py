@@ -37,9 +37,7 @@ def evolve(run: str) -> None:
         create_link_artifact(link, link_text=f"{run} in MLflow", key="mlflow", description="The record of this run")
         if session.run.phase("start") is None:
             first_harness(run)
-        for index in range(1, session.config.generations + 1):
-            if not phases.affordable(session, index) or generation(run, index):
-                break
+        phases.run_generations(session, lambda index: generation(run, index))
         seal(run)
         create_table_artifact(lineage_rows(session.run.nodes()), key="lineage", description=f"{run}: lineage, scores")
         session.run.end("FINISHED")

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
@@ -30,7 +31,7 @@ from sia_core.hashing import derive_seed
 from sia_core.patch import apply_edits
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import SPLITS, Rollout, Unit
-from sia_core.stats import paired_gain
+from sia_core.stats import Scores, paired_gain
 
 CITED = 2
 """Of the smoke rollouts, how many may be ones that the decision cites: mostly failures."""
@@ -158,7 +159,9 @@ def _activation(it: Climb) -> RungResult:
 def _minibatch(it: Climb) -> RungResult:
     session, index = it.session, it.generation.index
     count = min(MINIBATCH_PROBLEMS, session.config.problems)
-    problems = pick_problems(session, "train", index - 1, session.config.problems)[:count]
+    named = {*it.decision.fixes, *it.decision.risks}
+    block = pick_problems(session, "train", index - 1, session.config.problems)
+    problems = sorted(block, key=lambda problem: problem not in named)[:count]  # What was foretold is looked at first.
     each = min(MINIBATCH_ROLLOUTS, session.config.rollouts)
     sides, cost = [], Cost()
     for name, candidate in {"parent": it.parent.candidate, "child": it.candidate}.items():
@@ -172,11 +175,28 @@ def _minibatch(it: Climb) -> RungResult:
     seed = derive_seed(session.config.seed, "minibatch", index)
     # The upper bound of child minus parent is the lower bound of parent minus child, turned round.
     loss = paired_gain(sides[1], sides[0], confidence=FUTILITY, seed=seed)
-    metrics = {"gain": -loss.mean, "upper": -loss.bound, "problems": loss.problems}
+    metrics = {"gain": -loss.mean, "upper": -loss.bound, "problems": loss.problems, **_foretold(it, *sides)}
     futile = loss.bound > 0
     words = f"{-loss.mean:+.4f} on {loss.problems} problems, at most {-loss.bound:+.4f} at {FUTILITY:.0%}"
     reason = f"futile: gain {words}" if futile else f"gain {words}: left to the gate"
     return RungResult("minibatch", not futile, reason, metrics=metrics, cost=cost)
+
+
+def _foretold(it: Climb, parent: Scores, child: Scores) -> dict[str, int]:
+    """Which of the problems that the decision names became better or worse, beside all that both played."""
+    means = {problem: (fmean(parent[problem]), fmean(child[problem])) for problem in parent.keys() & child.keys()}
+    better = {problem for problem, (before, after) in means.items() if after > before}
+    worse = {problem for problem, (before, after) in means.items() if after < before}
+    fixes, risks = ({*named} & means.keys() for named in (it.decision.fixes, it.decision.risks))
+    return {
+        "played": len(means),
+        "better": len(better),
+        "worse": len(worse),
+        "fixes": len(fixes),
+        "fixes_right": len(fixes & better),
+        "risks": len(risks),
+        "risks_right": len(risks & worse),
+    }
 
 
 RUNGS: Mapping[str, Callable[[Climb], RungResult]] = {

@@ -38,6 +38,8 @@ class Pulled:
     child: Candidate | None
     cost: Cost
     failure: str = ""
+    foretold: Mapping[str, int] = field(default_factory=dict)
+    """As `Node.foretold`."""
 
 
 def refusal(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> str | None:
@@ -98,7 +100,12 @@ def pull_harness(session: Session, generation: GenerationRecord, decision: Decis
         return Pulled(None, Cost(), f"static: {error}")
     report = climb(session, generation, decision, parent, child)
     candidate = None if report.failure else Candidate(child.digest, parent.candidate.adapter)
-    return Pulled(candidate, report.cost, report.failure)
+    last = report.rungs[-1]
+    foretold = {name: int(last.metrics[name]) for name in _FORETOLD if name in last.metrics}
+    return Pulled(candidate, report.cost, report.failure, foretold)
+
+
+_FORETOLD = ("played", "better", "worse", "fixes", "fixes_right", "risks", "risks_right")
 
 
 def validate_first(session: Session, harness: Harness) -> str | None:

@@ -5,9 +5,11 @@ does its work from what earlier phases recorded, and marks itself complete last.
 process anywhere loses at most the unit in flight.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from flows.approve import objection
+from flows.gate import play_gate
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
@@ -15,51 +17,48 @@ from flows.source import SessionSource
 from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.rules import RulesAgent
-from sia_core.candidate import Candidate
 from sia_core.config import LADDER_ROLLOUTS
-from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, GateVerdict, Node, champion
+from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
 from sia_core.plan import plan_rollouts
 from sia_core.record.arms import SCORES
 from sia_core.record.store import GenerationRecord
-from sia_core.search.gate import judge
-from sia_core.stats import estimate, paired_gain
+from sia_core.search.gate import sealed_gain
+from sia_core.search.lineage import parent_policy, rank
+from sia_core.search.plateau import Plateau, find_plateau, tired
+from sia_core.stats import estimate
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
 
-MAX_REFUSALS = 3
+MAX_REFUSALS = 4
+PULLS = ("harness", "weights", "both")
 
 
-def affordable(session: Session, index: int) -> bool:
-    """Whether the budget has room for another generation and the sealed test; a generation begun goes on.
-
-    Where it has not, that is the rule that ends the run, and is recorded with its numbers.
-    """
+def unaffordable(session: Session, index: int) -> str | None:
+    """Why the budget has no room for another generation and the sealed test, or None; a generation begun goes on."""
     if session.run.generation_begun(index):
-        return True
+        return None
     plan = plan_rollouts(session.config, session.task.config.update)
     lack = session.ledger.lacks(plan.generation + plan.sealed)
     if lack is None:
-        return True
-    reason = f"budget: no room for generation {index} and the sealed test ({lack})"
-    session.run.set_tags({"sia.stopped": reason})
-    session.reporter.say(f"the run ends here: {reason}")
-    return False
+        return None
+    return f"no room for generation {index} and the sealed test ({lack})"
 
 
 def execute(session: Session, index: int) -> None:
-    """Roll the current candidate out over a block of training problems."""
+    """Roll the node that the parent policy proposes out over a block of training problems."""
     generation = session.run.generation(index)
     if generation.phase("execute") is not None:
         return
-    node = champion(session.run.nodes())
-    config = session.config
+    config, nodes = session.config, session.run.nodes()
+    choice = parent_policy(config.parent).choose(nodes, config.confidence)
+    node = nodes[choice.node]
     earlier = training_rollouts(session, index) if config.reuse_states else []
     units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier)
     rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
     generation.put_rollouts("train", rollouts)
-    generation.complete("execute", {"node": node.index, "cost": asdict(cost_of(rollouts))})
+    generation.complete("execute", {"node": node.index, "why": choice.reason, "cost": asdict(cost_of(rollouts))})
 
 
 def analyze(session: Session, index: int) -> list[Decision]:
@@ -105,7 +104,7 @@ def improve(session: Session, index: int) -> list[Node]:
     """Pull the lever of each decision, gate the children, and add the generation's nodes to the lineage.
 
     Siblings share the gate's confidence (Bonferroni), so that several tries promote a no-op no more often than one.
-    Of those that are promoted the best comes last, and is the champion.
+    Of those that are promoted the best comes last, and is the champion (`lineage.rank`).
     """
     generation = session.run.generation(index)
     done = generation.phase("improve")
@@ -117,11 +116,11 @@ def improve(session: Session, index: int) -> list[Node]:
     decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
     rejected = objection(generation)
     made = [
-        _child(session, generation.sibling(number), decision, nodes[decision.parent], len(decisions), rejected)
+        _child(session, generation.sibling(number), decision, nodes, len(decisions), rejected)
         for number, decision in enumerate(decisions)
     ]
     made[0] = replace(made[0], cost=made[0].cost + cost_of(generation.rollouts("train")))
-    made.sort(key=lambda node: (node.promoted, node.gate.gain.mean if node.promoted and node.gate else 0.0))
+    made = rank(made)
     made = [replace(node, index=len(nodes) + number) for number, node in enumerate(made)]
     _record_nodes(session, generation, made)
     return made
@@ -131,15 +130,16 @@ def _child(
     session: Session,
     generation: GenerationRecord,
     decision: Decision,
-    parent: Node,
+    nodes: Sequence[Node],
     siblings: int,
     rejected: str | None,
 ) -> Node:
     """The node of one decision; its place in the lineage is not known yet."""
+    parent = nodes[decision.parent]
     pulled = Pulled(None, Cost(), rejected) if rejected else _pull(session, generation, decision, parent)
     gate, cost = None, pulled.cost
     if pulled.child is not None:
-        gate, gate_cost = _gate(session, generation, parent.candidate, pulled.child, siblings)
+        gate, gate_cost = play_gate(session, generation, nodes, parent, pulled.child, siblings)
         cost += gate_cost
     node = Node(
         index=SEED_NODE,
@@ -152,13 +152,62 @@ def _child(
         cost=cost,
         failure=pulled.failure,
         generation=generation.index,
+        foretold=pulled.foretold,
     )
     _log_node(generation, node)
     return node
 
 
+def look_for_plateau(session: Session, index: int) -> Plateau:
+    """Before a generation: is there still a gain to be had? Logged with its numbers, whether or not it ends the run."""
+    config, nodes = session.config, session.run.nodes()
+    found = find_plateau(
+        nodes, config.levers, share=config.plateau, confidence=config.confidence, floor=_floor(session)
+    )
+    numbers = {"plateau.tries": found.tries, "plateau.mean": found.mean, "plateau.threshold": found.threshold}
+    if found.tries > 1:
+        numbers["plateau.upper"] = found.upper
+    session.run.log_metrics(numbers, index)
+    return found
+
+
+def run_generations(session: Session, generation: Callable[[int], bool]) -> None:
+    """Generations until a rule ends them; the rule and its numbers are recorded.
+
+    Args:
+        session: of the run.
+        generation: runs the one of that index; True if the Feedback-Agent wants to stop.
+    """
+    config = session.config
+    for index in range(1, config.generations + 1):
+        plateau = look_for_plateau(session, index)
+        if plateau.reached and config.until_plateau:
+            record_stop(session, "plateau", str(plateau), plateau)
+            return
+        if (lack := unaffordable(session, index)) is not None:
+            record_stop(session, "budget", lack, plateau)
+            return
+        if generation(index):
+            decision = session.run.nodes()[-1].decision
+            record_stop(session, "agent", decision.reason if decision else "", plateau)
+            return
+    plateau = look_for_plateau(session, config.generations + 1)
+    record_stop(session, "generations", f"all {config.generations} generations are done", plateau)
+
+
+def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
+    """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
+    if session.run.phase("stop") is None:
+        tags = {"sia.stopped": rule, "sia.stopped_because": reason}
+        session.run.complete("stop", {"rule": rule, "reason": reason, "plateau": plateau.to_dict()}, tags)
+        session.reporter.say(f"the run ends ({rule}): {reason}")
+
+
 def seal(session: Session) -> None:
-    """Score the final candidate and the seed on the sealed test problems, once."""
+    """Score the final candidate and the seed on the sealed test problems, once, with seeds of their own.
+
+    These are the scores to report: those of the gate helped to choose the candidate, and are too good on average.
+    """
     if session.run.phase("test") is not None:
         return
     config = session.config
@@ -176,7 +225,7 @@ def seal(session: Session) -> None:
     session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
-    gain = paired_gain(scores["seed"], scores["final"], confidence=config.confidence, seed=boot)
+    gain = sealed_gain(scores["seed"], scores["final"], config.confidence)
     session.run.log_metrics(
         {
             "test.final": estimates["final"].mean,
@@ -198,6 +247,15 @@ def seal(session: Session) -> None:
             **({"report": reports} if any(reports.values()) else {}),
         },
     )
+
+
+def _floor(session: Session) -> float:
+    return session.task.config.score_range[0]
+
+
+def _tired(session: Session, nodes: Sequence[Node], lever: str) -> bool:
+    config = session.config
+    return tired(nodes, lever, share=config.plateau, confidence=config.confidence, floor=_floor(session))
 
 
 def _executed(generation: GenerationRecord, nodes: list[Node]) -> Node:
@@ -249,6 +307,8 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         config.levers,
         {"harness": gate + LADDER_ROLLOUTS, "weights": gate + training},
         generation=generation.index,
+        parent=_executed(generation, nodes).index,
+        tired=tuple(lever for lever in config.levers if _tired(session, nodes, lever)),
         seed=config.seed,
         task=task.description,
         metric=task.config.metric,
@@ -267,7 +327,7 @@ def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> D
         if reason is None:
             return decision
         lever = decision.lever
-        levers = (*situation.refused_levers, lever) if lever in ("harness", "weights") else situation.refused_levers
+        levers = (*situation.refused_levers, lever) if lever in PULLS else situation.refused_levers
         situation = replace(situation, refused=(*situation.refused, f"{lever}: {reason}"), refused_levers=levers)
     last = champion(list(situation.nodes)).index
     return Decision("stop", last, "no decision passed its preconditions", agent.spec, refused=situation.refused)
@@ -283,7 +343,7 @@ def _pull(session: Session, generation: GenerationRecord, decision: Decision, pa
         if rewritten.child is None:
             return rewritten
         trained = _train(session, generation, decision, replace(parent, candidate=rewritten.child))
-        return replace(trained, cost=rewritten.cost + trained.cost)
+        return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold)
     return Pulled(None, Cost())
 
 
@@ -305,24 +365,6 @@ def _pair(node: Node) -> tuple[str, str | None]:
     return node.candidate.harness, node.candidate.adapter
 
 
-def _gate(
-    session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate, siblings: int
-) -> tuple[GateVerdict, Cost]:
-    config = session.config
-    problems = pick_problems(session, "gate", generation.index - 1, config.gate_problems)
-    scores, cost = [], Cost()
-    for name, candidate in {"parent": parent, "child": child}.items():
-        units = plan_units(session, candidate, "gate", problems, config.gate_rollouts, f"{generation.index}/gate")
-        rollouts = roll_out(session, candidate, units, f"generation {generation.index}: gate, {name}")
-        generation.put_rollouts(f"gate_{name}", rollouts)
-        scores.append(scores_by_problem(rollouts))
-        cost += cost_of(rollouts)
-    expected = len(problems) * config.gate_rollouts
-    seed = derive_seed(config.seed, "gate", generation.index)
-    verdict = judge(scores[0], scores[1], expected=expected, confidence=config.confidence, seed=seed, tries=siblings)
-    return verdict, cost
-
-
 def _log_node(generation: GenerationRecord, node: Node) -> None:
     metrics = {
         "promoted": float(node.promoted),
@@ -336,6 +378,9 @@ def _log_node(generation: GenerationRecord, node: Node) -> None:
             "gate.child": node.gate.child.mean,
             "gate.gain": node.gate.gain.mean,
             "gate.gain_bound": node.gate.gain.bound,
+            "gate.looks": node.gate.looks,
+            "gate.most_looks": node.gate.most_looks,
+            "gate.dearness": node.gate.dearness,
         }
     generation.log_metrics(metrics)
 

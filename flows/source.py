@@ -6,6 +6,7 @@ from typing import Any
 
 from flows.levers import refusal
 from flows.session import Session
+from sia_core.agents.memory import asks, blocked
 from sia_core.generation import Decision, Node
 from sia_core.harness import Harness
 from sia_core.record.history import read_history
@@ -43,9 +44,19 @@ class SessionSource:
 
     def refuse(self, decision: Decision) -> str | None:
         """As `Source.refuse`."""
-        if any(_asks(decision) == _asks(sibling) for sibling in self._siblings):
+        if any(_whole(decision) == _whole(sibling) for sibling in self._siblings):
             return "this is what a sibling of this generation does already"
-        return refusal(self._session, decision, self._nodes[decision.parent], self._latest)
+        nodes = self._nodes
+        if decision.parent != self._proposed and not decision.parent_reason:
+            return f"node {self._proposed} was executed; to branch from node {decision.parent} give a parent_reason"
+        return blocked(nodes, decision) or refusal(self._session, decision, self._nodes[decision.parent], self._latest)
+
+    @cached_property
+    def _proposed(self) -> int:
+        """The node that the parent policy proposed, and that the evidence is about."""
+        phase = self._records[self._generation].phase("execute")
+        assert phase is not None
+        return int(phase["node"])
 
     @cached_property
     def _nodes(self) -> list[Node]:
@@ -65,6 +76,6 @@ class SessionSource:
         return self._records[self._generation].rollouts("train")
 
 
-def _asks(decision: Decision) -> tuple[Any, ...]:
-    """What is to be done, without the reasons."""
-    return decision.lever, decision.parent, decision.edits, dict(decision.knobs), dict(decision.update)
+def _whole(decision: Decision) -> tuple[Any, ...]:
+    """What is to be done and to which node, without the reasons."""
+    return decision.parent, asks(decision)

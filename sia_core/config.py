@@ -8,6 +8,7 @@ from sia_core.budget import Budget
 from sia_core.errors import UsageError
 
 Lever = Literal["harness", "weights"]
+ParentRule = Literal["best", "puct"]
 Tier = Literal["strict", "landlock", "none"]
 SMOKE_ROLLOUTS = 4
 MINIBATCH_PROBLEMS = 6
@@ -68,6 +69,16 @@ class RunConfig(BaseModel):
     """Confidence of the promotion gate's one-sided bound and of every printed interval."""
     budget: Budget = Budget()
     """What it may spend; none of it by default is limited."""
+    price: float = Field(default=0.02, ge=0)
+    """Share of the parent's score that a child has to gain for each doubling of its tokens."""
+    tolerance: float = Field(default=0.02, ge=0)
+    """Share of the best earlier node's score that a promoted child may fall short of it."""
+    parent: ParentRule = "best"
+    """How the node to branch from is proposed: the champion, or PUCT over all nodes."""
+    plateau: float = Field(default=0.02, ge=0)
+    """Share of the champion's score: a gain still to be had that surely lies below it is not worth going on for."""
+    until_plateau: bool = False
+    """Whether the run ends at a plateau, before its generations are used up."""
     tier: Tier = "strict"
     """Sandbox tier demanded; never lowered silently."""
     threads: int = Field(default=2, ge=1)

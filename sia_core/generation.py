@@ -60,6 +60,8 @@ class Decision:
     """Lineage node to branch from."""
     reason: str
     """The diagnosis."""
+    parent_reason: str = field(default="", kw_only=True)
+    """Why another node than the proposed one is branched from."""
     agent: str
     """Spec of the agent that made it."""
     predicted_gain: float = 0.0
@@ -100,6 +102,29 @@ class Decision:
         return cls(**values)
 
 
+Outcome = Literal["promoted", "undecided", "futile", "behind", "void", "open"]
+"""`open` is never recorded: the gate goes on. `behind`: better than the parent, not shown as good as the best node."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """A child beside the best earlier node, on the problems of its gate."""
+
+    node: int
+    gain: Gain
+    """Child minus that node."""
+    margin: float
+    """What the child may fall short of it."""
+    passed: bool
+    parent_bound: float
+    """Bound of parent minus that node: above 0 the parent is confirmed, and the best earlier node from then on."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(**{**data, "gain": Gain(**data["gain"])})
+
+
 @dataclass(frozen=True)
 class GateVerdict:
     """The promotion gate's answer for one child."""
@@ -109,17 +134,36 @@ class GateVerdict:
     gain: Gain
     promoted: bool
     reason: str
+    outcome: Outcome = "undecided"
+    looks: int = 1
+    most_looks: int = 1
+    margin: float = 0.0
+    """What the gain had to exceed, for the child takes more tokens."""
+    dearness: float = 1.0
+    """Tokens of the child's rollouts over the parent's."""
+    error: float = 0.0
+    """Standard error of the gain, over problems."""
+    child_front: float = 0.0
+    """Share of the problems on which the child scored at least as well as its parent."""
+    parent_front: float = 0.0
+    """Share on which the parent scored at least as well as the child."""
+    against: Against | None = None
+    """None where the parent itself is the best earlier node, or the child was not better than it."""
+
+    @property
+    def void(self) -> bool:
+        """Whether nothing can be concluded."""
+        return self.outcome == "void"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild from `asdict`."""
-        return cls(
-            Estimate(**data["parent"]),
-            Estimate(**data["child"]),
-            Gain(**data["gain"]),
-            data["promoted"],
-            data["reason"],
-        )
+        values = dict(data)
+        values["parent"], values["child"] = Estimate(**values["parent"]), Estimate(**values["child"])
+        values["gain"] = Gain(**values["gain"])
+        if values.get("against") is not None:
+            values["against"] = Against.from_dict(values["against"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -200,6 +244,9 @@ class Node:
     """Why no child came of it: the validation ladder or the trainer said no."""
     generation: int = 0
     """The generation that made it; several siblings may be of one."""
+    foretold: Mapping[str, int] = field(default_factory=dict)
+    """Problems that the decision named and the minibatch played: `fixes`, `risks`, how many of them were `fixes_right`,
+    `risks_right`, and of all `played` how many became `better`, `worse`. Empty where none was played."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data; `from_dict` is its inverse."""
@@ -219,6 +266,7 @@ class Node:
             cost=Cost(**data["cost"]),
             failure=data["failure"],
             generation=data["generation"],
+            foretold=data.get("foretold", {}),
         )
 
 

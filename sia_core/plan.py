@@ -35,7 +35,8 @@ def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
     anchors = 2 * update.anchors * config.gate_rollouts
     return RolloutPlan(
         execute=execute,
-        gate=2 * config.gate_problems * config.gate_rollouts if config.levers else 0,
+        # A child that is better also meets the best earlier node; most gates end after a part of the blocks.
+        gate=3 * config.gate_problems * config.gate_rollouts if config.levers else 0,
         validation=LADDER_ROLLOUTS if "harness" in config.levers else 0,
         update=update.rounds * execute + anchors if "weights" in config.levers else 0,
         sealed=2 * config.test_problems * config.test_rollouts,

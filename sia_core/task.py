@@ -70,6 +70,12 @@ class Plan(_Table):
     """Sealed problems, scored once at the end."""
     test_rollouts: int = Field(default=4, ge=1)
     """Rollouts of each sealed problem."""
+    price: float = Field(default=0.02, ge=0)
+    """Share of the parent's score that a child has to gain for each doubling of its tokens."""
+    tolerance: float = Field(default=0.02, ge=0)
+    """Share of the best earlier node's score that a promoted child may fall short of it."""
+    plateau: float = Field(default=0.02, ge=0)
+    """Share of the champion's score below which a gain still to be had is not worth going on for."""
 
 
 class UpdateDefaults(_Table):

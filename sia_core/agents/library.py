@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sia_core.agents.memory import remember
+from sia_core.agents.memory import calibrate, remember
 from sia_core.agents.quote import one_line, quote
 from sia_core.agents.source import Source
 from sia_core.agents.transcript import cleaned, outcome, raw, short
@@ -172,7 +172,9 @@ class Library:
     def memory(self) -> str:
         """What each lever and kind of hypothesis has brought."""
         rows = [str(memory) for memory in remember(self._source.nodes())]
-        return _table("lever category ...", rows[:ROWS], 0, len(rows))
+        table = _table("lever category ...", rows[:ROWS], 0, len(rows))
+        calibration = calibrate(self._source.nodes())
+        return table if calibration is None else f"{table}\nPredictions so far: {calibration}"
 
     def find(self, rollout_id: str) -> Rollout:
         """The training rollout whose id begins so.
@@ -261,7 +263,8 @@ def describe(node: Node) -> str:
     if node.gate is None:
         return "the seed" if node.parent is None else "no lever was pulled"
     outcome_ = "promoted" if node.promoted else "not promoted"
-    return f"{predicted}{outcome_}, gain at the gate {node.gate.gain}"
+    looks = f" ({node.gate.outcome} after {node.gate.looks} of {node.gate.most_looks} looks)"
+    return f"{predicted}{outcome_}, gain at the gate {node.gate.gain}{looks}"
 
 
 def _rejected_row(node: Node) -> str:

@@ -1,18 +1,23 @@
-"""Lever memory: what each lever and kind of hypothesis has brought, as a posterior that forgets slowly.
+"""Lever memory: what each lever and kind of hypothesis has brought, and how well it was foretold.
 
 Chance of promotion ~ Beta(1 + promoted, 1 + not promoted), each outcome weighed by DECAY to the power of its
 age in generations. A child that is worse than its parent beyond the interval, though a gain was predicted,
-counts as two misses.
+counts as UNPREDICTED misses. Void trials count for nothing.
+
+What was not promoted is rolled back, and the idea is blocked: the same change of the same pair is not tried again until
+there is new evidence, that is another pair to change.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sia_core.generation import Node
+from sia_core.generation import Decision, Node
 
 DECAY = 0.9
 UNPREDICTED = 2.0
+LEVERS = ("harness", "weights", "both")
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,115 @@ class Memory:
         )
 
 
+@dataclass(frozen=True)
+class Precision:
+    """Of problems named beforehand, how many did as foretold, beside how many of all problems did."""
+
+    named: int
+    right: int
+    among: int
+    """Problems that parent and child both played."""
+    base: int
+    """Of these, how many did so."""
+
+    def __str__(self) -> str:
+        if not self.named:
+            return "none named"
+        base = f"of all problems {self.base / self.among:.0%}"
+        return f"{self.right} of {self.named} ({self.right / self.named:.0%}; {base})"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well an agent foretells what comes of its decisions."""
+
+    decided: int
+    """Pulls that met the gate."""
+    predicted: float
+    observed: float
+    """Mean gains."""
+    error: float
+    """Mean absolute difference of the two."""
+    in_range: tuple[int, int]
+    """Observed gains within the predicted range, and ranges given."""
+    fixes: Precision
+    """Problems that were to become better, and did."""
+    risks: Precision
+    """Problems that might become worse, and did."""
+
+    def __str__(self) -> str:
+        inside, given = self.in_range
+        spans = f", {inside} of {given} within the predicted range" if given else ""
+        return (
+            f"gain predicted {self.predicted:+.4f}, observed {self.observed:+.4f} (mean of {self.decided}), "
+            f"mean error {self.error:.4f}{spans}; fixes foretold {self.fixes}; risks foretold {self.risks}"
+        )
+
+
 def remember(nodes: Sequence[Node]) -> list[Memory]:
     """The memory of a lineage, by lever and category."""
     groups: dict[tuple[str, str], list[Node]] = defaultdict(list)
     for node in nodes:
-        if node.decision is not None and node.lever in ("harness", "weights", "both"):
+        if node.decision is not None and node.lever in LEVERS and not _void(node):
             groups[node.lever, node.decision.category].append(node)
     now = max((node.generation for node in nodes), default=0) + 1
     return [_memory(lever, category, tries, now) for (lever, category), tries in sorted(groups.items())]
+
+
+def chance(nodes: Sequence[Node], lever: str, category: str) -> float:
+    """Posterior mean of the chance of a try; 1/2 of one that was never made."""
+    return next((one.chance for one in remember(nodes) if (one.lever, one.category) == (lever, category)), 0.5)
+
+
+def blocked(nodes: Sequence[Node], decision: Decision) -> str | None:
+    """Why an idea has to wait for new evidence, or None: it was tried on this very pair, and rolled back."""
+    if not 0 <= decision.parent < len(nodes):
+        return None
+    pair = nodes[decision.parent].candidate
+    for node in nodes:
+        if node.decision is None or node.parent is None or node.lever not in LEVERS or node.promoted or _void(node):
+            continue
+        if node.gate is not None and nodes[node.parent].candidate == pair and asks(node.decision) == asks(decision):
+            return f"node {node.index} was this very change of the same pair and was rolled back: {node.gate.reason}"
+    return None
+
+
+def asks(decision: Decision) -> tuple[Any, ...]:
+    """What is to be done to the parent, without the reasons."""
+    return decision.lever, decision.edits, dict(decision.knobs), dict(decision.update)
+
+
+def calibrate(nodes: Sequence[Node], agent: str | None = None) -> Calibration | None:
+    """How predictions compare with what came, of one agent or of all; None where nothing met the gate."""
+    made = [node for node in nodes if node.decision and node.gate and node.lever in LEVERS and not _void(node)]
+    made = [node for node in made if node.decision and agent in (None, node.decision.agent)]
+    pairs = [(node.decision.predicted_gain, node.gate.gain.mean) for node in made if node.decision and node.gate]
+    if not pairs:
+        return None
+    spans = [
+        node.decision.predicted_range[0] <= node.gate.gain.mean <= node.decision.predicted_range[1]
+        for node in made
+        if node.decision and node.gate and node.decision.predicted_range
+    ]
+    count = len(pairs)
+    told = [node for node in nodes if node.decision and agent in (None, node.decision.agent)]
+    return Calibration(
+        count,
+        sum(predicted for predicted, _ in pairs) / count,
+        sum(observed for _, observed in pairs) / count,
+        sum(abs(predicted - observed) for predicted, observed in pairs) / count,
+        (sum(spans), len(spans)),
+        _precision(told, "fixes"),
+        _precision(told, "risks"),
+    )
+
+
+def _precision(nodes: Sequence[Node], kind: str) -> Precision:
+    counts = [node.foretold for node in nodes if node.foretold.get(kind)]
+    base = "better" if kind == "fixes" else "worse"
+    return Precision(
+        *(sum(found[name] for found in counts) for name in (kind, f"{kind}_right", "played", base)),
+    )
 
 
 def _memory(lever: str, category: str, tries: Sequence[Node], now: int) -> Memory:
@@ -66,6 +172,10 @@ def _memory(lever: str, category: str, tries: Sequence[Node], now: int) -> Memor
         sum(predicted for predicted, _ in gated) / count,
         sum(observed for _, observed in gated) / count,
     )
+
+
+def _void(node: Node) -> bool:
+    return node.gate is not None and node.gate.void
 
 
 def _unpredicted(node: Node) -> bool:

@@ -24,9 +24,13 @@ class Situation:
     """Rollouts that pulling a lever takes, gate included."""
     refused: tuple[str, ...] = ()
     """Why earlier decisions of this generation were refused."""
-    refused_levers: tuple[Lever, ...] = ()
+    refused_levers: tuple[str, ...] = ()
     edit_limits: str = ""
     """How far a rewrite may go, in words; empty where nothing is forbidden."""
+    parent: int | None = None
+    """The node that the parent policy proposes and that was executed; None: the champion."""
+    tired: tuple[str, ...] = ()
+    """Levers that are on a plateau by themselves."""
     siblings: tuple[Decision, ...] = ()
     """Decisions of this generation that are made already: another one is wanted."""
     generation: int = 1

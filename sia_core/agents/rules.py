@@ -1,22 +1,26 @@
-"""`rules`: a Feedback-Agent without a language model, the offline default and the control.
+"""`rules`: a Feedback-Agent without a language model, the offline default and the control that one must beat.
 
-It branches from the last promoted node and pulls the lever with the greater predicted gain
-per rollout of cost:
+It branches from the node that was executed and pulls the lever with the greatest expected gain per rollout of cost:
 
-- weights: a share of the headroom between best-of-k and the mean, 0 where no group is mixed
-  or no ids were recorded;
-- harness: what failed rollouts would score if they did not fail, plus a stated prior on what
-  one richer setting adds to the ceiling.
+- harness: one knob one step richer. What failed rollouts would score if they did not fail, plus a prior on what a
+  richer setting adds to the ceiling.
+- weights: a share of the headroom between best-of-k and the mean, less the share of failures that no training of the
+  policy mends. None where groups are constant or no ids were recorded.
+- both: a wider menu that lost at the gate by itself, with training under it: wide menus pay only once trained on.
 
-Both predictions are scaled by how observed compared with predicted gain in past pulls.
-Two limits keep it from digging in: a knob move or an update that was not promoted is not
-tried again on the same parent, and a lever pulled twice in a row makes way for the other.
+An expected gain is the predicted one, scaled by how observed compared with predicted gain in past pulls of the lever,
+times what the lever memory says of the chance of a promotion (twice it, so that 1/2 changes nothing).
+
+Order before arithmetic: a lever on a plateau makes way for another; failures of the harness's own making come before
+training; so does one cheap probe of the harness where training is dearer. An idea that was rolled back is not
+tried again on the same pair.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sia_core.agents.memory import blocked, chance
 from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.config import Lever
@@ -27,16 +31,29 @@ WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to reach before any was seen."""
 HARNESS_PRIOR = 0.25
 """Share of the ceiling that one richer setting is expected to add before any was seen."""
-MAX_STREAK = 2
 STEPS = 4
 """A numeric knob is moved by this fraction of its range."""
+LEAST_MIXED = 0.1
+"""Share of mixed groups under which there is nothing to train on."""
+BROKEN = 0.3
+"""Share of rollouts failing by the harness's own making from which it is mended first."""
+DEARER = 1.5
+"""Price of training over that of a harness probe from which the probe comes first."""
+HARNESS_FAILURES = frozenset({"error", "timeout", "memory", "disk", "output", "invalid", "budget"})
+"""What the harness causes, whatever the policy says; `refused` answers may be the policy's doing."""
+
+Pull = Literal["harness", "weights", "both"]
 
 
 @dataclass(frozen=True)
 class _Prospect:
-    lever: Lever | Literal["stop"]
+    lever: Pull
+    category: str
     gain: float
-    per_rollout: float
+    """Predicted."""
+    worth: float
+    """Expected gain per rollout."""
+    cost: int
     reason: str
     knobs: dict[str, KnobValue]
 
@@ -47,78 +64,159 @@ class RulesAgent:
     spec = "rules"
 
     def decide(self, situation: Situation, source: Source) -> Decision:  # noqa: ARG002  (reads no trajectories)
-        """Pick branch and lever; `stop` when nothing untried is left."""
-        parent = champion(list(situation.nodes))
-        prospects = [found for found in self._prospects(situation, parent) if found is not None]
-        rested = [found for found in prospects if found.lever != _tired(situation.nodes)]
-        choice = max(rested or prospects, key=lambda found: found.per_rollout, default=None)
+        """Pick the lever; `stop` when nothing untried is left."""
+        parent = _parent(situation)
+        prospects = [found for found in _prospects(situation, parent) if not self._blocked(situation, parent, found)]
+        choice, why = _choose(situation, parent, prospects)
         if choice is None:
-            choice = _Prospect("stop", 0.0, 0.0, "no untried knob move, and no update is possible", {})
+            return self._decision(situation, parent, "stop", why)
+        reason = f"{choice.reason}{'; ' + why if why else ''}"
+        return self._decision(situation, parent, choice.lever, reason, choice)
+
+    def _blocked(self, situation: Situation, parent: Node, found: _Prospect) -> bool:
+        decision = self._decision(situation, parent, found.lever, "", found)
+        return blocked(situation.nodes, decision) is not None
+
+    def _decision(
+        self,
+        situation: Situation,
+        parent: Node,
+        lever: Pull | Literal["stop"],
+        reason: str,
+        found: _Prospect | None = None,
+    ) -> Decision:
         return Decision(
-            lever=choice.lever,
+            lever=lever,
             parent=parent.index,
-            reason=choice.reason,
+            reason=reason,
             agent=self.spec,
-            predicted_gain=choice.gain,
-            knobs=choice.knobs,
+            predicted_gain=found.gain if found else 0.0,
+            knobs=found.knobs if found else {},
+            category=found.category if found else "",
             cites=situation.evidence.examples,
             refused=situation.refused,
         )
 
-    def _prospects(self, situation: Situation, parent: Node) -> Iterator[_Prospect | None]:
-        for lever in situation.levers:
-            if lever in situation.refused_levers:
-                continue
-            yield self._weights(situation, parent) if lever == "weights" else self._harness(situation, parent)
 
-    def _weights(self, situation: Situation, parent: Node) -> _Prospect | None:
-        evidence = situation.evidence
-        tried = any(node.lever == "weights" and node.parent == parent.index for node in situation.nodes)
-        tried = tried or any(sibling.lever == "weights" for sibling in situation.siblings)
-        if tried or not evidence.trainable or evidence.mixed == 0:
-            return None
-        headroom = evidence.best_of - evidence.score.mean
-        gain = _calibration(situation.nodes, "weights") * WEIGHTS_PRIOR * headroom
-        reason = (
-            f"{evidence.mixed:.0%} of groups are mixed and best-of-{evidence.group_size} is {evidence.best_of:.4f} "
-            f"against a mean of {evidence.score.mean:.4f}: the policy can reach more than it usually does"
-        )
-        return _Prospect("weights", gain, gain / situation.costs["weights"], reason, {})
+def _parent(situation: Situation) -> Node:
+    return champion(list(situation.nodes)) if situation.parent is None else situation.nodes[situation.parent]
 
-    def _harness(self, situation: Situation, parent: Node) -> _Prospect | None:
-        move = next(_untried_moves(situation, parent), None)
-        if move is None:
-            return None
-        evidence = situation.evidence
-        failed = _failed(evidence)
-        recoverable = failed * evidence.score.mean / max(1 - failed, 1e-9) if failed < 1 else 0.0
-        gain = _calibration(situation.nodes, "harness") * (recoverable + HARNESS_PRIOR * evidence.best_of)
-        name, value = move
+
+def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) -> tuple[_Prospect | None, str]:
+    """The prospect to take, and what overruled the arithmetic."""
+    if not prospects:
+        return None, "no untried knob move, and no update is possible"
+    best = max(prospects, key=lambda found: found.worth)
+    rested = [found for found in prospects if not _levers(found.lever) & set(situation.tired)]
+    if rested and best not in rested:
+        switched = max(rested, key=lambda found: found.worth)
+        return switched, f"lever {best.lever} is on a plateau: time for another"
+    probes = [found for found in rested or prospects if found.lever == "harness"]
+    if best.lever == "harness" or not probes:
+        return best, ""
+    probe = max(probes, key=lambda found: found.worth)
+    broken = sum(share for kind, share in situation.evidence.failures.items() if kind in HARNESS_FAILURES)
+    if broken >= BROKEN:
+        return probe, f"{broken:.0%} of rollouts fail by the harness's own making: it is mended before training"
+    probed = any(node.lever == "harness" and node.parent == parent.index for node in situation.nodes)
+    if not probed and best.cost >= DEARER * probe.cost:
+        return probe, f"a cheap probe before training, which takes {best.cost / probe.cost:.1f} times the rollouts"
+    return best, ""
+
+
+def _levers(pull: Pull) -> set[str]:
+    return {"harness", "weights"} if pull == "both" else {pull}
+
+
+def _prospects(situation: Situation, parent: Node) -> Iterator[_Prospect]:
+    for lever in ("harness", "weights"):
+        if lever in situation.levers and lever not in situation.refused_levers:
+            yield from _harness(situation, parent) if lever == "harness" else _weights(situation, parent)
+    if set(situation.levers) == {"harness", "weights"} and "both" not in situation.refused_levers:
+        yield from _both(situation, parent)
+
+
+def _weights(situation: Situation, parent: Node) -> Iterator[_Prospect]:
+    evidence = situation.evidence
+    tried = any(node.lever == "weights" and node.parent == parent.index for node in situation.nodes)
+    tried = tried or any(sibling.lever == "weights" for sibling in situation.siblings)
+    if tried or not _trainable(evidence):
+        return
+    gain = _headroom(situation, "weights")
+    reason = (
+        f"{evidence.mixed:.0%} of groups are mixed and best-of-{evidence.group_size} is {evidence.best_of:.4f} "
+        f"against a mean of {evidence.score.mean:.4f}: the policy can reach more than it usually does"
+    )
+    yield _prospect(situation, "weights", "policy", gain, situation.costs["weights"], reason)
+
+
+def _harness(situation: Situation, parent: Node) -> Iterator[_Prospect]:
+    evidence = situation.evidence
+    failed = sum(evidence.failures.values())
+    recoverable = failed * evidence.score.mean / max(1 - failed, 1e-9) if failed < 1 else 0.0
+    gain = _calibration(situation.nodes, "harness") * (recoverable + HARNESS_PRIOR * evidence.best_of)
+    kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in evidence.failures.items())
+    for name, value in _untried_moves(situation, parent):
         old = situation.harness.knobs[name]
         reason = (
-            f"{failed:.0%} of rollouts fail or are refused and best-of-{evidence.group_size} is "
-            f"{evidence.best_of:.4f}: knob {name} moves from {old!r} to {value!r}"
+            f"{failed:.0%} of rollouts fail or are refused{f' ({kinds})' if kinds else ''} and "
+            f"best-of-{evidence.group_size} is {evidence.best_of:.4f}: knob {name} moves from {old!r} to {value!r}"
         )
-        return _Prospect("harness", gain, gain / situation.costs["harness"], reason, {name: value})
+        yield _prospect(situation, "harness", f"knob {name}", gain, situation.costs["harness"], reason, {name: value})
 
 
-def _failed(evidence: Evidence) -> float:
-    return sum(evidence.failures.values())
+def _both(situation: Situation, parent: Node) -> Iterator[_Prospect]:
+    """A menu that was widened on this node and lost by itself, once more with training under it."""
+    evidence = situation.evidence
+    if not _trainable(evidence):
+        return
+    for node in situation.nodes:
+        lost = node.lever == "harness" and node.parent == parent.index and node.gate and not node.promoted
+        if not lost or node.decision is None or (node.gate and node.gate.void) or len(node.decision.knobs) != 1:
+            continue
+        ((name, value),) = node.decision.knobs.items()
+        knob = situation.harness.config.knobs.get(name)
+        made = any(dict(sibling.knobs) == {name: value} for sibling in situation.siblings)
+        if knob is None or knob.options is None or made:
+            continue
+        reason = f"knob {name} at {value!r} lost as node {node.index} without training; a wider menu may pay with it"
+        cost = situation.costs["harness"] + situation.costs["weights"]
+        yield _prospect(situation, "both", f"knob {name}", _headroom(situation, "both"), cost, reason, {name: value})
 
 
-def _tired(nodes: Sequence[Node]) -> str | None:
-    """The lever pulled MAX_STREAK times in a row, if any."""
-    last = [node.lever for node in nodes][-MAX_STREAK:]
-    return last[0] if len(last) == MAX_STREAK and len(set(last)) == 1 else None
+def _prospect(
+    situation: Situation,
+    lever: Pull,
+    category: str,
+    gain: float,
+    cost: int,
+    reason: str,
+    knobs: dict[str, KnobValue] | None = None,
+) -> _Prospect:
+    expected = gain * 2 * chance(situation.nodes, lever, category)
+    return _Prospect(lever, category, gain, expected / cost, cost, reason, knobs or {})
 
 
-def _calibration(nodes: Sequence[Node], lever: Lever) -> float:
+def _trainable(evidence: Evidence) -> bool:
+    return evidence.trainable and evidence.mixed >= LEAST_MIXED
+
+
+def _headroom(situation: Situation, lever: Pull) -> float:
+    """Share of what lies between best-of-k and the mean that training is expected to bring."""
+    evidence = situation.evidence
+    broken = sum(share for kind, share in evidence.failures.items() if kind in HARNESS_FAILURES)
+    headroom = evidence.best_of - evidence.score.mean
+    return _calibration(situation.nodes, lever) * WEIGHTS_PRIOR * headroom * (1 - min(broken, 1.0))
+
+
+def _calibration(nodes: Sequence[Node], lever: Lever | Literal["both"]) -> float:
     """Observed over predicted gain of past pulls, shrunk as if 1 had been seen once."""
     ratios = [1.0]
     ratios += [
         min(max(node.gate.gain.mean / node.decision.predicted_gain, 0.0), 2.0)
         for node in nodes
-        if node.lever == lever and node.gate and node.decision and node.decision.predicted_gain > 0
+        if node.lever == lever and node.gate and not node.gate.void and node.decision
+        if node.decision.predicted_gain > 0
     ]
     return sum(ratios) / len(ratios)
 

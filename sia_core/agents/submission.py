@@ -61,6 +61,7 @@ class Submission(Arguments):
 
     lever: Literal["harness", "weights", "both", "stop"]
     parent: int = Field(description="lineage node to branch from")
+    parent_reason: str = Field("", max_length=_TEXT, description="why, where it is not the node that was executed")
     diagnosis: str = Field(min_length=1, max_length=_TEXT, description="what goes wrong, and why, from what you read")
     cites: list[str] = Field(description="ids of the rollouts the diagnosis rests on")
     hypothesis: str = Field("", max_length=_TEXT, description="why the change should help")
@@ -140,6 +141,7 @@ def _decision(given: Submission, cites: tuple[str, ...], agent: str) -> Decision
         lever=given.lever,
         parent=given.parent,
         reason=given.diagnosis,
+        parent_reason=given.parent_reason,
         agent=agent,
         predicted_gain=given.predicted_gain,
         predicted_range=None if low is None or high is None else (low, high),

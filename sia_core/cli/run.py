@@ -42,6 +42,10 @@ def run(
     ] = False,
     siblings: Annotated[int, typer.Option(min=1, max=8, help="Children a generation tries.")] = 1,
     approve: Annotated[bool, typer.Option("--approve", help="Wait for a person's word before a lever.")] = False,
+    parent: Annotated[str, typer.Option(help="Node to branch from: best, the champion, or puct over all.")] = "best",
+    until_plateau: Annotated[
+        bool, typer.Option("--until-plateau", help="End before the generations do, once no gain is to be had.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
     rollouts: Rollouts = None,
     problems: Problems = None,
@@ -73,6 +77,8 @@ def run(
         reuse_states=reuse_states,
         siblings=siblings,
         approve=approve,
+        parent=parent,
+        until_plateau=until_plateau,
         seed=seed,
         tier=sandbox,
         batch=batch,
@@ -103,6 +109,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     from sia_core.errors import UsageError
     from sia_core.harness import Harness
     from sia_core.policy.registry import check_spec
+    from sia_core.search.lineage import parent_policy
     from sia_core.task import Task
     from sia_core.weights.algorithms import check_algorithm
 
@@ -118,6 +125,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     settings["budget"] = Budget.parse(settings["budget"])
     check_agent(settings["agent"], settings.get("agent_dollars") or settings["budget"].dollars)
     check_priced(settings["policy"], settings["budget"])
+    parent_policy(settings.get("parent", "best"))
     if settings["meta"] and settings["agent"] in WITHOUT_MODEL:
         raise UsageError(
             f"task {loaded.name} has no harness to begin with"
@@ -182,8 +190,8 @@ def print_plan(config: "RunConfig") -> None:
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
     print(f"  execute      {plan.execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
     if plan.gate:
-        sides = f"({config.gate_problems} problems x {config.gate_rollouts} x 2)"
-        print(f"  gate         {plan.gate:6d} rollouts a child {sides}, {config.siblings} a generation")
+        sides = f"({config.gate_problems} problems x {config.gate_rollouts} x 3)"
+        print(f"  gate         {plan.gate:6d} rollouts a child at most {sides}, {config.siblings} a generation")
     if plan.validation:
         print(f"  validation   {plan.validation:6d} rollouts at most for a rewritten harness")
     if plan.update:

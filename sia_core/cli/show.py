@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sia_core.agents.memory import calibrate
 from sia_core.record.store import RunRecord, RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.spending import spent_lines
@@ -47,8 +48,12 @@ def print_result(run: RunRecord) -> None:
     console.print(table)
     console.print(
         f"scores and gains: fresh gate problems each generation, two-sided {config.confidence:.0%} intervals; "
-        f"promoted when the one-sided {config.confidence:.0%} bound of the gain is above 0"
+        f"promoted when the one-sided {config.confidence:.0%} bound of the gain, valid over all looks, is above 0"
     )
+    if (calibration := calibrate(run.nodes())) is not None:
+        console.print(f"predictions: {calibration}")
+    if (stop := run.phase("stop")) is not None:
+        console.print(f"ended by rule {stop['rule']}: {escape(stop['reason'])}")
     test = run.phase("test")
     if test is not None:
         for line in sealed_lines(test, config.confidence):
@@ -57,8 +62,6 @@ def print_result(run: RunRecord) -> None:
     if (kept := run.get_json("spending.json")) is not None:
         for line in spent_lines(kept, run.budget):
             console.print(line)
-    if (stopped := run.tags.get("sia.stopped")) is not None:
-        console.print(escape(f"ended by {stopped}"))
     if test is None and run.status != "RUNNING":
         console.print(f"not finished; go on with: sia resume {run.name}")
 

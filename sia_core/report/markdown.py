@@ -14,7 +14,7 @@ def decision_markdown(node: Node) -> str:
         verdict = "promoted" if node.promoted else "not promoted"
         lines.append(
             f"Gate: parent {node.gate.parent}, child {node.gate.child}, gain {node.gate.gain}: **{verdict}** "
-            f"({node.gate.reason})."
+            f"after {node.gate.looks} of {node.gate.most_looks} looks ({node.gate.reason})."
         )
     if node.failure:
         lines.append(f"No child: {_inert(node.failure)}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from sia_core.generation import Node
 
-COLUMNS = ("generation", "lever", "parent", "score", "gain over parent", "promoted", "rollouts", "tokens")
+COLUMNS = ("generation", "lever", "parent", "score", "gain over parent", "looks", "promoted", "rollouts", "tokens")
 
 
 def lineage_rows(nodes: Sequence[Node]) -> list[dict[str, str]]:
@@ -19,6 +19,8 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
     if node.gate is not None:
         score, gain = str(node.gate.child), str(node.gate.gain)
     verdict = "yes" if node.promoted else "no"
+    if node.gate is not None and node.gate.outcome in ("void", "behind", "futile"):
+        verdict = f"no: {node.gate.outcome}"
     if node.failure:
         verdict = f"no: {node.failure[:60]}"
     return {
@@ -27,6 +29,7 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         "parent": "" if node.parent is None else "seed" if node.parent == 0 else str(node.parent),
         "score": score,
         "gain over parent": gain,
+        "looks": f"{node.gate.looks} of {node.gate.most_looks}" if node.gate else "-",
         "promoted": "" if node.parent is None else verdict,
         "rollouts": str(node.cost.rollouts),
         "tokens": str(node.cost.tokens),

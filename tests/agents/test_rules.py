@@ -78,10 +78,62 @@ def test_a_rejected_move_is_not_tried_again_on_the_same_parent() -> None:
     assert decision.knobs == {"attempts": 2}
 
 
-def test_two_pulls_in_a_row_make_way_for_the_other_lever() -> None:
-    nodes = [SEED, _child(1, "harness", {"menu": "rich"}), _child(2, "harness", {"attempts": 2})]
-    decision = decide(replace(BOTH, nodes=nodes))
-    assert decision.lever == "weights"
+def test_a_lever_on_a_plateau_makes_way_for_the_other() -> None:
+    failing = replace(BOTH, evidence=replace(EVIDENCE, failures={"refused": 0.6}, best_of=0.4))
+    assert decide(failing).lever == "harness"
+    switched = decide(replace(failing, tired=("harness",)))
+    assert switched.lever == "weights"
+    assert "lever harness is on a plateau" in switched.reason
+    assert decide(replace(failing, tired=("harness",), levers=("harness",))).lever == "harness"
+
+
+def test_what_the_harness_breaks_is_mended_before_training() -> None:
+    wide = replace(EVIDENCE, best_of=1.0, score=Estimate(0.05, 0.0, 0.1, 8, 64))
+    decision = decide(replace(BOTH, evidence=replace(wide, failures={"output": 0.3})))
+    assert decision.lever == "harness" and "30% of rollouts fail by the harness's own making" in decision.reason
+    assert decide(replace(BOTH, evidence=replace(wide, failures={"refused": 0.3}))).lever == "weights"
+
+
+def test_a_cheap_probe_comes_before_dear_training() -> None:
+    low = replace(EVIDENCE, best_of=1.0, score=Estimate(0.1, 0.0, 0.2, 8, 64))
+    wide = replace(BOTH, evidence=low, costs={"harness": 100, "weights": 160})
+    probe = decide(wide)
+    assert probe.lever == "harness" and "a cheap probe before training" in probe.reason
+    assert decide(replace(wide, nodes=[SEED, _child(1, "harness", {"menu": "rich"})])).lever == "weights"
+
+
+def test_a_menu_that_lost_alone_is_tried_with_training() -> None:
+    nodes = [SEED, _child(1, "harness", {"menu": "rich"}), _child(2, "weights")]
+    decision = decide(replace(BOTH, nodes=nodes, harness=HARNESS.with_knobs({"attempts": 4})))
+    assert (decision.lever, decision.knobs) == ("both", {"menu": "rich"})
+    assert "lost as node 1 without training" in decision.reason
+    again = [*nodes, replace(_child(3, "both", {"menu": "rich"}), decision=decision)]
+    assert decide(replace(BOTH, nodes=again, harness=HARNESS.with_knobs({"attempts": 4}))).lever == "stop"
+
+
+def test_nearly_constant_groups_are_not_trained_on_under_a_wider_menu_either() -> None:
+    nodes = [SEED, _child(1, "harness", {"menu": "rich"})]
+    constant = replace(EVIDENCE, mixed=0.05, constant=0.95)
+    done = HARNESS.with_knobs({"attempts": 4})
+    assert decide(replace(BOTH, evidence=constant, nodes=nodes, harness=done)).lever == "stop"
+
+
+def test_the_memory_of_a_kind_of_change_counts() -> None:
+    """Two knobs look alike but for what each has brought; on a new pair both could be moved."""
+    nodes = [SEED, _child(1, "harness", {"menu": "rich"}), _child(2, "harness", {"attempts": 2}, promoted=True)]
+    nodes = [
+        replace(node, decision=replace(node.decision, category=f"knob {next(iter(node.decision.knobs))}"))
+        if node.decision
+        else node
+        for node in nodes
+    ]
+    decision = decide(replace(BOTH, nodes=nodes, levers=("harness",)))
+    assert decision.parent == 2 and decision.knobs == {"attempts": 2}
+
+
+def test_it_branches_from_the_node_that_was_executed() -> None:
+    nodes = [SEED, _child(1, "harness", {"menu": "rich"}, promoted=True)]
+    assert decide(replace(BOTH, nodes=nodes, parent=0)).parent == 0
 
 
 def test_a_refused_lever_is_passed_over_and_the_refusal_kept() -> None:

@@ -56,7 +56,12 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     assert len(rollouts) == 4 * 4
     assert {rollout.unit.split for rollout in rollouts} == {"train"}
     assert all(rollout.verdict is not None and rollout.failure is None for rollout in rollouts), rollouts[0]
-    assert len(generation.rollouts("gate_child")) == 12 * 4
+    # The gate ended at the look that decided; each problem was played by both sides.
+    played = [len(generation.rollouts(name)) for name in ("gate_parent", "gate_child")]
+    assert played == [nodes[1].gate.gain.problems * 4] * 2
+    assert nodes[1].gate.looks <= nodes[1].gate.most_looks == 3
+    stop = run.phase("stop")
+    assert stop is not None and stop["rule"] == "generations"
     assert generation.tags["sia.lever"] == "harness"
 
     # Prefect knows the flow, its sub-flows, tasks and artifacts.
@@ -122,7 +127,7 @@ def test_siblings_are_tried_side_by_side(sia: Sia) -> None:
     assert {"menu": "rich"} in asked and {"attempts": 2} in asked
     # The wider menu is better: it comes last, and is what generation 2 executes.
     assert first[-1].promoted and first[-1].decision is not None and first[-1].decision.knobs == {"menu": "rich"}
-    assert "at 95%" in (first[-1].gate.reason if first[-1].gate else "")
+    assert "(0.05 over all)" in (first[-1].gate.reason if first[-1].gate else "")
     execute = run.generations()[1].phase("execute")
     assert execute is not None and execute["node"] == 2
     assert "1 (node 2)" in output

@@ -1,0 +1,158 @@
+"""Which node to branch from, and which one a child has to stand up to.
+
+All of it is read from the nodes of the lineage, and none is ever evicted.
+
+A node's value is its gain over the seed, summed along its branch. Each gain is shrunk by how uncertain it is (empirical
+Bayes: tau^2 / (tau^2 + se^2), tau^2 by moments from all gains, weighed by their precision), so that one lucky gate
+does not lead.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Protocol
+
+from scipy.stats import norm
+
+from sia_core.config import ParentRule
+from sia_core.errors import UsageError
+from sia_core.generation import SEED_NODE, GateVerdict, Node, champion
+
+EXPLORATION = 1.0
+"""Weight of PUCT's second term."""
+_LEAST_VARIANCE = 1e-8
+"""Of a gain: an interval of no width is not certainty."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A node to branch from."""
+
+    node: int
+    reason: str
+
+
+class ParentPolicy(Protocol):
+    """Proposes the node that is executed and branched from; the agent may take another, with a reason."""
+
+    def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:
+        """One valid node of the lineage."""
+        ...
+
+
+class Best:
+    """The champion."""
+
+    def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:  # noqa: ARG002
+        """The last promoted node."""
+        return Choice(champion(list(nodes)).index, "the champion")
+
+
+class Puct:
+    """Value + EXPLORATION * scale * prior * sqrt(1 + T) / (1 + children).
+
+    The prior is the share of its gate problems on which a node is on the Pareto front of those that played them; scale
+    is the spread of values, T the number of children of all nodes. (AlphaZero's rule as TTT-Discover uses it on
+    solutions; the prior is GEPA's per-problem front.)
+    """
+
+    def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:
+        """The valid node with the highest score; the newer one where several have it."""
+        scored = self.scores(nodes, confidence)
+        best = max(scored, key=lambda index: (scored[index], index))
+        return Choice(best, f"puct {scored[best]:+.4f}, the highest of {len(scored)} nodes")
+
+    def scores(self, nodes: Sequence[Node], confidence: float) -> dict[int, float]:
+        """PUCT score of every valid node."""
+        valued = values(nodes, confidence)
+        fronts = {index: _front(nodes, index) for index in valued}
+        whole = sum(fronts.values()) or 1.0
+        scale = max(valued.values()) - min(valued.values())
+        children = {index: sum(node.parent == index for node in nodes) for index in valued}
+        total = sqrt(1 + sum(children.values()))
+        return {
+            index: value + EXPLORATION * scale * fronts[index] / whole * total / (1 + children[index])
+            for index, value in valued.items()
+        }
+
+
+POLICIES: Mapping[ParentRule, ParentPolicy] = {"best": Best(), "puct": Puct()}
+
+
+def parent_policy(name: str) -> ParentPolicy:
+    """The policy of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for known, policy in POLICIES.items():
+        if known == name:
+            return policy
+    raise UsageError(f"unknown parent policy {name!r}", where="--parent", hint=f"use {' or '.join(POLICIES)}")
+
+
+def valid(nodes: Sequence[Node]) -> list[Node]:
+    """Nodes that can be branched from: the seed and every child that met its parent at the gate."""
+    return [node for node in nodes if node.parent is None or (node.gate is not None and not node.gate.void)]
+
+
+def values(nodes: Sequence[Node], confidence: float) -> dict[int, float]:
+    """Shrunken gain over the seed of every valid node, in units of the score."""
+    found = valid(nodes)
+    gates = [node.gate for node in found if node.gate is not None]
+    errors = {id(gate): standard_error(gate, confidence) for gate in gates}
+    weights = [1 / (errors[id(gate)] ** 2 + _LEAST_VARIANCE) for gate in gates]
+    excess = sum(weight * gate.gain.mean**2 - 1 for weight, gate in zip(weights, gates, strict=True))
+    spread = max(excess / sum(weights), 0.0) if gates else 0.0
+    held: dict[int, float] = {}
+    for node in found:
+        if node.gate is None or node.parent is None:
+            held[node.index] = 0.0
+            continue
+        error = errors[id(node.gate)] ** 2
+        shrunk = node.gate.gain.mean * (spread / (spread + error) if spread + error else 0.0)
+        held[node.index] = held.get(node.parent, 0.0) + shrunk
+    return held
+
+
+def standard_error(gate: GateVerdict, confidence: float) -> float:
+    """Of the gain; from the width of its two-sided interval where it is not recorded."""
+    return gate.error or float((gate.gain.high - gate.gain.low) / (2 * norm.ppf((1 + confidence) / 2)))
+
+
+def rank(siblings: Sequence[Node]) -> list[Node]:
+    """Siblings in the order in which they join the lineage; the last of those that are promoted is the champion.
+
+    By gain; among those that the best one's interval does not tell apart from it, the one that takes fewest tokens.
+    """
+    ranked = sorted(siblings, key=lambda node: (node.promoted, node.gate.gain.mean if node.gate else 0.0))
+    best = ranked[-1].gate if ranked[-1].promoted else None
+    if best is None:
+        return ranked
+    equal = [node for node in ranked if node.promoted and node.gate and node.gate.gain.mean >= best.gain.low]
+    first = min(reversed(equal), key=lambda node: node.gate.dearness if node.gate else 1.0)
+    return [node for node in ranked if node is not first] + [first]
+
+
+def best_earlier(nodes: Sequence[Node]) -> Node:
+    """The best node that is confirmed: the seed, until a champion is shown to be better on problems new to it."""
+    best = nodes[SEED_NODE]
+    for node in nodes:
+        against = node.gate.against if node.gate else None
+        if against is not None and against.node == best.index and against.parent_bound > 0 and node.parent is not None:
+            best = nodes[node.parent]
+    return best
+
+
+def rival(nodes: Sequence[Node], parent: Node) -> Node | None:
+    """Whom a child that is better than this parent has to stand up to: the champion, or the best earlier node."""
+    leader = champion(list(nodes))
+    other = leader if parent.candidate != leader.candidate else best_earlier(nodes)
+    return None if other.candidate == parent.candidate else other
+
+
+def _front(nodes: Sequence[Node], index: int) -> float:
+    """Mean share of gate problems on which no other player was better, as child and as parent."""
+    shares = [node.gate.child_front for node in nodes if node.index == index and node.gate is not None]
+    shares += [node.gate.parent_front for node in nodes if node.parent == index and node.gate and not node.gate.void]
+    return sum(shares) / len(shares) if shares else 1.0

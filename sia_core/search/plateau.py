@@ -1,0 +1,113 @@
+"""Plateau: is there still a gain to be had? A stated rule over the last gate results, with its numbers.
+
+Looked at are the tries since the last promotion, at most the last WINDOW. What the next try brings is estimated by
+their mean gain over their parents; its one-sided upper bound takes each gate's standard error and a t-quantile. The run
+is on a plateau when there were at least LEAST such tries, each lever of the run was among them, and the bound lies
+below `share` of the champion's score. A try that gave no child gained nothing, for certain; a void one says nothing.
+
+The same rule over one lever's tries tells `rules` to take another lever.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from typing import Any
+
+from scipy.stats import t
+
+from sia_core.generation import Node, champion
+from sia_core.search.lineage import standard_error
+
+WINDOW = 6
+LEAST = 3
+LEAST_OF_A_LEVER = 2
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """How much the next try can be expected to bring, at most."""
+
+    reached: bool
+    tries: int
+    """Since the last promotion, void ones left out, at most WINDOW."""
+    mean: float
+    """Of their gains."""
+    upper: float
+    """One-sided upper bound of that mean."""
+    threshold: float
+    untried: tuple[str, ...]
+    """Levers of the run that were not pulled in these tries."""
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.tries} tries since the last promotion gained {self.mean:+.4f} on average, at most {self.upper:+.4f}"
+        )
+        if self.untried:
+            said += f"; {' and '.join(self.untried)} not tried"
+        return f"{said}; a plateau is below {self.threshold:+.4f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data; a bound that cannot be had yet is None."""
+        return {**asdict(self), "upper": self.upper if self.tries > 1 else None}
+
+
+def find_plateau(
+    nodes: Sequence[Node],
+    levers: Sequence[str],
+    *,
+    share: float,
+    confidence: float,
+    floor: float = 0.0,
+    least: int = LEAST,
+) -> Plateau:
+    """Whether these levers have stopped paying.
+
+    Args:
+        nodes: the lineage.
+        levers: which have to have been tried, and whose tries count.
+        share: of the champion's score above `floor`, below which a gain is not worth going on for.
+        confidence: of the upper bound, and of the gates' intervals.
+        floor: lowest score there is.
+        least: tries without which there is no plateau.
+    """
+    tries = [
+        node for node in _since_promotion(nodes) if _pulls(node) & set(levers) and not (node.gate and node.gate.void)
+    ]
+    tries = tries[-WINDOW:]
+    gains = [node.gate.gain.mean if node.gate else 0.0 for node in tries]
+    errors = [standard_error(node.gate, confidence) if node.gate else 0.0 for node in tries]
+    count = len(tries)
+    mean = sum(gains) / count if count else 0.0
+    upper = float("inf")
+    if count > 1:
+        upper = mean + float(t.ppf(confidence, count - 1)) * sqrt(sum(error**2 for error in errors)) / count
+    threshold = share * max(_score(nodes) - floor, 0.0)
+    pulled = set().union(*map(_pulls, tries)) if tries else set()
+    untried = tuple(lever for lever in levers if lever not in pulled)
+    reached = share > 0 and count >= least and not untried and upper <= threshold
+    return Plateau(reached, count, mean, upper, threshold, untried)
+
+
+def tired(nodes: Sequence[Node], lever: str, *, share: float, confidence: float, floor: float = 0.0) -> bool:
+    """Whether one lever by itself is on a plateau: time for another one."""
+    return find_plateau(nodes, [lever], share=share, confidence=confidence, floor=floor, least=LEAST_OF_A_LEVER).reached
+
+
+def _since_promotion(nodes: Sequence[Node]) -> list[Node]:
+    last = max(at for at, node in enumerate(nodes) if node.promoted)
+    return [node for node in nodes[last + 1 :] if node.generation != nodes[last].generation or node.parent is None]
+
+
+def _pulls(node: Node) -> set[str]:
+    return {"harness", "weights"} if node.lever == "both" else {node.lever} & {"harness", "weights"}
+
+
+def _score(nodes: Sequence[Node]) -> float:
+    """The champion's, as last measured: as a parent where it was one, else as the child it was."""
+    leader = champion(list(nodes))
+    later = [
+        node.gate.parent.mean for node in nodes if node.parent == leader.index and node.gate and not node.gate.void
+    ]
+    if later:
+        return later[-1]
+    return leader.gate.child.mean if leader.gate else 0.0

@@ -1,0 +1,180 @@
+"""The test of every promotion: is the mean of paired differences above 0? With looks on the way, at one error rate.
+
+One difference a problem: the child's mean score minus the parent's on the same seeds. Under no true gain the two sides
+are exchangeable, so each difference might as well have had the other sign. The observed sum is compared with the sums
+under such flips: all of them where fewer than EXACT problems differ (Fisher 1935; where scores are binary with one
+rollout each this is the exact sign test of McNemar), a fixed random sample of them from there on (the wild bootstrap
+with Rademacher weights; Liu 1988). Rollouts are not resampled within problems: their noise is in the differences
+already, and counting it twice makes the test too cautious (Davison & Hinkley 1997, section 3.8). Scores are coarse, so ties count half (mid-p; Lancaster 1961, Fagerland et al. 2013).
+
+Looks are group-sequential (Jennison & Turnbull 2000). After a share t of the problems at most alpha * t**POWER of the
+error rate is spent (Lan & DeMets 1983, Kim & DeMets 1987); a flip that would have crossed at an earlier look is out at
+later ones, so what coarse scores left unspent is not lost. A hopeless child ends early: where the chance that it would
+still cross at the end (predictive power under a flat prior; Spiegelhalter et al. 1986) falls below HOPELESS. That only
+ever lowers the error rate.
+
+Bounds are those of repeated confidence intervals: quantiles of the means of random subsets of problems (Hartigan 1969),
+at the level of the look, and over the looks so far the best one; above 0 exactly if the test has crossed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+EXACT = 16
+"""Problems that differ, below which all flips are enumerated."""
+SAMPLED = 8192
+"""Flips from there on; a level of 0.1 is then known to 0.003."""
+POWER = 2.0
+"""Of the spending function: 1 spends evenly, 3 nearly all at the end."""
+HOPELESS = 0.05
+MOST_LOOKS = 4
+LEAST_BLOCK = 4
+"""Problems of a look at least: with fewer there is nothing to see."""
+_DIGITS = 9
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the differences seen so far say."""
+
+    crossed: bool
+    """Whether the test said yes at this look or an earlier one."""
+    chance: float
+    """Of flips whose sum is at least as large as the observed one."""
+    level: float
+    """The largest such chance that is a yes at this look."""
+    prospect: float
+    """Predictive probability of a yes at the end; 0 or 1 at the end itself."""
+    mean: float
+    bound: float
+    """One-sided repeated lower bound of the mean; above 0 exactly if `crossed`."""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether going on is not worth its price."""
+        return not self.crossed and self.prospect < HOPELESS
+
+
+def cut(problems: int) -> list[int]:
+    """Problems after each look: up to MOST_LOOKS blocks of nearly equal size, none under LEAST_BLOCK."""
+    looks = max(1, min(MOST_LOOKS, problems // LEAST_BLOCK))
+    return [round(problems * (look + 1) / looks) for look in range(looks)]
+
+
+def read(blocks: Sequence[Floats], shares: Sequence[float], alpha: float) -> Reading:
+    """Test the differences of all looks so far, boundaries of earlier looks included.
+
+    Args:
+        blocks: differences of each look, shape (problems of the look,); none may be empty.
+        shares: of the planned problems that were played after each look; 1 is the end.
+        alpha: error rate of the whole test, over all its looks.
+    """
+    seen = np.concatenate(blocks)
+    limits: list[float] = []
+    crossed, bound, chance, level = False, -np.inf, 1.0, 0.0
+    for look, share in enumerate(shares):
+        sums = _flipped(blocks[: look + 1])
+        so_far = np.concatenate(blocks[: look + 1])
+        limits.append(_limit(sums, limits, alpha * share**POWER))
+        total = round(float(so_far.sum()), _DIGITS)
+        crossed = crossed or total >= limits[-1]
+        chance, level = (float((sums[-1] >= least).mean()) for least in (total, limits[-1]))
+        bound = max(bound, subset_quantiles(so_far, [level])[0])
+    prospect = float(crossed) if shares[-1] >= 1 else 1.0 if crossed else _prospect(seen, shares[-1], alpha)
+    return Reading(crossed, chance, level, prospect, float(seen.mean()), bound)
+
+
+def subset_quantiles(values: Floats, levels: Sequence[float]) -> list[float]:
+    """Quantiles of the means of random subsets: limits of the mean that hold for few values and any symmetric law.
+
+    Levels up to 0.5 are lower limits, others upper ones. The empty subset stands for a limit that values so few
+    cannot give; it is put at the largest difference seen, below (above) 0, so that no false bound is claimed.
+    """
+    total, sums = float(values.sum()), _flipped([values])[-1]
+    picked = np.round((total - sums) / 2, _DIGITS)
+    sizes = _subset_sizes(values)
+    means = np.divide(picked, sizes, out=np.zeros_like(picked), where=sizes > 0)
+    far = float(np.abs(values).max(initial=0.0))
+    found = []
+    for level in levels:
+        lower = level <= 0.5
+        ordered = np.sort(np.where(sizes > 0, means, -far if lower else far))
+        # The smallest limit at which more than this share of subsets has a mean at or below it.
+        place = int(np.floor((level if lower else 1 - level) * ordered.size + 1e-9))
+        at = min(place, ordered.size - 1)
+        found.append(float(ordered[at] if lower else ordered[ordered.size - 1 - at]))
+    return found
+
+
+def _limit(sums: Sequence[Floats], earlier: Sequence[float], spend: float) -> float:
+    """The smallest sum that is a yes at the last look; inf where none may be.
+
+    Ties count half: a value is taken if the flips above it and half of those at it fit what may still be spent.
+    """
+    alive = np.ones(sums[-1].size, bool)
+    for before, limit in zip(sums, earlier, strict=False):
+        alive &= before < limit
+    available = spend - (1 - alive.mean())
+    values, counts = np.unique(sums[-1][alive], return_counts=True)
+    above = np.cumsum(counts[::-1])[::-1] - counts
+    fits = ((above + counts / 2) / alive.size <= available + 1e-12) & (values > 0)
+    return float(values[fits].min(initial=np.inf))
+
+
+def _prospect(seen: Floats, share: float, alpha: float) -> float:
+    """Chance of a yes at the end, were it one look: Jennison & Turnbull 2000, section 10.3."""
+    spread = float(np.sqrt((seen**2).sum()))
+    z = float(seen.sum()) / spread if spread else 0.0
+    return float(norm.cdf((z - norm.ppf(1 - alpha) * np.sqrt(share)) / np.sqrt(1 - share)))
+
+
+def _flipped(blocks: Sequence[Floats]) -> list[Floats]:
+    """Sums after each look under every flip, shape (flips,) each; the first flip changes nothing."""
+    if sum(map(np.count_nonzero, blocks)) < EXACT:
+        sums = _enumerated(blocks)
+    else:
+        signs = _signs(max(64, sum(block.size for block in blocks)))
+        ends = np.cumsum([block.size for block in blocks])
+        parts = [signs[:, end - block.size : end] @ block for end, block in zip(ends, blocks, strict=True)]
+        sums = list(np.cumsum(parts, axis=0))
+    return [np.round(one, _DIGITS) for one in sums]
+
+
+def _enumerated(blocks: Sequence[Floats]) -> list[Floats]:
+    ends: list[Floats] = []
+    sums = np.zeros(1)
+    for block in blocks:
+        for value in block[block != 0]:
+            sums = np.concatenate([sums + value, sums - value])
+            ends = [np.concatenate([end, end]) for end in ends]
+        ends.append(sums)
+    return ends
+
+
+def _subset_sizes(values: Floats) -> Floats:
+    """How many values each flip picks. Those that are 0 do not move a sum, and are picked at random."""
+    if np.count_nonzero(values) >= EXACT:
+        signs = _signs(max(64, values.size))[:, : values.size]
+        picked: Floats = (values.size - signs.sum(1)) / 2
+        return picked
+    sizes: Floats = np.zeros(1)
+    for _ in range(np.count_nonzero(values)):
+        sizes = np.concatenate([sizes, sizes + 1])
+    zeros = int(values.size - np.count_nonzero(values))
+    drawn: Floats = np.random.default_rng(0).binomial(zeros, 0.5, sizes.size).astype(float)
+    return sizes + drawn
+
+
+@cache
+def _signs(problems: int) -> Floats:
+    """A fixed sample of flips, so that a verdict can be had again; shape (SAMPLED, problems)."""
+    signs: Floats = np.random.default_rng(0).integers(0, 2, (SAMPLED, problems)).astype(np.float64) * 2 - 1
+    signs[0] = 1  # The first changes nothing: what was observed is one of the flips.
+    return signs
