@@ -5,7 +5,8 @@ are exchangeable, so each difference might as well have had the other sign. The 
 under such flips: all of them where fewer than EXACT problems differ (Fisher 1935; where scores are binary with one
 rollout each this is the exact sign test of McNemar), a fixed random sample of them from there on (the wild bootstrap
 with Rademacher weights; Liu 1988). Rollouts are not resampled within problems: their noise is in the differences
-already, and counting it twice makes the test too cautious (Davison & Hinkley 1997, section 3.8). Scores are coarse, so ties count half (mid-p; Lancaster 1961, Fagerland et al. 2013).
+already, and counting it twice makes the test too cautious (Davison & Hinkley 1997, section 3.8). Scores are coarse, so
+ties count half (mid-p; Lancaster 1961, Fagerland et al. 2013).
 
 Looks are group-sequential (Jennison & Turnbull 2000). After a share t of the problems at most alpha * t**POWER of the
 error rate is spent (Lan & DeMets 1983, Kim & DeMets 1987); a flip that would have crossed at an earlier look is out at
