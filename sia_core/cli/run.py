@@ -122,7 +122,7 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
-    settings["budget"] = Budget.parse(settings["budget"])
+    settings["budget"] = Budget.parse(settings.get("budget", ""))
     check_agent(settings["agent"], settings.get("agent_dollars") or settings["budget"].dollars)
     check_priced(settings["policy"], settings["budget"])
     parent_policy(settings.get("parent", "best"))

@@ -16,6 +16,7 @@ from sia_core.task import Problem
 from tasks.trimul import cuda
 from tasks.trimul.candidate import InvalidAnswerError, Program
 from tasks.trimul.measure import measure
+from tasks.trimul.programs import EAGER
 from tasks.trimul.scoring import invalid, judge
 from tasks.trimul.settings import chosen_device, chosen_plan
 from tasks.trimul.shapes import Recipe, recipes
@@ -46,6 +47,21 @@ def verify(problem: Problem, answer: Any, lab: SessionLab) -> Verdict:
         if len(_verdicts) > _REMEMBERED:
             _verdicts.popitem(last=False)
     return _verdicts[key]
+
+
+def gold(_problem: Problem) -> dict[str, str]:
+    """A right and fairly fast program, for `sia check`."""
+    return {"code": EAGER}
+
+
+def baits(_problem: Problem) -> dict[str, dict[str, str]]:
+    """Programs that must not pay, for `sia check`."""
+    head = "import torch\n\n\ndef custom_kernel(data):\n    "
+    return {
+        "the input handed back": {"code": f"{head}return data[0].clone()"},
+        "zeros": {"code": f"{head}return torch.zeros_like(data[0])"},
+        "noise": {"code": f"{head}return torch.randn_like(data[0])"},
+    }
 
 
 def forget() -> None:
