@@ -11,9 +11,9 @@ It branches from the node that was executed and pulls the lever with the greates
 An expected gain is the predicted one, scaled by how observed compared with predicted gain in past pulls of the lever,
 times what the lever memory says of the chance of a promotion (twice it, so that 1/2 changes nothing).
 
-Order before arithmetic: a lever on a plateau makes way for another; failures of the harness's own making come before
-training; so does one cheap probe of the harness where training is dearer. An idea that was rolled back is not
-tried again on the same pair.
+Order before arithmetic: a lever on a plateau, or pulled twice in a row, makes way for another; failures of the
+harness's own making come before training; so does one cheap probe of the harness where training is dearer. An idea that
+was rolled back is not tried again on the same pair.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +31,9 @@ WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to reach before any was seen."""
 HARNESS_PRIOR = 0.25
 """Share of the ceiling that one richer setting is expected to add before any was seen."""
+MAX_STREAK = 2
+"""Pulls of one lever in a row, after which another that can be pulled has its turn: small sure steps of a menu would
+keep training away for ever."""
 STEPS = 4
 """A numeric knob is moved by this fraction of its range."""
 LEAST_MIXED = 0.1
@@ -111,6 +114,10 @@ def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) 
     if rested and best not in rested:
         switched = max(rested, key=lambda found: found.worth)
         return switched, f"lever {best.lever} is on a plateau: time for another"
+    recent = [node.lever for node in situation.nodes][-MAX_STREAK:]
+    others = [found for found in rested or prospects if found.lever not in recent]
+    if len(recent) == MAX_STREAK and len(set(recent)) == 1 and others:
+        return max(others, key=lambda found: found.worth), f"lever {recent[0]} was pulled {MAX_STREAK} times in a row"
     probes = [found for found in rested or prospects if found.lever == "harness"]
     if best.lever == "harness" or not probes:
         return best, ""

@@ -167,3 +167,12 @@ def test_siblings_make_different_moves() -> None:
     second = decide(replace(BOTH, levers=("harness",), siblings=(first,)))
     third = decide(replace(BOTH, levers=("harness",), siblings=(first, second)))
     assert (first.knobs, second.knobs, third.lever) == ({"menu": "rich"}, {"attempts": 2}, "stop")
+
+
+def test_a_lever_pulled_twice_in_a_row_makes_way_for_the_other() -> None:
+    nodes = [SEED, _child(1, "harness", {"menu": "rich"}, promoted=True), _child(2, "harness", promoted=True)]
+    sure = replace(EVIDENCE, best_of=0.35, failures={"refused": 0.2})
+    decision = decide(replace(BOTH, nodes=nodes, evidence=sure))
+    assert decision.lever == "weights" and "harness was pulled 2 times in a row" in decision.reason
+    alone = decide(replace(BOTH, nodes=nodes, evidence=sure, levers=("harness",)))
+    assert alone.lever == "harness"
