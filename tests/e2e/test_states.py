@@ -1,5 +1,6 @@
 """Test-time training: rollouts that begin from earlier answers, through a whole run."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -40,7 +41,8 @@ def test_groups_begin_from_earlier_answers(sia: Sia, tiny_model: Path, tmp_path:
         assert (start.answer, start.score) == (state["answer"], state["score"])
         # The harness was told, and of nothing more.
         assert rollout.answer["after"] == start.answer
-        assert rollout.notes[0] == f"from { ({'answer': start.answer, 'score': start.score}) }"
+        told = ast.literal_eval(rollout.notes[0].removeprefix("from "))
+        assert told == {"answer": start.answer, "score": start.score}
     gate = first.rollouts("gate_child")
     assert {rollout.unit.state for rollout in gate} == {None}
     assert {rollout.notes[0] for rollout in gate} == {"from None"}
