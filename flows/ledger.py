@@ -25,39 +25,34 @@ class Ledger:
         self, run: RunRecord, journal: Journal, resources: Resources, price: Price | None, reporter: Reporter
     ) -> None:
         self.budget: Budget = run.budget
-        self._run, self._journal, self._resources, self._price, self._reporter = (
-            run,
-            journal,
-            resources,
-            price,
-            reporter,
-        )
-        self._here = journal.spent()
+        self._run, self._journal, self._reporter = run, journal, reporter
+        self._resources, self._price = resources, price
+        here = journal.spent()
         self._began = time.monotonic()
         self._sitting = f"{os.getpid()}-{time.time_ns()}"
         kept: dict[str, Any] = run.get_json(_FILE) or {}
-        # Of sittings on other machines, whose journal is not here.
-        self._before = read_spent(kept.get("roles", {}))
-        self._wall_before = float(kept.get("wall_seconds", 0.0))
+        # A sitting on another machine is in MLflow and not in this journal; one that was cut, the other way round.
+        before = read_spent(kept.get("roles", {}))
+        self._spent = {role: here.get(role, Spent()).at_least(before.get(role, Spent())) for role in ROLES}
+        self._wall_before = max(here.get(_WALL, Spent()).seconds, float(kept.get("wall_seconds", 0.0)))
         self._warned = {name: amount / limit for name, amount, limit in self._shares()}
         """How much of each limit was spent when it was last spoken of."""
 
     def spent(self) -> dict[Role, Spent]:
         """What was spent so far, by role."""
-        return {role: self._here.get(role, Spent()).at_least(self._before.get(role, Spent())) for role in ROLES}
+        return dict(self._spent)
 
     @property
     def wall_s(self) -> float:
         """Wall clock of all sittings."""
-        sitting = time.monotonic() - self._began
-        return max(self._here.get(_WALL, Spent()).seconds, self._wall_before) + sitting
+        return self._wall_before + time.monotonic() - self._began
 
     def settle(self, rollout: Rollout) -> None:
         """Put a finished rollout, and what it has cost, into the journal."""
         cost = self._cost(rollout)
         if self._journal.put(rollout, cost):
             for role, amounts in cost.items():
-                self._here[role] = self._here.get(role, Spent()) + amounts
+                self._spent[role] += amounts
             self._warn()
 
     def _cost(self, rollout: Rollout) -> dict[Role, Spent]:
@@ -74,8 +69,9 @@ class Ledger:
 
     def spend(self, key: str, role: Role, amounts: Spent) -> None:
         """Note what something other than a rollout has cost; a key counts once."""
+        before = self._journal.spent().get(role, Spent())
         self._journal.spend(key, role, amounts)
-        self._here[role] = self._journal.spent()[role]
+        self._spent[role] += self._journal.spent()[role] + before * -1
         self._warn()
 
     def reserve(self, what: str, rollouts: int) -> None:
@@ -118,7 +114,7 @@ class Ledger:
     def record(self, step: int) -> None:
         """Show it in MLflow."""
         spent, wall = self.spent(), self.wall_s
-        self._journal.spend(self._sitting, _WALL, Spent(seconds=time.monotonic() - self._began))
+        self.close()
         self._run.put_json(
             _FILE, {"roles": {role: amounts.to_dict() for role, amounts in spent.items()}, "wall_seconds": wall}
         )
@@ -129,6 +125,10 @@ class Ledger:
             if value
         }
         self._run.log_metrics({**metrics, "spent.wall_seconds": wall}, step)
+
+    def close(self) -> None:
+        """Note how long the sitting has lasted so far."""
+        self._journal.spend(self._sitting, _WALL, Spent(seconds=time.monotonic() - self._began))
 
     def _shares(self) -> list[tuple[str, float, float]]:
         return list(self.budget.shares(total(self.spent()), self.wall_s))

@@ -88,6 +88,7 @@ def open_session(name: str) -> Iterator[Session]:
                 yield session
             finally:
                 _current.reset(token)
+                ledger.close()
 
 
 def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger) -> Agents:

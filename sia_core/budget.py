@@ -66,14 +66,17 @@ class Budget(BaseModel):
         Raises:
             UsageError: another name, or not a number above 0.
         """
-        pairs = dict(part.partition("=")[::2] for part in text.split(",") if part.strip())
+        pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
+        limits = {name.strip().replace("-", "_"): value for name, value in pairs}
+        hint = "such as --budget rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2"
+        unknown = [name for name in limits if name not in cls.model_fields]
+        if unknown:
+            raise UsageError(f"unknown limit {unknown[0]!r}", where="--budget", hint=hint)
         try:
-            return cls.model_validate({name.strip().replace("-", "_"): value for name, value in pairs.items()})
+            return cls.model_validate(limits)
         except ValidationError as error:
             first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            hint = "such as --budget rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2"
-            raise UsageError(what, where="--budget", hint=hint) from None
+            raise UsageError(f"{first['loc'][0]}: {first['msg']}", where="--budget", hint=hint) from None
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_none=True).items())

@@ -300,7 +300,7 @@ def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
         (["--agent", "replay:nowhere.jsonl"], 5, "cannot be read"),
         (["--agent", "openai:m@http://127.0.0.1:1/v1", "--agent-dollars", "1"], 2, "no price is known for 'm'"),
         (["--agent", "openai:m@http://127.0.0.1:1/v1", "--budget", "dollars=1"], 2, "no price is known for 'm'"),
-        (["--budget", "euros=5"], 2, "--budget: euros: Extra inputs are not permitted"),
+        (["--budget", "euros=5"], 2, "--budget: unknown limit 'euros'"),
         (["--edit-scope", "code"], 2, "use all or prompts"),
         (["--edit-scope", "prompts"], 2, "rules moves knobs, which stand in harness.toml"),
     ],

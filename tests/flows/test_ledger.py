@@ -73,7 +73,12 @@ def test_a_rollout_is_counted_once_whatever_happens(tmp_path: Path) -> None:
         assert ledger.spent()["verification"] == Spent(0, 0, 0.0, 2.0, 2.0)
     with opened(tmp_path / "elsewhere.db", kept) as ledger:  # And on another, where the journal is not.
         assert ledger.spent()["rollouts"].rollouts == 2
-    assert kept.metrics["spent.rollouts.rollouts"] == 2
+        ledger.settle(rollout(3))
+        assert ledger.spent()["rollouts"].rollouts == 3
+        ledger.record(2)
+    with opened(tmp_path / "j.db", kept) as ledger:  # Back again.
+        assert ledger.spent()["rollouts"].rollouts == 3
+    assert kept.metrics["spent.rollouts.rollouts"] == 3
 
 
 def test_a_launch_that_would_pass_the_budget_is_refused_with_the_way_on(tmp_path: Path) -> None:
@@ -119,6 +124,18 @@ def test_one_is_warned_at_half_and_at_four_fifths_and_once(tmp_path: Path) -> No
         "budget: 5 of 10 rollouts are spent (50%)",
         "budget: 8 of 10 rollouts are spent (80%)",
     ]
+
+
+def test_the_time_of_a_sitting_that_was_cut_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("flows.ledger.time.monotonic", lambda: now[0])
+    kept = Kept("hours=1")
+    for sitting in range(3):
+        with opened(tmp_path / "j.db", kept) as ledger:
+            assert ledger.wall_s == sitting * 1800
+            now[0] += 1800
+            assert (ledger.used_up() is None) == (sitting < 1)
+            ledger.close()
 
 
 def test_whether_a_generation_still_fits(tmp_path: Path) -> None:
