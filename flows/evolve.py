@@ -4,7 +4,7 @@ from prefect import flow, runtime, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import phases
+from flows import phases, stopping
 from flows.first import write_first
 from flows.generation import generation
 from flows.session import open_session
@@ -37,7 +37,7 @@ def evolve(run: str) -> None:
         create_link_artifact(link, link_text=f"{run} in MLflow", key="mlflow", description="The record of this run")
         if session.run.phase("start") is None:
             first_harness(run)
-        phases.run_generations(session, lambda index: generation(run, index))
+        stopping.run_generations(session, lambda index: generation(run, index))
         seal(run)
         create_table_artifact(lineage_rows(session.run.nodes()), key="lineage", description=f"{run}: lineage, scores")
         session.run.end("FINISHED")

@@ -5,7 +5,7 @@ does its work from what earlier phases recorded, and marks itself complete last.
 process anywhere loses at most the unit in flight.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flows.approve import objection
@@ -14,6 +14,7 @@ from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, ref
 from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
 from flows.source import SessionSource
+from flows.stopping import tired_lever
 from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.rules import RulesAgent
@@ -21,29 +22,16 @@ from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
-from sia_core.plan import plan_rollouts
 from sia_core.record.arms import SCORES
 from sia_core.record.store import GenerationRecord
 from sia_core.search.gate import sealed_gain
 from sia_core.search.lineage import parent_policy, rank
-from sia_core.search.plateau import Plateau, find_plateau, tired
 from sia_core.stats import estimate
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
 
 MAX_REFUSALS = 4
 PULLS = ("harness", "weights", "both")
-
-
-def unaffordable(session: Session, index: int) -> str | None:
-    """Why the budget has no room for another generation and the sealed test, or None; a generation begun goes on."""
-    if session.run.generation_begun(index):
-        return None
-    plan = plan_rollouts(session.config, session.task.config.update)
-    lack = session.ledger.lacks(plan.generation + plan.sealed)
-    if lack is None:
-        return None
-    return f"no room for generation {index} and the sealed test ({lack})"
 
 
 def execute(session: Session, index: int) -> None:
@@ -158,51 +146,6 @@ def _child(
     return node
 
 
-def look_for_plateau(session: Session, index: int) -> Plateau:
-    """Before a generation: is there still a gain to be had? Logged with its numbers, whether or not it ends the run."""
-    config, nodes = session.config, session.run.nodes()
-    found = find_plateau(
-        nodes, config.levers, share=config.plateau, confidence=config.confidence, floor=_floor(session)
-    )
-    numbers = {"plateau.tries": found.tries, "plateau.mean": found.mean, "plateau.threshold": found.threshold}
-    if found.tries > 1:
-        numbers["plateau.upper"] = found.upper
-    session.run.log_metrics(numbers, index)
-    return found
-
-
-def run_generations(session: Session, generation: Callable[[int], bool]) -> None:
-    """Generations until a rule ends them; the rule and its numbers are recorded.
-
-    Args:
-        session: of the run.
-        generation: runs the one of that index; True if the Feedback-Agent wants to stop.
-    """
-    config = session.config
-    for index in range(1, config.generations + 1):
-        plateau = look_for_plateau(session, index)
-        if plateau.reached and config.until_plateau:
-            record_stop(session, "plateau", str(plateau), plateau)
-            return
-        if (lack := unaffordable(session, index)) is not None:
-            record_stop(session, "budget", lack, plateau)
-            return
-        if generation(index):
-            decision = session.run.nodes()[-1].decision
-            record_stop(session, "agent", decision.reason if decision else "", plateau)
-            return
-    plateau = look_for_plateau(session, config.generations + 1)
-    record_stop(session, "generations", f"all {config.generations} generations are done", plateau)
-
-
-def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
-    """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
-    if session.run.phase("stop") is None:
-        tags = {"sia.stopped": rule, "sia.stopped_because": reason}
-        session.run.complete("stop", {"rule": rule, "reason": reason, "plateau": plateau.to_dict()}, tags)
-        session.reporter.say(f"the run ends ({rule}): {reason}")
-
-
 def seal(session: Session) -> None:
     """Score the final candidate and the seed on the sealed test problems, once, with seeds of their own.
 
@@ -247,15 +190,6 @@ def seal(session: Session) -> None:
             **({"report": reports} if any(reports.values()) else {}),
         },
     )
-
-
-def _floor(session: Session) -> float:
-    return session.task.config.score_range[0]
-
-
-def _tired(session: Session, nodes: Sequence[Node], lever: str) -> bool:
-    config = session.config
-    return tired(nodes, lever, share=config.plateau, confidence=config.confidence, floor=_floor(session))
 
 
 def _executed(generation: GenerationRecord, nodes: list[Node]) -> Node:
@@ -308,7 +242,7 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         {"harness": gate + LADDER_ROLLOUTS, "weights": gate + training},
         generation=generation.index,
         parent=_executed(generation, nodes).index,
-        tired=tuple(lever for lever in config.levers if _tired(session, nodes, lever)),
+        tired=tuple(lever for lever in config.levers if tired_lever(session, nodes, lever)),
         seed=config.seed,
         task=task.description,
         metric=task.config.metric,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows import levers, phases
+from flows import levers, phases, stopping
 from flows.ledger import Ledger
 from flows.levers import Pulled
 from flows.session import Session
@@ -92,7 +92,7 @@ def play(session: Session) -> list[Node]:
         phases.improve(session, index)
         return decisions[0].lever == "stop"
 
-    phases.run_generations(session, generation)
+    stopping.run_generations(session, generation)
     phases.seal(session)
     return session.run.nodes()
 
