@@ -15,6 +15,7 @@ from sia_core.harness import Harness
 from sia_core.home import home
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.progress import Reporter
+from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
 from sia_core.record.store import Record, RunRecord, open_record
@@ -29,12 +30,15 @@ def record() -> Record:
 
 
 def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None]:
-    """Check task, harness and policy, and fetch what they need. Idempotent. None: a harness is yet to be written."""
+    """Check task, harness and policy, and fetch what they need. Idempotent.
+
+    None where the harness is yet to be written, or is that of another run.
+    """
     check_spec(config.policy)
     check_agent(config.agent, config.agent_dollars)
     task = Task.load(config.task)
     check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
-    harness = None if config.meta else Harness.load(task.path / task.config.harness)
+    harness = None if config.meta or config.branch_from else Harness.load(task.path / task.config.harness)
     _ = task.module
     task.prepare(reporter.progress)
     prepare_policy(config.policy, reporter.progress)
@@ -75,16 +79,46 @@ def open_run(
     history = [] if member else replayed_history(config.agent)
     run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
     run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
-    if harness is not None:
+    if config.branch_from:
+        _plant_branch(run, Branch.find(run.record, config.branch_from))
+    elif harness is not None:
         plant_seed(run, harness)
     return run
 
 
-def plant_seed(run: RunRecord, harness: Harness) -> None:
-    """Make the harness, under the bare policy, the first node of the lineage."""
+def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> None:
+    """Make the harness, under the bare policy or a stored adapter, the first node of the lineage."""
     run.put_harness(harness)
-    seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
+    seed = Node(SEED_NODE, None, Candidate(harness.digest, adapter), "seed", promoted=True)
     run.complete("start", {"node": seed.to_dict()})
+
+
+def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:
+    """Let the run begin from a node of another run.
+
+    Args:
+        config: of the run.
+        text: `RUN:GENERATION`, or `RUN` for its champion.
+        seed: the one asked for; None: the one after that run's.
+
+    Raises:
+        UsageError: as `Branch.find` and `Branch.check`.
+        RecordError: likewise.
+    """
+    found = Branch.find(record(), text)
+    seed = found.run.config.seed + 1 if seed is None else seed
+    found.check(Task.load(config.task).name, policy_digest(config.policy), seed)
+    return config.model_copy(update={"branch_from": str(found), "seed": seed, "meta": False})
+
+
+def _plant_branch(run: RunRecord, found: Branch) -> None:
+    """Copy the node's harness and adapter, so that the run needs no other, and begin there."""
+    candidate = found.node.candidate
+    adapter = found.run.adapter(candidate.adapter)
+    if adapter is not None:
+        run.put_adapter(adapter, {"branch_from": str(found)})
+    run.set_tags({"sia.branch_from": str(found)})
+    plant_seed(run, found.run.harness(candidate.harness), candidate.adapter)
 
 
 def mlflow_address() -> str:

@@ -69,6 +69,8 @@ class RunConfig(BaseModel):
     """Confidence of the promotion gate's one-sided bound and of every printed interval."""
     budget: Budget = Budget()
     """What it may spend; none of it by default is limited."""
+    branch_from: str | None = None
+    """`RUN:GENERATION` of the same task, whose candidate is the seed; None: the task's own harness."""
     price: float = Field(default=0.02, ge=0)
     """Share of the parent's score that a child has to gain for each doubling of its tokens."""
     tolerance: float = Field(default=0.02, ge=0)

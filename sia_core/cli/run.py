@@ -46,7 +46,14 @@ def run(
     until_plateau: Annotated[
         bool, typer.Option("--until-plateau", help="End before the generations do, once no gain is to be had.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Every random choice derives from it.")] = 0,
+    branch_from: Annotated[
+        str | None,
+        typer.Option(metavar="RUN[:GENERATION]", help="Begin from a candidate of another run, such as its champion."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Every random choice derives from it. 0; for a branch, the next after that run's."),
+    ] = None,
     rollouts: Rollouts = None,
     problems: Problems = None,
     test_problems: TestProblems = None,
@@ -79,13 +86,18 @@ def run(
         approve=approve,
         parent=parent,
         until_plateau=until_plateau,
-        seed=seed,
+        seed=seed or 0,
+        branched=branch_from is not None,
         tier=sandbox,
         batch=batch,
         threads=threads,
         workers=workers,
         graders=graders,
     )
+    if branch_from is not None:
+        from flows.start import branch  # Loads MLflow.
+
+        config = branch(config, branch_from, seed)
     if dry_run:
         print_plan(config)
         return
@@ -94,8 +106,10 @@ def run(
     start(config, ui=ui)
 
 
-def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: str, **settings: Any) -> "RunConfig":
-    """The run's configuration from the command line and the task's plan.
+def build_config(
+    task: str, plan: dict[str, int | None], *, levers: str, tier: str, branched: bool = False, **settings: Any
+) -> "RunConfig":
+    """The run's configuration from the command line and the task's plan; a branched run takes its harness from another.
 
     Raises:
         UsageError: an option that cannot be meant.
@@ -116,8 +130,11 @@ def build_config(task: str, plan: dict[str, int | None], *, levers: str, tier: s
     sandbox_tier, loaded = parse_tier(tier), Task.load(task)
     asked_meta = settings["meta"]
     # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
-    settings["meta"] = settings["meta"] or not (loaded.path / loaded.config.harness).exists()
-    if not settings["meta"]:
+    if asked_meta and branched:
+        raise UsageError("a branch has its harness already", where="--meta", hint="leave out --meta or --branch-from")
+    if not branched and not (loaded.path / loaded.config.harness).exists():
+        settings["meta"] = True
+    if not settings["meta"] and not branched:
         Harness.load(loaded.path / loaded.config.harness)
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
@@ -187,6 +204,8 @@ def print_plan(config: "RunConfig") -> None:
     task = Task.load(config.task)
     plan = plan_rollouts(config, task.config.update)
     print(f"task {task.name} ({task.digest[:12]}), policy {config.policy}, agent {config.agent}, seed {config.seed}")
+    if config.branch_from:
+        print(f"begins from {config.branch_from}")
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.tier}")
     print(f"  execute      {plan.execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
     if plan.gate:

@@ -1,0 +1,68 @@
+"""A node of another run of the task, to begin a run from."""
+
+from dataclasses import dataclass
+
+from sia_core.errors import RecordError, UsageError
+from sia_core.generation import Node, champion
+from sia_core.record.store import Record, RunRecord
+
+_OPTION = "--branch-from"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A node and the run that made it."""
+
+    run: RunRecord
+    node: Node
+
+    def __str__(self) -> str:
+        return f"{self.run.name}:{self.node.generation}"
+
+    @classmethod
+    def find(cls, record: Record, text: str) -> "Branch":
+        """Read `RUN:GENERATION`, 0 being the seed; or `RUN`, for its champion.
+
+        Raises:
+            UsageError: no number behind the colon.
+            RecordError: no such run or generation, or a generation that made no candidate.
+        """
+        name, colon, number = text.partition(":")
+        if colon and not number.isdecimal():
+            raise UsageError(f"{number!r} is no generation", where=_OPTION, hint=f"such as {name}:3; 0 is the seed")
+        run = record.open(name)
+        nodes = run.nodes()
+        if not nodes:
+            raise RecordError("has no candidate yet", where=run.name, hint=f"sia resume {run.name}")
+        if not colon:
+            return cls(run, champion(nodes))
+        made = [node for node in nodes if node.generation == int(number)]
+        if not made:
+            what = f"has no generation {number}; its last is {nodes[-1].generation}"
+            raise RecordError(what, where=run.name, hint=f"sia status {run.name}")
+        if made[-1].parent is not None and made[-1].candidate == nodes[made[-1].parent].candidate:
+            why = made[-1].failure or f"its lever was {made[-1].lever}"
+            what = f"generation {number} made no candidate of its own ({why})"
+            raise RecordError(what, where=run.name, hint=f"sia status {run.name} shows the others")
+        return cls(run, made[-1])
+
+    def check(self, task: str, policy: str, seed: int) -> None:
+        """See that a run can begin here.
+
+        Args:
+            task: its name.
+            policy: digest of its policy.
+            seed: its seed.
+
+        Raises:
+            UsageError: another task, an adapter of another policy, or the seed of the run that is branched from.
+        """
+        tags = self.run.tags
+        if tags["sia.task"] != task:
+            raise UsageError(f"{self} is of task {tags['sia.task']}, not {task}", where=_OPTION, hint="sia status")
+        if self.node.candidate.adapter is not None and tags["sia.policy_digest"] != policy:
+            what = f"{self} has an adapter of policy {tags['sia.policy']}"
+            raise UsageError(what, where=_OPTION, hint=f"run it with --policy {tags['sia.policy']}")
+        if self.run.config.seed == seed:
+            what = f"{self.run.name} has seed {seed} too: the gate would draw the problems on which {self} was chosen"
+            raise UsageError(what, where="--seed", hint=f"leave it out, or use another: --seed {seed + 1}")
