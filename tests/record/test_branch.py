@@ -28,8 +28,8 @@ WEIGHTS = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"
 
 def toy(seed: int = 0) -> RunConfig:
     plan: dict[str, int | None] = {"generations": 3}
-    settings: dict[str, Any] = {"levers": "harness,weights", "tier": "none", "policy": "scripted", "agent": "rules", "meta": False}
-    return build_config(TOY, plan, **settings, seed=seed)
+    settings: dict[str, Any] = {"policy": "scripted", "agent": "rules", "meta": False, "seed": seed}
+    return build_config(TOY, plan, levers="harness,weights", tier="none", **settings)
 
 
 def begin(config: RunConfig) -> RunRecord:
