@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import stats
+from scipy.special import stdtrit
 
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError, UsageError
@@ -252,7 +252,7 @@ def _span(values: Sequence[float], confidence: float) -> Span:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Span(mean, None, None)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return Span(mean, mean - half, mean + half)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Protocol
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from sia_core.config import ParentRule
 from sia_core.errors import UsageError
@@ -117,7 +117,7 @@ def values(nodes: Sequence[Node], confidence: float) -> dict[int, float]:
 
 def standard_error(gate: GateVerdict, confidence: float) -> float:
     """Of the gain; from the width of its two-sided interval where it is not recorded."""
-    return gate.error or float((gate.gain.high - gate.gain.low) / (2 * norm.ppf((1 + confidence) / 2)))
+    return gate.error or float((gate.gain.high - gate.gain.low) / (2 * ndtri((1 + confidence) / 2)))
 
 
 def rank(siblings: Sequence[Node]) -> list[Node]:

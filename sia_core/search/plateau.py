@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from sia_core.generation import Node, champion
 from sia_core.search.lineage import standard_error
@@ -80,7 +80,7 @@ def find_plateau(
     mean = sum(gains) / count if count else 0.0
     upper = float("inf")
     if count > 1:
-        upper = mean + float(t.ppf(confidence, count - 1)) * sqrt(sum(error**2 for error in errors)) / count
+        upper = mean + float(stdtrit(count - 1, confidence)) * sqrt(sum(error**2 for error in errors)) / count
     threshold = share * max(_score(nodes) - floor, 0.0)
     pulled = set().union(*map(_pulls, tries)) if tries else set()
     untried = tuple(lever for lever in levers if lever not in pulled)

@@ -24,7 +24,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 EXACT = 16
 """Problems that differ, below which all flips are enumerated."""
@@ -133,7 +133,7 @@ def _prospect(seen: Floats, share: float, alpha: float) -> float:
     """Chance of a yes at the end, were it one look: Jennison & Turnbull 2000, section 10.3."""
     spread = float(np.sqrt((seen**2).sum()))
     z = float(seen.sum()) / spread if spread else 0.0
-    return float(norm.cdf((z - norm.ppf(1 - alpha) * np.sqrt(share)) / np.sqrt(1 - share)))
+    return float(ndtr((z - ndtri(1 - alpha) * np.sqrt(share)) / np.sqrt(1 - share)))
 
 
 def _flipped(blocks: Sequence[Floats]) -> list[Floats]:
