@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # As in a shell's background job; what tests start would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -18,3 +25,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.models import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database before its first run: making the tables takes seconds, copying them none."""
+    from sia_core.record.store import open_record
+
+    home = tmp_path_factory.mktemp("mlflow")
+    open_record(home, None)
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def store_home(tmp_path: Path, empty_store: Path) -> Path:
+    """A home with an empty MLflow store."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(empty_store, home)
+    return home

@@ -1,17 +1,21 @@
 """Real Prefect server, real Ray, real MLflow, through the command line."""
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 from filelock import FileLock
 
+from sia_core.cli.main import main
 from sia_core.record.store import RunRecord, open_record
 from sia_core.services import ensure, prefect_service, stop
 
@@ -63,6 +67,20 @@ class Sia:
         assert code is None or done.returncode == code, output
         return output
 
+    def fails(self, *arguments: str) -> tuple[int, str]:
+        """Run `sia ...` in this process, which saves the imports, where it is to end before it starts anything.
+
+        Returns its exit code and both outputs.
+        """
+        out = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["sia", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return cast("int", ended.value.code), out.getvalue()
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Run `sia ...` in the background, in a process group of its own."""
         return subprocess.Popen(
@@ -84,14 +102,6 @@ class Sia:
         record = open_record(self.home, None)
         (summary,) = record.summaries()
         return record.open(summary.name)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database before its first run: making the tables takes seconds, copying them none."""
-    home = tmp_path_factory.mktemp("mlflow")
-    open_record(home, None)
-    return home / "mlflow.db"
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def start(
     return sia.run(), output
 
 
-@pytest.mark.parametrize("kind", ["openai", pytest.param("anthropic", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_run_steered_over_the_wire(sia: Sia, tiny_model: Path, kind: str) -> None:
     with serve() as wire:
         wire.faults.extend([error(429, retry_after="0"), error(500), raw(b'{"id": ')])
@@ -258,6 +259,7 @@ def bare_task(tmp_path: Path) -> Path:
     return shutil.copytree(TOY, tmp_path / "task", ignore=shutil.ignore_patterns("harness", "__pycache__"))
 
 
+@pytest.mark.slow
 def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_task: Path) -> None:
     with serve() as wire:
         run, _ = start(
@@ -286,9 +288,11 @@ def test_a_run_without_any_harness_ends_and_says_so(sia: Sia, bare_task: Path) -
 
 
 def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
-    output = sia("run", str(bare_task), "--policy", "scripted", "--no-ui", code=2)
+    code, output = sia.fails("run", str(bare_task), "--policy", "scripted", "--no-ui")
+    assert code == 2
     assert "task toy has no harness to begin with" in output and "--agent anthropic:MODEL" in output
-    assert "rules writes no harness" in sia("run", str(TOY), "--meta", "--policy", "scripted", "--no-ui", code=2)
+    code, output = sia.fails("run", str(TOY), "--meta", "--policy", "scripted", "--no-ui")
+    assert code == 2 and "rules writes no harness" in output
 
 
 @pytest.mark.parametrize(
@@ -308,6 +312,6 @@ def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
 def test_an_agent_that_could_not_work_is_refused_before_anything_is_spent(
     sia: Sia, options: list[str], code: int, says: str
 ) -> None:
-    output = sia("run", str(TOY), "--policy", "scripted", "--no-ui", *options, code=code)
-    assert says in output
+    found, output = sia.fails("run", str(TOY), "--policy", "scripted", "--no-ui", *options)
+    assert found == code and says in output, output
     assert not list(sia.home.glob("runs/*"))

@@ -23,8 +23,16 @@ from tests.e2e.conftest import TOY, Sia
     ],
 )
 def test_words_that_cannot_be_meant(sia: Sia, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
-    output = sia(*arguments, code=code)
+    found, output = sia.fails(*arguments)
+    assert found == code, output
     assert all(word in output for word in words), output
+    assert "Traceback" not in output
+
+
+def test_an_error_through_the_command_itself(sia: Sia) -> None:
+    output = sia("run", "nosuch", code=2)
+    assert output.startswith("sia: unknown task 'nosuch'")
+    assert "\n  next: " in output
     assert "Traceback" not in output
 
 
@@ -54,7 +62,8 @@ def _toy(tmp_path: Path, name: str, old: str, new: str) -> str:
 def test_broken_files(
     sia: Sia, tmp_path: Path, name: str, old: str, new: str, code: int, words: tuple[str, ...]
 ) -> None:
-    output = sia("run", _toy(tmp_path, name, old, new), "--policy", "scripted", "--no-ui", code=code)
+    found, output = sia.fails("run", _toy(tmp_path, name, old, new), "--policy", "scripted", "--no-ui")
+    assert found == code, output
     assert all(word in output for word in words), output
     assert "Traceback" not in output
 

@@ -59,6 +59,7 @@ def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
     wait_until(lambda: not processes_of(sia.home), seconds=20)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_held_interrupted_changed_and_resumed(sia: Sia, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
     options = ("--policy", "scripted", "--no-ui", "--generations", "1", "--levers", "")

@@ -5,9 +5,12 @@ import sqlite3
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import Finished, Sia, processes_of
 
 
+@pytest.mark.slow
 def test_both_uis_start_are_found_again_and_end(finished: Finished, prefect_home: Path) -> None:
     sia = finished.sia
     _copy_database(prefect_home / "prefect" / "prefect.db", sia.home / "prefect" / "prefect.db")

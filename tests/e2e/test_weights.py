@@ -22,7 +22,6 @@ def check_served(generation: GenerationRecord, child: Node) -> None:
     assert not logprobs[0] & logprobs[1]
 
 
-@pytest.mark.slow
 def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: Path) -> None:
     policy = f"local:{tiny_model}"
     sia("run", str(TOY), "--policy", policy, "--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")

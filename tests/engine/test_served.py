@@ -31,6 +31,8 @@ from sia_core.weights.trainer import Trainer
 from tests.engine.test_vllm_server import all_gone
 from tests.factories import ask
 
+pytestmark = pytest.mark.slow
+
 TOY = Path(__file__).parents[1] / "toy"
 COUNT = 12
 
@@ -104,7 +106,6 @@ def test_it_serves_adapters_and_ends_with_the_run(
     assert all_gone(stand_in), "the server outlived the run"
 
 
-@pytest.mark.slow
 def test_it_is_started_again_when_it_dies(
     cluster: None, tiny_model: Path, adapter: Adapter, stand_in: Path, tmp_path: Path
 ) -> None:
@@ -124,7 +125,6 @@ def test_it_is_started_again_when_it_dies(
     assert all_gone(stand_in)
 
 
-@pytest.mark.slow
 def test_a_server_that_cannot_be_started_again_ends_the_run(
     cluster: None, tiny_model: Path, stand_in: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +135,6 @@ def test_a_server_that_cannot_be_started_again_ends_the_run(
     assert all_gone(stand_in)
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_again_and_again_ends_the_run(
     tiny_model: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +162,6 @@ def test_a_server_that_dies_again_and_again_ends_the_run(
     assert all_gone(stand_in)
 
 
-@pytest.mark.slow
 def test_a_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
     cluster: None, tiny_model: Path, stand_in: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +177,6 @@ def test_a_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
     assert all_gone(stand_in)
 
 
-@pytest.mark.slow
 def test_what_goes_wrong_at_the_start_is_told_as_it_is(
     cluster: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,11 +111,11 @@ def stopped(session: Session) -> dict[str, Any]:
     return stop
 
 
-def test_a_format_bug_calls_for_the_harness(world: None, tmp_path: Path) -> None:
+def test_a_format_bug_calls_for_the_harness(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float | str:
         return "output" if knobs["format"] == "a" and rng.random() < 0.6 else rng.uniform(0.4, 0.6)
 
-    with running(tmp_path, knob("format"), score) as session:
+    with running(store_home, knob("format"), score) as session:
         nodes = play(session)
         assert pulls(nodes) == ["seed", "harness"]
         assert nodes[1].promoted and nodes[1].decision is not None and "output" in nodes[1].decision.reason
@@ -128,18 +128,18 @@ def test_a_format_bug_calls_for_the_harness(world: None, tmp_path: Path) -> None
         assert "gate.looks" in session.run.record.client.get_run(session.run.generation(1).run_id).data.metrics
 
 
-def test_a_good_harness_with_mixed_groups_calls_for_the_weights(world: None, tmp_path: Path) -> None:
+def test_a_good_harness_with_mixed_groups_calls_for_the_weights(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
         return float(rng.random() < (0.8 if trained else 0.3))
 
-    with running(tmp_path, "", score) as session:
+    with running(store_home, "", score) as session:
         nodes = play(session)
     assert pulls(nodes) == ["seed", "weights"]
     assert nodes[1].promoted and nodes[1].candidate.adapter == "adapter1"
 
 
-def test_constant_groups_are_never_trained_on(world: None, tmp_path: Path) -> None:
-    with running(tmp_path, knob("menu"), lambda *_: 0.4, generations=4) as session:
+def test_constant_groups_are_never_trained_on(world: None, store_home: Path) -> None:
+    with running(store_home, knob("menu"), lambda *_: 0.4, generations=4) as session:
         nodes = play(session)
         assert pulls(nodes) == ["seed", "harness", "stop"]
         assert not nodes[1].promoted and nodes[1].gate is not None and nodes[1].gate.outcome == "futile"
@@ -153,9 +153,9 @@ def worse(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> 
 
 
 def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_switches(
-    world: None, tmp_path: Path
+    world: None, store_home: Path
 ) -> None:
-    with running(tmp_path, knob("one", "two", "three"), worse, generations=4) as session:
+    with running(store_home, knob("one", "two", "three"), worse, generations=4) as session:
         nodes = play(session)
         first, second, third = nodes[1:4]
         assert pulls(nodes)[1:4] == ["harness", "harness", "weights"]
@@ -171,8 +171,8 @@ def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_swit
         assert test is not None and test["node"] == 0
 
 
-def test_a_plateau_ends_the_run_with_its_numbers(world: None, tmp_path: Path) -> None:
-    with running(tmp_path, knob("one", "two", "three"), worse, generations=9, until_plateau=True) as session:
+def test_a_plateau_ends_the_run_with_its_numbers(world: None, store_home: Path) -> None:
+    with running(store_home, knob("one", "two", "three"), worse, generations=9, until_plateau=True) as session:
         nodes = play(session)
         stop = stopped(session)
         assert stop["rule"] == "plateau" and pulls(nodes) == ["seed", "harness", "harness", "weights"]
@@ -182,31 +182,31 @@ def test_a_plateau_ends_the_run_with_its_numbers(world: None, tmp_path: Path) ->
         assert metrics["plateau.upper"] == pytest.approx(stop["plateau"]["upper"])
 
 
-def test_a_menu_that_pays_only_when_trained_on_gets_both(world: None, tmp_path: Path) -> None:
+def test_a_menu_that_pays_only_when_trained_on_gets_both(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
         wide = knobs["menu"] == "b"
         return (0.9 if trained else 0.2) + rng.uniform(0, 0.1) if wide else 0.3 + rng.uniform(0, 0.1)
 
-    with running(tmp_path, knob("menu"), score, generations=3) as session:
+    with running(store_home, knob("menu"), score, generations=3) as session:
         nodes = play(session)
     assert pulls(nodes) == ["seed", "harness", "weights", "both"]
     assert nodes[3].promoted and nodes[3].decision is not None and nodes[3].decision.knobs == {"menu": "b"}
 
 
-def test_lost_rollouts_void_the_gate_and_are_no_verdict(world: None, tmp_path: Path) -> None:
+def test_lost_rollouts_void_the_gate_and_are_no_verdict(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float | str:
         return "worker" if knobs["menu"] == "b" and rng.random() < 0.5 else rng.uniform(0.1, 0.2)
 
-    with running(tmp_path, knob("menu"), score, levers=("harness",)) as session:
+    with running(store_home, knob("menu"), score, levers=("harness",)) as session:
         node = play(session)[1]
     assert node.gate is not None and node.gate.void and node.gate.looks == 3 and not node.promoted
 
 
-def test_puct_executes_another_node_and_its_child_has_to_beat_the_champion(world: None, tmp_path: Path) -> None:
+def test_puct_executes_another_node_and_its_child_has_to_beat_the_champion(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
         return 0.2 + 0.1 * sum(value == "b" for value in knobs.values()) + rng.uniform(0, 0.02)
 
-    with running(tmp_path, knob("one", "two"), score, generations=4, parent="puct", levers=("harness",)) as session:
+    with running(store_home, knob("one", "two"), score, generations=4, parent="puct", levers=("harness",)) as session:
         nodes = play(session)
         executed = [phase["node"] for one in session.run.generations() if (phase := one.phase("execute"))]
     assert len(set(executed)) > 1
@@ -223,13 +223,13 @@ def test_puct_executes_another_node_and_its_child_has_to_beat_the_champion(world
     assert best == {2}
 
 
-def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(world: None, tmp_path: Path) -> None:
+def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(world: None, store_home: Path) -> None:
     played: list[Unit] = []
 
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
         return 0.3 + 0.3 * (knobs["menu"] == "b") + rng.uniform(0, 0.1)
 
-    with running(tmp_path, knob("menu"), score) as session:
+    with running(store_home, knob("menu"), score) as session:
         engine = cast("World", session.engine)
         run = engine.run
 

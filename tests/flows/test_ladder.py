@@ -1,6 +1,7 @@
 """The whole ladder without Ray: for each rung a rewrite that fails exactly there, and the record the agent gets."""
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -61,12 +62,13 @@ class InProcess:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def session(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Session]:
     try:
         find_bubblewrap()
     except SandboxError as error:
         pytest.skip(str(error))
     home = tmp_path_factory.mktemp("home")
+    shutil.copy(empty_store, home)
     task = Task.load(TOY)
     plan = {
         "problems": 4,

@@ -39,11 +39,10 @@ def begin(config: RunConfig) -> RunRecord:
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
+def source(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
     """A run of seed 4: generation 1 promoted a harness with an adapter, 2 came to nothing, 3 was not promoted."""
-    monkeypatch.setenv("SIA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SIA_HOME", str(store_home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "home").mkdir()
     run = begin(toy(4))
     run.put_harness(BETTER)
     adapter = digest_files(WEIGHTS)

@@ -18,6 +18,8 @@ from sia_core.weights.launcher import open_trainer
 from sia_core.weights.trainer import Trainer
 from tests.weights.test_weights import SPEC, play
 
+pytestmark = pytest.mark.slow
+
 LOOSE = replace(SPEC, max_gap=9.0)
 """The same rollouts serve every round here, so the later ones are off-policy."""
 
@@ -35,7 +37,6 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.slow
 def test_a_killed_trainer_goes_on_from_its_last_round_with_the_same_bits(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:

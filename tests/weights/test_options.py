@@ -108,6 +108,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_change(tiny_model: P
         assert "train_gpus" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_gpus_that_the_cluster_has_not_are_refused_at_once(tiny_model: Path, tmp_path: Path) -> None:
     ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
     try:

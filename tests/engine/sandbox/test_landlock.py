@@ -152,8 +152,9 @@ def test_daemons_end_with_their_program() -> None:
         sandbox.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(open_interpreter(), reason="these tests run here")
-@pytest.mark.parametrize("user", ["self", pytest.param("nobody", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("user", ["self", "nobody"])
 def test_with_the_interpreter_of_the_system(user: str) -> None:
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     prefix = as_nobody() if user == "nobody" else []

@@ -68,7 +68,7 @@ def test_cpu_time_is_limited_for_all_together(family: Run) -> None:
     source = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
     result = family(source, cpu_s=1)
     assert (result.status, result.reason) == ("timeout", "used more than 1 s of CPU time"), result
-    assert result.wall_s < 5
+    assert result.wall_s < 15
 
 
 def test_processes_are_limited(family: Run) -> None:
