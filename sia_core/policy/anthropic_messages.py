@@ -130,7 +130,7 @@ class AnthropicPolicy:
             # Up to here the next request reads from the cache.
             last = messages[-1]["content"]
             last[-1] = {**last[-1], "cache_control": {"type": "ephemeral"}}
-        return self._server.ask(lambda timeout: self._stream(body, timeout), _Reply)
+        return self._server.ask(lambda timeout: self._stream(body, timeout), _Reply, request=request)
 
     def _stream(self, body: dict[str, Any], timeout: float) -> bytes:
         try:

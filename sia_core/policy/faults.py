@@ -6,6 +6,7 @@ Works on the exceptions of the SDKs of OpenAI and Anthropic, which are generated
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|deprecated", re.IGNORECASE
 )
 _TOO_LONG = re.compile(r"context.?(length|window)|prompt is too long|too many tokens", re.IGNORECASE)
+_SHORTEST = 4
+"""Letters of what is taken for a quotation: an option may be a single one, and is in every text."""
 _NO_MONEY = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
 
 
@@ -44,25 +47,35 @@ class Judge:
     def __repr__(self) -> str:
         return f"Judge({self.spec.spec!r})"
 
-    def __call__(self, error: Exception) -> Fault | None:
-        """What the error means; None for one that no server caused."""
+    def __call__(self, error: Exception, asked: Sequence[str] = ()) -> Fault | None:
+        """What the error means; None for one that no server caused.
+
+        Args:
+            error: of an SDK.
+            asked: the asker's own words. A server that quotes them says nothing about the policy by it, or a harness
+                could end a run by the name of a tool.
+        """
         if isinstance(error, GarbledError):
             return self._passing(str(error))
         if type(error).__module__.partition(".")[0] not in _WIRE:
             return None
         status, text = getattr(error, "status_code", None), self.describe(error)
+        said = _without(self._words(error), asked)
         if status is None or status == 200:
             return self._passing(text)
-        if status == 402 or (status in (400, 429) and _NO_MONEY.search(text)):
+        if status == 402 or (status in (400, 429) and _NO_MONEY.search(said)):
             hint = f"pay, or use another key in {self.spec.variable}"
             return Fault(PolicyError(f"the account cannot pay: {text}", where=self.spec.spec, hint=hint))
         if status in _PASSING or status >= 500:
             headers: Any = getattr(getattr(error, "response", None), "headers", {})
             return self._passing(f"{status}: {text}", parse_retry_after(headers.get("retry-after"), time.time()))
-        return Fault(self._final(status, text))
+        return Fault(self._final(status, text, said))
 
     def describe(self, error: Exception) -> str:
-        """The server's own words where there are any, without the key."""
+        """The server's own words where there are any, without the key; the first 300 characters."""
+        return self._words(error)[:300]
+
+    def _words(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         if isinstance(body, dict) and isinstance(body.get("error"), dict):
             body = body["error"]  # Anthropic's has one more layer.
@@ -71,7 +84,7 @@ class Judge:
             text = ": ".join(str(part) for part in parts if part)
         else:
             text = str(body) if body else f"{error} {error.__cause__ or ''}"
-        return self.redact(" ".join(text.split())[:300])
+        return self.redact(" ".join(text.split()))
 
     def redact(self, text: str) -> str:
         """The text without the key."""
@@ -81,7 +94,8 @@ class Judge:
         hint = f"see whether {self.spec.base_url} is up, then: sia resume"
         return Fault(EndpointError(f"no answer: {text}", where=self.spec.spec, hint=hint), True, after_s)
 
-    def _final(self, status: int, text: str) -> SiaError:
+    def _final(self, status: int, text: str, said: str) -> SiaError:
+        """For the statuses that are the asker's or the policy's fault: by `said`, which quotes nobody."""
         where, variable = self.spec.spec, self.spec.variable
         if status == 401:
             # Servers quote the key they refuse, whole or in part: their words are left out.
@@ -90,17 +104,24 @@ class Judge:
         if status == 403:
             hint = f"see what the key in {variable} may use"
             return PolicyError(f"access was refused (403): {text}", where=where, hint=hint)
-        if status == 404 or "model_not_found" in text:
+        if status == 404 or "model_not_found" in said:
             hint = "check the model's name, and the address after @ (it mostly ends in /v1)"
             what = f"no model {self.spec.model!r} at {self.spec.base_url} ({status}): {text}"
             return UnknownModelError(what, where=where, hint=hint)
         if status not in (400, 413, 422):
             what = f"not the API that was expected ({status}): {text}"
             return PolicyError(what, where=where, hint="check the address after @ (it mostly ends in /v1)")
-        named = next((name for name in _OURS if re.search(rf"\b{name}\b", text)), None)
-        if named and _UNSUPPORTED.search(text) and not _TOO_LONG.search(text):
+        named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)
+        if named and _UNSUPPORTED.search(said) and not _TOO_LONG.search(said):
             return PolicyError(f"the model does not take {named}: {text}", where=where, hint=_advice(named))
         return RejectedRequestError(f"refused ({status}): {text}", where=where)
+
+
+def _without(text: str, asked: Sequence[str]) -> str:
+    words_asked = {" ".join(one.split()) for one in asked}
+    for words in sorted((one for one in words_asked if len(one) >= _SHORTEST), key=len, reverse=True):
+        text = text.replace(words, " ")
+    return text
 
 
 def _advice(parameter: str) -> str:

@@ -114,18 +114,23 @@ class OpenAIPolicy:
             body["temperature"] = request.sampling.temperature
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]
-        return _completion(request, self._ask(body, max_tokens))
+        return _completion(request, self._ask(request, body, max_tokens))
 
-    def _ask(self, body: dict[str, Any], max_tokens: int) -> _Chat:
+    def _ask(self, request: Request, body: dict[str, Any], max_tokens: int) -> _Chat:
+        def ask(limit: str) -> _Chat:
+            return self._server.ask(
+                lambda timeout: self._send({**body, limit: max_tokens}, timeout), _Chat, request=request
+            )
+
         limit = self._limit
         try:
-            return self._server.ask(lambda timeout: self._send({**body, limit: max_tokens}, timeout), _Chat)
+            return ask(limit)
         except PolicyError as error:
             other = _LIMITS[limit == _LIMITS[0]]
             if f"Use '{other}' instead" not in error.what:
                 raise
         self._limit = other
-        return self._server.ask(lambda timeout: self._send({**body, other: max_tokens}, timeout), _Chat)
+        return ask(other)
 
     def _send(self, body: dict[str, Any], timeout: float) -> bytes:
         created = self._client.chat.completions.with_raw_response.create(**body, timeout=timeout)

@@ -4,9 +4,10 @@ A policy samples; it knows nothing of harnesses, tasks or scores. The randomness
 its `seed` alone, so that a resumed run repeats itself where the model behind the policy allows it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol
 
 from sia_core.candidate import Adapter
@@ -44,6 +45,11 @@ class Request:
     growing: bool = False
     """Whether the next request will begin with these messages, so that a provider's cache is worth its price.
     Changes no sample, so it is no part of the key."""
+
+    @property
+    def words(self) -> list[str]:
+        """Every text in it that the asker wrote: of messages, options and tools."""
+        return list(_strings([self.messages, self.options, self.tools]))
 
     @cached_property
     def key(self) -> str:
@@ -114,3 +120,12 @@ class Policy(Protocol):
         whether the model can be reached.
         """
         ...
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable((key, *_strings(one)) for key, one in value.items())
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(_strings, value))

@@ -43,10 +43,11 @@ class Server:
         self._judge = Judge(spec, key)
         self._retry = retry
 
-    def ask(self, send: Send, shape: type[A], opinion: Opinion | None = None) -> A:
+    def ask(self, send: Send, shape: type[A], opinion: Opinion | None = None, request: Request | None = None) -> A:
         """The answer, of the shape that was expected.
 
         Args:
+            request: of the asker; what the server quotes of it is not held against the policy.
             opinion: a second one on each fault, where a status means something else than usual.
 
         Raises:
@@ -54,15 +55,15 @@ class Server:
             RejectedRequestError: this request is refused.
             PolicyError: key, model or a parameter of ours is refused.
         """
-        return self._run(lambda timeout: self._read(send(timeout), shape), opinion)
+        return self._run(lambda timeout: self._read(send(timeout), shape), opinion, request)
 
     def tell(self, send: Send, opinion: Opinion | None = None) -> str:
         """The answer as text. Raises as `ask` does."""
         return self._run(lambda timeout: send(timeout).decode(errors="replace"), opinion)
 
-    def _run(self, call: Callable[[float], T], opinion: Opinion | None) -> T:
+    def _run(self, call: Callable[[float], T], opinion: Opinion | None, request: Request | None = None) -> T:
         def judge(error: Exception) -> Fault | None:
-            fault = self._judge(error)
+            fault = self._judge(error, request.words if request else ())
             return fault if fault is None or opinion is None else opinion(fault)
 
         return self._retry.run(call, judge)

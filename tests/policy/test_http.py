@@ -344,6 +344,21 @@ def test_parameters_of_the_run_are_not_the_harnesss_fault(make: Callable[[str], 
         policy.sample(ask("Say", adapter=Adapter("d", Path())))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["temperature_not_supported", "insufficient_quota", "model_not_found", "billing"])
+def test_a_harness_ends_no_run_by_what_a_server_quotes_of_it(
+    make: Callable[[str], Policy], wire: Wire, kind: str, name: str
+) -> None:
+    policy = make(kind)
+    wire.answer = error(400, f"tools.0: {name} unsupported temperature: no such tool name")
+    tool = {**TOOL, "function": {**TOOL["function"], "name": name, "description": "unsupported temperature"}}  # type: ignore[dict-item]
+    with pytest.raises(RejectedRequestError):
+        policy.sample(replace(ask("Say"), tools=(tool,)))
+    with pytest.raises(PolicyError) as refused:  # Where nobody said so but the server, it counts.
+        policy.sample(ask("Say"))
+    assert type(refused.value) is not RejectedRequestError
+
+
 def test_a_limit_that_goes_by_another_name(make: Callable[[str], Policy], wire: Wire) -> None:
     text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     policy = make("openai")
