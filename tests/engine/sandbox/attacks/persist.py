@@ -13,8 +13,8 @@ def _kept(name: str, program: str, look: str) -> Attack:
     return Attack(name, program, "", "none twice", look)
 
 
-_QUEUE = "libc.syscall(240, b'sia-attack', 0o102, 0o600, 0)"
-_KEY = "libc.syscall(248, b'user', b'sia-attack', b'x', 1, -4)"
+_QUEUE = "libc.syscall(240, b'sia-@T@', 0o102, 0o600, 0)"
+_KEY = "libc.syscall(248, b'user', b'sia-@T@', b'x', 1, -4)"
 _DAEMON = """
 if os.fork() == 0:
     os.setsid()
@@ -28,7 +28,7 @@ os.wait()
 PERSIST = (
     _left("file in the directory", "open('mine', 'w').write('x')", "got(os.path.exists('mine'))"),
     _left("file in shared memory", "open('/dev/shm/mine', 'w')", "got(os.path.exists('/dev/shm/mine'))", STRICT),
-    _kept("file in the common folder", "open('/tmp/sia-attack', 'w')", "os.unlink('/tmp/sia-attack')\ngot()"),
+    _kept("file in the common folder", "open('/tmp/sia-@T@', 'w')", "os.unlink('/tmp/sia-@T@')\ngot()"),
     _kept("file of everyone", "open('@OPEN@/left', 'w')", "os.unlink('@OPEN@/left')\ngot()"),
     _left("module replaced", "sys.modules['json'] = os", "import json\ngot(json is os)"),
     _left("module changed", "import json\njson.dumps = 7", "import json\ngot(json.dumps == 7)"),
@@ -90,11 +90,11 @@ PERSIST = (
         "libc.shmget(0x51A, 4096, 0o1600)",
         "got(libc.shmctl(libc.shmget(0x51A, 0, 0), 0, 0) == 0)",
     ),
-    _kept("message queue", _QUEUE, "got(libc.syscall(241, b'sia-attack') == 0)"),
+    _kept("message queue", _QUEUE, "got(libc.syscall(241, b'sia-@T@') == 0)"),
     _kept(
         "key",
         _KEY,
-        "key = libc.syscall(250, 10, -4, b'user', b'sia-attack', 0)\ngot(key > 0 and libc.syscall(250, 3, key) == 0)",
+        "key = libc.syscall(250, 10, -4, b'user', b'sia-@T@', 0)\ngot(key > 0 and libc.syscall(250, 3, key) == 0)",
     ),
     _kept("daemon", _DAEMON, "time.sleep(0.6)\nos.unlink('@OPEN@/daemon')\ngot()"),
 )

@@ -29,6 +29,7 @@ def scene() -> Iterator[dict[str, str]]:
         stack.callback(victim.kill)
         assert victim.stdout is not None
         victim.stdout.readline()
+        names["T"] = secrets.token_hex(8)  # Two suites may run at once, as two users.
         yield {**names, "PROJECT": str(PROJECT), "PID": str(os.getpid()), "VICTIM": str(victim.pid)}
 
 
