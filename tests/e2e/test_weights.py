@@ -96,7 +96,12 @@ def test_an_update_that_forgets_the_anchors_is_rejected(sia: Sia, tiny_model: Pa
     (task / "task.toml").write_text(toml.replace("[update]", "[update]\nanchors = 3"))
     code = (task / "task.py").read_text()
     inverted = 'WORTH if f"{split}-{number}" not in ANCHORS else {"red": 1.0, "green": 0.0}'
-    code = code.replace("private=WORTH", f"private={inverted}").replace("COUNTS =", f"ANCHORS = {anchors}\nCOUNTS =")
+    for old, new in (
+        ("private=private)", f"private={{**private, 'worth': {inverted}}})"),
+        ("COUNTS =", f"ANCHORS = {anchors}\nCOUNTS ="),
+    ):
+        assert old in code
+        code = code.replace(old, new)
     (task / "task.py").write_text(code)
 
     options = ("--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")
