@@ -22,6 +22,7 @@ from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
+from sia_core.plan import SEALED
 from sia_core.record.arms import SCORES
 from sia_core.record.store import GenerationRecord
 from sia_core.search.gate import sealed_gain
@@ -159,7 +160,7 @@ def seal(session: Session) -> None:
     problems = pick_problems(session, "test", 0, config.test_problems)
     scores, reports, cost = {}, {}, Cost()
     for name, candidate in {"final": final.candidate, "seed": seed.candidate}.items():
-        units = plan_units(session, candidate, "test", problems, config.test_rollouts, "sealed")
+        units = plan_units(session, candidate, "test", problems, config.test_rollouts, SEALED)
         rollouts = roll_out(session, candidate, units, f"sealed test: {name} candidate")
         scores[name] = scores_by_problem(rollouts)
         cost = cost_of(rollouts) if name == "final" else cost

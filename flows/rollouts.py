@@ -1,6 +1,5 @@
 """Plan units and get their records: from the journal where they are done, else from Ray."""
 
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,7 +8,7 @@ from flows.session import Session
 from sia_core.candidate import Candidate
 from sia_core.errors import TaskError
 from sia_core.generation import Cost
-from sia_core.hashing import derive_seed
+from sia_core.plan import deal, rollout_seed, shuffled
 from sia_core.rollout import Rollout, Split, Unit
 from sia_core.search.states import choose_states
 
@@ -23,8 +22,7 @@ def pick_problems(session: Session, split: Split, block: int, count: int) -> lis
     ids = _shuffled(session, split)
     if split == "train":
         ids = ids[len(anchor_problems(session)) :]
-    start = block * count
-    return [ids[(start + offset) % len(ids)] for offset in range(min(count, len(ids)))]
+    return deal(ids, block, count)
 
 
 def anchor_problems(session: Session) -> list[str]:
@@ -84,7 +82,7 @@ def plan_units(
             adapter=candidate.adapter,
             split=split,
             problem=problem,
-            seed=derive_seed(session.config.seed, split, block, problem, number),
+            seed=rollout_seed(session.config.seed, split, block, problem, number),
             sampling=session.task.sampling,
         )
         for problem in problems
@@ -143,6 +141,4 @@ def cost_of(rollouts: Sequence[Rollout]) -> Cost:
 
 def _shuffled(session: Session, split: Split) -> list[str]:
     """Problem ids of a split, shuffled once by the run's seed."""
-    ids = [problem.id for problem in session.task.problems(split)]
-    random.Random(derive_seed(session.config.seed, split)).shuffle(ids)
-    return ids
+    return shuffled((problem.id for problem in session.task.problems(split)), session.config.seed, split)

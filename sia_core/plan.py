@@ -1,9 +1,16 @@
-"""How many rollouts a run takes at most, by what they are for."""
+"""What a run plays: how many rollouts at most, which problems, under which seeds."""
 
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sia_core.config import LADDER_ROLLOUTS, RunConfig
+from sia_core.hashing import derive_seed
+from sia_core.rollout import Split
 from sia_core.task import UpdateDefaults
+
+SEALED = "sealed"
+"""Name of the sealed test's block: what its seeds derive from."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +49,21 @@ def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
         sealed=2 * config.test_problems * config.test_rollouts,
         siblings=config.siblings,
     )
+
+
+def shuffled(ids: Iterable[str], seed: int, split: Split) -> list[str]:
+    """Problem ids of a split in the order in which a run of that seed deals them out."""
+    order = list(ids)
+    random.Random(derive_seed(seed, split)).shuffle(order)
+    return order
+
+
+def deal(order: Sequence[str], block: int, count: int) -> list[str]:
+    """One block of them; blocks share no problem until all have been used."""
+    start = block * count
+    return [order[(start + offset) % len(order)] for offset in range(min(count, len(order)))]
+
+
+def rollout_seed(seed: int, split: Split, block: str, problem: str, number: int) -> int:
+    """Seed of one rollout of a problem, in a run of that seed."""
+    return derive_seed(seed, split, block, problem, number)

@@ -21,7 +21,19 @@ ROOT = Path(__file__).resolve().parent.parent
 NOUNS = "nouns"
 """The modules that lie directly in sia_core/."""
 
-BELOW_FLOWS = {"agents", "engine", "weights", "search", "record", "report", "policy", "check", "foreign", NOUNS}
+BELOW_FLOWS = {
+    "agents",
+    "engine",
+    "weights",
+    "search",
+    "record",
+    "report",
+    "policy",
+    "check",
+    "export",
+    "foreign",
+    NOUNS,
+}
 ALLOWED: dict[str, set[str]] = {
     "tasks": {NOUNS},
     NOUNS: {"tasks"},  # Only for the place of the tasks that ship; the package itself holds no code.
@@ -33,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"record", NOUNS},
     "report": {"record", "search", NOUNS},
     "check": {"agents", "engine", "policy", NOUNS},
+    "export": {"agents", "engine", "policy", "record", "report", NOUNS},
     "foreign": {NOUNS},
     "flows": BELOW_FLOWS,
     "cli": {"flows", *BELOW_FLOWS},

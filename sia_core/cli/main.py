@@ -9,6 +9,8 @@ from sia_core.cli.approve import approve
 from sia_core.cli.arms import arms
 from sia_core.cli.check import check
 from sia_core.cli.data import data
+from sia_core.cli.evaluate import evaluate
+from sia_core.cli.export import export
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
 from sia_core.cli.status import status
@@ -30,8 +32,9 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, ui, check):
+for verb in (run, arms, resume, approve, status, ui, check, export):
     app.command()(verb)
+app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():
     app.add_typer(verbs, name=name)
 

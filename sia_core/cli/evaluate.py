@@ -1,0 +1,54 @@
+"""`sia eval DIR TASK`: score an export again."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sia_core.export.evaluate import Evaluation
+
+
+def evaluate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `sia export` wrote.")],
+    task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
+    rollouts: Annotated[int | None, typer.Option(min=1, help="Of each problem; as many as the record has.")] = None,
+    policy: Annotated[str, typer.Option(help="Where the base model is here, such as local:DIR or vllm:DIR.")] = "",
+    sandbox: Annotated[str, typer.Option(help="Tier in which harness and programs run.")] = "strict",
+    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
+    any_task: Annotated[bool, typer.Option("--any-task", help="Take another task than the export's.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures there.")] = None,
+) -> None:
+    """Play the sealed test of DIR's run again on TASK and compare with the record."""
+    from rich.console import Console
+
+    from sia_core.cli.live import Live
+    from sia_core.cli.run import parse_tier
+    from sia_core.export.evaluate import Options
+    from sia_core.export.evaluate import evaluate as play  # Loads Ray.
+    from sia_core.export.manifest import Export
+    from sia_core.task import Task
+
+    export, loaded = Export.load(directory), Task.load(task)
+    options = Options(policy, rollouts, parse_tier(sandbox), workers, any_task)
+    with Live(Console(stderr=True)) as live:
+        found = play(export, loaded, options, live)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found.to_dict(), indent=2) + "\n")
+    for line in evaluation_lines(found):
+        print(line)
+
+
+def evaluation_lines(found: "Evaluation") -> list[str]:
+    """What was scored, and how that compares with the record."""
+    score, recorded = found.score, found.recorded
+    lines = [
+        f"scored    {score} ({score.problems} problems, {score.rollouts} rollouts)",
+        f"recorded  {recorded['mean']:.4f} [{recorded['low']:.4f}, {recorded['high']:.4f}]",
+    ]
+    if found.unscored:
+        lines.append(f"{found.unscored} rollouts have no score, for reasons that are not the candidate's")
+    if found.same is None:
+        return [*lines, f"not compared rollout by rollout: {found.why}"]
+    return [*lines, "every rollout scored what the record says" if found.same else f"differs: {found.why}"]

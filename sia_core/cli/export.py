@@ -1,0 +1,27 @@
+"""`sia export RUN DIR`: take a run's winner away."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Name of a finished run, or how it begins.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
+) -> None:
+    """Write harness, adapter, model card and manifest of RUN's winner into DIR."""
+    from flows.session import check_unchanged
+    from flows.start import record
+    from sia_core.export.write import write_export
+    from sia_core.task import Task
+
+    found = record().open(run)
+    task = Task.load(found.config.task)
+    check_unchanged(found, task)
+    manifest = write_export(found, task, directory)
+    test = manifest.test
+    adapter = f"adapter {manifest.adapter[:12]}" if manifest.adapter else "no adapter (the bare policy)"
+    print(f"{found.name}: node {manifest.node}, harness {manifest.harness[:12]}, {adapter}")
+    print(f"sealed test {test.final.mean:.4f} [{test.final.low:.4f}, {test.final.high:.4f}]")
+    print(f"written to {directory}\n  next: sia eval {directory} {task.where}")

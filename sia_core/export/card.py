@@ -1,0 +1,225 @@
+"""The model card: README.md of an export, in the form that model hubs read.
+
+Figures come from the record. Texts of agents (reasons, knobs, file names) are put where markdown and HTML do nothing.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sia_core.budget import Budget
+from sia_core.config import RunConfig
+from sia_core.export.manifest import ADAPTER, HARNESS, Interval, Manifest
+from sia_core.generation import Node
+from sia_core.report.spending import spent_lines
+from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
+from sia_core.task import Task
+
+_HUB = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
+"""Policies that ship: name on the hub, licence there."""
+_ACTIVE = re.compile(r"[\\`*|<>#~&]|(?<=\])[(\[]|!(?=\[)")
+_SECTION = re.compile(r"^## .*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a card is written from."""
+
+    manifest: Manifest
+    config: RunConfig
+    nodes: Sequence[Node]
+    test: Mapping[str, Any]
+    """The run's phase `test`."""
+    spending: Mapping[str, Any] | None
+    """The run's spending.json, if it kept one."""
+    budget: Budget
+    task: Task
+
+
+def write_card(story: Story) -> str:
+    """The card as markdown."""
+    parts = (_front, _what, _use, _scores, _lineage, _cost, _data, _licences, _limits, _again)
+    return "\n\n".join("\n".join(part(story)) for part in parts) + "\n"
+
+
+def _front(story: Story) -> Iterator[str]:
+    manifest = story.manifest
+    yield "---"
+    if manifest.adapter:
+        yield "library_name: peft"
+    if manifest.policy.spec in _HUB:
+        name, licence = _HUB[manifest.policy.spec]
+        yield f"base_model: {name}"
+        yield f"license: {licence}"
+    else:
+        yield "license: other"
+    yield "tags:"
+    yield from (f"- {tag}" for tag in ("sia", "agent", *(["lora"] if manifest.adapter else [])))
+    yield "---"
+
+
+def _what(story: Story) -> Iterator[str]:
+    manifest = story.manifest
+    under = f"an adapter ({manifest.adapter[:12]})" if manifest.adapter else "no adapter"
+    yield f"# {manifest.run}: {_plain(manifest.task.title)}"
+    yield ""
+    yield (
+        f"A task agent for the task `{manifest.task.name}`: a harness ({manifest.harness[:12]}) that drives the policy "
+        f"`{_code(manifest.policy.spec)}` with {under}. It is node {manifest.node} of the lineage of run "
+        f"`{manifest.run}`, made by SIA {manifest.sia}."
+    )
+    yield ""
+    yield f"- `{HARNESS}/`: code, prompts and knobs; it runs in SIA's sandbox."
+    if manifest.adapter:
+        yield f"- `{ADAPTER}/`: LoRA weights as PEFT lays them out."
+    yield "- `sia.json`: digests, and what the sealed test was played with. The base model is not included."
+
+
+def _use(story: Story) -> Iterator[str]:
+    yield "## Use"
+    yield "```"
+    yield f"sia eval . {story.manifest.task.name}    # the sealed test again; TASK is a name or the task's directory"
+    yield "sia serve .    # an OpenAI-compatible endpoint on this machine"
+    yield "```"
+    if story.manifest.adapter:
+        yield "The adapter without the harness, which is another thing than what was scored:"
+        yield "```python"
+        yield "from peft import PeftModel"
+        yield f'model = PeftModel.from_pretrained(base_model, "{ADAPTER}")'
+        yield "```"
+        yield "```"
+        yield f"vllm serve BASE --enable-lora --lora-modules winner={ADAPTER}"
+        yield "```"
+        yield f"BASE has to be the model whose files have the digest {story.manifest.policy.base or 'unknown'}."
+        if story.manifest.policy.spec == "smollm2":
+            yield "That is what `sia run` keeps under `$SIA_HOME/models`: the hub's model, dequantised from 4 bits."
+
+
+def _scores(story: Story) -> Iterator[str]:
+    test, manifest = story.manifest.test, story.manifest
+    low, high = manifest.task.score_range
+    yield "## Scores"
+    yield (
+        f"Metric: {_plain(manifest.task.metric)}; from {low:g} to {high:g}, more is better. Sealed test: problems "
+        f"that decided nothing before, scored once, {test.rollouts} rollouts each; two-sided {test.confidence:.0%} "
+        "intervals over problems."
+    )
+    yield ""
+    yield from _table(
+        ("candidate", "score", "interval"),
+        [
+            ("this one", f"{test.final.mean:.4f}", _span(test.final)),
+            ("the run's first harness, bare policy", f"{test.first.mean:.4f}", _span(test.first)),
+            ("gain, paired", f"{test.gain.mean:+.4f}", _span(test.gain)),
+        ],
+    )
+    yield ""
+    yield from sealed_lines(story.test, test.confidence)[-1:]
+    rows = report_rows(story.test)
+    if rows:
+        yield ""
+        yield "What the task itself says of these rollouts:"
+        yield ""
+        yield from _table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+
+
+def _lineage(story: Story) -> Iterator[str]:
+    yield "## Lineage"
+    yield (
+        "Every candidate that was tried. Scores and gains here are on gate problems of each generation; they helped to "
+        "choose, and are too good on average. The sealed test is the figure to quote."
+    )
+    yield ""
+    rows = lineage_rows(story.nodes)
+    yield from _table(COLUMNS, [tuple(row[column] for column in COLUMNS) for row in rows])
+
+
+def _cost(story: Story) -> Iterator[str]:
+    yield "## Cost"
+    if story.spending is None:
+        yield "The run kept no account."
+        return
+    yield from (f"- {line}" for line in spent_lines(story.spending, story.budget))
+
+
+def _data(story: Story) -> Iterator[str]:
+    yield "## Data"
+    yield (
+        f"Training rollouts were played on the split `train` of task `{story.manifest.task.name}` "
+        f"(digest {story.manifest.task.digest[:12]}) only. Declared data of the task:"
+    )
+    yield ""
+    declared = story.task.config.data
+    yield from [f"- {_plain(name)}: {_plain(value)}" for name, value in declared.items()] or ["- none"]
+    for section in _sections(story.task, ("data",)):
+        yield ""
+        yield f"From the task's README:\n\n{section}"
+
+
+def _licences(story: Story) -> Iterator[str]:
+    spec = story.manifest.policy.spec
+    yield "## Licences"
+    if spec in _HUB:
+        name, licence = _HUB[spec]
+        yield f"- The base model {name} is under {licence}; an adapter is a work derived from it."
+    else:
+        yield f"- The base model `{_code(spec)}` has a licence that SIA does not know; an adapter derives from it."
+    yield "- The harness began as the task's own, or was written by a model: see the task's licence."
+    yield "- Data: see above. SIA checks digests, not permissions."
+    for section in _sections(story.task, ("licence", "license")):
+        yield ""
+        yield f"From the task's README:\n\n{section}"
+
+
+def _limits(story: Story) -> Iterator[str]:
+    yield "## Limits"
+    yield "- The scores speak for this task's problems, and for harness, adapter and policy together."
+    yield "- The verifier is the task's. A way to please it that its author did not think of counts as skill here."
+    yield (
+        f"- Local policies repeat bit for bit on one machine, with {story.manifest.policy.threads} threads and batches "
+        f"of {story.manifest.policy.batch}; another CPU may round otherwise. Models behind a server do not repeat."
+    )
+    if story.manifest.task.shares_files:
+        yield "- The harness reads files that the task shares with it; they come with the task, not with this export."
+
+
+def _again(story: Story) -> Iterator[str]:
+    config = story.config.model_dump(mode="json", exclude={"task", "budget"})
+    yield "## The run's configuration"
+    yield "```json"
+    yield json.dumps(config, indent=1).replace("```", "'''")
+    yield "```"
+
+
+def _sections(task: Task, words: Sequence[str]) -> Iterator[str]:
+    """Bodies of the sections of the task's README whose headings name one of the words."""
+    file = task.path / "README.md"
+    text = file.read_text(errors="replace") if file.is_file() else ""
+    headings = [*_SECTION.finditer(text)]
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    for heading, end in zip(headings, ends, strict=True):
+        if any(word in heading.group().lower() for word in words):
+            yield text[heading.end() : end].strip()
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    yield from (f"| {' | '.join(map(_plain, row))} |" for row in rows)
+
+
+def _span(interval: Interval) -> str:
+    return f"[{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def _plain(text: str) -> str:
+    """Text in which markdown and HTML find nothing to do, on one line."""
+    one_line = " ".join(text.split())
+    return _ACTIVE.sub(lambda found: f"&#{ord(found.group())};", one_line)
+
+
+def _code(text: str) -> str:
+    """Text that stays inside a code span."""
+    return " ".join(text.replace("`", "'").split())

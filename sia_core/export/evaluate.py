@@ -1,0 +1,218 @@
+"""Scores an export again: the units of its run's sealed test, played by the engine that plays every rollout.
+
+A unit's key is made of task, harness, policy, adapter, problem, seed and sampling, and all randomness of a rollout
+derives from it. So where the policy repeats itself, as local ones do, the figures are those of the record to the
+last digit; where it does not, or where something else was asked for, it is said.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sia_core.agents.evidence import scores_by_problem
+from sia_core.config import Tier
+from sia_core.engine.fanout import Engine, EngineConfig
+from sia_core.errors import PolicyError, ServiceError, TaskError
+from sia_core.export.manifest import Export
+from sia_core.hashing import derive_seed
+from sia_core.home import home
+from sia_core.plan import SEALED, deal, rollout_seed, shuffled
+from sia_core.policy.base import base_digest
+from sia_core.policy.registry import base_directory, check_spec, policy_digest, prepare_policy
+from sia_core.policy.spec import parse_spec
+from sia_core.progress import Reporter
+from sia_core.rollout import Rollout, Sampling, Unit
+from sia_core.stats import Estimate, estimate
+from sia_core.task import Task
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of an evaluation may be chosen."""
+
+    policy: str = ""
+    """Where the base model is to be found, or how it is served; as in the export when empty."""
+    rollouts: int | None = None
+    """Of each problem; as many as the record has when None."""
+    tier: Tier = "strict"
+    workers: int | None = None
+    any_task: bool = False
+    """Whether a task other than the export's may be played; its figures compare with nothing."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an export scored."""
+
+    task: str
+    task_digest: str
+    policy: str
+    policy_digest: str
+    score: Estimate
+    scores: Mapping[str, Sequence[float]]
+    """Problem -> scores, in the order of unit keys."""
+    unscored: int
+    """Rollouts without a score, for reasons that are not the candidate's."""
+    recorded: Mapping[str, float]
+    """Mean and interval of the record."""
+    same: bool | None
+    """Whether every rollout scored what the record says; None where other rollouts were played."""
+    why: str
+    """Why they are others, or what differs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return asdict(self)
+
+
+def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -> Evaluation:
+    """Play the sealed test of an export's run on `task`, and score it.
+
+    Raises:
+        TaskError: another task than the one that the export was made on, or no rollout was scored.
+        PolicyError: another base model.
+        SandboxError, ServiceError, FetchError: what playing takes cannot be had.
+    """
+    manifest = export.manifest
+    check_task(export, task, any_task=options.any_task)
+    spec = check_policy(export, options.policy, reporter)
+    task.prepare(reporter.progress)
+    # A log of its own for each policy: replies that were paid for are not bought again.
+    folder = home() / "evals" / f"{manifest.harness[:12]}-{policy_digest(spec)[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = EngineConfig(
+        spec,
+        options.tier,
+        manifest.policy.threads,
+        batch=manifest.policy.batch,
+        workers=options.workers,
+        folder=folder,
+    )
+    with Engine(settings, task, reporter.say) as engine:
+        units = sealed_units(export, task, engine.policy.digest, options.rollouts)
+        rollouts: list[Rollout] = []
+        reporter.progress("sealed test", 0, len(units))
+        for rollout in engine.run(units, export.harness, export.adapter):
+            rollouts.append(rollout)
+            reporter.progress("sealed test", len(rollouts), len(units))
+        return _judge(export, task, spec, engine.policy.digest, rollouts, options)
+
+
+def check_task(export: Export, task: Task, *, any_task: bool) -> None:
+    """Refuse a task whose files are not those that the export was made on.
+
+    Raises:
+        TaskError: they are not.
+    """
+    made_on = export.manifest.task
+    if task.digest != made_on.digest and not any_task:
+        raise TaskError(
+            f"is not the task of the export: its digest is {task.digest[:12]}, {made_on.name}'s was "
+            f"{made_on.digest[:12]}",
+            where=str(task.path),
+            hint="restore the task's files; or --any-task, for figures that compare with nothing",
+        )
+
+
+def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
+    """The spec to play with; its base model is fetched where it can be, and is the export's.
+
+    Raises:
+        PolicyError: it is another base model, or it cannot be found.
+    """
+    spec = asked or export.manifest.policy.spec
+    check_spec(spec)
+    try:
+        prepare_policy(spec, reporter.progress)
+        found = policy_digest(spec)
+    except PolicyError as error:
+        if not asked:
+            error.hint = "say where the base model is on this machine: --policy local:DIR"
+        raise
+    wanted = export.manifest.policy
+    if found == wanted.digest or (wanted.base is not None and _base(spec) == wanted.base):
+        return spec
+    raise PolicyError(
+        f"is another base model than the export's: found {found[:12]}, expected {(wanted.base or wanted.digest)[:12]} "
+        f"({wanted.spec})",
+        where=f"--policy {spec}",
+        hint="name the directory of the model that the run used: --policy local:DIR",
+    )
+
+
+def _base(spec: str) -> str | None:
+    """Digest of the base model behind a spec; None where there are no files to be seen."""
+    server = parse_spec(spec)
+    if server is not None and server.kind != "vllm":
+        return None
+    return base_digest(base_directory(spec)) if spec == "smollm2" or ":" in spec else None
+
+
+def sealed_units(export: Export, task: Task, policy: str, rollouts: int | None) -> list[Unit]:
+    """The units of the sealed test; of another task, as a run with the same seed would choose them.
+
+    Args:
+        policy: digest of the policy that is going to answer.
+        rollouts: of each problem; None for the record's.
+    """
+    manifest = export.manifest
+    test, sampling = manifest.test, manifest.task.sampling
+    problems = deal(shuffled((problem.id for problem in task.problems("test")), test.seed, "test"), 0, test.problems)
+    return [
+        Unit(
+            task=task.digest,
+            harness=manifest.harness,
+            policy=policy,
+            adapter=manifest.adapter,
+            split="test",
+            problem=problem,
+            seed=rollout_seed(test.seed, "test", SEALED, problem, number),
+            sampling=Sampling(sampling.temperature, sampling.max_tokens),
+        )
+        for problem in problems
+        for number in range(rollouts or test.rollouts)
+    ]
+
+
+def _judge(
+    export: Export, task: Task, spec: str, policy: str, rollouts: Sequence[Rollout], options: Options
+) -> Evaluation:
+    test, scores = export.manifest.test, scores_by_problem(rollouts)
+    unscored = sum(rollout.score is None for rollout in rollouts)
+    if not scores:
+        reasons = {str(rollout.failure.reason) for rollout in rollouts if rollout.failure is not None}
+        raise ServiceError("no rollout was scored", where=task.name, hint=f"they say: {'; '.join(sorted(reasons)[:3])}")
+    same, why = _compare(export, task, policy, scores, options)
+    return Evaluation(
+        task=task.name,
+        task_digest=task.digest,
+        policy=spec,
+        policy_digest=policy,
+        score=estimate(scores, confidence=test.confidence, seed=derive_seed(test.seed, "test")),
+        scores=scores,
+        unscored=unscored,
+        recorded=test.final.model_dump(),
+        same=same,
+        why=why,
+    )
+
+
+def _compare(
+    export: Export, task: Task, policy: str, scores: Mapping[str, Sequence[float]], options: Options
+) -> tuple[bool | None, str]:
+    manifest = export.manifest
+    if task.digest != manifest.task.digest:
+        return None, "another task than the export's: the figures compare with nothing"
+    if policy != manifest.policy.digest:
+        return None, "the same base model, served in another way, which rounds otherwise"
+    if options.rollouts not in (None, manifest.test.rollouts):
+        return None, f"{options.rollouts} rollouts a problem, the record has {manifest.test.rollouts}"
+    recorded = manifest.test.scores
+    if not recorded:
+        return None, "the record keeps no single scores"
+    differing = [
+        problem for problem in sorted({*recorded, *scores}) if list(scores.get(problem, ())) != recorded.get(problem)
+    ]
+    if not differing:
+        return True, ""
+    return False, f"{len(differing)} of {len(recorded)} problems scored otherwise, first {differing[0]}"

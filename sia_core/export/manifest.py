@@ -1,0 +1,188 @@
+"""An export: the directory that a run's winner is taken away in.
+
+    sia.json     this manifest: what the winner is, what it was measured with, digests of every file
+    README.md    the model card, for people
+    harness/     the harness, file by file
+    adapter/     adapter_config.json and adapter_model.safetensors, as PEFT lays them out; absent for the bare policy
+
+The manifest holds all that `sia eval` needs to play the sealed test again, unit by unit, and all that `sia serve`
+needs to answer. Nothing is used before its digest was seen to be the one that the manifest names. The base model
+is not part of an export: it is named by its digest.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sia_core.candidate import Adapter
+from sia_core.errors import HarnessError, PolicyError, RecordError
+from sia_core.harness import Harness
+from sia_core.hashing import digest_path
+from sia_core.policy.base import adapter_digest
+from sia_core.task import RolloutLimits, SamplingDefaults, describe_invalid
+
+FORMAT = "sia-export/1"
+MANIFEST, CARD, HARNESS, ADAPTER = "sia.json", "README.md", "harness", "adapter"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskPart(_Part):
+    """The task that the winner was made for."""
+
+    name: str
+    digest: str
+    title: str
+    metric: str
+    score_range: tuple[float, float]
+    sampling: SamplingDefaults
+    limits: RolloutLimits
+    problem_keys: tuple[str, ...]
+    """What a problem's public data hold, by name: what a harness may expect."""
+    shares_files: bool
+    """Whether its harnesses also read files of the task (`ctx.shared`), which are not exported."""
+
+
+class PolicyPart(_Part):
+    """The policy under the adapter."""
+
+    spec: str
+    digest: str
+    base: str | None
+    """Digest of the base model's files; None for a policy that has none."""
+    threads: int
+    batch: int
+
+
+class Interval(_Part):
+    """A mean over problems with its two-sided interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class SealedTest(_Part):
+    """What the run's sealed test found, and what it takes to play it again."""
+
+    seed: int
+    """Of the run: which problems, and the seed of each rollout, derive from it."""
+    problems: int = Field(ge=1)
+    rollouts: int = Field(ge=1)
+    """Of each problem."""
+    confidence: float
+    final: Interval
+    first: Interval
+    """Of the harness that the run began with, under the bare policy."""
+    gain: Interval
+    scores: dict[str, list[float]]
+    """Problem -> scores of the final candidate, in the order of unit keys; unscored rollouts are left out."""
+
+
+class Manifest(_Part):
+    """The contents of sia.json."""
+
+    format: Literal["sia-export/1"] = FORMAT
+    sia: str
+    """Version that wrote it."""
+    run: str
+    node: int
+    """Of the run's lineage."""
+    harness: str
+    """Digest of the harness."""
+    adapter: str | None
+    """Digest of the adapter."""
+    task: TaskPart
+    policy: PolicyPart
+    test: SealedTest
+    files: dict[str, str]
+    """sha256 of every other file by name."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export on disk whose files are those that the manifest names."""
+
+    path: Path
+    manifest: Manifest
+    harness: Harness
+    adapter: Adapter | None
+
+    @classmethod
+    def load(cls, path: Path) -> "Export":
+        """Read and check an export.
+
+        Raises:
+            RecordError: no export, one of another format, or files that are missing or were changed.
+            HarnessError: its harness is not the one that was exported.
+            PolicyError: its adapter is missing, or not the one that was exported.
+        """
+        path = path.expanduser().absolute()
+        manifest = _read_manifest(path / MANIFEST)
+        adapter = None if manifest.adapter is None else _read_adapter(path / ADAPTER, manifest.adapter)
+        harness = _read_harness(path / HARNESS, manifest.harness)
+        for name, expected in manifest.files.items():
+            _check_file(path, name, expected)
+        return cls(path, manifest, harness, adapter)
+
+
+def list_files(path: Path) -> dict[str, str]:
+    """sha256 of every file of an export but its manifest."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file != path / MANIFEST)
+    return {file.relative_to(path).as_posix(): digest_path(file) for file in files}
+
+
+def _read_manifest(file: Path) -> Manifest:
+    try:
+        data: Any = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        hint = "name a directory that `sia export RUN DIR` wrote"
+        raise RecordError(f"no {MANIFEST}", where=str(file.parent), hint=hint) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"cannot be read: {error}", where=str(file), hint="export the run again") from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise RecordError(f"is of format {found!r}, not {FORMAT}", where=str(file), hint="use the SIA that wrote it")
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        raise RecordError(describe_invalid(error), where=str(file), hint="export the run again") from error
+
+
+def _read_harness(folder: Path, expected: str) -> Harness:
+    harness = Harness.load(folder)
+    if harness.digest != expected:
+        what = f"harness has digest {harness.digest}, expected {expected}"
+        raise HarnessError(what, where=str(folder), hint="its files were changed: export the run again")
+    return harness
+
+
+def _read_adapter(folder: Path, expected: str) -> Adapter:
+    hint = "the manifest names an adapter: copy the whole directory, or export the run again"
+    if not folder.is_dir():
+        raise PolicyError("the adapter is missing", where=str(folder), hint=hint)
+    try:
+        found = adapter_digest(folder)
+    except PolicyError as error:
+        raise PolicyError(f"the adapter is not whole: {error.what}", where=error.where, hint=hint) from None
+    if found != expected:
+        what = f"adapter has digest {found}, expected {expected}"
+        raise PolicyError(what, where=str(folder), hint="its files were changed or torn: export the run again")
+    return Adapter(expected, folder)
+
+
+def _check_file(path: Path, name: str, expected: str) -> None:
+    """The card is for people, who may write on it."""
+    if name == CARD:
+        return
+    file = (path / name).resolve()
+    if not file.is_relative_to(path.resolve()):
+        raise RecordError(f"names {name!r}, a file outside of it", where=str(path / MANIFEST))
+    if not file.is_file() or digest_path(file) != expected:
+        what = f"{name} is missing or was changed"
+        raise RecordError(what, where=str(path), hint="copy the whole directory, or export the run again")

@@ -1,0 +1,151 @@
+"""Writes a finished run's winner as an export. The same run gives the same bytes."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sia_core.candidate import Adapter
+from sia_core.config import RunConfig
+from sia_core.errors import RecordError, UsageError
+from sia_core.export.card import Story, write_card
+from sia_core.export.manifest import (
+    ADAPTER,
+    CARD,
+    HARNESS,
+    MANIFEST,
+    Interval,
+    Manifest,
+    PolicyPart,
+    SealedTest,
+    TaskPart,
+    list_files,
+)
+from sia_core.generation import Node, champion
+from sia_core.harness import Harness
+from sia_core.policy.base import ADAPTER_FILES
+from sia_core.record.arms import SCORES
+from sia_core.record.store import RunRecord
+from sia_core.task import RolloutLimits, SamplingDefaults, Task
+
+
+def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
+    """Write the winner of a finished run into a new directory, which appears whole.
+
+    Args:
+        run: finished.
+        task: that of the run, unchanged.
+        target: does not exist, or is empty.
+
+    Raises:
+        UsageError: there is something at `target`.
+        RecordError: the run has no sealed test yet, or what it stored is missing or was changed.
+    """
+    target = target.expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError("is there already", where=str(target), hint="name a new directory; nothing is overwritten")
+    test = run.phase("test")
+    if test is None:
+        hint = f"see it through: sia resume {run.name}"
+        raise RecordError("has no sealed test yet, so there are no scores to export it with", where=run.name, hint=hint)
+    winner = champion(run.nodes())
+    harness, adapter = run.harness(winner.candidate.harness), run.adapter(winner.candidate.adapter)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        manifest = _fill(folder, run, task, winner, harness, adapter, test)
+        folder.chmod(0o755)
+        folder.rename(target)  # Onto an empty directory too.
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _fill(
+    folder: Path,
+    run: RunRecord,
+    task: Task,
+    winner: Node,
+    harness: Harness,
+    adapter: Adapter | None,
+    test: Mapping[str, Any],
+) -> Manifest:
+    for name, data in harness.files.items():
+        file = folder / HARNESS / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    if adapter is not None:
+        (folder / ADAPTER).mkdir()
+        for name in ADAPTER_FILES:
+            (folder / ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
+    manifest = _manifest(run, task, winner, adapter, test)
+    story = Story(manifest, run.config, run.nodes(), test, run.get_json("spending.json"), run.budget, task)
+    (folder / CARD).write_text(write_card(story))
+    manifest = manifest.model_copy(update={"files": list_files(folder)})
+    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    return manifest
+
+
+def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None, test: Mapping[str, Any]) -> Manifest:
+    tags, config = run.tags, run.config
+    return Manifest(
+        sia=tags["sia.version"],
+        run=run.name,
+        node=winner.index,
+        harness=winner.candidate.harness,
+        adapter=winner.candidate.adapter,
+        task=_task_part(task),
+        policy=PolicyPart(
+            spec=config.policy,
+            digest=tags["sia.policy_digest"],
+            base=_base(config.policy, tags["sia.policy_digest"], adapter),
+            threads=config.threads,
+            batch=config.batch,
+        ),
+        test=_sealed_part(config, test, run.get_json(SCORES) or {}),
+        files={},
+    )
+
+
+def _task_part(task: Task) -> TaskPart:
+    config = task.config
+    return TaskPart(
+        name=task.name,
+        digest=task.digest,
+        title=config.title,
+        metric=config.metric,
+        score_range=config.score_range,
+        sampling=SamplingDefaults(**config.sampling.model_dump()),
+        limits=RolloutLimits(**config.limits.model_dump()),
+        problem_keys=tuple(task.problems("train")[0].public),
+        shares_files=task.shared is not None,
+    )
+
+
+def _sealed_part(config: RunConfig, test: Mapping[str, Any], scores: Mapping[str, Any]) -> SealedTest:
+    def interval(side: str) -> Interval:
+        return Interval(**{name: test[side][name] for name in ("mean", "low", "high")})
+
+    return SealedTest(
+        seed=config.seed,
+        problems=config.test_problems,
+        rollouts=config.test_rollouts,
+        confidence=config.confidence,
+        final=interval("final"),
+        first=interval("seed"),
+        gain=interval("gain"),
+        scores=dict(scores.get("final", {})),
+    )
+
+
+def _base(spec: str, policy: str, adapter: Adapter | None) -> str | None:
+    """Digest of the base model: that of a local policy, else what the adapter says that it was trained on."""
+    if spec == "smollm2" or spec.startswith("local:"):
+        return policy
+    if adapter is None:
+        return None
+    named = str(json.loads((adapter.path / ADAPTER_FILES[0]).read_text()).get("base_model_name_or_path"))
+    return named.removeprefix("sha256:") if named.startswith("sha256:") else None
