@@ -13,6 +13,7 @@ from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
+from sia_core.cli.serve import serve
 from sia_core.cli.status import status
 from sia_core.cli.task import task
 from sia_core.cli.ui import ui
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, ui, check, export):
+for verb in (run, arms, resume, approve, status, ui, check, export, serve):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():

@@ -12,14 +12,13 @@ from typing import Any
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.config import Tier
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.errors import PolicyError, ServiceError, TaskError
+from sia_core.errors import ServiceError, TaskError
+from sia_core.export.base import check_policy
 from sia_core.export.manifest import Export
 from sia_core.hashing import derive_seed
 from sia_core.home import home
 from sia_core.plan import SEALED, deal, rollout_seed, shuffled
-from sia_core.policy.base import base_digest
-from sia_core.policy.registry import base_directory, check_spec, policy_digest, prepare_policy
-from sia_core.policy.spec import parse_spec
+from sia_core.policy.registry import policy_digest
 from sia_core.progress import Reporter
 from sia_core.rollout import Rollout, Sampling, Unit
 from sia_core.stats import Estimate, estimate
@@ -112,40 +111,6 @@ def check_task(export: Export, task: Task, *, any_task: bool) -> None:
             where=str(task.path),
             hint="restore the task's files; or --any-task, for figures that compare with nothing",
         )
-
-
-def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
-    """The spec to play with; its base model is fetched where it can be, and is the export's.
-
-    Raises:
-        PolicyError: it is another base model, or it cannot be found.
-    """
-    spec = asked or export.manifest.policy.spec
-    check_spec(spec)
-    try:
-        prepare_policy(spec, reporter.progress)
-        found = policy_digest(spec)
-    except PolicyError as error:
-        if not asked:
-            error.hint = "say where the base model is on this machine: --policy local:DIR"
-        raise
-    wanted = export.manifest.policy
-    if found == wanted.digest or (wanted.base is not None and _base(spec) == wanted.base):
-        return spec
-    raise PolicyError(
-        f"is another base model than the export's: found {found[:12]}, expected {(wanted.base or wanted.digest)[:12]} "
-        f"({wanted.spec})",
-        where=f"--policy {spec}",
-        hint="name the directory of the model that the run used: --policy local:DIR",
-    )
-
-
-def _base(spec: str) -> str | None:
-    """Digest of the base model behind a spec; None where there are no files to be seen."""
-    server = parse_spec(spec)
-    if server is not None and server.kind != "vllm":
-        return None
-    return base_digest(base_directory(spec)) if spec == "smollm2" or ":" in spec else None
 
 
 def sealed_units(export: Export, task: Task, policy: str, rollouts: int | None) -> list[Unit]:

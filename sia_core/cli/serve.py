@@ -1,0 +1,47 @@
+"""`sia serve DIR`: an export behind an OpenAI-compatible endpoint of this machine."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TOKEN = "SIA_SERVE_TOKEN"
+
+
+def serve(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `sia export` wrote.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback; 0 picks a free one.")] = 8400,
+    policy: Annotated[str, typer.Option(help="Where the base model is here, such as local:DIR.")] = "",
+    sandbox: Annotated[str, typer.Option(help="Tier in which the harness runs.")] = "strict",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a local policy.")] = None,
+) -> None:
+    """Answer chat completions with DIR's agent, or with its policy and adapter alone."""
+    import secrets
+
+    from rich.console import Console
+
+    from sia_core.cli.live import Live
+    from sia_core.cli.run import parse_tier
+    from sia_core.export.base import check_policy
+    from sia_core.export.manifest import Export
+    from sia_core.export.player import Player
+    from sia_core.export.serve import HOST, build_app, listen, run_server
+    from sia_core.policy.registry import load_policy
+
+    tier, export = parse_tier(sandbox), Export.load(directory)
+    bound = listen(port)
+    with Live(Console(stderr=True)) as live:
+        spec = check_policy(export, policy, live)
+    part = export.manifest.policy
+    player = Player(export, load_policy(spec, threads=threads or part.threads, batch=part.batch), tier)
+    try:
+        player.open()
+        token = os.environ.get(TOKEN, "").strip()
+        if not token:
+            token = secrets.token_urlsafe(24)
+            print(f"token {token} (set {TOKEN} to choose it)")
+        print(f"models agent, policy at http://{HOST}:{bound.getsockname()[1]}/v1; Ctrl-C ends", flush=True)
+        run_server(build_app(player, token), bound)
+    finally:
+        player.close()

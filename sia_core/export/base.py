@@ -1,0 +1,41 @@
+"""The base model of an export on this machine: found, and seen to be the one that the run used."""
+
+from sia_core.errors import PolicyError, UsageError
+from sia_core.export.manifest import Export
+from sia_core.policy.base import base_digest
+from sia_core.policy.registry import base_directory, check_spec, policy_digest, prepare_policy
+from sia_core.progress import Reporter
+
+
+def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
+    """The spec to play with; its base model is fetched where it can be, and is the export's.
+
+    Raises:
+        PolicyError: it is another base model, or it cannot be found.
+    """
+    spec = asked or export.manifest.policy.spec
+    check_spec(spec)
+    try:
+        prepare_policy(spec, reporter.progress)
+        found = policy_digest(spec)
+    except PolicyError as error:
+        if not asked:
+            error.hint = "say where the base model is on this machine: --policy local:DIR"
+        raise
+    wanted = export.manifest.policy
+    if found == wanted.digest or (wanted.base is not None and _base(spec) == wanted.base):
+        return spec
+    raise PolicyError(
+        f"is another base model than the export's: found {found[:12]}, expected {(wanted.base or wanted.digest)[:12]} "
+        f"({wanted.spec})",
+        where=f"--policy {spec}",
+        hint="name the directory of the model that the run used: --policy local:DIR",
+    )
+
+
+def _base(spec: str) -> str | None:
+    """Digest of the base model behind a spec; None where there are no files to be seen."""
+    try:
+        return base_digest(base_directory(spec))
+    except UsageError:
+        return None

@@ -1,0 +1,190 @@
+"""The HTTP side of `sia serve`: OpenAI's chat completions, with a bearer token, on the loopback.
+
+    GET  /health                  no token needed
+    GET  /v1/models               agent, policy
+    POST /v1/chat/completions     see `player` for what the two models are
+
+What a request asks for is done or refused with status 400; nothing is silently left out. Errors have OpenAI's form.
+"""
+
+import hmac
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from sia_core.engine.budget import RefusedError
+from sia_core.engine.shapes import Ask, chat_events, read_chat, write_chat
+from sia_core.errors import ServiceError, SiaError
+from sia_core.export.player import AGENT, MODELS, Player, answer_text
+from sia_core.hashing import digest_json
+from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
+from sia_core.rollout import Sampling
+
+HOST = "127.0.0.1"
+BODY_LIMIT = 1 << 20
+"""Bytes of one request."""
+_SAME = {"top_p": (1, None), "store": (False, None), "tool_choice": ("auto", "none", None)}
+"""Parameters that mean nothing else than the default here: other values are refused."""
+
+
+def build_app(player: Player, token: str) -> FastAPI:
+    """The application.
+
+    Args:
+        player: what answers.
+        token: that every request but /health has to bear.
+    """
+    app = FastAPI(title="sia serve", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def guard(request: HttpRequest, call_next: Callable[[HttpRequest], Awaitable[Response]]) -> Response:
+        shown = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if request.url.path != "/health" and not hmac.compare_digest(shown.encode(), token.encode()):
+            return _error(401, "authentication", "no token, or a wrong one; send Authorization: Bearer TOKEN")
+        return await call_next(request)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "sia"} for name in MODELS]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: HttpRequest) -> Response:
+        data = b""
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > BODY_LIMIT:
+                return _error(413, "request", f"more than {BODY_LIMIT} bytes")
+        try:
+            return await run_in_threadpool(answer, player, data)
+        except (RefusedError, RejectedRequestError) as error:
+            return _error(400, "request", str(error))
+        except EndpointError as error:
+            return _error(503, "endpoint", str(error))
+        except SiaError as error:
+            return _error(500, "server", str(error))
+
+    return app
+
+
+def answer(player: Player, data: bytes) -> Response:
+    """Answer one chat request.
+
+    Raises:
+        RefusedError: malformed, or asking for what is not offered.
+        SiaError: the policy cannot answer.
+    """
+    body = _parse(data)
+    model = body.get("model")
+    if model not in MODELS:
+        raise RefusedError("request", f"unknown model {str(model)[:80]!r}; there are: {', '.join(MODELS)}")
+    for name, allowed in _SAME.items():
+        if body.get(name) not in allowed:
+            raise RefusedError("request", f"{name}={str(body[name])[:40]} is not offered")
+    ask = read_chat(body)
+    if model == AGENT:
+        return _solve(player, body, ask)
+    sampling, seed = _sampling(player.sampling, body, ask), _seed(body)
+    completions = [
+        player.reply(Request(ask.messages, sampling, one, tools=ask.tools)) for one in player.seeds(seed, ask.n)
+    ]
+    return _written(body, ask, completions)
+
+
+def _solve(player: Player, body: dict[str, Any], ask: Ask) -> Response:
+    if len(ask.messages) != 1 or ask.messages[0]["role"] != "user" or ask.n != 1 or ask.tools:
+        raise RefusedError("request", "agent takes one user message, which is a problem; no tools, and n = 1")
+    if any(body.get(name) is not None for name in ("temperature", "max_tokens", "max_completion_tokens")):
+        raise RefusedError("request", "agent samples as it was scored: leave temperature and max_tokens out")
+    problem = _problem(player, str(ask.messages[0]["content"]))
+    rollout = player.solve(problem, _seed(body))
+    failure = rollout.failure
+    if failure is not None:
+        return _error(503 if failure.infrastructure else 422, failure.kind, failure.reason or failure.kind)
+    prompt = sum(turn.prompt_tokens or len(turn.prompt_ids or ()) for turn in rollout.turns)
+    output = sum(turn.output_tokens or len(turn.output_ids or ()) for turn in rollout.turns)
+    text = answer_text(rollout.answer)
+    return _written(body, ask, [Completion(text, "", prompt_tokens=prompt, output_tokens=output)])
+
+
+def _problem(player: Player, text: str) -> dict[str, Any]:
+    wanted = f"a JSON object with {', '.join(player.problem_keys) or 'what the task shows of a problem'}"
+    try:
+        problem = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RefusedError("request", f"the message is no problem: it has to be {wanted}") from None
+    missing = [key for key in player.problem_keys if key not in problem] if isinstance(problem, dict) else []
+    if not isinstance(problem, dict) or missing:
+        raise RefusedError("request", f"the problem lacks {', '.join(missing) or 'a form'}: it has to be {wanted}")
+    return problem
+
+
+def _sampling(default: Sampling, body: dict[str, Any], ask: Ask) -> Sampling:
+    temperature = body.get("temperature")
+    if temperature is None:
+        temperature = default.temperature
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature <= 2:
+        raise RefusedError("request", "temperature: a number above 0, at most 2; nothing is sampled greedily here")
+    return Sampling(float(temperature), ask.max_tokens or default.max_tokens)
+
+
+def _seed(body: dict[str, Any]) -> int | None:
+    seed = body.get("seed")
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, int) or abs(seed) >= 1 << 63:
+        raise RefusedError("request", "seed: a whole number of at most 63 bits")
+    return seed
+
+
+def _written(body: dict[str, Any], ask: Ask, completions: list[Completion]) -> Response:
+    made = {**write_chat(digest_json([body, [one.text for one in completions]]), completions), "model": body["model"]}
+    if ask.stream:
+        return Response(chat_events(made), media_type="text/event-stream")
+    return JSONResponse(made)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise RefusedError("request", "the body is no JSON") from None
+    if not isinstance(body, dict):
+        raise RefusedError("request", "the body is no JSON object")
+    return body
+
+
+def _error(status: int, kind: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"type": kind, "message": message, "code": kind}}, status)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on the loopback; port 0 takes a free one.
+
+    Raises:
+        ServiceError: the port is taken.
+    """
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((HOST, port))
+    except OSError as error:
+        made.close()
+        what = f"port {port} cannot be had: {error.strerror}"
+        raise ServiceError(what, where="sia serve", hint="take another: --port 0 picks a free one") from error
+    return made
+
+
+def run_server(app: FastAPI, bound: socket.socket) -> None:
+    """Serve until interrupted."""
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[bound])

@@ -1,0 +1,83 @@
+"""What an export refuses: everything that is not the thing that was scored."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sia_core.errors import HarnessError, PolicyError, RecordError, SiaError
+from sia_core.export.base import check_policy
+from sia_core.export.manifest import CARD, Export
+from sia_core.progress import Silent
+from tests.export.makers import make_export
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    export = Export.load(make_export(tmp_path / "bare"))
+    assert export.adapter is None and export.harness.digest == export.manifest.harness
+    export = Export.load(make_export(tmp_path / "lora", base="ab"))
+    assert export.adapter is not None and export.adapter.path == tmp_path / "lora" / "adapter"
+
+
+def test_the_card_may_be_written_on(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text("first")
+    folder = make_export(tmp_path)
+    (folder / CARD).write_text("second")
+    Export.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "words"),
+    [
+        ("sia.json", None, RecordError, ("no sia.json", "sia export")),
+        ("sia.json", "{", RecordError, ("cannot be read",)),
+        ("sia.json", '{"format": "sia-export/9"}', RecordError, ("sia-export/9", "sia-export/1")),
+        ("sia.json", '{"format": "sia-export/1"}', RecordError, ("harness",)),
+        ("harness/agent.py", "async def solve(problem, ctx): ...", HarnessError, ("digest", "expected")),
+        ("harness/agent.py", None, HarnessError, ("agent.py", "not there")),
+        ("harness/more.py", "", HarnessError, ("digest",)),
+        ("adapter/adapter_model.safetensors", "torn", PolicyError, ("digest", "expected")),
+        ("adapter/adapter_model.safetensors", None, PolicyError, ("not whole", "adapter_model.safetensors")),
+        ("adapter", None, PolicyError, ("adapter is missing",)),
+    ],
+)
+def test_what_was_changed_is_refused(
+    tmp_path: Path, name: str, content: str | None, error: type[SiaError], words: tuple[str, ...]
+) -> None:
+    folder = make_export(tmp_path / "export", base="ab")
+    if content is not None:
+        (folder / name).write_text(content)
+    elif (folder / name).is_dir():
+        (folder / name).rename(tmp_path / "gone")
+    else:
+        (folder / name).unlink()
+    with pytest.raises(error) as caught:
+        Export.load(folder)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert caught.value.hint or error is HarnessError
+
+
+def test_a_file_outside_is_not_looked_at(tmp_path: Path) -> None:
+    folder = make_export(tmp_path / "export")
+    (tmp_path / "secret").write_text("x")
+    manifest = json.loads((folder / "sia.json").read_text())
+    manifest["files"]["../secret"] = "0" * 64
+    (folder / "sia.json").write_text(json.dumps(manifest))
+    with pytest.raises(RecordError, match="outside"):
+        Export.load(folder)
+
+
+def test_another_base_model_is_refused_by_name(tmp_path: Path) -> None:
+    export = Export.load(make_export(tmp_path / "export", base="ab" * 32, policy="smollm2", digest="cd" * 32))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(PolicyError) as caught:
+        check_policy(export, f"local:{tmp_path / 'model'}", Silent())
+    assert "another base model" in str(caught.value) and "abababababab" in str(caught.value)
+
+
+def test_a_base_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
+    export = Export.load(make_export(tmp_path, base="ab" * 32, policy="local:/nowhere", digest="ab" * 32))
+    with pytest.raises(PolicyError) as caught:
+        check_policy(export, "", Silent())
+    assert "--policy local:DIR" in caught.value.hint
