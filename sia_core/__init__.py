@@ -1,0 +1,59 @@
+"""SIA's public interface: what a script, a notebook and a task's own code import.
+
+Everything loads on first use, so that `import sia_core` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sia_core.api import Result, evolve, load_result
+    from sia_core.errors import SiaError
+    from sia_core.lab import Lab, Limits, SandboxResult, Session, SessionEndError, SessionLab
+    from sia_core.rollout import Rollout, Split, Turn, Verdict
+    from sia_core.stats import Estimate, Gain
+    from sia_core.task import Problem, Task
+
+__all__ = [
+    "Estimate",
+    "Gain",
+    "Lab",
+    "Limits",
+    "Problem",
+    "Result",
+    "Rollout",
+    "SandboxResult",
+    "Session",
+    "SessionEndError",
+    "SessionLab",
+    "SiaError",
+    "Split",
+    "Task",
+    "Turn",
+    "Verdict",
+    "evolve",
+    "load_result",
+]
+
+_HOMES = {
+    "api": ("Result", "evolve", "load_result"),
+    "errors": ("SiaError",),
+    "lab": ("Lab", "Limits", "SandboxResult", "Session", "SessionEndError", "SessionLab"),
+    "rollout": ("Rollout", "Split", "Turn", "Verdict"),
+    "stats": ("Estimate", "Gain"),
+    "task": ("Problem", "Task"),
+}
+"""Module -> the public names that it holds."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"sia_core.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'sia_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = "nouns"
-"""The modules that lie directly in sia_core/."""
+"""The modules that lie directly in sia_core/, but for its `__init__`, the front door."""
 
 BELOW_FLOWS = {
     "agents",
@@ -50,6 +50,9 @@ ALLOWED: dict[str, set[str]] = {
     "flows": BELOW_FLOWS,
     "cli": {"flows", *BELOW_FLOWS},
     "infra": {"flows", *BELOW_FLOWS},
+    "api": {"cli", "flows", *BELOW_FLOWS},
+    "front": {"api", NOUNS},
+    "templates": {"front"},
 }
 
 OWNERS = {
@@ -87,7 +90,8 @@ def is_confined(path: Path) -> bool:
     """Whether the file runs inside the sandbox: a task's harness, the SDK, the zygote."""
     parts = path.relative_to(ROOT).parts
     inside = (("sia_core", "engine", "sdk"), ("sia_core", "engine", "sandbox", "inside"))
-    return (parts[0] == "tasks" and "harness" in parts) or any(parts[: len(one)] == one for one in inside)
+    holds_harnesses = parts[0] == "tasks" or parts[:2] == ("sia_core", "templates")
+    return (holds_harnesses and "harness" in parts) or any(parts[: len(one)] == one for one in inside)
 
 
 def imports(path: Path, *, at_start_only: bool = False) -> Iterator[Import]:
@@ -125,6 +129,8 @@ def package_of(path: Path) -> str:
     parts = path.relative_to(ROOT).parts
     if parts[0] != "sia_core":
         return parts[0]
+    if parts[1] == "__init__.py":
+        return "front"
     return parts[1] if len(parts) > 2 else NOUNS
 
 
@@ -191,6 +197,10 @@ def loaded_by(code: str) -> set[str]:
 def test_help_loads_nothing_heavy() -> None:
     code = "from sia_core.cli.main import app\napp(['--help'], standalone_mode=False)"
     assert not loaded_by(code) & HEAVY
+
+
+def test_the_front_door_loads_nothing_at_all() -> None:
+    assert not loaded_by("import sia_core") & {*HEAVY, "numpy", "pydantic", "rich", "typer"}
 
 
 def test_nouns_load_nothing_heavy() -> None:

@@ -1,6 +1,5 @@
 """The `sia` command. One verb a file; heavy libraries load only in the verb that needs them."""
 
-import os
 import sys
 
 import typer
@@ -11,6 +10,7 @@ from sia_core.cli.check import check
 from sia_core.cli.data import data
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
+from sia_core.cli.init import init
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
 from sia_core.cli.serve import serve
@@ -18,6 +18,7 @@ from sia_core.cli.status import status
 from sia_core.cli.task import task
 from sia_core.cli.ui import ui
 from sia_core.errors import INTERRUPTED, SiaError
+from sia_core.quiet import be_quiet
 
 EXIT_CODES = """\
 Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy or model · 6 sandbox ·
@@ -33,29 +34,16 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, ui, check, export, serve):
+for verb in (run, arms, resume, approve, status, ui, check, export, serve, init):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():
     app.add_typer(verbs, name=name)
 
-QUIET = {
-    # No library phones home or talks over the progress bars, unless the user says otherwise.
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 
 def main() -> None:
     """Entry point: errors a user can act on are printed without a traceback."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    be_quiet()
     try:
         app()
     except SiaError as error:

@@ -1,0 +1,6 @@
+"""The loop from Python: `from sia_core import Task, evolve`. See docs/python.md."""
+
+from sia_core.api.result import Result, Step
+from sia_core.api.run import evolve, load_result
+
+__all__ = ["Result", "Step", "evolve", "load_result"]

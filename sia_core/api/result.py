@@ -1,0 +1,180 @@
+"""What came of a run, frozen: scores, lineage, the winner; as an object, a table and a plot."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sia_core.errors import RecordError, UsageError
+from sia_core.generation import Node, champion
+from sia_core.record.store import RunRecord
+from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+from sia_core.stats import Estimate, Gain
+
+if TYPE_CHECKING:
+    from sia_core.export.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Step:
+    """One candidate of the lineage."""
+
+    node: int
+    generation: int
+    """0 for the seed."""
+    parent: int | None
+    lever: str
+    score: Estimate | None
+    """On fresh gate problems; None where none were played."""
+    gain: Gain | None
+    """Over its parent, on the same problems."""
+    promoted: bool
+    failure: str
+    """Why no child came of it; empty where one did."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. Scores of steps helped to choose; `sealed` is the score to report."""
+
+    run: str
+    """Its name: `sia status RUN`, `sia export RUN DIR`."""
+    task: str
+    steps: tuple[Step, ...]
+    """The lineage, the seed first."""
+    winner: int
+    """Node of the final candidate."""
+    sealed: Estimate
+    """Score of the final candidate on the sealed test."""
+    seed_sealed: Estimate
+    """The same of the candidate that the run began with."""
+    gain: Gain
+    """Final minus seed, paired over the sealed problems."""
+    confidence: float
+    """Of all intervals, two-sided."""
+    harness: Mapping[str, bytes] = field(repr=False)
+    """Files of the winner's harness, by name."""
+    adapter: Path | None
+    """Directory of the winner's adapter in PEFT layout; None for the bare policy."""
+    rows: tuple[Mapping[str, str], ...] = field(repr=False)
+    """The lineage as `sia status` shows it."""
+    lines: tuple[str, ...] = field(repr=False)
+    """The sealed test in words."""
+    _record: RunRecord = field(repr=False, compare=False)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the interval of the gain on the sealed test lies above 0."""
+        return self.gain.low > 0
+
+    def export(self, directory: str | Path) -> "Manifest":
+        """As `sia export`: write the winner into a new directory.
+
+        Raises:
+            UsageError: there is something already.
+            RecordError: the task's files have changed since the run.
+        """
+        from flows.session import check_unchanged
+        from sia_core.export.write import write_export
+        from sia_core.task import Task
+
+        task = Task.load(self._record.config.task)
+        check_unchanged(self._record, task)
+        return write_export(self._record, task, Path(directory))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw score over generations with intervals, and the sealed test; returns matplotlib's axes.
+
+        Args:
+            ax: axes to draw on; new ones when None.
+
+        Raises:
+            UsageError: matplotlib is not installed.
+        """
+        if ax is None:
+            try:
+                import matplotlib.pyplot as plt  # Optional, and slow to load.
+            except ImportError as error:
+                raise UsageError("matplotlib is not installed", hint="pip install matplotlib") from error
+            _, ax = plt.subplots(figsize=(7, 4))
+        for promoted, marker, label in ((True, "o", "promoted"), (False, "x", "not promoted")):
+            shown = [(step.generation, step.score) for step in self.steps if step.score and step.promoted is promoted]
+            _points(ax, shown, marker, label)
+        last = max(step.generation for step in self.steps) + 1
+        _points(ax, [(0, self.seed_sealed), (last, self.sealed)], "s", "sealed test: seed, final")
+        ax.set(xlabel="generation", ylabel="score", title=f"{self.task} ({self.run})")
+        ax.set_xticks(range(last + 1), ["seed", *map(str, range(1, last)), "sealed"])
+        ax.legend()
+        return ax
+
+    def __str__(self) -> str:
+        table = [" | ".join(COLUMNS), *(" | ".join(row[column] for column in COLUMNS) for row in self.rows)]
+        return "\n".join([f"{self.run}: task {self.task}", *table, *self.lines])
+
+    def _repr_html_(self) -> str:
+        """For notebooks. Texts come from agents too, and are escaped."""
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(row[column])}</td>" for column in COLUMNS) + "</tr>"
+            for row in self.rows
+        )
+        said = "<br>".join(map(html.escape, self.lines))
+        title = html.escape(f"{self.run}: task {self.task}")
+        return f"<p><b>{title}</b></p><table><tr>{head}</tr>{body}</table><p>{said}</p>"
+
+
+def read_result(run: RunRecord) -> Result:
+    """The result of a finished run, from its record.
+
+    Raises:
+        RecordError: it is not finished.
+    """
+    test = run.phase("test")
+    if test is None:
+        raise RecordError("has no sealed test yet", where=run.name, hint=f"see it through: sia resume {run.name}")
+    nodes, config = run.nodes(), run.config
+    winner = champion(nodes)
+    adapter = run.adapter(winner.candidate.adapter)
+    return Result(
+        run=run.name,
+        task=run.tags["sia.task"],
+        steps=tuple(_step(node, nodes) for node in nodes),
+        winner=winner.index,
+        sealed=Estimate(**test["final"]),
+        seed_sealed=Estimate(**test["seed"]),
+        gain=Gain(**test["gain"]),
+        confidence=config.confidence,
+        harness=dict(run.harness(winner.candidate.harness).files),
+        adapter=adapter.path if adapter else None,
+        rows=tuple(lineage_rows(nodes)),
+        lines=tuple(sealed_lines(test, config.confidence)),
+        _record=run,
+    )
+
+
+def _step(node: Node, nodes: list[Node]) -> Step:
+    gate = node.gate
+    score = gate.child if gate else None
+    if node.parent is None:  # The seed has no gate of its own: its score is the parent side of its first child's.
+        gates = [one.gate for one in nodes if one.parent == node.index and one.gate is not None]
+        score = gates[0].parent if gates else None
+    return Step(
+        node=node.index,
+        generation=node.generation,
+        parent=node.parent,
+        lever=node.lever,
+        score=score,
+        gain=gate.gain if gate else None,
+        promoted=node.promoted,
+        failure=node.failure,
+    )
+
+
+def _points(ax: Any, shown: list[tuple[int, Estimate]], marker: str, label: str) -> None:
+    if not shown:
+        return
+    means = [score.mean for _, score in shown]
+    below = [score.mean - score.low for _, score in shown]
+    above = [score.high - score.mean for _, score in shown]
+    ax.errorbar([at for at, _ in shown], means, yerr=[below, above], fmt=marker, capsize=3, label=label)

@@ -1,0 +1,20 @@
+"""Keeps libraries quiet: none phones home or talks over the progress bars, unless the user says otherwise."""
+
+import os
+
+SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def be_quiet() -> None:
+    """Set what is not set. Before the libraries are imported: some read it then."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
