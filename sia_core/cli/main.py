@@ -8,6 +8,7 @@ from sia_core.cli.approve import approve
 from sia_core.cli.arms import arms
 from sia_core.cli.check import check
 from sia_core.cli.data import data
+from sia_core.cli.doctor import doctor
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
 from sia_core.cli.init import init
@@ -34,7 +35,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, ui, check, export, serve, init):
+for verb in (run, arms, resume, approve, status, ui, check, export, serve, init, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():

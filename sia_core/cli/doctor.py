@@ -1,0 +1,32 @@
+"""`sia doctor`: can a run start on this machine, and if not, what is to be done?"""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    policy: Annotated[str, typer.Option(help="The policy that a run is to have.")] = "smollm2",
+    sandbox: Annotated[str, typer.Option(help="The sandbox tier that it is to have.")] = "strict",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at everything that a run needs. Exit code 0 when one can start, else the code it would end with."""
+    from sia_core.cli.run import parse_tier
+    from sia_core.doctor.examine import examine
+    from sia_core.doctor.report import exit_code, to_dict
+
+    findings = []
+    for finding in examine(policy, parse_tier(sandbox)):
+        findings.append(finding)
+        if not as_json:
+            print(f"{finding.status if finding.status != 'failed' else 'FAILED':8} {finding.subject:9} {finding.seen}")
+            if finding.fix:
+                print(f"{'':18} next: {finding.fix}", flush=True)
+    code = exit_code(findings)
+    if as_json:
+        print(json.dumps(to_dict(findings), indent=2))
+    else:
+        print("a run can start" if code == 0 else "a run cannot start: see FAILED above")
+    if code:
+        raise typer.Exit(code)

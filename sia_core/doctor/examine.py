@@ -1,0 +1,37 @@
+"""All checks in the order in which a run would need what they look at."""
+
+from collections.abc import Callable, Iterator
+
+from sia_core.config import Tier
+from sia_core.doctor.machine import check_disk, check_gpu, check_home, check_sandbox
+from sia_core.doctor.packages import check_packages, check_pins, check_python
+from sia_core.doctor.report import Finding
+from sia_core.doctor.services import check_keys, check_mlflow, check_model, check_prefect, check_ray
+from sia_core.policy.spec import parse_spec
+
+
+def examine(policy: str, tier: Tier) -> Iterator[Finding]:
+    """What a run with that policy and sandbox tier would find; each finding as soon as it is made."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        check_python,
+        lambda: check_packages(_extra(policy)),
+        check_pins,
+        check_gpu,
+        lambda: check_sandbox(tier),
+        check_home,
+        check_disk,
+        check_mlflow,
+        check_prefect,
+        check_ray,
+        lambda: check_keys(policy),
+        lambda: check_model(policy),
+    )
+    for check in checks:
+        yield check()
+
+
+def _extra(policy: str) -> str:
+    """The extra of the package that a policy needs."""
+    if policy == "smollm2" or policy.startswith("local:"):
+        return "train"
+    return "llm" if parse_spec(policy) is not None else ""

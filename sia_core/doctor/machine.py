@@ -1,0 +1,87 @@
+"""The machine: sandbox, GPU, directory and disk."""
+
+import os
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+from sia_core.doctor.report import Finding
+from sia_core.engine.sandbox import probe
+from sia_core.engine.sandbox.protocol import Tier
+from sia_core.errors import RecordError, SandboxError
+from sia_core.home import home
+
+GIGABYTE = 1e9
+LEAST_GB, GOOD_GB = 1.0, 5.0
+"""Free space below which a run is likely to fill the disk, and below which it is said."""
+_TIMEOUT_S = 10
+
+
+def check_sandbox(tier: Tier) -> Finding:
+    """Start a sandbox of the tier and let its self-test try to get out."""
+    subject = "sandbox"
+    if tier == "none":
+        return Finding(subject, "warning", "tier none protects nothing: code of models runs as you", "use strict")
+    try:
+        found = probe(tier=tier)
+    except SandboxError as error:
+        other = _works("landlock") if tier == "strict" else ""
+        return Finding(subject, "failed", f"tier {tier}: {error.what}{other}", error.hint, SandboxError.exit_code)
+    seen = f"tier {tier} holds: {len(found.probes)} probes ended as they must"
+    if found.missing:
+        lacking = f"{seen}; without {', '.join(found.missing)}"
+        return Finding(subject, "warning", lacking, "a kernel from 5.13 on with Landlock enabled adds a layer")
+    return Finding(subject, "ok", seen)
+
+
+def _works(tier: Tier) -> str:
+    try:
+        probe(tier=tier)
+    except SandboxError:
+        return ""
+    return f"; the weaker tier {tier} would work: --sandbox {tier}"
+
+
+def check_gpu() -> Finding:
+    """GPUs that the driver names, and whether torch was built for them."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Finding("gpu", "ok", "none; policies and training run on the CPU")
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("gpu", "warning", f"nvidia-smi does not answer ({type(error).__name__})", "nvidia-smi -L")
+    names = [line.split("(UUID")[0].strip() for line in listed.stdout.splitlines() if line.startswith("GPU")]
+    if listed.returncode or not names:
+        last = (listed.stderr or listed.stdout).strip().splitlines()[-1:] or ["nothing"]
+        return Finding("gpu", "warning", f"nvidia-smi says: {last[0][:200]}", "install the driver, or ignore this")
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        return Finding("gpu", "warning", f"{'; '.join(names)}; torch is not installed", "pip install 'sia[train]'")
+    if torch.endswith("+cpu"):
+        fix = "pip install --force-reinstall --no-deps torch==" + torch.removesuffix("+cpu")
+        return Finding("gpu", "warning", f"{'; '.join(names)}; torch {torch} cannot use it", fix)
+    return Finding("gpu", "ok", f"{'; '.join(names)}; torch {torch}")
+
+
+def check_home() -> Finding:
+    """Whether SIA's directory can be written."""
+    try:
+        where = home()
+    except RecordError as error:
+        return Finding("home", "failed", f"{error.where}: {error.what}", error.hint, error.exit_code)
+    return Finding("home", "ok", f"{where}{' (SIA_HOME)' if os.environ.get('SIA_HOME', '').strip() else ''}")
+
+
+def check_disk() -> Finding:
+    """Free space where runs, models and data are kept."""
+    try:
+        where = home()
+    except RecordError:
+        return Finding("disk", "warning", "not looked at, for there is no directory to look at")
+    free = shutil.disk_usage(where).free / GIGABYTE
+    seen, fix = f"{free:.1f} GB free in {where}", "free some space, or set SIA_HOME to a directory on a larger disk"
+    if free < LEAST_GB:
+        return Finding("disk", "failed", seen, fix, RecordError.exit_code)
+    return Finding("disk", "warning", seen, fix) if free < GOOD_GB else Finding("disk", "ok", seen)

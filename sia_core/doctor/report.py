@@ -1,0 +1,32 @@
+"""What `sia doctor` finds: one line a subject, and what to type where something is to be mended."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["ok", "warning", "failed"]
+"""`failed`: a run cannot start. `warning`: it can, but something is missing or unlike what was tested."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one subject."""
+
+    subject: str
+    status: Status
+    seen: str
+    fix: str = ""
+    """What to type, or to do; empty where there is nothing to be done."""
+    code: int = 0
+    """Exit code of a run that fails for this; 0 unless it failed."""
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 when a run can start, else that of the first finding that keeps it from it."""
+    return next((finding.code for finding in findings if finding.status == "failed"), 0)
+
+
+def to_dict(findings: Sequence[Finding]) -> dict[str, Any]:
+    """JSON data."""
+    code = exit_code(findings)
+    return {"ready": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}
