@@ -7,11 +7,11 @@ program    the answer is a program, run in the sandbox and judged by what it lea
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal, get_args
 
 from sia_core.errors import UsageError
+from sia_core.whole import new_directory
 
 Kind = Literal["answer", "program", "classify"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -25,23 +25,15 @@ def write_scaffold(target: Path, kind: Kind) -> Path:
 
     Raises:
         UsageError: there is something at `target` already.
+        RecordError: it cannot be written.
     """
-    target = target.expanduser().absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError("is there already", where=str(target), hint="name a new directory; nothing is overwritten")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with new_directory(target) as folder:
         shutil.copytree(TEMPLATES / kind, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        name = task_name(target.absolute()).encode()
         for file in folder.rglob("*"):
             if file.is_file():
-                file.write_bytes(file.read_bytes().replace(PLACEHOLDER.encode(), task_name(target).encode()))
-        folder.chmod(0o755)
-        folder.rename(target)  # Onto an empty directory too.
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return target
+                file.write_bytes(file.read_bytes().replace(PLACEHOLDER.encode(), name))
+    return target.expanduser().absolute()
 
 
 def task_name(folder: Path) -> str:

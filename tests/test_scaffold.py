@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sia_core.cli.main import app
-from sia_core.errors import UsageError
+from sia_core.errors import RecordError, UsageError
 from sia_core.harness import Harness
 from sia_core.rollout import SPLITS
 from sia_core.scaffold import KINDS, PLACEHOLDER, Kind, parse_kind, task_name, write_scaffold
@@ -54,6 +54,12 @@ def test_the_command_says_what_is_next_and_overwrites_nothing(tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     assert write_scaffold(tmp_path / "empty", "answer").stat().st_mode & 0o777 == 0o755
     assert [folder.name for folder in tmp_path.iterdir() if folder.name.startswith(".")] == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match="cannot be written"):
+        write_scaffold(tmp_path / "file" / "own", "answer")
 
 
 def test_names_and_kinds() -> None:

@@ -25,11 +25,14 @@ def evaluate(
 
     from sia_core.cli.live import Live
     from sia_core.cli.run import parse_tier
+    from sia_core.errors import UsageError
     from sia_core.export.evaluate import Options
     from sia_core.export.evaluate import evaluate as play  # Loads Ray.
     from sia_core.export.manifest import Export
     from sia_core.task import Task
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UsageError("its directory is not there", where=f"--json {json_file}", hint="make it first")
     export, loaded = Export.load(directory), Task.load(task)
     options = Options(policy, rollouts, parse_tier(sandbox), workers, any_task)
     with Live(Console(stderr=True)) as live:
@@ -46,6 +49,9 @@ def evaluation_lines(found: "Evaluation") -> list[str]:
     lines = [
         f"scored    {score} ({score.problems} problems, {score.rollouts} rollouts)",
         f"recorded  {recorded['mean']:.4f} [{recorded['low']:.4f}, {recorded['high']:.4f}]",
+    ]
+    lines += [
+        f"{name}: {value if isinstance(value, str) else format(value, '.6g')}" for name, value in found.report.items()
     ]
     if found.unscored:
         lines.append(f"{found.unscored} rollouts have no score, for reasons that are not the candidate's")

@@ -4,6 +4,7 @@ from sia_core.errors import PolicyError, UsageError
 from sia_core.export.manifest import Export
 from sia_core.policy.base import base_digest
 from sia_core.policy.registry import base_directory, check_spec, policy_digest, prepare_policy
+from sia_core.policy.spec import parse_spec
 from sia_core.progress import Reporter
 
 
@@ -11,9 +12,14 @@ def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
     """The spec to play with; its base model is fetched where it can be, and is the export's.
 
     Raises:
-        PolicyError: it is another base model, or it cannot be found.
+        PolicyError: it is another base model, it cannot be found, or it is behind a server that nobody named here.
     """
     spec = asked or export.manifest.policy.spec
+    server = None if asked else parse_spec(spec)
+    if server is not None and not server.own:
+        # An export may come from a stranger, and a spec says which key goes to which address.
+        what = f"the export's policy is behind a server ({spec}), and nothing is sent to one that an export names"
+        raise PolicyError(what, where=str(export.path), hint=f"if you trust it, name it yourself: --policy '{spec}'")
     check_spec(spec)
     try:
         prepare_policy(spec, reporter.progress)

@@ -52,6 +52,8 @@ class Evaluation:
     """Problem -> scores, in the order of unit keys."""
     unscored: int
     """Rollouts without a score, for reasons that are not the candidate's."""
+    report: Mapping[str, float | str]
+    """What the task itself says of these rollouts."""
     recorded: Mapping[str, float]
     """Mean and interval of the record."""
     same: bool | None
@@ -156,6 +158,7 @@ def _judge(
         score=estimate(scores, confidence=test.confidence, seed=derive_seed(test.seed, "test")),
         scores=scores,
         unscored=unscored,
+        report=task.report("test", sorted(rollouts, key=lambda rollout: rollout.unit.key)),
         recorded=test.final.model_dump(),
         same=same,
         why=why,

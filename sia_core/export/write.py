@@ -1,15 +1,13 @@
 """Writes a finished run's winner as an export. The same run gives the same bytes."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sia_core.candidate import Adapter
 from sia_core.config import RunConfig
-from sia_core.errors import RecordError, UsageError
+from sia_core.errors import RecordError
 from sia_core.export.card import Story, write_card
 from sia_core.export.manifest import (
     ADAPTER,
@@ -29,6 +27,7 @@ from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
 from sia_core.task import RolloutLimits, SamplingDefaults, Task
+from sia_core.whole import new_directory
 
 
 def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
@@ -41,27 +40,16 @@ def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
 
     Raises:
         UsageError: there is something at `target`.
-        RecordError: the run has no sealed test yet, or what it stored is missing or was changed.
+        RecordError: no sealed test yet, something stored is missing or was changed, or `target` cannot be written.
     """
-    target = target.expanduser().absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError("is there already", where=str(target), hint="name a new directory; nothing is overwritten")
     test = run.phase("test")
     if test is None:
         hint = f"see it through: sia resume {run.name}"
         raise RecordError("has no sealed test yet, so there are no scores to export it with", where=run.name, hint=hint)
     winner = champion(run.nodes())
     harness, adapter = run.harness(winner.candidate.harness), run.adapter(winner.candidate.adapter)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        manifest = _fill(folder, run, task, winner, harness, adapter, test)
-        folder.chmod(0o755)
-        folder.rename(target)  # Onto an empty directory too.
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return manifest
+    with new_directory(target) as folder:
+        return _fill(folder, run, task, winner, harness, adapter, test)
 
 
 def _fill(

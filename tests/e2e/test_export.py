@@ -1,6 +1,8 @@
 """A finished run's winner is taken away, and scores again what the record says."""
 
 import json
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,7 @@ def test_an_export_scores_what_the_record_says(finished: Finished, tmp_path: Pat
     sia, winner, figures = finished.sia, tmp_path / "winner", tmp_path / "figures.json"
     sia("export", sia.run().name, str(winner))
     output = sia("eval", str(winner), str(TOY), "--json", str(figures))
-    assert "every rollout scored what the record says" in output
+    assert "every rollout scored what the record says" in output and "rollouts: 72" in output
     found = json.loads(figures.read_text())
     test = sia.run().phase("test")
     assert test is not None
@@ -93,3 +95,31 @@ def test_a_trained_adapter_is_exported_and_scores_again(sia: Sia, tiny_model: Pa
         moved.rename(tiny_model)
     (winner / "adapter").rename(tmp_path / "gone")
     assert "the adapter is missing" in sia("eval", str(winner), str(TOY), code=5)
+
+
+@pytest.mark.slow
+def test_an_export_is_served_to_the_client_of_openai(finished: Finished, tmp_path: Path) -> None:
+    from openai import AuthenticationError, BadRequestError, OpenAI
+
+    sia, winner = finished.sia, tmp_path / "winner"
+    sia("export", sia.run().name, str(winner))
+    server = sia.start("serve", str(winner), "--port", "0")
+    try:
+        assert server.stdout is not None
+        token = server.stdout.readline().split()[1]
+        (address,) = re.findall(r"http://\S+/v1", server.stdout.readline())
+        client = OpenAI(base_url=address, api_key=token, max_retries=0)
+        problem = [{"role": "user", "content": json.dumps({"number": 7})}]
+        made = client.chat.completions.create(model="agent", messages=problem, seed=3)  # type: ignore[arg-type]
+        answer = json.loads(made.choices[0].message.content or "")
+        assert answer["colour"] in ("red", "green", "blue", "violet")
+        with pytest.raises(BadRequestError, match="lacks number"):
+            client.chat.completions.create(model="agent", messages=[{"role": "user", "content": "{}"}])
+        with pytest.raises(AuthenticationError):
+            OpenAI(base_url=address, api_key="wrong", max_retries=0).models.list()
+        assert "cannot be had" in sia(
+            "serve", str(winner), "--port", address.split(":")[-1].removesuffix("/v1"), code=8
+        )
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130

@@ -81,3 +81,12 @@ def test_a_base_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         check_policy(export, "", Silent())
     assert "--policy local:DIR" in caught.value.hint
+
+
+@pytest.mark.parametrize("spec", ["openai:m@http://127.0.0.1:9/v1#SOME_SECRET", "vllm:/model@http://127.0.0.1:9/v1"])
+def test_no_key_goes_where_an_export_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
+    monkeypatch.setenv("SOME_SECRET", "sk-secret")
+    export = Export.load(make_export(tmp_path, policy=spec, digest="ab" * 32))
+    with pytest.raises(PolicyError) as caught:
+        check_policy(export, "", Silent())
+    assert "name it yourself" in caught.value.hint and "sk-secret" not in str(caught.value)
