@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "agents": {"policy", NOUNS},
     "record": {NOUNS},
     "search": {"record", NOUNS},
-    "report": {"record", "search", NOUNS},
+    "report": {"agents", "record", "search", NOUNS},
     "check": {"agents", "engine", "policy", NOUNS},
     "export": {"agents", "engine", "policy", "record", "report", NOUNS},
     "doctor": {"engine", "policy", NOUNS},

@@ -4,6 +4,7 @@ A quotation ends with a mark that is the hash of what it quotes, so that no text
 Characters that print as nothing, or steer a terminal, are spelled out.
 """
 
+import re
 import unicodedata
 
 from sia_core.hashing import digest_bytes
@@ -16,6 +17,8 @@ _MARK = 16
 _PLAIN = "\n\t"
 _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 """Unicode categories of characters that do not print."""
+_SUSPECT = re.compile(r"[^\x20-\x7e\n]")
+"""What is looked at one by one: long texts are mostly something else."""
 
 
 def quote(text: str, title: str, *, start: int = 0, limit: int) -> str:
@@ -43,9 +46,7 @@ def _spell_part(text: str, limit: int) -> tuple[str, int]:
 
 def spell(text: str) -> str:
     """The text with every character that does not print as its code point."""
-    if text.isprintable():
-        return text
-    return "".join(map(_spell, text))
+    return _SUSPECT.sub(lambda found: _spell(found[0]), text)
 
 
 def elide(text: str, limit: int) -> str:

@@ -12,6 +12,7 @@ from sia_core.cli.doctor import doctor
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
 from sia_core.cli.init import init
+from sia_core.cli.report import report
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
 from sia_core.cli.serve import serve
@@ -35,7 +36,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, ui, check, export, serve, init, doctor):
+for verb in (run, arms, resume, approve, status, report, ui, check, export, serve, init, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():

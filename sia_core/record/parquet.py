@@ -1,13 +1,32 @@
 """Rollouts as Parquet: flat columns to query, and the whole record to read back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sia_core.rollout import Rollout
+
+_BATCH = 64
+"""Whole records in memory at once, where only some are wanted."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The flat columns of one rollout."""
+
+    key: str
+    problem: str
+    seed: int
+    score: float | None
+    """None when unscored."""
+    failure: str | None
+    """Its kind."""
+    tokens: int
+    seconds: float
 
 
 def write(path: Path, rollouts: Sequence[Rollout]) -> None:
@@ -33,3 +52,20 @@ def read(data: bytes) -> list[Rollout]:
     """The records of a file made by `write`."""
     column = pq.read_table(pa.BufferReader(data), columns=["record"]).column("record")
     return [Rollout.from_dict(json.loads(text)) for text in column.to_pylist()]
+
+
+def read_rows(data: bytes) -> list[Row]:
+    """The flat columns alone: cheap for any number of rollouts."""
+    columns = [one.name for one in fields(Row)]
+    table = pq.read_table(pa.BufferReader(data), columns=columns)
+    return [Row(**row) for row in table.to_pylist()]
+
+
+def read_some(data: bytes, keys: Collection[str]) -> list[Rollout]:
+    """The records of these units, in the file's order; the others are never held all at once."""
+    found: list[Rollout] = []
+    for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=_BATCH, columns=["key", "record"]):
+        for at, key in enumerate(batch.column("key").to_pylist()):
+            if key in keys:
+                found.append(Rollout.from_dict(json.loads(batch.column("record")[at].as_py())))
+    return found

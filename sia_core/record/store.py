@@ -163,6 +163,16 @@ class Stored:
         ]
         self.record.client.log_batch(self.run_id, metrics=entries)
 
+    def metric_history(self, beginning: str) -> dict[str, list[tuple[int, float]]]:
+        """Step and value of each point of the metrics whose names begin so, by what follows in the name."""
+        start = self.prefix + beginning
+        names = [name for name in self.record.client.get_run(self.run_id).data.metrics if name.startswith(start)]
+        histories = {name: self.record.client.get_metric_history(self.run_id, name) for name in sorted(names)}
+        return {
+            name.removeprefix(start): [(int(point.step), float(point.value)) for point in points]
+            for name, points in histories.items()
+        }
+
     def put_json(self, name: str, value: Any) -> str:
         """Store JSON as an artifact; returns its digest."""
         data = canonical_json(value)
@@ -244,10 +254,19 @@ class GenerationRecord(Stored):
 
     def training(self) -> list[str]:
         """Names of the stored rollouts of training problems: the evidence's, then those of an update's rounds."""
-        found = self.record.client.list_artifacts(self.run_id, self.prefix + "rollouts")
-        names = [Path(file.path).stem for file in found]
+        names = self.rollout_sets()
         rounds = sorted((name for name in names if name.startswith("round_")), key=lambda name: int(name[6:]))
         return [*(name for name in names if name == "train"), *rounds]
+
+    def rollout_sets(self) -> list[str]:
+        """Names under which rollouts are stored: `train`, `round_N`, `anchors_SIDE`, `gate_SIDE`."""
+        found = self.record.client.list_artifacts(self.run_id, self.prefix + "rollouts")
+        return sorted(Path(file.path).stem for file in found)
+
+    def rollout_file(self, name: str) -> bytes | None:
+        """The Parquet file stored under that name (`record.parquet` reads it), None when there is none."""
+        stored = self._first if name == "train" else self
+        return stored.get_bytes(f"rollouts/{name}.parquet")
 
     def rollouts(self, name: str) -> list[Rollout]:
         """Records stored under that name.
@@ -255,8 +274,7 @@ class GenerationRecord(Stored):
         Raises:
             RecordError: there are none.
         """
-        stored = self._first if name == "train" else self
-        data = stored.get_bytes(f"rollouts/{name}.parquet")
+        data = self.rollout_file(name)
         if data is None:
             raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
         return parquet.read(data)

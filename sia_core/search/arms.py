@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -169,6 +169,15 @@ class ArmRow:
     promoted: float
     runs: tuple[str, ...]
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        values = {**data, "score": Estimate(**data["score"]), "cost": Cost(**data["cost"])}
+        values["gain"] = None if data["gain"] is None else Gain(**data["gain"])
+        span = data["gain_over_seeds"]
+        values["gain_over_seeds"] = None if span is None else Span(**span)
+        return cls(**{**values, "by_seed": tuple(data["by_seed"]), "runs": tuple(data["runs"])})
+
 
 @dataclass(frozen=True)
 class Versus:
@@ -178,6 +187,11 @@ class Versus:
     other: str
     over_problems: Gain
     over_seeds: Span
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(data["arm"], data["other"], Gain(**data["over_problems"]), Span(**data["over_seeds"]))
 
 
 @dataclass(frozen=True)
@@ -189,8 +203,14 @@ class Comparison:
     versus: tuple[Versus, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
+        """JSON data; `from_dict` is its inverse."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `to_dict`."""
+        rows = tuple(ArmRow.from_dict(row) for row in data["rows"])
+        return cls(data["confidence"], rows, tuple(Versus.from_dict(one) for one in data["versus"]))
 
 
 def compare(runs: Sequence[ArmRun], *, confidence: float, seed: int = 0) -> Comparison:

@@ -1,0 +1,35 @@
+"""`sia report RUN`: a run as one file to read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; RUN.html here when not given.")] = None,
+) -> None:
+    """Write RUN as one self-contained HTML file: scores, lineage, decisions, transcripts, spending."""
+    from flows.start import record
+    from sia_core.report.page import report as make  # Loads jinja2.
+
+    found = record().open(run)
+    path = out or Path(f"{found.name}.html")
+    write(path, make(found))
+    print(path)
+
+
+def write(path: Path, page: str) -> None:
+    """Write a page to disk.
+
+    Raises:
+        UsageError: the place cannot be written to.
+    """
+    from sia_core.errors import UsageError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(path), hint="name another --out") from error

@@ -1,0 +1,54 @@
+"""What a run was made with: Python, processor, memory, GPUs and the versions of the libraries that decide results.
+
+Recorded when a run begins, for whoever repeats it. No name of machine, user or place is in it.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    *("sia", "prefect", "ray", "mlflow", "numpy", "scipy", "torch", "transformers", "peft", "trl", "vllm"),
+    *("anthropic", "openai", "scanpy", "triton"),
+)
+_CPUINFO, _MEMINFO, _GPUS = Path("/proc/cpuinfo"), Path("/proc/meminfo"), Path("/proc/driver/nvidia/gpus")
+
+
+def describe() -> dict[str, Any]:
+    """JSON data; a figure that cannot be had is None. Loads no library that it names."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": next(_values(_CPUINFO, "model name"), None),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_gb": _memory_gb(),
+        "gpus": sorted(model for file in _GPUS.glob("*/information") for model in _values(file, "Model")),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory_gb() -> float | None:
+    total = next(_values(_MEMINFO, "MemTotal"), None)
+    return None if total is None else round(int(total.split()[0]) / 2**20, 1)
+
+
+def _values(file: Path, name: str) -> Iterator[str]:
+    """Values of lines `NAME : VALUE`; none where the file is not there."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            yield value.strip()

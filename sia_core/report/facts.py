@@ -1,0 +1,222 @@
+"""Everything a report shows of a run, read once from the record and from nowhere else.
+
+A run that is not finished gives what there is of it: a phase that is not complete is None. Of rollouts only the flat
+columns are read; `Played.some` reads the few whole records that are shown.
+"""
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sia_core.agents.memory import Calibration, calibrate
+from sia_core.budget import Budget
+from sia_core.config import RunConfig
+from sia_core.errors import RecordError
+from sia_core.generation import Decision, Evidence, LadderReport, Node
+from sia_core.patch import unified_diff
+from sia_core.record.arms import SCORES, ArmsRecord
+from sia_core.record.parquet import Row, read_rows, read_some
+from sia_core.record.store import GenerationRecord, RunRecord
+from sia_core.rollout import Rollout
+from sia_core.stats import Scores
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""Metric -> (step, value) of each optimiser step."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """One stored set of rollouts."""
+
+    name: str
+    """`train`, `round_N`, `anchors_SIDE` or `gate_SIDE`."""
+    rows: tuple[Row, ...]
+    stored: GenerationRecord
+
+    def some(self, keys: Collection[str]) -> list[Rollout]:
+        """Whole records of these units."""
+        return read_some(self.stored.rollout_file(self.name) or b"", keys) if keys else []
+
+    @property
+    def scores(self) -> dict[str, list[float]]:
+        """Problem -> scores; unscored rollouts are left out."""
+        found: dict[str, list[float]] = {}
+        for row in self.rows:
+            if row.score is not None:
+                found.setdefault(row.problem, []).append(row.score)
+        return found
+
+
+@dataclass(frozen=True)
+class Update:
+    """A weight update, whether or not a child came of it."""
+
+    spec: Mapping[str, Any]
+    curves: Curves
+    rounds: Mapping[str, Any] | None
+    """`stopped`, `kept`, `fallback`; None where it was cut short."""
+    anchors: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Child:
+    """What one decision of a generation led to."""
+
+    number: int
+    """0, or the sibling's."""
+    decision: Decision
+    node: Node | None
+    ladder: LadderReport | None
+    diff: str | None
+    """Of the rewritten harness to its parent's; None where the lever did not rewrite, or the rewrite was not kept."""
+    update: Update | None
+    played: Mapping[str, Played]
+    """Gate and training rounds."""
+    conversation: Mapping[str, Any] | None
+    """Of an agent with a language model."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation."""
+
+    index: int
+    executed: int | None
+    """Node that was rolled out."""
+    why: str
+    evidence: Evidence | None
+    train: Played | None
+    children: tuple[Child, ...]
+    approval: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run."""
+
+    name: str
+    run_id: str
+    experiment_id: str
+    status: str
+    started: int
+    """Milliseconds since the epoch."""
+    ended: int | None
+    tags: Mapping[str, str]
+    config: RunConfig
+    budget: Budget
+    nodes: tuple[Node, ...]
+    generations: tuple[Generation, ...]
+    calibration: Calibration | None
+    test: Mapping[str, Any] | None
+    sealed: tuple[Scores, Scores] | None
+    """Scores by problem of the seed and of the final candidate."""
+    stop: Mapping[str, Any] | None
+    spending: Mapping[str, Any] | None
+    sandbox: Mapping[str, Any] | None
+    environment: Mapping[str, Any] | None
+    """None of a run that is older than its recording."""
+    arms: Mapping[str, Any] | None
+    """The finished comparison that the run is a member of."""
+
+
+def read_facts(run: RunRecord) -> Facts:
+    """Read a run.
+
+    Raises:
+        RecordError: it never began, or an artifact was changed.
+    """
+    info, tags = run.record.client.get_run(run.run_id).info, run.tags
+    nodes = run.nodes()
+    scores = run.get_json(SCORES)
+    return Facts(
+        name=run.name,
+        run_id=run.run_id,
+        experiment_id=run.experiment_id,
+        status=str(info.status),
+        started=int(info.start_time),
+        ended=int(info.end_time) if info.end_time else None,
+        tags=tags,
+        config=run.config,
+        budget=run.budget,
+        nodes=tuple(nodes),
+        generations=tuple(_generation(run, generation, nodes) for generation in run.generations()),
+        calibration=calibrate(nodes),
+        test=run.phase("test"),
+        sealed=None if scores is None else (scores["seed"], scores["final"]),
+        stop=run.phase("stop"),
+        spending=run.get_json("spending.json"),
+        sandbox=run.get_json("sandbox.json"),
+        environment=run.get_json("environment.json"),
+        arms=_arms(run, tags),
+    )
+
+
+def _arms(run: RunRecord, tags: Mapping[str, str]) -> Mapping[str, Any] | None:
+    if "sia.arms" not in tags:
+        return None
+    found: Mapping[str, Any] | None = ArmsRecord.open(run.record, tags["sia.arms"]).get_json("comparison.json")
+    return found
+
+
+def _generation(run: RunRecord, stored: GenerationRecord, nodes: Sequence[Node]) -> Generation:
+    execute, analyze = stored.phase("execute") or {}, stored.phase("analyze") or {}
+    decisions = [Decision.from_dict(decision) for decision in analyze.get("decisions", ())]
+    made = [node for node in nodes if node.generation == stored.index and node.parent is not None]
+    children = []
+    for number, decision in enumerate(decisions):
+        node = next((node for node in made if node.decision == decision), None)
+        children.append(_child(run, stored.sibling(number), number, decision, node, nodes))
+    evidence = analyze.get("evidence")
+    return Generation(
+        index=stored.index,
+        executed=execute.get("node"),
+        why=execute.get("why", ""),
+        evidence=None if evidence is None else Evidence.from_dict(evidence),
+        train=_played(stored, "train"),
+        children=tuple(children),
+        approval=stored.phase("approve"),
+    )
+
+
+def _child(
+    run: RunRecord,
+    stored: GenerationRecord,
+    number: int,
+    decision: Decision,
+    node: Node | None,
+    nodes: Sequence[Node],
+) -> Child:
+    ladder = stored.get_json("ladder.json")
+    report = None if ladder is None else LadderReport.from_dict(ladder)
+    sets = {name: _played(stored, name) for name in stored.rollout_sets() if name != "train"}
+    return Child(
+        number=number,
+        decision=decision,
+        node=node,
+        ladder=report,
+        diff=None if report is None else _diff(run, nodes[decision.parent], report.child),
+        update=_update(stored),
+        played={name: played for name, played in sets.items() if played is not None},
+        conversation=stored.get_json("agent/conversation.json"),
+    )
+
+
+def _diff(run: RunRecord, parent: Node, child: str) -> str | None:
+    with contextlib.suppress(RecordError):  # A rewrite that fails at the first rung need not have been stored.
+        return unified_diff(run.harness(parent.candidate.harness).files, run.harness(child).files)
+    return None
+
+
+def _update(stored: GenerationRecord) -> Update | None:
+    spec = stored.get_json("update/spec.json")
+    if spec is None:
+        return None
+    return Update(
+        spec, stored.metric_history("update."), stored.get_json("update/rounds.json"), stored.get_json("update/anchors.json")
+    )
+
+
+def _played(stored: GenerationRecord, name: str) -> Played | None:
+    data = stored.rollout_file(name)
+    return None if data is None else Played(name, tuple(read_rows(data)), stored)

@@ -1,0 +1,250 @@
+"""The sections of a report but the generations': facts in, what the templates print out."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sia_core.agents.quote import elide
+from sia_core.budget import HOUR, read_spent, total
+from sia_core.report import charts
+from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
+from sia_core.report.command import BY_TASK, run_command
+from sia_core.report.facts import Facts
+from sia_core.report.problems import cut_note, pair_rows, pair_up, tally
+from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
+from sia_core.search.arms import Comparison
+from sia_core.stats import Estimate
+
+Section = dict[str, Any]
+_NUMBERS = ("score", "gain over parent", "looks", "rollouts", "tokens")
+MINUTE = 60.0
+
+
+def head(facts: Facts) -> list[tuple[str, str]]:
+    """What a reader asks first."""
+    config, spent = facts.config, _whole(facts)
+    pairs = [
+        ("policy", config.policy),
+        ("Feedback-Agent", config.agent),
+        ("levers", ", ".join(config.levers) or "none: the baseline that only samples"),
+        ("generations", f"{facts.tags.get('sia.generations_done', '0')} of {config.generations}"),
+        ("sandbox", f"tier {config.tier}"),
+        ("seed", str(config.seed)),
+        ("started", moment(facts.started)),
+    ]
+    if facts.ended is not None:
+        pairs.append(("ended", moment(facts.ended)))
+    if spent is not None:
+        dollars = f", {spent.dollars:.2f} dollars" if spent.dollars else ""
+        pairs.append(("spent", f"{spent.rollouts:,.0f} rollouts, {spent.tokens:,.0f} tokens{dollars}"))
+    return pairs
+
+
+def verdict(facts: Facts) -> str:
+    """The run in one sentence."""
+    test = facts.test
+    if test is None:
+        return "The sealed test has not been played, so nothing can be said of the result yet."
+    if test["node"] == 0:
+        return "Nothing was promoted: the final candidate is the seed."
+    gain = test["gain"]
+    said = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] over the seed on the sealed test"
+    return f"Improved: {said}." if gain["low"] > 0 else f"No improvement shown: {said}, an interval that does not lie above 0."
+
+
+def moment(milliseconds: int) -> str:
+    """A point in time, in words that do not depend on where they are read."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def scores(facts: Facts) -> Section:
+    """The main chart and its table."""
+    points = list(_points(facts))
+    last = max((generation.index for generation in facts.generations), default=0)
+    used = [name for name in charts.SERIES if any(point.series == name for point in points)]
+    rows = [
+        (
+            str(point.column) if point.column <= last else "end",
+            charts.SERIES[point.series],
+            str(point.node),
+            *(f"{value:.4f}" for value in (point.score.mean, point.score.low, point.score.high)),
+            str(point.score.problems),
+            str(point.score.rollouts),
+        )
+        for point in points
+    ]
+    return {
+        "chart": charts.score_chart(points, last) if points else "",
+        "legend": [(charts.key_marker(name), charts.SERIES[name]) for name in used],
+        "rows": rows,
+    }
+
+
+def _points(facts: Facts) -> list[charts.Point]:
+    points = []
+    for generation in facts.generations:
+        if generation.evidence is not None and generation.executed is not None:
+            points.append(charts.Point(generation.index, "train", generation.executed, generation.evidence.score))
+        for child in generation.children:
+            node = child.node
+            if node is None or node.gate is None or node.gate.void or node.parent is None:
+                continue
+            if child.number == 0:
+                points.append(charts.Point(generation.index, "parent", node.parent, node.gate.parent))
+            side: charts.Series = "kept" if node.promoted else "child"
+            points.append(charts.Point(generation.index, side, node.index, node.gate.child, child.number))
+    if facts.test is not None:
+        end = max((generation.index for generation in facts.generations), default=0) + 1
+        points.append(charts.Point(end, "sealed-seed", 0, Estimate(**facts.test["seed"])))
+        if facts.test["node"] != 0:
+            points.append(charts.Point(end, "sealed-final", facts.test["node"], Estimate(**facts.test["final"])))
+    return points
+
+
+def sealed(facts: Facts) -> Section:
+    """The sealed test: in words, by problem, and as the task itself sees it."""
+    test = facts.test
+    if test is None:
+        return {"lines": [], "rows": [], "figures": []}
+    pairs = pair_up(*facts.sealed) if facts.sealed is not None and test["node"] != 0 else []
+    figures = report_rows(test)
+    return {
+        "lines": sealed_lines(test, facts.config.confidence),
+        "rows": pair_rows(pairs),
+        "cut": cut_note(len(pairs)),
+        "tally": tally(pairs),
+        "chart": charts.difference_chart("sealed-gain", "Gain by sealed problem", [pair.difference for pair in pairs])
+        if pairs
+        else "",
+        "figures": [tuple(elide(value, 300) for value in row.values()) for row in figures],
+        "figure_columns": tuple(figures[0]) if figures else (),
+    }
+
+
+def lineage(facts: Facts) -> Section:
+    """Tree and table."""
+    if not facts.nodes:
+        return {"rows": []}
+    rows = [
+        [str(node.index), *(elide(row[column], 200) for column in COLUMNS)]
+        for node, row in zip(facts.nodes, lineage_rows(facts.nodes), strict=True)
+    ]
+    columns = ("node", *COLUMNS)
+    return {
+        "chart": charts.lineage_chart(facts.nodes),
+        "columns": columns,
+        "rows": rows,
+        "numbers": [at for at, column in enumerate(columns) if column in _NUMBERS],
+    }
+
+
+def arms(facts: Facts) -> Section | None:
+    """The comparison that the run belongs to; None where it belongs to none."""
+    name = facts.tags.get("sia.arms")
+    if name is None:
+        return None
+    about = f"This run is arm {facts.tags['sia.arm']}, seed {facts.tags['sia.seed']}, of comparison {name}."
+    if facts.arms is None:
+        return {"about": f"{about} The other arms were not all finished when this page was made.", "notes": []}
+    found = Comparison.from_dict(facts.arms)
+    return {
+        "about": about,
+        "columns": ROW_COLUMNS,
+        "rows": arm_rows(found),
+        "versus_columns": VERSUS_COLUMNS,
+        "versus": versus_rows(found),
+        "notes": list(notes(found)),
+    }
+
+
+def spending(facts: Facts) -> Section:
+    """What was spent by whom, and how much of the budget that is."""
+    kept = facts.spending
+    if kept is None:
+        return {"rows": [], "shares": [], "wall": ""}
+    roles = read_spent(kept["roles"])
+    whole, wall = total(roles), float(kept["wall_seconds"])
+    rows = [
+        (name, f"{one.rollouts:,.0f}", f"{one.tokens:,.0f}", f"{one.dollars:.2f}", minutes(one.seconds), minutes(one.gpu_seconds))
+        for name, one in [*roles.items(), ("all", whole)]
+    ]
+    shares = [
+        (name.replace("_", " "), f"{amount:,.6g}", f"{limit:,g}", f"{amount / limit:.0%}")
+        for name, amount, limit in facts.budget.shares(whole, wall)
+    ]
+    columns = ("by", "rollouts", "tokens", "dollars", "time, side by side", "GPU time")
+    return {"columns": columns, "rows": rows, "shares": shares, "wall": minutes(wall)}
+
+
+def minutes(seconds: float) -> str:
+    """A duration."""
+    if seconds < 2 * MINUTE:
+        return f"{seconds:.1f} s"
+    return f"{seconds / MINUTE:.1f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:.1f} h"
+
+
+def sandbox(facts: Facts) -> Section:
+    """The tier that untrusted code ran in, and its self-test."""
+    found: Mapping[str, Any] = facts.sandbox or {}
+    missing = ", ".join(found.get("missing", ())) or "nothing"
+    pairs = [("tier", facts.config.tier)]
+    if facts.config.tier == "none":
+        pairs.append(("protection", "none: what models wrote ran as the user of the run"))
+    else:
+        pairs += [("missing of it", missing), ("probes", str(found.get("probe_digest", "not recorded"))[:12])]
+    return {"facts": pairs, "rows": sorted((name, str(result)) for name, result in found.get("probes", {}).items())}
+
+
+def environment(facts: Facts) -> list[tuple[str, str]]:
+    """Machine and versions."""
+    found = facts.environment
+    if found is None:
+        return []
+    memory = f"{found['memory_gb']:g} GB" if found["memory_gb"] else "unknown"
+    return [
+        ("Python", found["python"]),
+        ("system", found["system"]),
+        ("processor", f"{found['processor'] or 'unknown'}, {found['cpus']} CPUs, {memory}"),
+        ("GPUs", ", ".join(found["gpus"]) or "none"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in found["packages"].items())),
+    ]
+
+
+def reproduce(facts: Facts) -> Section:
+    """The command, what it rests on, and the whole configuration."""
+    config, tags = facts.config, facts.tags
+    about = "The same command, with the same task, policy and versions, gives the same candidates, scores and decisions."
+    command = run_command(config)
+    if "sia.arms" in tags:
+        about = f"The run is a member of a comparison. To go on with that, or see it: sia arms --resume {tags['sia.arms']}. By itself it is:"
+    if not config.agent.startswith(("rules", "alternate", "replay")):
+        about += " The agent is a language model: replay its recorded decisions to repeat them (docs/agents.md)."
+    changed = {name: value for name, value in config.model_dump(mode="json").items()}
+    return {
+        "about": about,
+        "command": command,
+        "facts": [
+            ("task", f"{tags['sia.task']}, digest {tags.get('sia.task_digest', 'unknown')[:12]}"),
+            ("policy", f"{config.policy}, digest {tags.get('sia.policy_digest', 'unknown')[:12]}"),
+            ("SIA", tags.get("sia.version", "unknown")),
+            ("set by the task, not by an option", ", ".join(f"{name} {getattr(config, name)}" for name in BY_TASK)),
+            ("MLflow run", facts.run_id),
+        ],
+        "config": [(name, elide(str(value), 300)) for name, value in changed.items()],
+    }
+
+
+def _whole(facts: Facts) -> Any:
+    return None if facts.spending is None else total(read_spent(facts.spending["roles"]))
+
+
+def curve_table(curves: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Columns and rows of an update's metrics, one row a step."""
+    steps = sorted({step for points in curves.values() for step, _ in points})
+    values = {name: dict(points) for name, points in curves.items()}
+    rows = [[str(step), *(_number(values[name].get(step)) for name in values)] for step in steps]
+    return ("step", *values), rows
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
