@@ -9,7 +9,8 @@ from flows.first import write_first
 from flows.generation import generation
 from flows.session import open_session
 from flows.start import mlflow_address
-from sia_core.report.links import mlflow_run
+from sia_core.report.links import mlflow_artifact, mlflow_run
+from sia_core.report.page import FILE, report
 from sia_core.report.table import lineage_rows
 
 
@@ -27,6 +28,19 @@ def first_harness(run: str) -> None:
         write_first(session)
 
 
+@task(name="report", cache_policy=NO_CACHE)
+def write_report(run: str) -> None:
+    """The finished run as one page, beside its other artifacts."""
+    with open_session(run) as session:
+        try:
+            session.run.put_bytes(FILE, report(session.run).encode())
+        except Exception as error:  # noqa: BLE001  (a page that cannot be made is no reason to call the run failed)
+            session.reporter.say(f"no report was made ({type(error).__name__}: {error}); try: sia report {run}")
+            return
+        link = mlflow_artifact(mlflow_address(), session.run.experiment_id, session.run.run_id, FILE)
+        create_link_artifact(link, link_text=f"{run}: report", key="report", description="The run as one page")
+
+
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)
 def evolve(run: str) -> None:
     """Run, or go on with, the run of that name until it is finished."""
@@ -41,3 +55,4 @@ def evolve(run: str) -> None:
         seal(run)
         create_table_artifact(lineage_rows(session.run.nodes()), key="lineage", description=f"{run}: lineage, scores")
         session.run.end("FINISHED")
+        write_report(run)

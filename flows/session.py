@@ -24,6 +24,7 @@ from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import RecordError
 from sia_core.home import home
 from sia_core.progress import Reporter, Silent
+from sia_core.record.beacon import Beacon
 from sia_core.record.history import read_history
 from sia_core.record.journal import Journal
 from sia_core.record.store import RunRecord, open_record
@@ -79,10 +80,10 @@ def open_session(name: str) -> Iterator[Session]:
             folder=folder,
         )
         engine = Engine(settings, task, reporter.get().say)
-        with engine, Journal(folder / "journal.db") as journal:
-            ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), reporter.get())
+        with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
+            ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
             agents = _load_agents(run, config, folder, ledger)
-            session = Session(folder, run, config, task, engine, journal, agents, reporter.get(), ledger)
+            session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
             token = _current.set(session)
             try:
                 yield session

@@ -10,6 +10,7 @@ from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import TierReport
+from sia_core.environment import describe
 from sia_core.generation import SEED_NODE, Node
 from sia_core.harness import Harness
 from sia_core.home import home
@@ -79,6 +80,7 @@ def open_run(
     history = [] if member else replayed_history(config.agent)
     run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
     run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
+    run.put_json("environment.json", describe())
     if config.branch_from:
         _plant_branch(run, Branch.find(run.record, config.branch_from))
     elif harness is not None:

@@ -5,8 +5,9 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sia_core.cli.plain import plain
 
 
 class Live:
@@ -37,7 +38,7 @@ class Live:
     def progress(self, label: str, done: int, total: int) -> None:
         """Draw or redraw a step."""
         if label not in self._steps:
-            self._steps[label] = self._progress.add_task(escape(label), total=total), time.monotonic()
+            self._steps[label] = self._progress.add_task(plain(label), total=total), time.monotonic()
         step, started = self._steps[label]
         self._progress.update(step, completed=done, total=total)
         if done >= total:
@@ -47,4 +48,4 @@ class Live:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(escape(text))
+        self._progress.console.print(plain(text))

@@ -7,11 +7,13 @@ import typer
 from sia_core.cli.approve import approve
 from sia_core.cli.arms import arms
 from sia_core.cli.check import check
+from sia_core.cli.compare import compare
 from sia_core.cli.data import data
 from sia_core.cli.doctor import doctor
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
 from sia_core.cli.init import init
+from sia_core.cli.plain import plain_lines
 from sia_core.cli.report import report
 from sia_core.cli.resume import resume
 from sia_core.cli.run import run
@@ -19,6 +21,7 @@ from sia_core.cli.serve import serve
 from sia_core.cli.status import status
 from sia_core.cli.task import task
 from sia_core.cli.ui import ui
+from sia_core.cli.watch import watch
 from sia_core.errors import INTERRUPTED, SiaError
 from sia_core.quiet import be_quiet
 
@@ -36,7 +39,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, report, ui, check, export, serve, init, doctor):
+for verb in (run, arms, resume, approve, status, watch, report, compare, ui, check, export, serve, init, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():
@@ -49,7 +52,7 @@ def main() -> None:
     try:
         app()
     except SiaError as error:
-        print(f"sia: {error}", file=sys.stderr)
+        print(f"sia: {plain_lines(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("sia: interrupted", file=sys.stderr)

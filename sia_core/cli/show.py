@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from sia_core.agents.memory import calibrate
+from sia_core.cli.plain import plain
 from sia_core.record.store import RunRecord, RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.spending import spent_lines
@@ -18,7 +18,20 @@ from sia_core.search.arms import Comparison
 _LINE = 200
 """Width where there is no terminal: a log should hold whole rows."""
 
+WHOLE = ("generation", "parent", "score", "gain over parent")
+"""Columns of the lineage that are not wrapped."""
+
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _LINE)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """A table of texts; columns in `whole` are not wrapped."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(plain(column), no_wrap=column in whole)
+    for row in rows:
+        table.add_row(*map(plain, row))
+    console.print(table)
 
 
 def print_runs(summaries: Sequence[RunSummary]) -> None:
@@ -26,26 +39,20 @@ def print_runs(summaries: Sequence[RunSummary]) -> None:
     if not summaries:
         console.print("no runs yet; start one: sia run denoising")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "task", "status", "generations", "levers", "sealed test", "started"):
-        table.add_column(column)
+    rows = []
     for run in summaries:
         started = datetime.fromtimestamp(run.started / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         score = "-" if run.score is None else f"{run.score:.4f}"
-        table.add_row(*map(escape, (run.name, run.task, run.status, run.generations, run.levers, score, started)))
-    console.print(table)
+        rows.append((run.name, run.task, run.status, run.generations, run.levers, score, started))
+    print_table(("run", "task", "status", "generations", "levers", "sealed test", "started"), rows)
 
 
 def print_result(run: RunRecord) -> None:
     """The lineage table and the sealed test of one run."""
     config = run.config
     console.print(f"{run.name}: {run.status.lower()}, task {config.task}, levers {', '.join(config.levers) or 'none'}")
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=column in ("generation", "parent", "score", "gain over parent"))
-    for row in lineage_rows(run.nodes()):
-        table.add_row(*(escape(row[column]) for column in COLUMNS))
-    console.print(table)
+    rows = [[row[column] for column in COLUMNS] for row in lineage_rows(run.nodes())]
+    print_table(COLUMNS, rows, WHOLE)
     console.print(
         f"scores and gains: fresh gate problems each generation, two-sided {config.confidence:.0%} intervals; "
         f"promoted when the one-sided {config.confidence:.0%} bound of the gain, valid over all looks, is above 0"
@@ -53,7 +60,7 @@ def print_result(run: RunRecord) -> None:
     if (calibration := calibrate(run.nodes())) is not None:
         console.print(f"predictions: {calibration}")
     if (stop := run.phase("stop")) is not None:
-        console.print(f"ended by rule {stop['rule']}: {escape(stop['reason'])}")
+        console.print(f"ended by rule {stop['rule']}: {plain(stop['reason'])}")
     test = run.phase("test")
     if test is not None:
         for line in sealed_lines(test, config.confidence):
@@ -69,22 +76,13 @@ def print_result(run: RunRecord) -> None:
 def print_arms(found: Comparison) -> None:
     """The tables of a comparison of arms, and what they mean."""
     for columns, rows in ((ROW_COLUMNS, arm_rows(found)), (VERSUS_COLUMNS, versus_rows(found))):
-        table = Table(*columns, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*map(escape, row))
         if rows:
-            console.print(table)
+            print_table(columns, rows)
     for note in notes(found):
-        console.print(escape(note))
+        console.print(plain(note))
 
 
 def _print_report(rows: Sequence[dict[str, str]]) -> None:
     """The task's own figures for the sealed test, if it has any."""
-    if not rows:
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0]:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
-    console.print(table)
+    if rows:
+        print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])

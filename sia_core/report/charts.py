@@ -45,11 +45,13 @@ class Point:
 def score_chart(points: Sequence[Point], generations: int) -> Markup:
     """Scores over generations, with intervals."""
     columns = generations + (1 if any(point.series.startswith("sealed") for point in points) else 0)
-    width, height = max(560.0, 90 + 74.0 * columns), 330.0
+    width, height = 80 + columns * min(max(920 / columns, 74.0), 140.0), 330.0
     y = scale_for([edge for point in points for edge in (point.score.low, point.score.high)], height - 44, 14)
     x = Scale(0.4, columns + 0.6, 62, width - 10)
     parts = [*_grid(y, 62, width - 10), *_columns(x, generations, columns, height - 44)]
-    parts.append(_line([(x(point.column + _PLACE["train"]), y(point.score.mean)) for point in points if point.series == "train"]))
+    parts.append(
+        _line([(x(point.column + _PLACE["train"]), y(point.score.mean)) for point in points if point.series == "train"])
+    )
     parts += [_marked(point, x, y) for point in points]
     about = f"{len(points)} scores with intervals over {generations} generations; the table below has the figures."
     return picture("scores", "Score over generations", about, width, height, parts, least=width)
@@ -59,15 +61,27 @@ def _marked(point: Point, x: Scale, y: Scale) -> Markup:
     at = x(point.column + _PLACE[point.series] + 0.12 * point.sibling)
     whisker = element("line", x1=at, x2=at, y1=y(point.score.low), y2=y(point.score.high), class_="whisker")
     name = f"{SERIES[point.series]}, node {point.node}: {point.score}"
-    return element("g", element("title", Markup.escape(name)), whisker, marker(point.series, at, y(point.score.mean)), class_=point.series)
+    return element(
+        "g",
+        element("title", Markup.escape(name)),
+        whisker,
+        marker(point.series, at, y(point.score.mean)),
+        class_=point.series,
+    )
 
 
 def marker(series: Series, x: float, y: float, size: float = 5) -> Markup:
     """The shape of a series, of its class."""
     if series == "train":
         return element("circle", cx=x, cy=y, r=size, class_="mark")
-    if series in ("parent", "sealed-seed"):
+    if series == "parent":
         return element("rect", x=x - size, y=y - size, width=2 * size, height=2 * size, class_="mark")
+    if series == "sealed-seed":
+        return element(
+            "path",
+            d=f"M{x:.1f} {y - size - 2:.1f}l{size + 1} {size + 2}l{-size - 1} {size + 2}l{-size - 1} {-size - 2}z",
+            class_="mark",
+        )
     return element("path", d=f"M{x:.1f} {y - size - 2:.1f}l{size + 1} {2 * size}h-{2 * size + 2}z", class_="mark")
 
 
@@ -87,7 +101,9 @@ def lineage_chart(nodes: Sequence[Node]) -> Markup:
     parts = [_edge(place[node.parent], place[node.index], node) for node in nodes if node.parent is not None]
     parts += [_node(node, *place[node.index], leads=node.index == leader) for node in nodes]
     promoted = ", ".join(str(node.index) for node in nodes if node.promoted and node.index != SEED_NODE) or "none"
-    about = f"{len(nodes)} nodes from seed to generation {columns - 1}; promoted: {promoted}. The table below lists them."
+    about = (
+        f"{len(nodes)} nodes from seed to generation {columns - 1}; promoted: {promoted}. The table below lists them."
+    )
     return picture("lineage", "Lineage tree", about, width, height, parts, least=width)
 
 
@@ -145,7 +161,9 @@ def difference_chart(name: str, title: str, differences: Sequence[float]) -> Mar
     step = (width - 72) / len(ordered)
     bars = [_bar(62 + at * step, step, y(0.0), y(value), value) for at, value in enumerate(ordered)]
     better, worse = sum(value > 0 for value in ordered), sum(value < 0 for value in ordered)
-    about = f"Of {len(ordered)} problems {better} became better, {worse} worse, {len(ordered) - better - worse} the same."
+    about = (
+        f"Of {len(ordered)} problems {better} became better, {worse} worse, {len(ordered) - better - worse} the same."
+    )
     zero = element("line", x1=62, x2=width - 10, y1=y(0.0), y2=y(0.0), class_="zero")
     return picture(name, title, about, width, height, [*_grid(y, 62, width - 10), *bars, zero], least=360)
 

@@ -213,7 +213,10 @@ def _update(stored: GenerationRecord) -> Update | None:
     if spec is None:
         return None
     return Update(
-        spec, stored.metric_history("update."), stored.get_json("update/rounds.json"), stored.get_json("update/anchors.json")
+        spec,
+        stored.metric_history("update."),
+        stored.get_json("update/rounds.json"),
+        stored.get_json("update/anchors.json"),
     )
 
 

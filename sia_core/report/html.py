@@ -22,7 +22,9 @@ from markupsafe import Markup
 
 from sia_core.agents.quote import spell
 
-_NONCHARACTERS = re.compile("[\ufdd0-\ufdef" + "".join(f"{chr(0x10000 * at + 0xFFFE)}-{chr(0x10000 * at + 0xFFFF)}" for at in range(17)) + "]")
+_NONCHARACTERS = re.compile(
+    "[\ufdd0-\ufdef" + "".join(f"{chr(0x10000 * at + 0xFFFE)}-{chr(0x10000 * at + 0xFFFF)}" for at in range(17)) + "]"
+)
 
 
 def render(template: str, **values: Any) -> str:

@@ -1,12 +1,22 @@
-"""A generation's decision and its outcome as markdown, for the Prefect UI."""
+"""A generation's decision and its outcome as markdown, for the Prefect UI.
+
+What agents wrote is put where markdown has no say: in fences that the text cannot close, or between backticks that it
+cannot contain; cut, and with what does not print spelled out.
+"""
 
 from collections.abc import Iterator
 
+from sia_core.agents.quote import elide, one_line, spell
 from sia_core.generation import Decision, Node
+
+_BLOCK, _WORD = 20_000, 200
+"""Characters of a text, and of a word or two."""
+_DIFF = 2_000_000
+"""Of a difference that a person is to approve: more than two harnesses can hold."""
 
 
 def decision_markdown(node: Node) -> str:
-    """Decision, prediction, gate verdict. Text from agents is put in code blocks, where it is inert."""
+    """Decision, prediction, gate verdict. Text from agents is inert."""
     lines = [f"## Generation {node.generation}, node {node.index}: lever {node.lever}"]
     if node.decision is not None:
         lines += _decision(node.decision)
@@ -17,7 +27,7 @@ def decision_markdown(node: Node) -> str:
             f"after {node.gate.looks} of {node.gate.most_looks} looks ({node.gate.reason})."
         )
     if node.failure:
-        lines.append(f"No child: {_inert(node.failure)}")
+        lines.append(f"No child:\n\n{_inert(node.failure)}")
     return "\n\n".join(lines)
 
 
@@ -25,7 +35,7 @@ def proposal_markdown(decision: Decision, diff: str) -> str:
     """A decision that is not carried out yet, with what it would change of the harness."""
     lines = [f"## Lever {decision.lever}, to be approved", *_decision(decision)]
     if diff:
-        lines.append(_inert(diff, "diff"))
+        lines.append(_inert(diff, "diff", _DIFF))
     return "\n\n".join(lines)
 
 
@@ -33,25 +43,31 @@ def _decision(decision: Decision) -> Iterator[str]:
     low_high = decision.predicted_range
     span = f" ({low_high[0]:+.4f} to {low_high[1]:+.4f})" if low_high else ""
     yield (
-        f"Agent `{decision.agent}`, branching from node {decision.parent}, "
+        f"Agent {_code(decision.agent)}, branching from node {decision.parent}, "
         f"predicted gain {decision.predicted_gain:+.4f}{span}."
     )
     yield _inert(decision.reason)
     if decision.hypothesis:
-        yield f"Hypothesis ({decision.category}): {_inert(decision.hypothesis)}"
+        yield f"Hypothesis ({_code(decision.category or '-')}):\n\n{_inert(decision.hypothesis)}"
     if decision.falsifier:
-        yield f"Falsified by: {_inert(decision.falsifier)}"
-    yield from (f"Refused before: {_inert(reason)}" for reason in decision.refused)
+        yield f"Falsified by:\n\n{_inert(decision.falsifier)}"
+    yield from (f"Refused before:\n\n{_inert(reason)}" for reason in decision.refused)
     if decision.edits:
-        yield "Edits of " + ", ".join(_inert(edit.file) for edit in decision.edits)
+        yield "Edits of " + ", ".join(_code(edit.file) for edit in decision.edits)
     settings = {**decision.knobs, **decision.update}
     if settings:
         yield _inert("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
     if decision.cites:
-        yield "Rests on rollouts " + ", ".join(f"`{key[:12]}`" for key in decision.cites)
+        yield "Rests on rollouts " + ", ".join(_code(key[:12]) for key in decision.cites)
 
 
-def _inert(text: str, language: str = "") -> str:
+def _code(text: str) -> str:
+    return f"`{one_line(text, _WORD).replace('`', chr(39))}`"
+
+
+def _inert(text: str, language: str = "", limit: int = _BLOCK) -> str:
+    """A fenced block. It must begin a paragraph: in the middle of a line backticks are no fence."""
+    text = spell(elide(text, limit))
     fence = "```"
     while fence in text:
         fence += "`"

@@ -61,7 +61,12 @@ def _page(facts: Facts, room: int) -> str:
 
 
 def _contents(facts: Facts, *, with_arms: bool) -> list[tuple[str, str]]:
-    fixed = [("score", "Score"), ("sealed", "Sealed test"), ("lineage-section", "Lineage"), ("generations", "Generations")]
+    fixed = [
+        ("score", "Score"),
+        ("sealed", "Sealed test"),
+        ("lineage-section", "Lineage"),
+        ("generations", "Generations"),
+    ]
     each = [(f"generation-{generation.index}", str(generation.index)) for generation in facts.generations]
     rest = [("spending", "Spending"), ("environment", "Environment"), ("reproduce", "Reproduce"), ("about", "About")]
     return [*fixed, *each, *([("arms", "Arms")] if with_arms else []), *rest]
@@ -71,8 +76,8 @@ def _about(shelf: Shelf) -> str:
     if shelf.total == len(shelf.shown):
         return f"All {shelf.total} recorded rollouts are shown as transcripts."
     return (
-        f"{len(shelf.shown)} of {shelf.total} recorded rollouts are shown as transcripts: of each set those that a decision "
-        "cites, the worst, the best, each kind of failure, and the middle. Scores and tables count all of them. "
+        f"{len(shelf.shown)} of {shelf.total} recorded rollouts are shown as transcripts: of each set those that a "
+        "decision cites, the worst, the best, each kind of failure, and the middle. Scores and tables count all. "
         "All records are the Parquet files under rollouts/ of the generations' MLflow runs."
     )
 
@@ -80,10 +85,11 @@ def _about(shelf: Shelf) -> str:
 def _notes(facts: Facts) -> list[str]:
     confidence = f"{facts.config.confidence:.0%}"
     return [
-        f"Intervals are two-sided at {confidence}, over problems. A child is promoted when the one-sided {confidence} bound of its "
-        "gain, valid over all looks, is above 0. Early looks make promoted gains look larger than they are; the sealed test does not.",
+        f"Intervals are two-sided at {confidence}, over problems. A child is promoted when the one-sided {confidence} "
+        "bound of its gain, valid over all looks, is above 0. Early looks make promoted gains look larger than they "
+        "are; the sealed test does not.",
         "Sealed problems are played once, at the end. Their trajectories are not recorded, only their scores.",
-        "Texts of models, harnesses and tasks are shown as they are, cut where they are long; characters that do not print are "
-        "spelled out, such as \\u{202e}.",
+        "Texts of models, harnesses and tasks are shown as they are, cut where they are long; characters that do not "
+        "print are spelled out, such as \\u{202e}.",
         "The harness's own words are not evidence: nothing is decided by them.",
     ]

@@ -1,4 +1,4 @@
-"""Two sides on the same problems: differences, the tally of wins, losses and ties, and a table with the largest first."""
+"""Two sides on the same problems: the tally of wins, losses and ties, and a table, the largest differences first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

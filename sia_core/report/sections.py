@@ -49,7 +49,11 @@ def verdict(facts: Facts) -> str:
         return "Nothing was promoted: the final candidate is the seed."
     gain = test["gain"]
     said = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] over the seed on the sealed test"
-    return f"Improved: {said}." if gain["low"] > 0 else f"No improvement shown: {said}, an interval that does not lie above 0."
+    return (
+        f"Improved: {said}."
+        if gain["low"] > 0
+        else f"No improvement shown: {said}, an interval that does not lie above 0."
+    )
 
 
 def moment(milliseconds: int) -> str:
@@ -165,7 +169,14 @@ def spending(facts: Facts) -> Section:
     roles = read_spent(kept["roles"])
     whole, wall = total(roles), float(kept["wall_seconds"])
     rows = [
-        (name, f"{one.rollouts:,.0f}", f"{one.tokens:,.0f}", f"{one.dollars:.2f}", minutes(one.seconds), minutes(one.gpu_seconds))
+        (
+            name,
+            f"{one.rollouts:,.0f}",
+            f"{one.tokens:,.0f}",
+            f"{one.dollars:.2f}",
+            minutes(one.seconds),
+            minutes(one.gpu_seconds),
+        )
         for name, one in [*roles.items(), ("all", whole)]
     ]
     shares = [
@@ -213,13 +224,15 @@ def environment(facts: Facts) -> list[tuple[str, str]]:
 def reproduce(facts: Facts) -> Section:
     """The command, what it rests on, and the whole configuration."""
     config, tags = facts.config, facts.tags
-    about = "The same command, with the same task, policy and versions, gives the same candidates, scores and decisions."
+    about = (
+        "The same command, with the same task, policy and versions, gives the same candidates, scores and decisions."
+    )
     command = run_command(config)
     if "sia.arms" in tags:
-        about = f"The run is a member of a comparison. To go on with that, or see it: sia arms --resume {tags['sia.arms']}. By itself it is:"
+        again = f"sia arms --resume {tags['sia.arms']}"
+        about = f"The run is a member of a comparison, which goes on, or is shown, by {again}. By itself it is:"
     if not config.agent.startswith(("rules", "alternate", "replay")):
         about += " The agent is a language model: replay its recorded decisions to repeat them (docs/agents.md)."
-    changed = {name: value for name, value in config.model_dump(mode="json").items()}
     return {
         "about": about,
         "command": command,
@@ -230,7 +243,7 @@ def reproduce(facts: Facts) -> Section:
             ("set by the task, not by an option", ", ".join(f"{name} {getattr(config, name)}" for name in BY_TASK)),
             ("MLflow run", facts.run_id),
         ],
-        "config": [(name, elide(str(value), 300)) for name, value in changed.items()],
+        "config": [(name, elide(str(value), 300)) for name, value in config.model_dump(mode="json").items()],
     }
 
 

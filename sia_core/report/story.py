@@ -22,6 +22,7 @@ from sia_core.report.transcript import view
 
 LONG, MIDDLE = 20_000, 4_000
 """Characters shown of a reason, and of an agent's other words."""
+_ASKED = ("rounds", "steps", "learning_rate", "rank")
 CURVES = ("reward", "loss", "kl", "kl_base", "entropy", "gap", "clipped", "grad_norm", "value_loss")
 """Metrics of an update that are drawn, where they are not 0 throughout."""
 
@@ -188,8 +189,8 @@ def _conversation(kept: Mapping[str, Any] | None) -> str:
         return ""
     usage = kept.get("usage", {})
     return (
-        f"The agent's conversation took {usage.get('requests', '?')} requests, {usage.get('prompt_tokens', 0):,} prompt and "
-        f"{usage.get('output_tokens', 0):,} output tokens; it is agent/conversation.json of the generation's MLflow run."
+        f"The agent's conversation took {usage.get('requests', 0)} requests, {usage.get('prompt_tokens', 0):,} prompt "
+        f"and {usage.get('output_tokens', 0):,} output tokens; it is agent/conversation.json in MLflow."
     )
 
 
@@ -226,7 +227,12 @@ def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: 
     if gate.against is not None:
         passed = "passed" if gate.against.passed else "not passed"
         found.append(("against the best earlier node", f"node {gate.against.node}: {gate.against.gain}, {passed}"))
-    found.append(("cost of the generation's part", f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}"))
+    found.append(
+        (
+            "cost of the generation's part",
+            f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}",
+        )
+    )
     name = f"gain-{generation.index}-{child.number}"
     title = f"Gain by gate problem, generation {generation.index}"
     return {
@@ -246,7 +252,10 @@ def _update(update: Update, name: str) -> Section:
     columns, rows = curve_table(curves)
     found = [
         ("algorithm", str(spec.get("algorithm", "?"))),
-        ("asked for", f"{spec.get('rounds', '?')} rounds of {steps or '?'} steps, learning rate {spec.get('learning_rate', '?')}, rank {spec.get('rank', '?')}"),
+        (
+            "asked for",
+            "{} rounds of {} steps, learning rate {}, rank {}".format(*(spec.get(name, "?") for name in _ASKED)),
+        ),
         ("begun from", f"adapter {short(spec['parent_adapter'])}" if spec.get("parent_adapter") else "the bare policy"),
     ]
     if rounds is not None:
@@ -258,7 +267,9 @@ def _update(update: Update, name: str) -> Section:
     return {
         "facts": found,
         "charts": [
-            charts.curve_chart(f"curve-{name}-{metric}", metric, [point for point in curves[metric] if isfinite(point[1])], steps)
+            charts.curve_chart(
+                f"curve-{name}-{metric}", metric, [point for point in curves[metric] if isfinite(point[1])], steps
+            )
             for metric in drawn
         ],
         "columns": columns,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sia_core.agents.quote import one_line
 from sia_core.generation import Node
 
 COLUMNS = ("generation", "lever", "parent", "score", "gain over parent", "looks", "promoted", "rollouts", "tokens")
@@ -14,7 +15,9 @@ def lineage_rows(nodes: Sequence[Node]) -> list[dict[str, str]]:
 
 
 def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
-    move = ", ".join(f"{name}={value}" for name, value in (node.decision.knobs if node.decision else {}).items())
+    move = one_line(
+        ", ".join(f"{name}={value}" for name, value in (node.decision.knobs if node.decision else {}).items()), 200
+    )
     score, gain = _seed_score(nodes) if node.parent is None else "-", "-"
     if node.gate is not None:
         score, gain = str(node.gate.child), str(node.gate.gain)
@@ -22,7 +25,7 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
     if node.gate is not None and node.gate.outcome in ("void", "behind", "futile"):
         verdict = f"no: {node.gate.outcome}"
     if node.failure:
-        verdict = f"no: {node.failure[:60]}"
+        verdict = f"no: {one_line(node.failure[:60], 120)}"
     return {
         "generation": "seed" if node.parent is None else _place(node),
         "lever": f"{node.lever} ({move})" if move else node.lever,

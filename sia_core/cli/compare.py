@@ -1,0 +1,52 @@
+"""`sia compare A B ...`: finished runs of one task, side by side."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sia_core.report.compare import RunComparison
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Names of runs, or how they begin; the first is the reference.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as one HTML file.")] = None,
+) -> None:
+    """Compare RUNS problem by problem on the sealed problems they share: wins, intervals, costs, settings."""
+    from flows.start import mlflow_address, record
+    from sia_core.cli.report import write
+    from sia_core.report.compare import compare_runs
+    from sia_core.report.compare_page import compare_page
+    from sia_core.report.links import mlflow_comparison
+
+    store = record()
+    found = compare_runs([store.open(name) for name in runs])
+    experiments, ids = [row.experiment_id for row in found.rows], [row.run_id for row in found.rows]
+    link = mlflow_comparison(mlflow_address(), experiments, ids)
+    if html is not None:
+        write(html, compare_page(found, link))
+    if as_json:
+        print(json.dumps({**found.to_dict(), "mlflow": link}, indent=2))
+    else:
+        print_comparison(found, link)
+
+
+def print_comparison(found: "RunComparison", link: str) -> None:
+    """The tables of a comparison, what they mean, and where MLflow shows the same runs."""
+    from sia_core.cli.plain import plain
+    from sia_core.cli.show import console, print_table
+    from sia_core.report.compare import RUN_COLUMNS, VERSUS_COLUMNS, notes, run_rows, versus_rows
+
+    print_table(RUN_COLUMNS, run_rows(found))
+    print_table(VERSUS_COLUMNS, versus_rows(found))
+    settings = [(one.setting, *one.values) for one in found.differences]
+    if settings:
+        print_table(("differs", *(row.name for row in found.rows)), settings)
+    else:
+        console.print("no setting differs")
+    for note in notes(found):
+        console.print(plain(note))
+    console.print(f"MLflow: {link}", soft_wrap=True, markup=False)

@@ -1,0 +1,93 @@
+"""`sia watch RUN`: a run from another terminal or another machine, read from the record only."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sia_core.report.pulse import Pulse
+
+
+def watch(
+    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
+    once: Annotated[bool, typer.Option("--once", help="Look once and end, as into a pipe.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
+) -> None:
+    """Show how RUN stands, again and again until it ends."""
+    from rich.live import Live
+
+    from flows.start import record
+    from sia_core.cli.show import console
+    from sia_core.errors import RecordError
+    from sia_core.report.pulse import Watcher
+
+    watcher = Watcher(record().open(run))
+    pulse = watcher.look()
+    if once or not console.is_terminal:
+        console.print(draw(pulse))
+    if once:
+        return
+    if console.is_terminal:
+        with Live(draw(pulse), console=console, auto_refresh=False) as live:
+            while not pulse.ended:
+                time.sleep(every)
+                pulse = watcher.look()
+                live.update(draw(pulse), refresh=True)
+    else:
+        while not pulse.ended:  # Into a pipe or a log: a line a change, not a screen a look.
+            time.sleep(every)
+            before, pulse = pulse, watcher.look()
+            if headline(pulse) != headline(before):
+                console.print(headline(pulse), soft_wrap=True)
+    if pulse.status != "FINISHED":
+        raise RecordError(f"has ended as {pulse.status}", where=pulse.name, hint=f"go on with: sia resume {pulse.name}")
+
+
+def headline(pulse: "Pulse") -> str:
+    """Where the run is, in a line of rich's markup."""
+    from sia_core.cli.plain import plain
+
+    total = pulse.config.generations
+    if pulse.ended:
+        return f"{pulse.name}: {pulse.status.lower()}, {pulse.generation} of {total} generations begun"
+    said = f"{pulse.name}: running, generation {pulse.generation} of {total}, {pulse.phase}"
+    if pulse.lost and pulse.silent_s is not None:
+        return f"{said}; not heard of for {pulse.silent_s:.0f} s: it may have been killed (sia resume {pulse.name})"
+    step = pulse.progress
+    if step is None or not step.total:
+        return said
+    return f"{said}; {plain(step.label)}: {step.done} of {step.total}"
+
+
+def draw(pulse: "Pulse") -> "RenderableType":
+    """A look at a run, for the terminal."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    from sia_core.cli.plain import plain
+    from sia_core.cli.show import WHOLE
+    from sia_core.report.spending import spent_lines
+    from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=column in WHOLE)
+    for row in lineage_rows(pulse.nodes):
+        table.add_row(*(plain(row[column]) for column in COLUMNS))
+    parts: list[RenderableType] = [headline(pulse)]
+    step = pulse.progress
+    if step is not None and step.total and not pulse.ended and not pulse.lost:
+        parts.append(ProgressBar(total=step.total, completed=step.done, width=60))
+    if pulse.nodes:
+        parts.append(table)
+    if pulse.stop is not None:
+        parts.append(f"ended by rule {plain(pulse.stop['rule'])}: {plain(pulse.stop['reason'])}")
+    if pulse.test is not None:
+        parts += sealed_lines(pulse.test, pulse.config.confidence)
+    if pulse.spending is not None:
+        parts += spent_lines(pulse.spending, pulse.budget)
+    return Group(*parts)

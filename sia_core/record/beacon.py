@@ -1,0 +1,93 @@
+"""Where a run is now, as a tag of its MLflow run: what `sia watch` reads from any machine.
+
+The tag is written every PERIOD seconds by a thread of the driver while the run goes on. A run whose tag has grown old
+while MLflow still calls it running was killed. Nothing rests on it: what cannot be written is left out.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Self
+
+from sia_core.progress import Reporter
+from sia_core.record.store import RunRecord
+
+TAG = "sia.progress"
+PERIOD = 5.0
+_LOGGER = logging.getLogger("mlflow.store.db.utils")
+SILENCE = 6 * PERIOD
+"""Seconds without a word after which a run is no longer taken to be going on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The step a run was at."""
+
+    label: str
+    done: int
+    total: int
+    at: float
+    """Seconds since the epoch at which this was written."""
+
+
+def read_progress(tags: dict[str, str]) -> Progress | None:
+    """What a run's tag says; None where it was never written."""
+    text = tags.get(TAG)
+    return None if text is None else Progress(**json.loads(text))
+
+
+class Beacon:
+    """A Reporter that hands on what it hears, and leaves the latest step in the record. Use as a context manager."""
+
+    def __init__(self, run: RunRecord, listener: Reporter, period: float = PERIOD) -> None:
+        self._run, self._listener, self._period = run, listener, period
+        self._latest = ("starting", 0, 0)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._shine, name="beacon", daemon=True)
+        self._aloud = _NotFrom(self._thread)
+
+    def __enter__(self) -> Self:
+        _LOGGER.addFilter(self._aloud)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join(self._period)
+        _LOGGER.removeFilter(self._aloud)
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """As `Reporter.progress`."""
+        self._latest = (label, done, total)
+        self._listener.progress(label, done, total)
+
+    def say(self, text: str) -> None:
+        """As `Reporter.say`."""
+        self._listener.say(text)
+
+    def _shine(self) -> None:
+        while True:
+            label, done, total = self._latest
+            now = Progress(label[:200], done, total, round(time.time(), 1))
+            with contextlib.suppress(Exception):  # A store that is down must not end the run that waits for it.
+                self._run.set_tags({TAG: json.dumps(asdict(now))})
+            if self._ended.wait(self._period):
+                return
+
+
+class _NotFrom(logging.Filter):
+    """Drops what one thread logs: MLflow would print a traceback for each word that a full disk or a lock refuses."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__()
+        self._thread = thread
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether another thread logged it."""
+        return record.thread != self._thread.ident

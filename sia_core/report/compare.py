@@ -1,0 +1,273 @@
+"""Runs side by side: wins, losses and ties on the sealed problems they share, what a point has cost, what was set
+differently.
+
+The first run is the one that the others are held against. Only sealed scores are compared: those of the gate helped to
+choose a candidate. Gains are those of the sealed test (`search.gate.sealed_gain`), so that a figure here is the figure
+there. Runs with other seeds may have been sealed on other problems; a pair is judged on the problems that both have.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sia_core.budget import read_spent, total
+from sia_core.errors import RecordError, UsageError
+from sia_core.generation import Cost
+from sia_core.record.arms import SCORES
+from sia_core.record.store import RunRecord
+from sia_core.report.problems import Pair, Tally, pair_up, tally
+from sia_core.search.gate import sealed_gain
+from sia_core.stats import Estimate, Gain, Scores
+
+POINT = 0.01
+"""A point of score, as costs are counted."""
+_TAGS = {
+    "policy digest": "sia.policy_digest",
+    "sandbox tier": "sia.sandbox.tier",
+    "missing of the sandbox tier": "sia.sandbox.missing",
+    "SIA": "sia.version",
+}
+"""What of a run is compared beside its configuration."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a point of the sealed gain has cost, over everything but the sealed test; None where no gain was shown."""
+
+    rollouts: float
+    tokens: float
+    minutes: float
+    """Wall clock of the whole run."""
+    dollars: float
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One finished run."""
+
+    name: str
+    run_id: str
+    experiment_id: str
+    score: Estimate
+    """Of the final candidate, on all its sealed problems."""
+    gain: Gain
+    """Over its own seed candidate."""
+    node: int
+    """The final candidate; 0 when nothing was promoted."""
+    promoted: int
+    cost: Cost
+    """Of all generations."""
+    dollars: float
+    wall_s: float | None
+    """None where it was not recorded."""
+    point: Price | None
+
+
+@dataclass(frozen=True)
+class Versus:
+    """`run` minus `other`, on the sealed problems of both."""
+
+    run: str
+    other: str
+    tally: Tally
+    gain: Gain | None
+    """None where they share too few problems to say anything of others."""
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that is not the same in all runs."""
+
+    setting: str
+    values: tuple[str, ...]
+    """In the order of the runs."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Finished runs of one task."""
+
+    task: str
+    confidence: float
+    rows: tuple[RunRow, ...]
+    versus: tuple[Versus, ...]
+    differences: tuple[Difference, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Side:
+    run: RunRecord
+    tags: Mapping[str, str]
+    config: Mapping[str, Any]
+    confidence: float
+    seed: Scores
+    final: Scores
+    test: Mapping[str, Any]
+
+
+def compare_runs(runs: Sequence[RunRecord]) -> RunComparison:
+    """Put finished runs of one task side by side.
+
+    Raises:
+        UsageError: fewer than two runs, one named twice, runs of different tasks, or with no sealed problem in common.
+        RecordError: a run that has no sealed test yet.
+    """
+    names = [run.name for run in runs]
+    if len(runs) < 2:
+        raise UsageError("a comparison takes two runs at least", where="sia compare", hint="see: sia status")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError("is named twice", where=twice, hint="name another run: sia status")
+    sides = [_read(run) for run in runs]
+    _check_same_task(sides)
+    first, *others = sides
+    confidence = first.confidence
+    return RunComparison(
+        task=first.tags["sia.task"],
+        confidence=confidence,
+        rows=tuple(_row(side) for side in sides),
+        versus=tuple(_versus(side, first, confidence) for side in others),
+        differences=tuple(_differences(sides)),
+    )
+
+
+def _read(run: RunRecord) -> _Side:
+    test, scores = run.phase("test"), run.get_json(SCORES)
+    if test is None:
+        raise RecordError("has no sealed test yet", where=run.name, hint=f"go on with: sia resume {run.name}")
+    if scores is None:
+        raise RecordError("has no sealed scores by problem: it is older than their recording", where=run.name)
+    config = run.config
+    settings = {**config.model_dump(mode="json"), "budget": str(run.budget) or "none"}
+    return _Side(run, run.tags, settings, config.confidence, scores["seed"], scores["final"], test)
+
+
+def _check_same_task(sides: Sequence[_Side]) -> None:
+    first = sides[0]
+    for side in sides[1:]:
+        where = f"{first.run.name} and {side.run.name}"
+        tasks = [one.tags["sia.task"] for one in (first, side)]
+        digests = [one.tags["sia.task_digest"] for one in (first, side)]
+        if tasks[0] != tasks[1]:
+            what = f"are runs of different tasks, {tasks[0]} and {tasks[1]}: their scores mean different things"
+            raise UsageError(what, where=where, hint="compare runs of one task: sia status")
+        if digests[0] != digests[1]:
+            what = f"are of two versions of task {tasks[0]} ({digests[0][:12]} and {digests[1][:12]})"
+            raise UsageError(what, where=where, hint="verifier or problems have changed between them; run one again")
+
+
+def _row(side: _Side) -> RunRow:
+    nodes = side.run.nodes()
+    cost = sum((node.cost for node in nodes), Cost())
+    kept = side.run.get_json("spending.json")
+    dollars = total(read_spent(kept["roles"])).dollars if kept else 0.0
+    wall = float(kept["wall_seconds"]) if kept else None
+    gain = Gain(**side.test["gain"])
+    return RunRow(
+        name=side.run.name,
+        run_id=side.run.run_id,
+        experiment_id=side.run.experiment_id,
+        score=Estimate(**side.test["final"]),
+        gain=gain,
+        node=int(side.test["node"]),
+        promoted=sum(node.promoted for node in nodes[1:]),
+        cost=cost,
+        dollars=dollars,
+        wall_s=wall,
+        point=_price(gain, cost, dollars, wall or 0.0),
+    )
+
+
+def _price(gain: Gain, cost: Cost, dollars: float, wall_s: float) -> Price | None:
+    if gain.low <= 0:
+        return None
+    points = gain.mean / POINT
+    return Price(cost.rollouts / points, cost.tokens / points, wall_s / 60 / points, dollars / points)
+
+
+def _versus(side: _Side, other: _Side, confidence: float) -> Versus:
+    pairs = pair_up(other.final, side.final)
+    if not pairs:
+        raise UsageError(
+            "share no sealed problem",
+            where=f"{other.run.name} and {side.run.name}",
+            hint="runs with the same --seed and --test-problems are sealed on the same problems",
+        )
+    gain = sealed_gain(other.final, side.final, confidence) if len(pairs) > 1 else None
+    return Versus(side.run.name, other.run.name, tally(pairs), gain, tuple(pairs))
+
+
+def _differences(sides: Sequence[_Side]) -> Iterator[Difference]:
+    settings = [
+        {**side.config, **{name: side.tags.get(tag, "unknown") for name, tag in _TAGS.items()}} for side in sides
+    ]
+    for name in dict.fromkeys(key for one in settings for key in one):
+        values = tuple(_text(one.get(name)) for one in settings)
+        if len(set(values)) > 1:
+            yield Difference(name, values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None or value == "" else str(value)
+
+
+RUN_COLUMNS = (
+    *("run", "sealed score", "gain over its seed", "node", "promoted", "rollouts", "tokens", "minutes", "dollars"),
+    *("rollouts a point", "tokens a point"),
+)
+VERSUS_COLUMNS = ("run", "against", "problems", "wins", "losses", "ties", "difference")
+
+
+def run_rows(found: RunComparison) -> list[tuple[str, ...]]:
+    """One row a run, in RUN_COLUMNS."""
+    return [
+        (
+            row.name,
+            str(row.score),
+            str(row.gain),
+            str(row.node),
+            str(row.promoted),
+            f"{row.cost.rollouts:,}",
+            f"{row.cost.tokens:,}",
+            "-" if row.wall_s is None else f"{row.wall_s / 60:.1f}",
+            f"{row.dollars:.2f}",
+            "no gain shown" if row.point is None else f"{row.point.rollouts:,.0f}",
+            "-" if row.point is None else f"{row.point.tokens:,.0f}",
+        )
+        for row in found.rows
+    ]
+
+
+def versus_rows(found: RunComparison) -> list[tuple[str, ...]]:
+    """One row a pair, in VERSUS_COLUMNS."""
+    return [
+        (
+            one.run,
+            one.other,
+            str(len(one.pairs)),
+            *(str(count) for count in (one.tally.wins, one.tally.losses, one.tally.ties)),
+            "too few problems" if one.gain is None else str(one.gain),
+        )
+        for one in found.versus
+    ]
+
+
+def notes(found: RunComparison) -> Iterator[str]:
+    """What the columns mean."""
+    yield (
+        f"two-sided {found.confidence:.0%} intervals over problems, of these runs: "
+        "another run of the same settings may end elsewhere (sia arms repeats runs over seeds)"
+    )
+    if len(found.versus) > 1:
+        yield f"each of the {len(found.versus)} differences has its own interval, none corrected for their number"
+    yield f"a point is {POINT:g} of score gained over the run's own seed candidate; the sealed test is not in its cost"
+    alone = {row.name: row.score.problems for row in found.rows}
+    if any(len(one.pairs) < max(alone[one.run], alone[one.other]) for one in found.versus):
+        yield "the runs were sealed on different problems: differences are over common ones, scores over all of each"

@@ -1,0 +1,97 @@
+"""How a run stands at this moment, read from the record alone: from another terminal or another machine."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sia_core.budget import Budget
+from sia_core.config import RunConfig
+from sia_core.generation import Node
+from sia_core.record.beacon import SILENCE, Progress, read_progress
+from sia_core.record.store import RunRecord
+
+PHASES = ("execute", "analyze", "improve")
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """One look at a run."""
+
+    name: str
+    status: str
+    """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
+    config: RunConfig
+    nodes: tuple[Node, ...]
+    generation: int
+    """The one at work, or the last."""
+    phase: str
+    """What it is at."""
+    progress: Progress | None
+    silent_s: float | None
+    """Seconds since the driver's last word; None where it never had one."""
+    spending: Mapping[str, Any] | None
+    budget: Budget
+    stop: Mapping[str, Any] | None
+    test: Mapping[str, Any] | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether MLflow says that nobody works on it."""
+        return self.status != "RUNNING"
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is called running and has not been heard of for too long."""
+        return not self.ended and self.silent_s is not None and self.silent_s > SILENCE
+
+
+class Watcher:
+    """Looks at one run again and again; what is complete is read once, for it never changes."""
+
+    def __init__(self, run: RunRecord) -> None:
+        self._run = run
+        self._config = run.config
+        self._nodes: dict[int, list[Node]] = {}
+
+    def look(self) -> Pulse:
+        """The run as it is now."""
+        run, tags = self._run, self._run.tags
+        status = run.status
+        generation, phase = self._read_generations()
+        stop, test = run.phase("stop"), run.phase("test")
+        if status == "RUNNING" and stop is not None:
+            phase = "sealed test" if test is None else "report"
+        progress = read_progress(tags)
+        return Pulse(
+            name=run.name,
+            status=status,
+            config=self._config,
+            nodes=tuple(node for index in sorted(self._nodes) for node in self._nodes[index]),
+            generation=generation,
+            phase=phase,
+            progress=progress,
+            silent_s=None if progress is None else max(time.time() - progress.at, 0.0),
+            spending=run.get_json("spending.json"),
+            budget=run.budget,
+            stop=stop,
+            test=test,
+        )
+
+    def _read_generations(self) -> tuple[int, str]:
+        """The last generation that has begun, and the phase that it is at; nodes are kept by the way."""
+        if 0 not in self._nodes and (start := self._run.phase("start")) is not None:
+            self._nodes[0] = [Node.from_dict(start["node"])]
+        if 0 not in self._nodes:
+            return 0, "first harness"
+        last, phase = 0, "starting"
+        for stored in self._run.generations():
+            if stored.index not in self._nodes and (improve := stored.phase("improve")) is not None:
+                self._nodes[stored.index] = [Node.from_dict(node) for node in improve["nodes"]]
+            last = stored.index
+            if stored.index in self._nodes:
+                phase = "complete"
+            else:
+                done = stored.tags
+                phase = next((name for name in PHASES if f"sia.phase.{name}" not in done), "complete")
+        return last, phase
