@@ -6,6 +6,7 @@ from typing import Any
 
 from sia_core.agents.quote import elide
 from sia_core.budget import HOUR, read_spent, total
+from sia_core.generation import Node
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.command import BY_TASK, run_command
@@ -16,7 +17,8 @@ from sia_core.search.arms import Comparison
 from sia_core.stats import Estimate
 
 Section = dict[str, Any]
-_NUMBERS = ("score", "gain over parent", "looks", "rollouts", "tokens")
+_NUMBERS = ("score", "gain over parent", "predicted", "looks", "rollouts", "tokens")
+_PREDICTED = COLUMNS.index("gain over parent") + 1
 MINUTE = 60.0
 
 
@@ -89,11 +91,12 @@ def _points(facts: Facts) -> list[charts.Point]:
     for generation in facts.generations:
         if generation.evidence is not None and generation.executed is not None:
             points.append(charts.Point(generation.index, "train", generation.executed, generation.evidence.score))
-        for child in generation.children:
+        gated = [child for child in generation.children if child.node and child.node.gate and not child.node.gate.void]
+        for child in gated:
             node = child.node
-            if node is None or node.gate is None or node.gate.void or node.parent is None:
+            if node is None or node.gate is None or node.parent is None:
                 continue
-            if child.number == 0:
+            if child is gated[0]:
                 points.append(charts.Point(generation.index, "parent", node.parent, node.gate.parent))
             side: charts.Series = "kept" if node.promoted else "child"
             points.append(charts.Point(generation.index, side, node.index, node.gate.child, child.number))
@@ -129,16 +132,25 @@ def lineage(facts: Facts) -> Section:
     """Tree and table."""
     if not facts.nodes:
         return {"rows": []}
+    columns = ("node", *COLUMNS[:_PREDICTED], "predicted", *COLUMNS[_PREDICTED:])
     rows = [
-        [str(node.index), *(elide(row[column], 200) for column in COLUMNS)]
+        [elide({**row, **_foretold(node)}[column], 200) for column in columns]
         for node, row in zip(facts.nodes, lineage_rows(facts.nodes), strict=True)
     ]
-    columns = ("node", *COLUMNS)
     return {
         "chart": charts.lineage_chart(facts.nodes),
         "columns": columns,
         "rows": rows,
         "numbers": [at for at, column in enumerate(columns) if column in _NUMBERS],
+    }
+
+
+def _foretold(node: Node) -> dict[str, str]:
+    """What the report's table says of a node beside the terminal's."""
+    pulled = node.decision is not None and node.lever not in ("none", "stop")
+    return {
+        "node": str(node.index),
+        "predicted": f"{node.decision.predicted_gain:+.4f}" if node.decision and pulled else "-",
     }
 
 

@@ -247,7 +247,7 @@ def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: 
 def _update(update: Update, name: str) -> Section:
     spec, rounds = update.spec, update.rounds
     steps = int(spec.get("steps", 0))
-    curves = {metric: points for metric, points in update.curves.items() if points}
+    curves = {metric: [one for one in points if isfinite(one[1])] for metric, points in update.curves.items()}
     drawn = [metric for metric in CURVES if any(value for _, value in curves.get(metric, ()))]
     columns, rows = curve_table(curves)
     found = [
@@ -266,12 +266,7 @@ def _update(update: Update, name: str) -> Section:
         found.append(("anchor problems", elide(str(update.anchors["reason"]), MIDDLE)))
     return {
         "facts": found,
-        "charts": [
-            charts.curve_chart(
-                f"curve-{name}-{metric}", metric, [point for point in curves[metric] if isfinite(point[1])], steps
-            )
-            for metric in drawn
-        ],
+        "charts": [charts.curve_chart(f"curve-{name}-{metric}", metric, curves[metric], steps) for metric in drawn],
         "columns": columns,
         "rows": rows,
         "numbers": range(len(columns)),

@@ -1,0 +1,18 @@
+"""A store and runs in it, made once."""
+
+import pytest
+
+from sia_core.record.store import Record, RunRecord, open_record
+from tests.report.made import make_run
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """An MLflow store of this package's tests."""
+    return open_record(tmp_path_factory.mktemp("report"), None)
+
+
+@pytest.fixture(scope="session")
+def finished_run(store: Record) -> RunRecord:
+    """To be read, not changed."""
+    return make_run(store)

@@ -1,0 +1,51 @@
+"""The command that a report prints starts the same run."""
+
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from sia_core.budget import Budget
+from sia_core.cli import run as verb
+from sia_core.cli.main import app
+from sia_core.config import RunConfig
+from sia_core.report.command import BY_TASK, OPTIONS, run_command
+from sia_core.task import Task
+from tests.factories import TOY
+
+
+def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """The configuration that the command line makes of a command."""
+    found: list[RunConfig] = []
+    monkeypatch.setattr(verb, "print_plan", found.append)
+    program, *words = shlex.split(command)
+    assert program == "sia"
+    done = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert done.exit_code == 0, done.output
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"levers": (), "seed": 7, "tier": "none", "workers": 3, "siblings": 2},
+        {
+            "levers": ("weights",),
+            "budget": Budget(rollouts=5000, tokens=2e6),
+            "approve": True,
+            "until_plateau": True,
+            "reuse_states": True,
+            "parent": "puct",
+            "max_edit_lines": 4,
+        },
+    ],
+)
+def test_it_comes_back(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Task.load(TOY).config.plan.model_dump()
+    config = RunConfig(task=TOY, policy="scripted", **{**plan, **settings})
+    assert asked_for(run_command(config), monkeypatch) == config
+
+
+def test_every_setting_is_an_option_or_the_tasks() -> None:
+    assert {*OPTIONS, *BY_TASK, "task"} == set(RunConfig.model_fields)

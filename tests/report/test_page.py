@@ -1,0 +1,164 @@
+"""The report of a run: what it says, that it is sound HTML, that it stays small."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import pytest
+from typer.testing import CliRunner
+
+from sia_core.candidate import Candidate
+from sia_core.cli.main import app
+from sia_core.errors import RecordError
+from sia_core.generation import Cost
+from sia_core.record.arms import ArmsRecord
+from sia_core.record.store import Record, RunRecord
+from sia_core.report.facts import read_facts
+from sia_core.report.page import LIMIT, report
+from sia_core.search.arms import ArmRun, Comparison, compare
+from tests.report.made import CONFIG, PROBLEMS, make_run, play
+from tests.report.pages import check_accessible, check_inert, elements, parse, text_of
+
+
+@pytest.fixture(scope="module")
+def page(finished_run: RunRecord) -> str:
+    return report(finished_run)
+
+
+@pytest.fixture(scope="module")
+def tree(page: str) -> Element:
+    return parse(page)
+
+
+def by_id(tree: Element, name: str) -> Element:
+    return next(one for one in tree.iter() if one.get("id") == name)
+
+
+def test_it_is_sound_inert_and_accessible(tree: Element) -> None:
+    check_inert(tree)
+    check_accessible(tree)
+
+
+def test_it_says_how_the_run_ended(tree: Element, finished_run: RunRecord) -> None:
+    said = text_of(tree)
+    assert finished_run.name in text_of(next(elements(tree, "title")))
+    assert "Improved: +0.2000 [+0.1000, +0.3000] over the seed on the sealed test." in said
+    assert "better on 3 problems, worse on 0, the same on 0" in said
+    assert "Ended by rule generations" in said
+    assert "gain predicted +0.0500, observed +0.2000" in said
+    assert "4.0%" not in said and "4%" in text_of(by_id(tree, "spending"))  # 40 of 1000 rollouts.
+
+
+def test_each_generation_tells_its_story(tree: Element) -> None:
+    first, second = (text_of(by_id(tree, f"generation-{index}")) for index in (1, 2))
+    assert "+0.0500 (+0.0000 to +0.1000)" in first and "Predicted +0.0500, observed +0.2000." in first
+    assert "Promoted: the bound lies above 0" in first
+    assert "No child came of it: no round was better than the parent" in second
+    assert "2 rounds of 2 steps, learning rate 0.0001, rank 8" in second
+    drawn = [text_of(next(elements(one, "title"))) for one in elements(by_id(tree, "generation-2"), "svg")]
+    assert [title for title in drawn if title.endswith("over steps")] == ["reward over steps", "loss over steps"]
+
+
+def test_the_diff_marks_what_changed(tree: Element) -> None:
+    diff = next(one for one in elements(by_id(tree, "generation-1"), "pre") if one.get("class") == "diff")
+    marked = [(line.get("class"), text_of(mark)) for line in elements(diff, "span") for mark in elements(line, "mark")]
+    assert marked == [("del", "1"), ("add", "2")]
+
+
+def test_cited_rollouts_are_linked_and_readable(tree: Element, finished_run: RunRecord) -> None:
+    decision = finished_run.nodes()[1].decision
+    assert decision is not None
+    links = {link.attrib["href"] for link in elements(by_id(tree, "generation-1"), "a")}
+    assert links == {f"#r-{key[:16]}" for key in decision.cites}
+    shown = text_of(by_id(tree, f"r-{decision.cites[0][:16]}"))
+    assert "the same" in shown and "characters as before" in shown and "plain words" in shown
+    assert "score 0, failed: error: plain words" in text_of(by_id(tree, f"r-{decision.cites[1][:16]}"))
+
+
+def test_every_chart_has_its_figures_in_a_table(tree: Element) -> None:
+    captions = " ".join(text_of(one) for one in elements(tree, "caption"))
+    for words in ("Scores with two-sided intervals", "each sealed problem", "each gate problem", "update by step"):
+        assert words in captions
+    scores = next(table for table in elements(tree, "table") if "two-sided" in text_of(table))
+    assert len(list(elements(scores, "tr"))) == 1 + 2 + 2 + 2  # train twice, one gate's sides, both sealed sides.
+
+
+def test_a_run_in_the_middle_shows_what_there_is(store: Record) -> None:
+    run = make_run(store, finished=False)
+    run.generation(3)
+    said = text_of(parse(report(run)))
+    assert "The sealed test has not been played" in said and "Begun; nothing is complete yet." in said
+
+
+def test_a_run_that_never_began_is_an_error(store: Record) -> None:
+    run = store.create(CONFIG, {"sia.task": "toy"})
+    assert "There is no first candidate yet." in text_of(parse(report(run)))
+    folder = run.record.client.get_run(run.run_id).info.artifact_uri.removeprefix("file://")
+    Path(folder, "config.json").unlink()
+    with pytest.raises(RecordError, match=r"config\.json is missing"):
+        report(run)
+
+
+def test_an_arm_is_shown_beside_the_others(store: Record) -> None:
+    arms = ArmsRecord.create(store, "toy", "about", {})
+    run = make_run(store, tags={**arms.member_tags(0, "harness")})
+    assert "were not all finished" in text_of(parse(report(run)))
+    sides = [
+        ArmRun(arm, seed, "r", {"p": [0.5, 0.6], "q": [0.4, 0.4]}, {"p": [0.2, 0.1], "q": [0.1, 0.1]}, Cost(9, 90, 1.0))
+        for arm in ("harness", "best-of-n")
+        for seed in (0, 1)
+    ]
+    found = compare(sides, confidence=0.9)
+    assert Comparison.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    arms.put_json("comparison.json", asdict(found))
+    said = text_of(by_id(parse(report(run)), "arms"))
+    assert "best-of-n" in said and "the verifier choose" in said
+
+
+def test_ten_thousand_rollouts_make_a_page_that_opens(store: Record) -> None:
+    run = make_run(store)
+    one = play(Candidate("h"), "train", 0, 0.5, "x <&> " * 300)
+    generation = run.generation(2)
+    for name in ("train", "round_1"):
+        rollouts = [
+            replace(one, unit=replace(one.unit, seed=at + (0 if name == "train" else 5000), problem=f"p{at % 700}"))
+            for at in range(5000)
+        ]
+        generation.put_rollouts(name, rollouts)
+    page = report(run)
+    assert len(page.encode()) < LIMIT / 5
+    assert "of 10013 recorded rollouts are shown as transcripts" in page
+
+
+def test_texts_without_end_leave_a_page_below_the_limit(store: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(store, "&" * 30_000)
+    assert len(report(run)) < LIMIT
+    whole = report(run)
+    monkeypatch.setattr("sia_core.report.page.LIMIT", len(whole) - 1)
+    less = report(run)
+    assert len(less) < len(whole)
+    shown = [page.count('class="rollout"') for page in (whole, less)]
+    assert shown[1] < shown[0] and f"{shown[1]} of 18 recorded rollouts" in less
+
+
+def test_the_command_writes_the_file(
+    store: Record, finished_run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIA_HOME", str(store.cache))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "there" / "run.html"
+    done = CliRunner().invoke(app, ["report", finished_run.name, "--out", str(out)])
+    assert (done.exit_code, done.output.strip()) == (0, str(out))
+    assert out.read_text() == report(finished_run)
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, ["report", finished_run.name, "--out", str(tmp_path / "file" / "x.html")])
+    assert "cannot be written" in str(done.exception)
+
+
+def test_facts_count_every_rollout(finished_run: RunRecord) -> None:
+    facts = read_facts(finished_run)
+    first = facts.generations[0]
+    assert first.train is not None
+    assert [len(first.train.rows), *(len(one.rows) for one in first.children[0].played.values())] == [5, 4, 4]
+    assert set(first.train.scores) == {"p1", "p2"} and set(PROBLEMS) == set(facts.sealed[0] if facts.sealed else ())

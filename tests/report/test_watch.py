@@ -1,0 +1,69 @@
+"""A run seen from elsewhere."""
+
+import json
+import time
+from dataclasses import asdict
+
+import pytest
+from typer.testing import CliRunner
+
+from sia_core.cli.main import app
+from sia_core.cli.watch import headline
+from sia_core.errors import RecordError
+from sia_core.record.beacon import SILENCE, TAG, Progress
+from sia_core.record.store import Record, RunRecord
+from sia_core.report.pulse import Watcher
+from tests.report.made import CONFIG, make_run
+
+
+def heard(run: RunRecord, ago: float) -> None:
+    progress = Progress("generation 3: gate, child", 7, 20, time.time() - ago)
+    run.set_tags({TAG: json.dumps(asdict(progress))})
+
+
+def test_phases_are_told_apart(store: Record) -> None:
+    run = make_run(store, finished=False, generations=3)
+    watcher = Watcher(run)
+    assert (watcher.look().generation, watcher.look().phase, len(watcher.look().nodes)) == (2, "complete", 3)
+    third = run.generation(3)
+    assert (watcher.look().generation, watcher.look().phase) == (3, "execute")
+    third.complete("execute", {"node": 1})
+    assert watcher.look().phase == "analyze"
+    third.complete("analyze", {"evidence": None, "decisions": []})
+    assert watcher.look().phase == "improve"
+    third.complete("improve", {"nodes": []})
+    run.complete("stop", {"rule": "generations", "reason": "done", "plateau": {}})
+    assert watcher.look().phase == "sealed test"
+
+
+def test_a_run_that_has_no_harness_yet(store: Record) -> None:
+    run = store.create(CONFIG, {"sia.task": "toy"})
+    pulse = Watcher(run).look()
+    assert (pulse.generation, pulse.phase, pulse.silent_s) == (0, "first harness", None)
+    assert not pulse.lost
+
+
+def test_silence_is_told_from_work(store: Record) -> None:
+    run = make_run(store, finished=False)
+    heard(run, ago=1)
+    assert "generation 3: gate, child: 7 of 20" in headline(Watcher(run).look())
+    heard(run, ago=SILENCE + 60)
+    assert "may have been killed" in headline(Watcher(run).look())
+    run.end("KILLED")
+    assert "killed" in headline(Watcher(run).look()) and not Watcher(run).look().lost
+
+
+def test_the_command_ends_when_the_run_does(
+    store: Record, finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIA_HOME", str(store.cache))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = CliRunner().invoke(app, ["watch", finished_run.name])
+    assert done.exit_code == 0 and "finished" in done.output and "sealed test" in done.output
+    assert "\x1b" not in done.output
+    killed = make_run(store, finished=False)
+    looks = iter([None])
+    monkeypatch.setattr(time, "sleep", lambda _: next(looks, None) or killed.end("KILLED"))
+    done = CliRunner().invoke(app, ["watch", killed.name])
+    assert isinstance(done.exception, RecordError) and "ended as KILLED" in str(done.exception)
+    assert CliRunner().invoke(app, ["watch", killed.name, "--once"]).exit_code == 0
