@@ -1,7 +1,5 @@
 """`sia watch RUN`: a run from another terminal or another machine, read from the record only."""
 
-import contextlib
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +8,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sia_core.report.pulse import Pulse
-
-PATIENCE = 10
-"""Looks that may fail one after the other before it is given up."""
 
 
 def watch(
@@ -29,16 +24,6 @@ def watch(
     from sia_core.report.pulse import Watcher
 
     watcher = Watcher(record().open(run))
-
-    def look_again() -> Pulse:
-        """The next look. A record that is being written, or a server that is away, is given some time."""
-        for _ in range(PATIENCE):
-            time.sleep(every)
-            with contextlib.suppress(Exception):
-                return watcher.look()
-        time.sleep(every)
-        return watcher.look()
-
     pulse = watcher.look()
     if once or not console.is_terminal:
         console.print(draw(pulse))
@@ -47,11 +32,11 @@ def watch(
     if console.is_terminal:
         with Live(draw(pulse), console=console, auto_refresh=False) as live:
             while not pulse.ended:
-                pulse = look_again()
+                pulse = watcher.look_again(every)
                 live.update(draw(pulse), refresh=True)
     else:
         while not pulse.ended:  # Into a pipe or a log: a line a change, not a screen a look.
-            before, pulse = pulse, look_again()
+            before, pulse = pulse, watcher.look_again(every)
             if headline(pulse) != headline(before):
                 console.print(headline(pulse), soft_wrap=True)
     if pulse.status != "FINISHED":

@@ -1,5 +1,6 @@
 """How a run stands at this moment, read from the record alone: from another terminal or another machine."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from sia_core.generation import Node
 from sia_core.record.beacon import SILENCE, Progress, read_progress
 from sia_core.record.store import RunRecord
 
+PATIENCE = 10
+"""Looks that may fail one after the other before it is given up."""
 PHASES = ("execute", "analyze", "improve")
 
 
@@ -77,6 +80,14 @@ class Watcher:
             stop=stop,
             test=test,
         )
+
+    def look_again(self, after_s: float) -> Pulse:
+        """The next look. A record that is just being written, or a server that is away, is given some time."""
+        for _ in range(PATIENCE):
+            time.sleep(after_s)
+            with contextlib.suppress(Exception):
+                return self.look()
+        return self.look()
 
     def _read_generations(self) -> tuple[int, str]:
         """The last generation that has begun, and the phase that it is at; nodes are kept by the way."""

@@ -53,6 +53,23 @@ def test_silence_is_told_from_work(store: Record) -> None:
     assert "killed" in headline(Watcher(run).look()) and not Watcher(run).look().lost
 
 
+def test_a_look_that_fails_is_followed_by_another(finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher, tries = Watcher(finished_run), []
+    status = RunRecord.status
+
+    def away(run: RunRecord) -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError("the server is away")
+        return status.fget(run)  # type: ignore[attr-defined, no-any-return]
+
+    monkeypatch.setattr(RunRecord, "status", property(away))
+    assert watcher.look_again(0.0).ended and len(tries) == 3
+    monkeypatch.setattr(RunRecord, "status", property(lambda run: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        watcher.look_again(0.0)
+
+
 def test_the_command_ends_when_the_run_does(
     store: Record, finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
