@@ -95,7 +95,7 @@ def lineage_chart(nodes: Sequence[Node]) -> Markup:
     """The tree: one column a generation, an edge from each parent, the lever beside it."""
     lanes = _lanes(nodes)
     columns, rows = max(node.generation for node in nodes) + 1, max(lanes.values()) + 1
-    width, height = max(360.0, 60 + 104.0 * columns), 56 + 62.0 * rows
+    width, height = max(360.0, 60 + 104.0 * columns), 22 + 62.0 * rows
     place = {node.index: (46 + 104.0 * node.generation, 36 + 62.0 * lanes[node.index]) for node in nodes}
     leader = champion(list(nodes)).index
     parts = [_edge(place[node.parent], place[node.index], node) for node in nodes if node.parent is not None]

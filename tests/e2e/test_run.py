@@ -7,7 +7,9 @@ import urllib.request
 import pytest
 
 from sia_core.generation import LadderReport
+from sia_core.record.beacon import read_progress
 from tests.e2e.conftest import TOY, Finished, Sia
+from tests.report.pages import check_inert, parse
 
 
 def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api: str) -> None:
@@ -64,12 +66,20 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     assert stop is not None and stop["rule"] == "generations"
     assert generation.tags["sia.lever"] == "harness"
 
+    # The run as one page, what it ran on, and the last word of its driver are in the record.
+    page = (run.get_bytes("report.html") or b"").decode()
+    assert run.name in page and "Improved:" in page and "finished" in page
+    check_inert(parse(page))
+    assert (run.get_json("environment.json") or {})["cpus"] >= 1
+    assert read_progress(run.tags) is not None
+
     # Prefect knows the flow, its sub-flows, tasks and artifacts.
     flow_run = run.tags["sia.prefect_run"]
     with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run}", timeout=10) as answer:
         state = json.load(answer)
     assert (state["name"], state["state_type"]) == (run.name, "COMPLETED")
     assert _artifact_types(prefect_api) >= {"table", "markdown", "progress"}
+    assert any(f"{run.run_id}/artifacts/report.html" in text for text in _artifacts(prefect_api, "data"))
 
     status = sia("status")
     assert run.name in status
@@ -107,11 +117,16 @@ def test_dry_run_spends_nothing(sia: Sia) -> None:
 
 
 def _artifact_types(api: str) -> set[str]:
+    return set(_artifacts(api, "type"))
+
+
+def _artifacts(api: str, field: str) -> list[str]:
+    """One field of each artifact that Prefect has."""
     request = urllib.request.Request(
         f"{api}/artifacts/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
-        return {artifact["type"] for artifact in json.load(answer)}
+        return [str(artifact[field]) for artifact in json.load(answer)]
 
 
 @pytest.mark.slow
