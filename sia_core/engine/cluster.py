@@ -2,16 +2,29 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.job_config import JobConfig
 
 from sia_core.engine.actors import cause_of
 from sia_core.errors import ServiceError, SiaError
 from sia_core.task import Resources
 
 START_TIMEOUT_S = 180.0
+
+
+class _NoPaths(list[str]):
+    """Search path of Ray's workers that takes nothing in.
+
+    Ray puts the directory that the command was called from, and that of the script, before all others. Where a package
+    of the user's own lies there, named `tasks` like ours, workers would import that one.
+    """
+
+    def extend(self, paths: Iterable[str], /) -> None:
+        """Leave them out."""
 
 
 def connect() -> bool:
@@ -23,9 +36,12 @@ def connect() -> bool:
     if ray.is_initialized():
         return False
     address = os.environ.get("RAY_ADDRESS")
+    job = JobConfig()
+    job._py_driver_sys_path = _NoPaths()
     try:
         ray.init(
             address=address or "local",
+            job_config=job,
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -17,7 +17,8 @@ async def solve(problem, ctx):
 def read(reply, how):
     """The answer in a reply."""
     line = next((line.strip() for line in reply.splitlines() if line.strip()), "?")
-    names = NAME.findall(line)
-    if how == "last_name" and names:
-        line = names[-1]
+    _, found, behind = line.partition(" is ")
+    name = NAME.search(behind)
+    if how == "after_is" and found and name:
+        line = name.group()
     return line.strip(" .!")[:100] or "?"
