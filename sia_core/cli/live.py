@@ -1,6 +1,7 @@
 """Progress bars in a terminal; plain lines, one a finished step, where there is none."""
 
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ class Live:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not _draws(console),
         )
         self._steps: dict[str, tuple[TaskID, float]] = {}
 
@@ -49,3 +50,8 @@ class Live:
     def say(self, text: str) -> None:
         """Print a line above the bars."""
         self._progress.console.print(plain(text))
+
+
+def _draws(console: Console) -> bool:
+    """Whether bars can be drawn over: in a terminal, and in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)

@@ -198,8 +198,8 @@ def _sections(task: Task, words: Sequence[str]) -> Iterator[str]:
     file = task.path / "README.md"
     text = file.read_text(errors="replace") if file.is_file() else ""
     headings = [*_SECTION.finditer(text)]
-    ends = [*(heading.start() for heading in headings[1:]), len(text)]
-    for heading, end in zip(headings, ends, strict=True):
+    for number, heading in enumerate(headings):
+        end = headings[number + 1].start() if number + 1 < len(headings) else len(text)
         if any(word in heading.group().lower() for word in words):
             yield text[heading.end() : end].strip()
 

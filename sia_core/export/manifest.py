@@ -24,7 +24,7 @@ from sia_core.hashing import digest_path
 from sia_core.policy.base import adapter_digest
 from sia_core.task import RolloutLimits, SamplingDefaults, describe_invalid
 
-FORMAT = "sia-export/1"
+FORMAT: Literal["sia-export/1"] = "sia-export/1"
 MANIFEST, CARD, HARNESS, ADAPTER = "sia.json", "README.md", "harness", "adapter"
 
 
