@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from sia_core.candidate import Adapter
 from sia_core.config import Tier
 from sia_core.engine.worker import RolloutRunner
 from sia_core.export.manifest import Export
@@ -51,18 +52,43 @@ class _OneProblem(Task):
         self.__dict__["asked"] = problem
 
 
+class _Shared:
+    """A policy that is asked by several threads: no more of them at a time than it serves."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._free = threading.BoundedSemaphore(policy.concurrency)
+        self.spec, self.digest = policy.spec, policy.digest
+        self.trainable, self.concurrency = policy.trainable, policy.concurrency
+
+    def sample(self, request: Request) -> Completion:
+        """As `Policy.sample`."""
+        with self._free:
+            return self._policy.sample(request)
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        """As `Policy.probe`."""
+        with self._free:
+            return self._policy.probe(adapter)
+
+    def close(self) -> None:
+        """End the policy's own thread, where it has one."""
+        close = getattr(self._policy, "close", None)
+        if close is not None:
+            close()
+
+
 class Player:
     """An export, its policy and a sandbox. Thread-safe; use `close` at the end."""
 
     def __init__(self, export: Export, policy: Policy, tier: Tier) -> None:
         self._export = export
-        self._policy = policy
+        self._policy = _Shared(policy)
         part = export.manifest.task
         config = TaskConfig(name=part.name, title=part.title, metric=part.metric, limits=part.limits)
         self._task = _OneProblem(export.path, config, part.digest)
         self._runner = RolloutRunner(self._task, tier)
         self._playing = threading.Lock()
-        self._asking = threading.BoundedSemaphore(policy.concurrency)
 
     @property
     def sampling(self) -> Sampling:
@@ -110,8 +136,7 @@ class Player:
 
     def reply(self, request: Request) -> Completion:
         """Sample one reply of the policy with the export's adapter. Raises as `Policy.sample` does."""
-        with self._asking:
-            return self._policy.sample(replace(request, adapter=self._export.adapter))
+        return self._policy.sample(replace(request, adapter=self._export.adapter))
 
     def seeds(self, seed: int | None, count: int) -> list[int]:
         """Seeds of several samples of one request; drawn when None is given."""
@@ -122,9 +147,7 @@ class Player:
         """End the sandbox, and the policy's thread where it has one."""
         with self._playing:
             self._runner.close()
-        close = getattr(self._policy, "close", None)
-        if close is not None:
-            close()
+        self._policy.close()
 
 
 def answer_text(answer: Any) -> str:

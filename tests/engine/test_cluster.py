@@ -1,0 +1,21 @@
+"""Ray's workers import our packages, whatever lies where the command was called from."""
+
+from typing import Any
+
+import pytest
+import ray
+from ray.job_config import JobConfig
+
+from sia_core.engine import cluster
+
+
+def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "_py_driver_sys_path" in vars(JobConfig()), "Ray has renamed it: see cluster.connect"
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster.connect()
+    job = asked["job_config"]
+    job._py_driver_sys_path.extend(["/where/the/command/was/called"])  # What ray.init does with it.
+    assert list(job._get_proto_job_config().py_driver_sys_path) == []
