@@ -161,7 +161,8 @@ def arms(facts: Facts) -> Section | None:
         return None
     about = f"This run is arm {facts.tags['sia.arm']}, seed {facts.tags['sia.seed']}, of comparison {name}."
     if facts.arms is None:
-        return {"about": f"{about} The other arms were not all finished when this page was made.", "notes": []}
+        about += " The other arms were not all finished when this page was made."
+        return {"about": about, "rows": [], "versus": [], "notes": []}
     found = Comparison.from_dict(facts.arms)
     return {
         "about": about,

@@ -1,5 +1,8 @@
 """A store and runs in it, made once."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from sia_core.record.store import Record, RunRecord, open_record
@@ -7,9 +10,11 @@ from tests.report.made import make_run
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Record:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Record:
     """An MLflow store of this package's tests."""
-    return open_record(tmp_path_factory.mktemp("report"), None)
+    home = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_store, home)
+    return open_record(home, None)
 
 
 @pytest.fixture(scope="session")

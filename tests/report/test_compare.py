@@ -21,7 +21,7 @@ from tests.report.pages import check_accessible, elements, parse, text_of
 
 @pytest.fixture(scope="module")
 def better(store: Record) -> RunRecord:
-    return make_run(store, final=(0.7, 0.5, 0.3), seed=3, workers=2)
+    return make_run(store, with_generations=False, final=(0.7, 0.5, 0.3), seed=3, workers=2)
 
 
 def test_problems_are_won_lost_and_tied(finished_run: RunRecord, better: RunRecord) -> None:
@@ -36,7 +36,7 @@ def test_problems_are_won_lost_and_tied(finished_run: RunRecord, better: RunReco
 
 
 def test_a_point_has_a_price_where_a_gain_was_shown(store: Record, finished_run: RunRecord) -> None:
-    worse = make_run(store, final=(0.3, 0.3, 0.3))
+    worse = make_run(store, with_generations=False, final=(0.3, 0.3, 0.3))
     rows = compare_runs([finished_run, worse]).rows
     assert rows[0].point is not None
     # 26 rollouts and 360 tokens for 0.2, which are 20 points.
@@ -46,7 +46,7 @@ def test_a_point_has_a_price_where_a_gain_was_shown(store: Record, finished_run:
 
 
 def test_only_common_problems_count(store: Record, finished_run: RunRecord) -> None:
-    other = make_run(store)
+    other = make_run(store, with_generations=False)
     scores = {"p2": [0.1], "p3": [0.2], "p9": [0.3]}
     other.put_json(SCORES, {"seed": scores, "final": scores, "cost": {}})
     found = compare_runs([finished_run, other])
@@ -60,12 +60,12 @@ def test_what_cannot_be_compared_says_why(store: Record, finished_run: RunRecord
     with pytest.raises(UsageError, match="is named twice"):
         compare_runs([finished_run, finished_run])
     with pytest.raises(UsageError, match="different tasks, toy and other"):
-        compare_runs([finished_run, make_run(store, tags={"sia.task": "other"})])
+        compare_runs([finished_run, make_run(store, with_generations=False, tags={"sia.task": "other"})])
     with pytest.raises(UsageError, match="two versions of task toy"):
-        compare_runs([finished_run, make_run(store, tags={"sia.task_digest": "0" * 64})])
+        compare_runs([finished_run, make_run(store, with_generations=False, tags={"sia.task_digest": "0" * 64})])
     with pytest.raises(RecordError, match="has no sealed test yet"):
-        compare_runs([finished_run, make_run(store, finished=False)])
-    apart = make_run(store)
+        compare_runs([finished_run, make_run(store, with_generations=False, finished=False)])
+    apart = make_run(store, with_generations=False)
     apart.put_json(SCORES, {"seed": {"q": [0.1]}, "final": {"q": [0.1]}, "cost": {}})
     with pytest.raises(UsageError, match="share no sealed problem") as caught:
         compare_runs([finished_run, apart])
@@ -73,14 +73,14 @@ def test_what_cannot_be_compared_says_why(store: Record, finished_run: RunRecord
 
 
 def test_one_common_problem_gives_no_interval(store: Record, finished_run: RunRecord) -> None:
-    other = make_run(store)
+    other = make_run(store, with_generations=False)
     other.put_json(SCORES, {"seed": {"p1": [0.1]}, "final": {"p1": [0.1]}, "cost": {}})
     (versus,) = compare_runs([finished_run, other]).versus
     assert versus.gain is None and versus.tally.losses == 1
 
 
 def test_the_page_is_sound_and_links_to_mlflow(finished_run: RunRecord, better: RunRecord, store: Record) -> None:
-    third = make_run(store)
+    third = make_run(store, with_generations=False)
     link = mlflow_comparison("http://127.0.0.1:5000", ["1", "1"], ["a", "b"])
     assert link == "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%221%22%5D"
     root = parse(compare_page(compare_runs([finished_run, better, third]), link))

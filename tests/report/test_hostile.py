@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from sia_core.candidate import Candidate
 from sia_core.cli import show
 from sia_core.cli.live import Live
 from sia_core.cli.plain import plain, plain_lines
@@ -18,7 +19,8 @@ from sia_core.report.compare_page import compare_page
 from sia_core.report.markdown import decision_markdown, proposal_markdown
 from sia_core.report.page import report
 from sia_core.report.pulse import Watcher
-from tests.report.made import make_run
+from sia_core.rollout import Failure
+from tests.report.made import make_run, play
 from tests.report.pages import check_accessible, check_inert, parse
 
 MARKUP = (
@@ -52,7 +54,7 @@ def test_the_report_holds_it_as_text(hostile_run: RunRecord) -> None:
 
 
 def test_the_comparison_holds_it_as_text(store: Record, hostile_run: RunRecord) -> None:
-    other = make_run(store, tags={"sia.sandbox.missing": HOSTILE[:300]}, agent_tokens=7)
+    other = make_run(store, with_generations=False, tags={"sia.sandbox.missing": HOSTILE[:300]}, agent_tokens=7)
     found = compare_runs([hostile_run, other])
     root = parse(compare_page(found, ""))
     check_inert(root)
@@ -86,8 +88,8 @@ def test_progress_and_messages_are_not_steered() -> None:
             live.say(HOSTILE)
 
     printed = lines_of(work)
-    # The bars hide the cursor and show it again: the program's own codes.
-    printed = printed.replace("\x1b[?25l", "").replace("\x1b[?25h", "").replace("\r\x1b[2K", "")
+    for own in ("\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\r"):  # What the bars write: the cursor, their line.
+        printed = printed.replace(own, "")
     assert not [code for code in STEERING if code in printed] and "[bold red]" in printed
     assert not [code for code in STEERING if code in plain_lines(HOSTILE)]
 
@@ -118,17 +120,16 @@ def outside_fences(markdown: str) -> str:
 
 
 def test_a_line_of_ten_megabytes_costs_no_more_than_another(store: Record) -> None:
-    run = make_run(store)
+    run = make_run(store, with_generations=False)
     endless = "\u202e<&x" * 2_500_000
-    generation = run.generation(1)
-    (first, *rest) = generation.rollouts("train")
+    first = play(Candidate("h"), "train", 0, 0.5, "x")
     turns = tuple(replace(turn, prompt=endless, output=endless) for turn in first.turns)
-    failure = rest[-1].failure
-    assert failure is not None
-    generation.put_rollouts(
-        "train",
-        [replace(first, turns=turns, answer={"a": endless}, notes=(endless,)), *rest],
-    )
+    failure = Failure("error", endless)
+    rollouts = [
+        replace(first, turns=turns, answer={"a": endless}, notes=(endless,)),
+        replace(first, unit=replace(first.unit, seed=1), failure=failure),
+    ]
+    run.generation(1).put_rollouts("train", rollouts)
     began = time.process_time()
     page = report(run)
     assert time.process_time() - began < 10

@@ -44,7 +44,7 @@ def test_a_run_that_has_no_harness_yet(store: Record) -> None:
 
 
 def test_silence_is_told_from_work(store: Record) -> None:
-    run = make_run(store, finished=False)
+    run = make_run(store, finished=False, with_generations=False)
     heard(run, ago=1)
     assert "generation 3: gate, child: 7 of 20" in headline(Watcher(run).look())
     heard(run, ago=SILENCE + 60)
@@ -78,7 +78,7 @@ def test_the_command_ends_when_the_run_does(
     done = CliRunner().invoke(app, ["watch", finished_run.name])
     assert done.exit_code == 0 and "finished" in done.output and "sealed test" in done.output
     assert "\x1b" not in done.output
-    killed = make_run(store, finished=False)
+    killed = make_run(store, finished=False, with_generations=False)
     looks = iter([None])
     monkeypatch.setattr(time, "sleep", lambda _: next(looks, None) or killed.end("KILLED"))
     done = CliRunner().invoke(app, ["watch", killed.name])
