@@ -158,7 +158,7 @@ def difference_chart(name: str, title: str, differences: Sequence[float]) -> Mar
     ordered = sorted(differences)
     width, height = 640.0, 190.0
     y = scale_for([0.0, *ordered], height - 14, 12)
-    step = (width - 72) / len(ordered)
+    step = min((width - 72) / len(ordered), 30.0)
     bars = [_bar(62 + at * step, step, y(0.0), y(value), value) for at, value in enumerate(ordered)]
     better, worse = sum(value > 0 for value in ordered), sum(value < 0 for value in ordered)
     about = (

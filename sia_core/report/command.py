@@ -1,4 +1,4 @@
-"""How to run a run again: its configuration as words of the command line."""
+"""A run's configuration in words: to read, and to run it again."""
 
 import shlex
 from collections.abc import Iterator
@@ -43,6 +43,19 @@ _ALWAYS = {"generations", "policy", "agent", "seed", "problems", "rollouts", "te
 def run_command(config: RunConfig) -> str:
     """The command that starts the same run, quoted for a shell."""
     return shlex.join(["sia", "run", config.task, *_words(config)])
+
+
+def settings(config: RunConfig) -> dict[str, str]:
+    """Every setting as text."""
+    return {name: _shown(getattr(config, name)) for name in RunConfig.model_fields}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value) or "none"
 
 
 def _words(config: RunConfig) -> Iterator[str]:

@@ -15,6 +15,7 @@ from sia_core.errors import RecordError, UsageError
 from sia_core.generation import Cost
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
+from sia_core.report.command import settings
 from sia_core.report.problems import Pair, Tally, pair_up, tally
 from sia_core.search.gate import sealed_gain
 from sia_core.stats import Estimate, Gain, Scores
@@ -103,7 +104,7 @@ class RunComparison:
 class _Side:
     run: RunRecord
     tags: Mapping[str, str]
-    config: Mapping[str, Any]
+    config: Mapping[str, str]
     confidence: float
     seed: Scores
     final: Scores
@@ -143,8 +144,8 @@ def _read(run: RunRecord) -> _Side:
     if scores is None:
         raise RecordError("has no sealed scores by problem: it is older than their recording", where=run.name)
     config = run.config
-    settings = {**config.model_dump(mode="json"), "budget": str(run.budget) or "none"}
-    return _Side(run, run.tags, settings, config.confidence, scores["seed"], scores["final"], test)
+    kept = {**settings(config), "budget": str(run.budget) or "none"}
+    return _Side(run, run.tags, kept, config.confidence, scores["seed"], scores["final"], test)
 
 
 def _check_same_task(sides: Sequence[_Side]) -> None:
@@ -203,19 +204,11 @@ def _versus(side: _Side, other: _Side, confidence: float) -> Versus:
 
 
 def _differences(sides: Sequence[_Side]) -> Iterator[Difference]:
-    settings = [
-        {**side.config, **{name: side.tags.get(tag, "unknown") for name, tag in _TAGS.items()}} for side in sides
-    ]
-    for name in dict.fromkeys(key for one in settings for key in one):
-        values = tuple(_text(one.get(name)) for one in settings)
+    found = [{**side.config, **{name: side.tags.get(tag) or "none" for name, tag in _TAGS.items()}} for side in sides]
+    for name in found[0]:
+        values = tuple(one[name] for one in found)
         if len(set(values)) > 1:
             yield Difference(name, values)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None or value == "" else str(value)
 
 
 RUN_COLUMNS = (

@@ -9,7 +9,7 @@ from sia_core.budget import HOUR, read_spent, total
 from sia_core.generation import Node
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
-from sia_core.report.command import BY_TASK, run_command
+from sia_core.report.command import BY_TASK, run_command, settings
 from sia_core.report.facts import Facts
 from sia_core.report.problems import cut_note, pair_rows, pair_up, tally
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
@@ -256,7 +256,7 @@ def reproduce(facts: Facts) -> Section:
             ("set by the task, not by an option", ", ".join(f"{name} {getattr(config, name)}" for name in BY_TASK)),
             ("MLflow run", facts.run_id),
         ],
-        "config": [(name, elide(str(value), 300)) for name, value in config.model_dump(mode="json").items()],
+        "config": [(name, elide(value, 300)) for name, value in settings(config).items()],
     }
 
 

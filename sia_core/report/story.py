@@ -229,7 +229,7 @@ def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: 
         found.append(("against the best earlier node", f"node {gate.against.node}: {gate.against.gain}, {passed}"))
     found.append(
         (
-            "cost of the generation's part",
+            "cost",
             f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}",
         )
     )

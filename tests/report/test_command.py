@@ -9,7 +9,7 @@ from sia_core.budget import Budget
 from sia_core.cli import run as verb
 from sia_core.cli.main import app
 from sia_core.config import RunConfig
-from sia_core.report.command import BY_TASK, OPTIONS, run_command
+from sia_core.report.command import BY_TASK, OPTIONS, run_command, settings
 from sia_core.task import Task
 from tests.factories import TOY
 
@@ -45,6 +45,13 @@ def test_it_comes_back(settings: dict[str, object], monkeypatch: pytest.MonkeyPa
     plan = Task.load(TOY).config.plan.model_dump()
     config = RunConfig(task=TOY, policy="scripted", **{**plan, **settings})
     assert asked_for(run_command(config), monkeypatch) == config
+
+
+def test_settings_read_as_words() -> None:
+    found = settings(RunConfig(task=TOY, **Task.load(TOY).config.plan.model_dump(), levers=()))
+    assert (found["levers"], found["meta"], found["workers"], found["budget"], found["seed"]) == (
+        *("none", "no", "none", "none", "0"),
+    )
 
 
 def test_every_setting_is_an_option_or_the_tasks() -> None:
