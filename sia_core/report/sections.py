@@ -211,7 +211,7 @@ def sandbox(facts: Facts) -> Section:
     """The tier that untrusted code ran in, and its self-test."""
     found: Mapping[str, Any] = facts.sandbox or {}
     missing = ", ".join(found.get("missing", ())) or "nothing"
-    pairs = [("tier", facts.config.tier)]
+    pairs: list[tuple[str, str]] = [("tier", facts.config.tier)]
     if facts.config.tier == "none":
         pairs.append(("protection", "none: what models wrote ran as the user of the run"))
     else:

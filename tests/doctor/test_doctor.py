@@ -48,7 +48,7 @@ def test_without_a_sandbox_a_run_cannot_start(monkeypatch: pytest.MonkeyPatch) -
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     free = {"gigabytes": 0.5}
     usage = type("Usage", (), {"free": property(lambda _: free["gigabytes"] * 1e9)})
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage())
+    monkeypatch.setattr("sia_core.doctor.machine.shutil.disk_usage", lambda _: usage())
     assert (machine.check_disk().status, machine.check_disk().code) == ("failed", 7)
     free["gigabytes"] = 2.0
     assert machine.check_disk().status == "warning"

@@ -79,8 +79,7 @@ def test_the_command_ends_when_the_run_does(
     assert done.exit_code == 0 and "finished" in done.output and "sealed test" in done.output
     assert "\x1b" not in done.output
     killed = make_run(store, finished=False, with_generations=False)
-    looks = iter([None])
-    monkeypatch.setattr(time, "sleep", lambda _: next(looks, None) or killed.end("KILLED"))
+    monkeypatch.setattr(time, "sleep", lambda _: killed.end("KILLED"))
     done = CliRunner().invoke(app, ["watch", killed.name])
     assert isinstance(done.exception, RecordError) and "ended as KILLED" in str(done.exception)
     assert CliRunner().invoke(app, ["watch", killed.name, "--once"]).exit_code == 0
