@@ -24,6 +24,7 @@ OPTIONS = {
     "problems": "--problems",
     "rollouts": "--rollouts",
     "test_problems": "--test-problems",
+    "branch_from": "--branch-from",
     "budget": "--budget",
     "parent": "--parent",
     "until_plateau": "--until-plateau",
