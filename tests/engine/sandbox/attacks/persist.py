@@ -72,7 +72,7 @@ PERSIST = (
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))",
         "import resource\ngot(resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 40)",
     ),
-    _left("priority", "os.nice(3)", "got(os.nice(0) >= 3)"),
+    _left("priority", "os.nice(3)", "got(os.nice(0) != @NICE@)"),
     _left("cpus", "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])", "got(len(os.sched_getaffinity(0)) == 1)"),
     _left(
         "name",
