@@ -46,13 +46,15 @@ _HOMES = {
 """Module -> the public names that it holds."""
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            value = getattr(import_module(f"sia_core.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'sia_core' has no attribute {name!r}")
+if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _HOMES.items():
+            if name in names:
+                value = getattr(import_module(f"sia_core.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module 'sia_core' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

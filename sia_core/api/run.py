@@ -58,7 +58,14 @@ def evolve(
     """
     be_quiet()
     plan = {"generations": generations, "rollouts": rollouts, "problems": problems, "test_problems": test_problems}
-    settings = {"policy": policy, "agent": agent, "seed": seed, "budget": budget, "meta": False, **options}
+    settings: dict[str, Any] = {
+        "policy": policy,
+        "agent": agent,
+        "seed": seed,
+        "budget": budget,
+        "meta": False,
+        **options,
+    }
     levers = levers if isinstance(levers, str) else ",".join(levers)
     place = task.where if isinstance(task, Task) else str(task)
     try:

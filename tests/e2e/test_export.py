@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,8 +110,8 @@ def test_an_export_is_served_to_the_client_of_openai(finished: Finished, tmp_pat
         token = server.stdout.readline().split()[1]
         (address,) = re.findall(r"http://\S+/v1", server.stdout.readline())
         client = OpenAI(base_url=address, api_key=token, max_retries=0)
-        problem = [{"role": "user", "content": json.dumps({"number": 7})}]
-        made = client.chat.completions.create(model="agent", messages=problem, seed=3)  # type: ignore[arg-type]
+        problem: Any = [{"role": "user", "content": json.dumps({"number": 7})}]
+        made = client.chat.completions.create(model="agent", messages=problem, seed=3)
         answer = json.loads(made.choices[0].message.content or "")
         assert answer["colour"] in ("red", "green", "blue", "violet")
         with pytest.raises(BadRequestError, match="lacks number"):
