@@ -178,6 +178,7 @@ def listen(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((HOST, port))
+        made.listen()  # Whoever reads the address and connects at once waits, instead of being refused.
     except OSError as error:
         made.close()
         what = f"port {port} cannot be had: {error.strerror}"
