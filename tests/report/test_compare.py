@@ -29,9 +29,9 @@ def test_problems_are_won_lost_and_tied(finished_run: RunRecord, better: RunReco
     (versus,) = found.versus
     assert versus.tally == Tally(wins=1, losses=1, ties=1)
     assert (versus.run, versus.other) == (better.name, finished_run.name)
-    first, second = (run.get_json(SCORES)["final"] for run in (finished_run, better))
-    assert versus.gain == sealed_gain(first, second, 0.9)
-    assert versus.gain.low < 0 < versus.gain.high
+    before, after = (run.get_json(SCORES)["final"] for run in (finished_run, better))
+    expected = sealed_gain(before, after, 0.9)
+    assert versus.gain == expected and expected.low < 0 < expected.high
     assert {one.setting: one.values for one in found.differences} == {"seed": ("0", "3"), "workers": ("none", "2")}
 
 
