@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sia_core.cli.run import BudgetOption, Generations, Problems, Rollouts, build_config, print_plan
+from sia_core.cli.run import BudgetOption, Generations, Problems, Rollouts, print_plan
 
 
 def arms(
@@ -30,6 +30,7 @@ def arms(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
 ) -> None:
     """Run the arms of TASK over several seeds and put them side by side."""
+    from flows.configure import build_config
     from sia_core.errors import UsageError
     from sia_core.search.arms import plan_arms
 

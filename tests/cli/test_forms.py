@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from flows.configure import build_config
 from sia_core.cli.main import app
-from sia_core.cli.run import build_config
 from sia_core.errors import TaskError, UsageError
 from sia_core.task import Task
 from tests.factories import TOY

@@ -1,0 +1,88 @@
+"""A run's configuration from what a person asks for, on the command line or in a form, and the task's plan.
+
+Everything that can be told to be wrong without loading Prefect, Ray or MLflow is told here.
+"""
+
+from typing import Any, cast, get_args
+
+from sia_core.agents.prices import check_priced
+from sia_core.agents.registry import WITHOUT_MODEL, check_agent
+from sia_core.budget import Budget
+from sia_core.config import RunConfig, Tier, parse_levers
+from sia_core.errors import UsageError
+from sia_core.harness import Harness
+from sia_core.patch import EditScope
+from sia_core.policy.registry import check_spec
+from sia_core.search.lineage import parent_policy
+from sia_core.task import Task
+from sia_core.weights.algorithms import check_algorithm
+
+
+def build_config(
+    task: str, plan: dict[str, int | None], *, levers: str, tier: str, branched: bool = False, **settings: Any
+) -> RunConfig:
+    """The run's configuration from the command line and the task's plan; a branched run takes its harness from another.
+
+    Raises:
+        UsageError: an option that cannot be meant.
+        TaskError: a task.toml or task.py that cannot be used.
+        HarnessError: a harness that cannot be loaded.
+    """
+    sandbox_tier, loaded = parse_tier(tier), Task.load(task)
+    asked_meta = settings["meta"]
+    # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
+    if asked_meta and branched:
+        raise UsageError("a branch has its harness already", where="--meta", hint="leave out --meta or --branch-from")
+    if not branched and not (loaded.path / loaded.config.harness).exists():
+        settings["meta"] = True
+    if not settings["meta"] and not branched:
+        Harness.load(loaded.path / loaded.config.harness)
+    _ = loaded.module
+    check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
+    check_spec(settings["policy"])
+    settings["budget"] = Budget.parse(settings.get("budget", ""))
+    check_agent(settings["agent"], settings.get("agent_dollars") or settings["budget"].dollars)
+    check_priced(settings["policy"], settings["budget"])
+    parent_policy(settings.get("parent", "best"))
+    if settings["meta"] and settings["agent"] in WITHOUT_MODEL:
+        raise UsageError(
+            f"task {loaded.name} has no harness to begin with"
+            if not asked_meta
+            else f"{settings['agent']} writes no harness",
+            where="--agent",
+            hint="name a language model that writes one: --agent anthropic:MODEL or openai:MODEL[@URL]",
+        )
+    check_edit_scope(settings.get("edit_scope", "all"), settings["agent"])
+    defaults = loaded.config.plan.model_dump()
+    asked = {name: value for name, value in plan.items() if value is not None}
+    return RunConfig(
+        task=loaded.where,
+        levers=parse_levers(levers),
+        tier=sandbox_tier,
+        **(defaults | asked),
+        **settings,
+    )
+
+
+def check_edit_scope(scope: str, agent: str) -> None:
+    """Refuse a scope that there is none of, or that leaves the agent nothing to do.
+
+    Raises:
+        UsageError: either.
+    """
+    if scope not in get_args(EditScope):
+        raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
+    if scope == "prompts" and agent in WITHOUT_MODEL:
+        what = f"{agent} moves knobs, which stand in harness.toml, and writes no prompts"
+        raise UsageError(what, where="--edit-scope prompts", hint="--agent anthropic:MODEL or openai:MODEL[@URL]")
+
+
+def parse_tier(text: str) -> Tier:
+    """The sandbox tier of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if text not in get_args(Tier):
+        raise UsageError(f"unknown sandbox tier {text!r}", where="--sandbox", hint="use strict, landlock or none")
+    return cast("Tier", text)
