@@ -68,6 +68,10 @@ class RecordError(SiaError):
     exit_code = 7
 
 
+class HeldError(RecordError):
+    """A run that another process holds, or has taken over: its record is not ours to write."""
+
+
 class ServiceError(SiaError):
     """A server (Prefect, MLflow, Ray) that cannot be started or reached."""
 

@@ -7,6 +7,7 @@ Only this package imports mlflow. Invariants:
   `sia.phase.NAME` with that file's digest. Reading checks the digest.
 - Harnesses and adapters are stored once, by digest, and checked when read.
 - Metric timestamps derive from the run's start, so logging twice is logging once.
+- Who holds a run (`lease`) sets `Record.fence`, which is asked before each write to a run.
 """
 
 import json
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -33,10 +34,24 @@ from sia_core.hashing import canonical_json, digest_bytes, digest_files
 from sia_core.record import models, parquet
 from sia_core.rollout import Rollout
 
+LEASES = "sia-leases"
+"""Experiment of the small runs that say who holds which run (`lease`)."""
 TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
 PARAM_TEXT = 500
 """The same of parameters, in the narrowest of its databases."""
+
+
+class Fence(Protocol):
+    """As `lease.Lease.check`."""
+
+    def __call__(self, *, surely: bool = False) -> None:
+        """Raises HeldError when another process has taken the run over."""
+        ...
+
+
+def _no_fence(*, surely: bool = False) -> None:
+    """Of a record that nobody holds."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,8 @@ class Record:
     def __init__(self, tracking_uri: str, artifact_root: str | None, cache: Path) -> None:
         self.tracking_uri = tracking_uri
         self.cache = cache
+        self.fence: Fence = _no_fence
+        """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
         self._artifact_root = artifact_root
         try:
             self.client = MlflowClient(tracking_uri=tracking_uri)
@@ -74,9 +91,12 @@ class Record:
         """Open a new run under a fresh name."""
         task = tags["sia.task"]
         name = f"{task}-{secrets.token_hex(3)}"
-        run = self.client.create_run(
-            self.experiment(task), run_name=name, tags={**tags, "sia.kind": "evolution", "sia.run": name}
+        lease = self.client.create_run(
+            self.experiment(LEASES), run_name=name, tags={"sia.kind": "lease", "sia.run": name}
         )
+        self.client.set_terminated(lease.info.run_id)
+        own = {"sia.kind": "evolution", "sia.run": name, "sia.lease": lease.info.run_id}
+        run = self.client.create_run(self.experiment(task), run_name=name, tags={**tags, **own})
         record = RunRecord(self, run)
         params = [Param(key, str(value)) for key, value in config.model_dump().items()]
         self.client.log_batch(run.info.run_id, params=params)
@@ -108,7 +128,7 @@ class Record:
 
     def children(self, run_id: str) -> list[Run]:
         """Generation runs of a run, by generation."""
-        query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`sia.kind` = 'generation'"
         runs = self.client.search_runs(self._experiments(), query, max_results=1000)
         return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
 
@@ -131,7 +151,13 @@ class Record:
         if found is not None:
             return str(found.experiment_id)
         location = f"{self._artifact_root}/{name}" if self._artifact_root else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # Another process was quicker.
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
 
 
 class Stored:
@@ -152,11 +178,13 @@ class Stored:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set several tags at once."""
+        self.record.fence()
         entries = [RunTag(key, value[:TAG_TEXT]) for key, value in tags.items()]
         self.record.client.log_batch(self.run_id, tags=entries)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
         """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
+        self.record.fence()
         entries = [
             Metric(self.prefix + key, float(value), self._started + step, step, model_id=model)
             for key, value in metrics.items()
@@ -188,6 +216,7 @@ class Stored:
 
     def put_file(self, name: str, file: Path) -> None:
         """Store one artifact from disk under the file's own name."""
+        self.record.fence()
         parent = str(Path(self.prefix + name).parent)
         self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
 
@@ -281,6 +310,7 @@ class GenerationRecord(Stored):
 
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.fence()
         self.record.client.set_terminated(self.run_id, status)
 
 
@@ -293,6 +323,26 @@ class RunRecord(Stored):
 
     @property
     def config(self) -> RunConfig:
+        """The configuration: as it was started with, but for generations it was extended by."""
+        extended = self.tags.get("sia.generations")
+        return self.started_with.model_copy(update={"generations": int(extended)} if extended else {})
+
+    @property
+    def lease_id(self) -> str:
+        """MLflow run in which it is noted who holds the run."""
+        return self.tags.get("sia.lease", self.run_id)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its configuration is there; a run whose creation was cut short has none, and cannot go on."""
+        return self.get_bytes("config.json") is not None
+
+    def extend(self, generations: int) -> None:
+        """Let it have so many generations in all."""
+        self.set_tags({"sia.generations": str(generations)})
+
+    @property
+    def started_with(self) -> RunConfig:
         """The configuration the run was started with."""
         data = self.get_bytes("config.json")
         if data is None:
@@ -358,6 +408,7 @@ class RunRecord(Stored):
 
     def put_harness(self, harness: Harness) -> None:
         """Store a harness by digest."""
+        self.record.fence()
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
             root = Path(folder) / harness.digest
             for name, data in harness.files.items():
@@ -387,6 +438,7 @@ class RunRecord(Stored):
             spec: what made it; becomes the model's parameters.
             source: the generation it was made in.
         """
+        self.record.fence()
         params = {key: str(value)[:PARAM_TEXT] for key, value in (spec or {}).items() if value is not None}
         run_id = source.run_id if source else self.run_id
         return models.log_adapter(self.record.client, self.experiment_id, self.name, run_id, adapter, params)
@@ -417,6 +469,7 @@ class RunRecord(Stored):
             candidate: its harness and adapter are stored.
             index: its lineage node.
         """
+        self.record.fence()
         client, task = self.record.client, self.tags["sia.task"]
         root = client.get_run(self.run_id).info.artifact_uri
         harness = models.Entry(candidate.harness, f"{root}/harnesses/{candidate.harness}", self.run_id)
@@ -432,12 +485,20 @@ class RunRecord(Stored):
         )
         models.crown(client, f"{task}-adapter", self.name, index, entry)
 
+    def demote(self) -> None:
+        """Take the registry's champion from this run; another run's stays."""
+        self.record.fence()
+        for kind in ("harness", "adapter"):
+            models.dethrone(self.record.client, f"{self.tags['sia.task']}-{kind}", self.name)
+
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.fence()
         self.record.client.set_terminated(self.run_id, status)
 
     def reopen(self) -> None:
         """Mark an interrupted run as running again."""
+        self.record.fence()
         self.record.client.update_run(self.run_id, status="RUNNING")
 
 
@@ -468,6 +529,7 @@ def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
 def _complete_phase(
     stored: Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
 ) -> None:
+    stored.record.fence(surely=True)
     digest = stored.put_json(f"phases/{name}.json", payload)
     stored.set_tags({**(tags or {}), f"sia.phase.{name}": digest})
 
@@ -477,12 +539,13 @@ def _read_tree(path: Path) -> dict[str, bytes]:
 
 
 def _summary(run: Run) -> RunSummary:
-    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    tags, metrics = run.data.tags, run.data.metrics
+    planned = tags.get("sia.generations", run.data.params.get("generations", "?"))
     return RunSummary(
         name=tags["sia.run"],
         task=tags["sia.task"],
         status=str(run.info.status),
-        generations=f"{tags.get('sia.generations_done', '0')}/{params.get('generations', '?')}",
+        generations=f"{tags.get('sia.generations_done', '0')}/{planned}",
         levers=tags.get("sia.levers", ""),
         score=metrics.get("test.final"),
         started=int(run.info.start_time),

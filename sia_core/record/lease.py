@@ -1,0 +1,213 @@
+"""Who holds a run: a lease in the record, so that no two processes of any machine write one run.
+
+Each run has a small MLflow run beside it (`RunRecord.lease_id`), apart from those that people compare. A claim is its
+parameter `holder.N`. A parameter can be written once, so of two processes that claim N one is
+refused by the store, whichever store it is. N is the fencing token: only the holder of the greatest one may write.
+
+- A holder beats: every BEAT_S it writes the time into the tag `sia.holder.N`, and looks whether N + 1 was claimed.
+- A lease is free when it was given back, when its process is dead (same machine), or when no beat came for TTL_S
+  (other machines; of which 25 s at least are spent looking on, for their clocks may differ).
+- A holder that finds a greater token has lost: everything it would still write is refused (`Lease.check`, which the
+  record asks before each write). One that could not beat for TTL_S asks the record before it writes on.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from sia_core.errors import HeldError
+from sia_core.process import Process
+from sia_core.record.store import RunRecord
+
+BEAT_S = 10.0
+TTL_S = 60.0
+LOOK_S = 25.0
+_PARAM = "holder."
+_TAG = "sia.holder."
+_BACK = "given back"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sitting of one process at a run."""
+
+    token: int
+    process: Process
+    since: float
+    """Seconds since the epoch, by that machine's clock."""
+    nonce: str
+
+    @property
+    def text(self) -> str:
+        """JSON; `read` is its inverse."""
+        return json.dumps({**asdict(self.process), "since": self.since, "nonce": self.nonce})
+
+    @classmethod
+    def read(cls, token: int, text: str) -> "Claim":
+        """From a parameter's value."""
+        found: dict[str, Any] = json.loads(text)
+        since, nonce = found.pop("since"), found.pop("nonce")
+        return cls(token, Process(**found), since, nonce)
+
+    def __str__(self) -> str:
+        began = datetime.fromtimestamp(self.since, UTC).astimezone()
+        return f"{self.process} since {began:%Y-%m-%d %H:%M:%S}"
+
+
+class Lease:
+    """The right to write one run. Made by `hold`."""
+
+    def __init__(self, client: MlflowClient, run_id: str, name: str, claim: Claim) -> None:
+        self.claim = claim
+        self._client, self._run_id, self._name = client, run_id, name
+        self._lost: Claim | None = None
+        self._renewed = _now()
+        self._ended = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def check(self, *, surely: bool = False) -> None:
+        """Refuse to go on once the run is another's.
+
+        Args:
+            surely: ask the record even if it was asked a moment ago.
+
+        Raises:
+            HeldError: it is.
+        """
+        if self._lost is None and (surely or _now() - self._renewed > TTL_S):
+            self._look()
+        if self._lost is not None:
+            raise HeldError(
+                f"was taken over by {self._lost}; this process writes nothing more",
+                where=self._name,
+                hint=f"see how it goes there: sia status {self._name}",
+            )
+
+    def begin(self) -> None:
+        """Beat from now on."""
+        self._mark(str(time.time()))
+        self._beating.start()
+
+    def end(self) -> None:
+        """Give it back, if it is still ours."""
+        self._ended.set()
+        self._beating.join(timeout=BEAT_S)
+        if self._lost is None:
+            with suppress(Exception):  # The store may be what failed; the lease then runs out by itself.
+                self._mark(_BACK)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S) and self._lost is None:
+            with suppress(Exception):  # An outage of the store. `check` asks again before anything is written.
+                self._look()
+                self._mark(str(time.time()))
+
+    def _look(self) -> None:
+        latest = _latest(self._client, self._run_id)
+        self._lost = latest if latest is not None and latest.nonce != self.claim.nonce else None
+        self._renewed = _now()
+
+    def _mark(self, text: str) -> None:
+        self._client.set_tag(self._run_id, f"{_TAG}{self.claim.token}", text)
+
+
+@contextmanager
+def hold(run: RunRecord, say: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
+    """Hold a run: until the end, it alone writes through `run`, and stops when it has lost it.
+
+    Args:
+        run: its record is fenced from now on.
+        say: told when another machine's holder has to be waited for.
+
+    Raises:
+        HeldError: another process holds it.
+    """
+    client, lease_id = run.record.client, run.lease_id
+    lease = Lease(client, lease_id, run.name, _claim(client, lease_id, run.name, say))
+    lease.begin()
+    before, run.record.fence = run.record.fence, lease.check
+    try:
+        yield lease
+    finally:
+        run.record.fence = before
+        lease.end()
+
+
+def refuse_held(run: RunRecord) -> None:
+    """Refuse early what `hold` would refuse, as far as that is known without waiting: of processes of this machine.
+
+    Raises:
+        HeldError: one holds it.
+    """
+    latest = _latest(run.record.client, run.lease_id)
+    if latest is not None and latest.process.here and not _is_free(run.record.client, run.lease_id, latest):
+        raise _held(run.name, latest, "it is alive")
+
+
+def _claim(client: MlflowClient, run_id: str, name: str, say: Callable[[str], None]) -> Claim:
+    latest = _latest(client, run_id)
+    if latest is not None:
+        _wait_for_silence(client, run_id, name, latest, say)
+    claim = Claim((latest.token if latest else 0) + 1, Process.this(), round(time.time(), 3), token_hex(8))
+    with suppress(MlflowException):  # Another was quicker. Or this one's write came through, and only its answer not.
+        client.log_param(run_id, f"{_PARAM}{claim.token}", claim.text)
+    winner = _latest(client, run_id)
+    if winner is None or winner.nonce != claim.nonce:
+        raise _held(name, winner or claim, "it was quicker")
+    if latest is not None:
+        with suppress(MlflowException):  # Only to keep the list of tags short.
+            client.delete_tag(run_id, f"{_TAG}{latest.token}")
+    return claim
+
+
+def _wait_for_silence(client: MlflowClient, run_id: str, name: str, latest: Claim, say: Callable[[str], None]) -> None:
+    """Return when the latest claim counts no more."""
+    if _is_free(client, run_id, latest):
+        return
+    if latest.process.here:
+        raise _held(name, latest, "it is alive")
+    beat = _last_beat(client, run_id, latest)
+    age = time.time() - float(beat or latest.since)
+    wait = max(TTL_S - max(age, 0.0), LOOK_S)
+    say(f"{name} was last held by {latest}; looking for {wait:.0f} s whether it is still at work")
+    deadline = _now() + wait
+    while _now() < deadline:
+        time.sleep(BEAT_S / 5)
+        if _is_free(client, run_id, latest):
+            return
+        if _last_beat(client, run_id, latest) != beat:
+            raise _held(name, latest, "it is at work")
+
+
+def _is_free(client: MlflowClient, run_id: str, latest: Claim) -> bool:
+    return latest.process.dead or _last_beat(client, run_id, latest) == _BACK
+
+
+def _held(name: str, claim: Claim, why: str) -> HeldError:
+    process = claim.process
+    end = f"kill {process.pid}" if process.here else f"on {process.host}: kill {process.pid}"
+    return HeldError(f"is being run by {claim} ({why})", where=name, hint=f"wait for it, or end it ({end}) and resume")
+
+
+def _latest(client: MlflowClient, run_id: str) -> Claim | None:
+    params = client.get_run(run_id).data.params
+    tokens = [int(key.removeprefix(_PARAM)) for key in params if key.startswith(_PARAM)]
+    return Claim.read(max(tokens), params[f"{_PARAM}{max(tokens)}"]) if tokens else None
+
+
+def _last_beat(client: MlflowClient, run_id: str, claim: Claim) -> str:
+    return str(client.get_run(run_id).data.tags.get(f"{_TAG}{claim.token}", ""))
+
+
+def _now() -> float:
+    """A clock that runs on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
