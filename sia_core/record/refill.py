@@ -1,0 +1,33 @@
+"""Filling an empty journal from MLflow: on another machine, rollouts of finished phases cost nothing either."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sia_core.record import parquet
+from sia_core.record.journal import Journal
+from sia_core.record.rewind import forgotten
+from sia_core.record.store import GenerationRecord, RunRecord
+from sia_core.rollout import Rollout
+
+
+def refill(run: RunRecord, journal: Journal) -> int:
+    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal that has none.
+
+    What they have cost is known from the record (`spending.json`), and is not counted here. How many there were.
+    """
+    if len(journal):
+        return 0
+    for generation in [*run.generations(), *forgotten(run)]:
+        for rollout in _rollouts(generation):
+            journal.put(rollout)
+    return len(journal)
+
+
+def _rollouts(generation: GenerationRecord) -> Iterator[Rollout]:
+    """Of the generation and all its siblings."""
+    listing = generation.record.client.list_artifacts
+    siblings = [file.path for file in listing(generation.run_id) if file.path.startswith("sibling_")]
+    for folder in ("rollouts", *(f"{path}/rollouts" for path in siblings)):
+        for file in listing(generation.run_id, folder):
+            data = generation.get_bytes(file.path) if Path(file.path).suffix == ".parquet" else None
+            yield from parquet.read(data) if data is not None else ()

@@ -1,0 +1,161 @@
+"""Taking back what a run has decided, and branching a run off: nothing of the record is ever deleted.
+
+- A generation that is forgotten keeps its MLflow run with all artifacts, as kind `forgotten`; its number is free again.
+  The last goes first, so that a rewind that is cut short leaves a shorter run that is whole.
+- What the run as a whole concluded (`stop`, the sealed test) is copied to `forgotten/K/` before its tag goes.
+- A child run has copies of everything up to the generation it branches off at, so that it needs its parent no more.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow.entities import Param
+
+from sia_core.config import RunConfig
+from sia_core.generation import Node, champion
+from sia_core.record.arms import SCORES
+from sia_core.record.store import GenerationRecord, RunRecord, Stored
+
+FORGOTTEN = "forgotten"
+_CONCLUSIONS = ("stop", "test")
+_COUNT = "sia.forgotten"
+_BY = "sia.forgotten_by"
+_WHOLE = "sia.forked"
+_KEPT_FILES = ("harnesses", "agent", "history.json", "sandbox.json")
+
+
+def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
+    """Forget generations from `first` on, and what the run concluded; the numbers forgotten.
+
+    Args:
+        run: held by this process.
+        first: number of a generation; beyond the last one only conclusions are forgotten.
+        by: who asked. One that asks again finds it done, so that a retry does not forget what was made since.
+    """
+    if was_asked(run, by):
+        return []
+    count = int(run.tags.get(_COUNT, "0")) + 1
+    _forget_conclusions(run, count)
+    gone = [generation for generation in reversed(run.generations()) if generation.index >= first]
+    for generation in gone:
+        generation.set_tags({_COUNT: str(count), "sia.kind": FORGOTTEN})
+    if any(generation.tags.get("sia.promoted") == "true" for generation in gone):
+        _crown(run)
+    done = min((generation.index for generation in gone), default=first) - 1
+    run.set_tags({_COUNT: str(count), _BY: by, "sia.generations_done": str(min(done, _done(run)))})
+    return sorted(generation.index for generation in gone)
+
+
+def was_asked(run: RunRecord, by: str) -> bool:
+    """Whether the last to have something forgotten was this one."""
+    return bool(by) and run.tags.get(_BY) == by
+
+
+def forgotten(run: RunRecord) -> list[GenerationRecord]:
+    """Every generation that was forgotten, in the order it began."""
+    query = f"tags.`mlflow.parentRunId` = '{run.run_id}' and tags.`sia.kind` = '{FORGOTTEN}'"
+    return [GenerationRecord(run.record, found) for found in reversed(run.record.search(query))]
+
+
+def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, str]) -> RunRecord:
+    """A child run with the parent's lineage before generation `first`.
+
+    Args:
+        parent: is only read.
+        first: the generation the child goes on with.
+        config: of the child.
+        tags: of the child, beside those that name its parent.
+    """
+    about = {"sia.forked_from": parent.name, "sia.forked_at": str(first), "mlflow.parentRunId": parent.run_id}
+    child = parent.record.create(config, {**tags, **about})
+    for name in _KEPT_FILES:
+        _copy_artifacts(parent, child, name)
+    for node in _nodes_before(parent, first):
+        adapter = parent.adapter(node.candidate.adapter)
+        if adapter is not None:
+            child.put_adapter(adapter)
+    begun = parent.phase("start")
+    if begun is not None:
+        child.complete("start", begun)
+    for generation in parent.generations():
+        if generation.index < first and generation.phase("improve") is not None:
+            _copy_generation(generation, child.generation(generation.index))
+    _copy_metrics(parent, child, first)
+    child.set_tags({_WHOLE: "whole", "sia.generations_done": str(_done(child))})
+    return child
+
+
+def is_whole(child: RunRecord) -> bool:
+    """Whether a child run's making was not cut short."""
+    return child.tags.get(_WHOLE) == "whole"
+
+
+def _crown(run: RunRecord) -> None:
+    """The registry's champion was forgotten: the run's last one before it takes its place, a seed does not."""
+    best = champion(run.nodes())
+    if best.parent is None:
+        run.demote()
+    else:
+        run.promote(best.candidate, best.index)
+
+
+def _nodes_before(run: RunRecord, first: int) -> list[Node]:
+    return [node for node in run.nodes() if node.generation < first]
+
+
+def _done(run: RunRecord) -> int:
+    return sum(generation.phase("improve") is not None for generation in run.generations())
+
+
+def _forget_conclusions(run: RunRecord, count: int) -> None:
+    run.record.fence(surely=True)
+    for name in _CONCLUSIONS:
+        concluded = run.phase(name)
+        if concluded is not None:
+            run.put_json(f"{FORGOTTEN}/{count}/phases/{name}.json", concluded)
+            if name == "test":
+                run.put_json(f"{FORGOTTEN}/{count}/{SCORES}", run.get_json(SCORES))
+            run.record.client.delete_tag(run.run_id, f"sia.phase.{name}")
+
+
+def _copy_generation(source: GenerationRecord, target: GenerationRecord) -> None:
+    """Artifacts and numbers first, then the tags by which phases count."""
+    if target.phase("improve") is not None:
+        return
+    _copy_artifacts(source, target, "")
+    data = source.record.client.get_run(source.run_id).data
+    target.log_metrics(data.metrics)
+    params = [Param(key, value) for key, value in data.params.items()]
+    if params:
+        target.record.client.log_batch(target.run_id, params=params)
+    own = ("mlflow.", "sia.run", "sia.generation", "sia.kind")
+    kept = {key: value for key, value in data.tags.items() if not key.startswith(own)}
+    last = {key: value for key, value in kept.items() if key == "sia.phase.improve"}
+    target.set_tags({key: value for key, value in kept.items() if key not in last} | {"sia.copied_from": source.run_id})
+    target.set_tags(last)
+    target.end("FINISHED")
+
+
+def _copy_metrics(parent: RunRecord, child: RunRecord, first: int) -> None:
+    """Charts of the lineage; what was spent and the sealed test are the parent's own."""
+    client = parent.record.client
+    for name in client.get_run(parent.run_id).data.metrics:
+        if not name.startswith(("spent.", "test.")):
+            for point in client.get_metric_history(parent.run_id, name):
+                if point.step < first:
+                    child.log_metrics({name: point.value}, point.step)
+
+
+def _copy_artifacts(source: Stored, target: Stored, name: str) -> None:
+    files: Mapping[str, bytes] | None = source.get_tree(name)
+    if not files:
+        return
+    with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+        for relative, data in files.items():
+            file = Path(folder) / relative
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        target.record.fence()
+        into = name if len(files) > 1 or next(iter(files)) != Path(name).name else ""
+        target.record.client.log_artifacts(target.run_id, folder, into or None)
