@@ -107,6 +107,7 @@ def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], labe
     for rollout in done.values():
         session.task.canaries.check_rollout(rollout)
     for rollout in session.engine.run(_while_affordable(session, todo), harness, adapter):
+        session.run.record.fence()
         session.ledger.settle(rollout)
         session.task.canaries.check_rollout(rollout)
         done[rollout.unit.key] = rollout

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 
+from flows import fingerprint
 from sia_core.agents.registry import check_agent, replayed_history
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
@@ -15,11 +16,13 @@ from sia_core.generation import SEED_NODE, Node
 from sia_core.harness import Harness
 from sia_core.home import home
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
-from sia_core.progress import Reporter
+from sia_core.progress import Reporter, Silent
+from sia_core.record.arms import ArmsRecord
 from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
 from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.search.arms import ArmsPlan
 from sia_core.services import find, mlflow_service
 from sia_core.task import Task
 from sia_core.weights.algorithms import check_algorithm
@@ -57,17 +60,21 @@ def open_run(
     harness: Harness | None,
     sandbox: TierReport | None,
     member: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> RunRecord:
     """Create the run in MLflow, with its seed candidate where there is one already.
 
     Args:
         member: tags of a run that belongs to a comparison; its agents see no other run, so that arms stay independent.
+        origin: tags that tell where it comes from.
     """
+    taken = fingerprint.take(config, task)
     tags = {
         "sia.task": task.name,
         "sia.task_digest": task.digest,
+        **fingerprint.tags(taken),
         "sia.policy": config.policy,
-        "sia.policy_digest": policy_digest(config.policy),
+        "sia.policy_digest": taken["policy"][config.policy],
         "sia.agent": config.agent,
         "sia.levers": ",".join(config.levers) or "none",
         "sia.version": version("sia"),
@@ -76,16 +83,34 @@ def open_run(
         "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
-    run = record().create(config, {**tags, **(member or {})})
-    history = [] if member else replayed_history(config.agent)
-    run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
+    run = record().create(config, {**tags, **(member or {}), **(origin or {})})
     run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
     run.put_json("environment.json", describe())
+    run.put_json(fingerprint.FILE, taken)
+    complete_opening(run, task, harness)
+    return run
+
+
+def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None) -> None:
+    """What a run needs before its first generation; does only what is missing, for its opening may have been cut."""
+    if run.phase("start") is not None:
+        return
+    config = run.config
+    if run.get_bytes(HISTORY) is None:
+        history = [] if "sia.arms" in run.tags else replayed_history(config.agent)
+        run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
     if config.branch_from:
         _plant_branch(run, Branch.find(run.record, config.branch_from))
-    elif harness is not None:
-        plant_seed(run, harness)
-    return run
+    elif not config.meta:
+        plant_seed(run, harness or Harness.load(task.path / task.config.harness))
+
+
+def open_arms(plan: ArmsPlan, origin: Mapping[str, str] | None = None) -> ArmsRecord:
+    """Create a comparison in MLflow, once everything it needs is there."""
+    check_sandbox(plan.config)
+    task, _ = prepare(plan.config, Silent())
+    about = f"Arms {', '.join(plan.arms)} over {plan.seeds} seeds, policy {plan.config.policy}."
+    return ArmsRecord.create(record(), task.name, about, plan.model_dump(mode="json"), origin)
 
 
 def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> None:

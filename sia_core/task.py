@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sia_core.canary import Canaries
 from sia_core.errors import TaskError, UsageError
-from sia_core.hashing import digest_files
+from sia_core.hashing import digest_bytes, digest_files
 from sia_core.lab import Lab
 from sia_core.rollout import SPLITS, Rollout, Sampling, Split, Turn, Verdict
 
@@ -226,13 +226,12 @@ class Task:
         path = find_task(place)
         plain = _read_config(path / "task.toml")
         config = _read_config(path / "task.toml", form) if form else plain
-        harnesses = {plain.harness, *(str(table.get("harness", plain.harness)) for table in plain.forms.values())}
-        files = {
-            str(file.relative_to(path)): file.read_bytes()
-            for file in sorted(path.rglob("*"))
-            if file.is_file() and not _is_skipped(file.relative_to(path), harnesses)
-        }
-        return cls(path, config, digest_files(files), form)
+        return cls(path, config, digest_files(_digested_files(path, plain)), form)
+
+    def file_digests(self) -> dict[str, str]:
+        """Digest by name of the files that the task's digest is over, as they are now."""
+        files = _digested_files(self.path, _read_config(self.path / "task.toml"))
+        return {name: digest_bytes(data) for name, data in files.items()}
 
     @property
     def where(self) -> str:
@@ -430,6 +429,15 @@ def _split_form(where: str) -> tuple[str, str]:
     if not colon or "/" in form or Path(where).exists():
         return where, ""
     return place, form
+
+
+def _digested_files(path: Path, plain: TaskConfig) -> dict[str, bytes]:
+    harnesses = {plain.harness, *(str(table.get("harness", plain.harness)) for table in plain.forms.values())}
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and not _is_skipped(file.relative_to(path), harnesses)
+    }
 
 
 def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:

@@ -12,7 +12,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at everything that a run needs. Exit code 0 when one can start, else the code it would end with."""
-    from sia_core.cli.run import parse_tier
+    from flows.configure import parse_tier
     from sia_core.doctor.examine import examine
     from sia_core.doctor.report import exit_code, to_dict
 

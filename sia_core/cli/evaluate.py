@@ -24,7 +24,7 @@ def evaluate(
     from rich.console import Console
 
     from sia_core.cli.live import Live
-    from sia_core.cli.run import parse_tier
+    from flows.configure import parse_tier
     from sia_core.errors import UsageError
     from sia_core.export.evaluate import Options
     from sia_core.export.evaluate import evaluate as play  # Loads Ray.
