@@ -4,6 +4,7 @@ What agents wrote is put where markdown has no say: in fences that the text cann
 cannot contain; cut, and with what does not print spelled out.
 """
 
+import re
 from collections.abc import Iterator
 
 from sia_core.agents.quote import elide, one_line, spell
@@ -15,8 +16,8 @@ _DIFF = 2_000_000
 """Of a difference that a person is to approve: more than two harnesses can hold."""
 
 
-def decision_markdown(node: Node) -> str:
-    """Decision, prediction, gate verdict. Text from agents is inert."""
+def decision_markdown(node: Node, diff: str = "") -> str:
+    """Decision, prediction, gate verdict, change of the harness. Text from agents is inert."""
     lines = [f"## Generation {node.generation}, node {node.index}: lever {node.lever}"]
     if node.decision is not None:
         lines += _decision(node.decision)
@@ -24,10 +25,12 @@ def decision_markdown(node: Node) -> str:
         verdict = "promoted" if node.promoted else "not promoted"
         lines.append(
             f"Gate: parent {node.gate.parent}, child {node.gate.child}, gain {node.gate.gain}: **{verdict}** "
-            f"after {node.gate.looks} of {node.gate.most_looks} looks ({node.gate.reason})."
+            f"after {node.gate.looks} of {node.gate.most_looks} looks ({_code(node.gate.reason)})."
         )
     if node.failure:
         lines.append(f"No child:\n\n{_inert(node.failure)}")
+    if diff:
+        lines.append(_inert(diff, "diff"))
     return "\n\n".join(lines)
 
 
@@ -61,8 +64,15 @@ def _decision(decision: Decision) -> Iterator[str]:
         yield "Rests on rollouts " + ", ".join(_code(key[:12]) for key in decision.cites)
 
 
+def cell(text: str) -> str:
+    """Of a table in the Prefect UI, which takes every cell for markdown. Words and figures stay as they are."""
+    plain = re.fullmatch(r"[\w\s.,:=+()%-]*|[-+\d.\s]*\[[-+\d.\s,]*\]", text) and "www." not in text
+    return text if plain else _code(text)
+
+
 def _code(text: str) -> str:
-    return f"`{one_line(text, _WORD).replace('`', chr(39))}`"
+    """A name within a line. Without backticks and line breaks nothing can end the code span."""
+    return f"`{one_line(text, _WORD).replace('`', chr(39)) or '-'}`"
 
 
 def _inert(text: str, language: str = "", limit: int = _BLOCK) -> str:
