@@ -1,24 +1,41 @@
 """A comparison of arms as a Prefect flow: one `evolve` run an arm and seed, then the table."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow, tags, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingResult
 
-from flows import start
-from flows.evolve import evolve
+from flows import reaper, start
+from flows.evolve import closing, evolve, see_through
+from flows.live import artifact_key
 from flows.session import reporter
 from sia_core.generation import Cost
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
 from sia_core.report.arms import arms_markdown
+from sia_core.report.links import mlflow_comparison
 from sia_core.search.arms import Arm, ArmsPlan, Comparison, compare, read_member
 
 
 @flow(name="arms", flow_run_name="{name}", persist_result=False)
 def arms(name: str) -> Comparison:
     """Run, or go on with, all arms of a comparison; what is finished is not run again."""
+    return go_through(name)
+
+
+def arms_here(name: str) -> Comparison:
+    """As `arms`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
+    with tags("sia"):
+        return arms(name)
+
+
+def go_through(name: str) -> Comparison:
+    """What every flow does that runs a comparison; to be called within one."""
+    reaper.mark()
+    reaper.reap()
     comparison = ArmsRecord.open(start.record(), name)
     plan = ArmsPlan.model_validate(comparison.plan)
     costs: dict[int, list[Cost]] = {}
@@ -27,9 +44,18 @@ def arms(name: str) -> Comparison:
         if run is None or run.status != "FINISHED":
             run = run or _begin(comparison, seed, arm, costs.get(seed, []))
             reporter.get().say(f"seed {seed}, arm {arm.name}: run {run.name}")
-            evolve(run.name)
+            _play(run)
         costs.setdefault(seed, []).append(read_member(run).cost)
     return tabulate(name)
+
+
+def _play(run: RunRecord) -> None:
+    with closing(run):
+        with suppress(MissingResult):
+            evolve(run.name)
+        if run.status != "FINISHED":
+            # Prefect holds the sub-flow to be done in an earlier sitting; the record does not.
+            see_through(run.name)
 
 
 @task(name="compare arms", cache_policy=NO_CACHE)
@@ -45,7 +71,13 @@ def tabulate(name: str) -> Comparison:
     comparison.log_metrics({f"{row.arm}.score": row.score.mean for row in found.rows})
     comparison.log_metrics({f"{row.arm}.gain": row.gain.mean for row in found.rows if row.gain})
     comparison.end("FINISHED")
-    create_markdown_artifact(text, key="arms", description=name)
+    runs = [run.run_id for run in members.values()]
+    create_link_artifact(
+        mlflow_comparison(start.mlflow_address(), comparison.experiment_id, runs),
+        link_text=f"{name}: its runs side by side in MLflow",
+        key=artifact_key(name, "comparison"),
+    )
+    create_markdown_artifact(text, key=artifact_key(name, "arms"), description=name)
     return found
 
 

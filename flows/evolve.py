@@ -1,17 +1,33 @@
-"""A whole run as a Prefect flow: generations until a stated rule ends it, then the sealed test."""
+"""A whole run as a Prefect flow: generations until a stated rule ends it, then the sealed test.
 
-from prefect import flow, runtime, task
+What is finished is the record's business, not Prefect's: a flow run that is retried, in whatever process, goes
+through the record and does what is missing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from prefect import flow, runtime, tags, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingResult
 
-from flows import phases, stopping
+from flows import phases, reaper, stopping
 from flows.first import write_first
 from flows.generation import generation
-from flows.session import open_session
-from flows.start import mlflow_address
-from sia_core.report.links import mlflow_artifact, mlflow_run
+from flows.live import artifact_key, shown
+from flows.session import Session, open_session
+from flows.start import complete_opening, mlflow_address
+from sia_core.errors import HeldError
+from sia_core.record.arms import ArmsRecord
+from sia_core.record.store import RunRecord
+from sia_core.report.links import mlflow_artifact, mlflow_comparison, mlflow_run
+from sia_core.report.markdown import cell
 from sia_core.report.page import FILE, report
 from sia_core.report.table import lineage_rows
+
+_COMPARED = 6
+"""Runs that MLflow's charts still tell apart."""
 
 
 @task(name="sealed test", cache_policy=NO_CACHE)
@@ -44,15 +60,81 @@ def write_report(run: str) -> None:
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)
 def evolve(run: str) -> None:
     """Run, or go on with, the run of that name until it is finished."""
-    with open_session(run) as session:
+    see_through(run)
+
+
+def evolve_here(run: str) -> None:
+    """As `evolve`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
+    with tags("sia"):
+        evolve(run)
+
+
+def see_through(run: str) -> None:
+    """What every flow does that runs a run; to be called within one."""
+    reaper.mark()
+    reaper.reap()
+    with shown(run), open_session(run) as session:
         session.run.reopen()
         session.run.set_tags({"sia.prefect_run": str(runtime.flow_run.id)})
         link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)
-        create_link_artifact(link, link_text=f"{run} in MLflow", key="mlflow", description="The record of this run")
+        create_link_artifact(
+            link, link_text=f"{run} in MLflow", key=artifact_key(run, "mlflow"), description="The record of this run"
+        )
+        complete_opening(session.run, session.task)
         if session.run.phase("start") is None:
             first_harness(run)
-        stopping.run_generations(session, lambda index: generation(run, index))
+        stopping.run_generations(session, lambda index: _generation(session, index))
         seal(run)
-        create_table_artifact(lineage_rows(session.run.nodes()), key="lineage", description=f"{run}: lineage, scores")
+        _show_lineage(session)
+        _link_comparison(session.run)
         session.run.end("FINISHED")
         write_report(run)
+
+
+@contextmanager
+def closing(run: RunRecord | ArmsRecord) -> Iterator[None]:
+    """Close the run's record if what is done within fails or is cut short; one taken over is another's to close."""
+    try:
+        yield
+    except HeldError:
+        raise
+    except BaseException as error:
+        with suppress(Exception):  # The store may be what failed.
+            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def _generation(session: Session, index: int) -> bool:
+    """Make the generation that is not yet made; True if the Feedback-Agent wanted to stop."""
+    record, name = session.run.generation(index), session.run.name
+    if record.phase("improve") is None:
+        with suppress(MissingResult):
+            generation(name, index)
+        if record.phase("improve") is None:
+            # Prefect holds the sub-flow to be done in an earlier sitting; the record has forgotten it since.
+            generation.fn(name, index)
+        _show_lineage(session)
+    analysis = record.phase("analyze")
+    assert analysis is not None
+    return bool(analysis["decisions"][0]["lever"] == "stop")
+
+
+def _link_comparison(run: RunRecord) -> None:
+    """The run beside the newest others of its task."""
+    query = f"tags.`sia.kind` = 'evolution' and tags.`sia.task` = '{run.tags['sia.task']}'"
+    others = [found.info.run_id for found in run.record.search(query) if found.info.run_id != run.run_id]
+    if others:
+        runs = [run.run_id, *others[: _COMPARED - 1]]
+        create_link_artifact(
+            mlflow_comparison(mlflow_address(), [run.experiment_id], runs),
+            link_text=f"{run.name} beside {len(runs) - 1} others in MLflow",
+            key=artifact_key(run.name, "comparison"),
+            description="Parameters, metrics and charts of several runs",
+        )
+
+
+def _show_lineage(session: Session) -> None:
+    name = session.run.name
+    rows = [{column: cell(text) for column, text in row.items()} for row in lineage_rows(session.run.nodes())]
+    text = f"{name}: lineage, scores"
+    create_table_artifact(rows, key=artifact_key(name, "lineage"), description=text)

@@ -11,9 +11,11 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import approve, phases
-from flows.session import open_session
+from flows import approve, phases, reaper
+from flows.live import artifact_key, shown
+from flows.session import Session, open_session
 from sia_core.generation import Decision, Node
+from sia_core.patch import unified_diff
 from sia_core.report.markdown import decision_markdown
 
 _PHASES = 3
@@ -43,15 +45,26 @@ def improve(run: str, index: int) -> list[Node]:
 @flow(name="generation", flow_run_name="{run}/{index}", persist_result=False)
 def generation(run: str, index: int) -> bool:
     """Run one generation; True if the Feedback-Agent wants to stop."""
-    with open_session(run) as session:
+    reaper.mark()
+    with shown(run), open_session(run) as session:
         progress = cast("UUID", create_progress_artifact(0.0, description=f"{run} generation {index}"))
         execute(run, index)
         update_progress_artifact(progress, 100 / _PHASES)
         decisions = analyze(run, index)
         update_progress_artifact(progress, 200 / _PHASES)
         approve.ask(session, index, decisions)
+        reaper.mark()  # A pause counts as another try.
         nodes = improve(run, index)
         update_progress_artifact(progress, 100.0)
-        shown = "\n\n".join(map(decision_markdown, nodes))
-        create_markdown_artifact(shown, key="decision", description=f"{run} generation {index}")
+        shown_nodes = "\n\n".join(decision_markdown(node, _diff(session, node)) for node in nodes)
+        about = f"{run} generation {index}"
+        create_markdown_artifact(shown_nodes, key=artifact_key(run, "decision"), description=about)
         return decisions[0].lever == "stop"
+
+
+def _diff(session: Session, node: Node) -> str:
+    """What the child's harness changes of its parent's; empty where it is the same."""
+    before = session.run.nodes()[node.parent or 0].candidate.harness
+    if before == node.candidate.harness:
+        return ""
+    return unified_diff(session.run.harness(before).files, session.run.harness(node.candidate.harness).files)

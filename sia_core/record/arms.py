@@ -22,10 +22,13 @@ class ArmsRecord(Stored):
         self.name: str = run.data.tags["sia.arms"]
 
     @classmethod
-    def create(cls, record: Record, task: str, about: str, plan: Mapping[str, Any]) -> "ArmsRecord":
-        """Open a comparison of a task under a fresh name; `plan` is JSON data."""
+    def create(
+        cls, record: Record, task: str, about: str, plan: Mapping[str, Any], more: Mapping[str, str] | None = None
+    ) -> "ArmsRecord":
+        """Open a comparison of a task under a fresh name; `plan` is JSON data, `more` are tags."""
         name = f"{task}-arms-{secrets.token_hex(3)}"
         tags = {"sia.kind": "arms", "sia.arms": name, "sia.task": task, "mlflow.note.content": about}
+        tags |= more or {}
         made = cls(record, record.client.create_run(record.experiment(task), run_name=name, tags=tags))
         made.put_json("plan.json", plan)
         return made

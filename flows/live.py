@@ -1,0 +1,69 @@
+"""Progress in the Prefect UI: one artifact that shows the step at work, and lines in the flow run's log.
+
+Showing is no part of the run: what Prefect does not take in time is dropped, and the run goes on.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from flows.session import reporter
+from sia_core.progress import Reporter
+
+EVERY_S = 3.0
+"""An update is a request of some 20 ms."""
+
+
+class Shown:
+    """A Reporter that tells Prefect and another reporter."""
+
+    def __init__(self, run: str, also: Reporter) -> None:
+        self.run, self.also = run, also
+        self._artifact: UUID | None = None
+        self._next = 0.0
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """See Reporter."""
+        self.also.progress(label, done, total)
+        if time.monotonic() < self._next:
+            return
+        text, share = f"{self.run}, {label}: {done} of {total}", 100.0 * done / max(total, 1)
+        try:
+            if self._artifact is None:
+                made = create_progress_artifact(share, key=artifact_key(self.run, "now"), description=text)
+                self._artifact = cast("UUID", made)
+            else:
+                update_progress_artifact(self._artifact, share, description=text)
+        except Exception as error:  # noqa: BLE001  (whatever the client raises while the server is away)
+            get_run_logger().debug("progress was not shown: %r", error)
+        self._next = time.monotonic() + EVERY_S
+
+    def say(self, text: str) -> None:
+        """See Reporter."""
+        self.also.say(text)
+        get_run_logger().info("%s", text)
+
+
+@contextmanager
+def shown(run: str) -> Iterator[None]:
+    """Show the progress of what is done within; to be used in a flow."""
+    before = reporter.get()
+    if isinstance(before, Shown) and before.run == run:
+        yield
+        return
+    token = reporter.set(Shown(run, before.also if isinstance(before, Shown) else before))
+    try:
+        yield
+    finally:
+        reporter.reset(token)
+
+
+def artifact_key(run: str, what: str) -> str:
+    """A key that Prefect takes: lower case, digits and dashes. One a run, so that the UI shows its history."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{run}-{what}".lower()).strip("-")
