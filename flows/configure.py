@@ -3,7 +3,10 @@
 Everything that can be told to be wrong without loading Prefect, Ray or MLflow is told here.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast, get_args
+
+from pydantic import ValidationError
 
 from sia_core.agents.prices import check_priced
 from sia_core.agents.registry import WITHOUT_MODEL, check_agent
@@ -14,7 +17,7 @@ from sia_core.harness import Harness
 from sia_core.patch import EditScope
 from sia_core.policy.registry import check_spec
 from sia_core.search.lineage import parent_policy
-from sia_core.task import Task
+from sia_core.task import Task, describe_invalid
 from sia_core.weights.algorithms import check_algorithm
 
 
@@ -62,6 +65,38 @@ def build_config(
         **(defaults | asked),
         **settings,
     )
+
+
+def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
+    """The configuration of a child run: its parent's with some settings changed.
+
+    Args:
+        changes: value, as a person writes it, by the name of a field of RunConfig.
+
+    Raises:
+        UsageError: no such setting, one that a lineage cannot go on under, or a value that it does not take.
+    """
+    for name in changes:
+        if name not in _CHANGEABLE:
+            known = ", ".join(sorted(_CHANGEABLE))
+            raise UsageError(f"{name!r} cannot be changed in a child run", where="--set", hint=f"one of {known}")
+    values: dict[str, Any] = dict(changes)
+    if "levers" in values:
+        values["levers"] = parse_levers(values["levers"])
+    if "budget" in values:
+        values["budget"] = Budget.parse(values["budget"])
+    try:
+        changed = RunConfig.model_validate({**config.model_dump(), **values})
+    except ValidationError as error:
+        raise UsageError(describe_invalid(error), where="--set") from error
+    check_agent(changed.agent, changed.agent_dollars or changed.budget.dollars)
+    check_priced(changed.policy, changed.budget)
+    check_edit_scope(changed.edit_scope, changed.agent)
+    return changed
+
+
+_CHANGEABLE = frozenset(RunConfig.model_fields) - {"task", "policy", "seed", "meta"}
+"""Another policy does not fit the lineage's adapters; another seed deals played problems out again."""
 
 
 def check_edit_scope(scope: str, agent: str) -> None:

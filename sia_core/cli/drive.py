@@ -3,11 +3,12 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TypeVar
 
 from flows import start as opening
+from flows.redo import extend, redo
 from flows.session import reporter
 from sia_core.agents.prices import check_priced
 from sia_core.budget import Budget
@@ -16,9 +17,10 @@ from sia_core.cli.live import Live
 from sia_core.cli.show import console, print_arms, print_result
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
-from sia_core.errors import INTERRUPTED, BudgetError, RecordError, SiaError
+from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError
 from sia_core.home import home
 from sia_core.record.arms import ArmsRecord
+from sia_core.record.lease import hold, refuse_held
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan, Comparison
 
@@ -38,18 +40,34 @@ def start(config: RunConfig, *, ui: bool) -> None:
     _drive(run, ui)
 
 
-def go_on(name: str, *, ui: bool, budget: Budget | None = None) -> None:
-    """Go on with an interrupted run, under another budget where one is given."""
+def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int | None = None) -> None:
+    """Go on with an interrupted run, under another budget or to more generations where they are given."""
     run = opening.record().open(name)
-    if run.status == "FINISHED":
-        raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}")
+    if run.status == "FINISHED" and (generations is None or generations <= run.config.generations):
+        more = f"give it more: sia resume {run.name} --generations {run.config.generations + 1}"
+        raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}; {more}")
+    refuse_held(run)
+    if generations is not None:
+        extend(run, generations)
     if budget is not None:
         check_priced(run.config.policy, budget)
-        run.set_budget(budget)
+        with hold(run, console.print):
+            run.set_budget(budget)
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
     console.print(f"run {run.name}: resuming")
+    _drive(run, ui)
+
+
+def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
+    """Make a generation again, in the run or in a child run, and see it through."""
+    run = redo(name, generation, forked=forked, changes=changes)
+    servers.launch_prefect()
+    with Live(console) as live:
+        opening.prepare(run.config, live)
+    origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
+    console.print(f"run {run.name}{origin}: going on from generation {generation}")
     _drive(run, ui)
 
 
@@ -72,9 +90,9 @@ def go_on_comparing(name: str) -> None:
 
 def _drive(run: RunRecord, ui: bool) -> None:
     def work() -> None:
-        from flows.evolve import evolve  # Prefect reads its settings when it is imported.
+        from flows.evolve import evolve_here  # Prefect reads its settings when it is imported.
 
-        evolve(run.name)
+        evolve_here(run.name)
 
     _see_through(work, f"sia resume {run.name}", lambda: [run])
     print_result(run)
@@ -85,9 +103,9 @@ def _drive(run: RunRecord, ui: bool) -> None:
 
 def _drive_arms(comparison: ArmsRecord) -> None:
     def work() -> Comparison:
-        from flows.arms import arms
+        from flows.arms import arms_here
 
-        return arms(comparison.name)
+        return arms_here(comparison.name)
 
     def open_runs() -> list[RunRecord | ArmsRecord]:
         members = comparison.members().values()
@@ -119,6 +137,8 @@ def _see_through(
         close("KILLED")
         console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
         sys.exit(INTERRUPTED)
+    except HeldError:
+        raise  # Its record is another process's to close.
     except SiaError as error:
         close("FAILED")
         if not isinstance(error, BudgetError):  # Its hint says how, and with how much.
