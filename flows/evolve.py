@@ -54,7 +54,9 @@ def write_report(run: str) -> None:
             session.reporter.say(f"no report was made ({type(error).__name__}: {error}); try: sia report {run}")
             return
         link = mlflow_artifact(mlflow_address(), session.run.experiment_id, session.run.run_id, FILE)
-        create_link_artifact(link, link_text=f"{run}: report", key="report", description="The run as one page")
+        create_link_artifact(
+            link, link_text=f"{run}: report", key=artifact_key(run, "report"), description="The run as one page"
+        )
 
 
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)

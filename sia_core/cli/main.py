@@ -9,6 +9,7 @@ from sia_core.cli.arms import arms
 from sia_core.cli.check import check
 from sia_core.cli.compare import compare
 from sia_core.cli.data import data
+from sia_core.cli.deploy import deploy
 from sia_core.cli.doctor import doctor
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
@@ -16,12 +17,14 @@ from sia_core.cli.init import init
 from sia_core.cli.plain import plain_lines
 from sia_core.cli.report import report
 from sia_core.cli.resume import resume
+from sia_core.cli.retry import retry
 from sia_core.cli.run import run
 from sia_core.cli.serve import serve
 from sia_core.cli.status import status
 from sia_core.cli.task import task
 from sia_core.cli.ui import ui
 from sia_core.cli.watch import watch
+from sia_core.cli.worker import worker
 from sia_core.errors import INTERRUPTED, SiaError
 from sia_core.quiet import be_quiet
 
@@ -39,7 +42,7 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, approve, status, watch, report, compare, ui, check, export, serve, init, doctor):
+for verb in (run, arms, resume, retry, approve, status, watch, report, compare, ui, check, export, serve, init, doctor, deploy, worker):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():

@@ -1,0 +1,95 @@
+"""Forms of the Prefect UI: what the server refuses, what becomes of the rest, and that prefect.yaml fits them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from prefect.utilities.schema_tools.validation import is_valid, validate
+
+from flows import deploy
+from flows.forms import ArmsForm, EvolveForm, GenerationForm
+from sia_core.budget import Budget
+from sia_core.errors import PolicyError, UsageError
+from tests.factories import TOY
+
+ROOT = Path(deploy.__file__).parents[1]
+
+
+def told(form: type[Any], values: dict[str, Any]) -> str:
+    """What Prefect's server says of values in a form; empty when it takes them."""
+    return "; ".join(error.message for error in validate(values, form.model_json_schema()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("policy", "gpt-5"),
+        ("policy", "openai:"),
+        ("agent", "somebody"),
+        ("budget", "rollouts=many"),
+        ("budget", "rollouts=5,"),
+        ("budget", "euros=5"),
+        ("siblings", 9),
+        ("generations", 0),
+        ("levers", "both"),
+        ("sandbox", "no"),
+        ("seed", "x"),
+        ("task", ""),
+        ("colour", "blue"),
+    ],
+)
+def test_a_mistake_is_told_in_the_form(name: str, value: Any) -> None:
+    assert told(EvolveForm, {"task": "denoising", name: value})
+
+
+@pytest.mark.parametrize("budget", ["", "rollouts=5000", "tokens=2e6,dollars=5.50", "gpu_hours=1,hours=2"])
+def test_what_the_form_takes_for_a_budget_is_one(budget: str) -> None:
+    assert not told(EvolveForm, {"task": "denoising", "budget": budget})
+    Budget.parse(budget)
+
+
+def test_a_form_becomes_what_the_command_line_makes_of_the_same() -> None:
+    config = EvolveForm(
+        task=TOY, policy="scripted", seed=7, rollouts=3, budget="rollouts=900", levers="harness"
+    ).config()
+    assert (config.task, config.seed, config.rollouts, config.levers) == (TOY, 7, 3, ("harness",))
+    assert config.generations == 2, "the task's plan"
+    assert config.budget.rollouts == 900 and config.tier == "strict"
+    plan = ArmsForm(task=TOY, policy="scripted", arms="harness,choice", seeds=2).plan()
+    assert plan.arms == ("harness", "choice") and len(plan.members) == 4
+
+
+def test_what_only_the_worker_can_tell_is_told_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with pytest.raises(UsageError):
+        EvolveForm(task="no-such-task").config()
+    with pytest.raises(PolicyError, match="no key"):
+        EvolveForm(task=TOY, policy="anthropic:somebody").config()
+
+
+def test_every_field_has_a_title_and_every_form_is_closed() -> None:
+    for form in (EvolveForm, GenerationForm, ArmsForm):
+        schema = form.model_json_schema()
+        assert schema["additionalProperties"] is False
+        assert all(field.get("title") for field in schema["properties"].values())
+
+
+def test_prefect_yaml_names_flows_there_are_and_parameters_they_take() -> None:
+    rows = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {row["name"] for row in rows} >= {"denoising", "lawbench", "trimul", "retry-or-extend", "compare"}
+    for row in rows:
+        module, _, name = row["entrypoint"].rpartition(".")
+        flow = getattr(importlib.import_module(module), name)
+        given = row.get("parameters")
+        if given:
+            assert is_valid(given, flow.parameters.model_dump_for_openapi()), row["name"]
+        assert row["work_pool"]["name"] == deploy.POOL and deploy.TAG in row["tags"]
+        assert not any(schedule["active"] for schedule in row.get("schedules", ())), "an example, switched off"
+
+
+def test_every_task_that_ships_has_a_deployment() -> None:
+    rows = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    shipped = {file.parent.name for file in (ROOT / "tasks").glob("*/task.toml")}
+    assert shipped == {row["parameters"]["settings"]["task"] for row in rows if row["entrypoint"] == deploy.EVOLVE}
