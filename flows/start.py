@@ -12,6 +12,7 @@ from sia_core.config import RunConfig
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import TierReport
 from sia_core.environment import describe
+from sia_core.external import masked
 from sia_core.generation import SEED_NODE, Node
 from sia_core.harness import Harness
 from sia_core.home import home
@@ -152,6 +153,6 @@ def mlflow_address() -> str:
     """Where MLflow's UI is, or will be once `sia ui` is called."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("http"):
-        return uri.rstrip("/")
+        return masked(uri)
     running = find(mlflow_service(), home())
     return running.url if running else f"http://127.0.0.1:{mlflow_service().port}"

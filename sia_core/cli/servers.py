@@ -2,6 +2,7 @@
 
 import os
 
+from sia_core.external import check_all, check_prefect, describe, masked
 from sia_core.home import home
 from sia_core.services import ensure, find, mlflow_service, prefect_service, wait_for
 from sia_core.services import stop as stop_service
@@ -24,13 +25,24 @@ def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> No
 
 
 def launch_prefect() -> None:
-    """Start a Prefect server in the background if none is configured or running; do not wait for it."""
+    """Say which servers are used, and see that they answer; start a Prefect in the background if none is named.
+
+    Raises:
+        ServiceError: a server that the environment names cannot be reached, or does not let us in.
+    """
+    print(describe(home()), flush=True)
+    check_all()
     if not os.environ.get("PREFECT_API_URL"):
         ensure(prefect_service(), home(), wait=False)
 
 
 def use_prefect() -> None:
-    """Point this process at the Prefect server, once it answers."""
+    """Point this process at the Prefect server, once it answers.
+
+    Raises:
+        ServiceError: one that the environment names cannot be reached, or does not let us in.
+    """
+    check_prefect()
     if not os.environ.get("PREFECT_API_URL"):
         service = prefect_service()
         running = ensure(service, home(), wait=False)
@@ -54,7 +66,7 @@ def print_links(run: object | None = None) -> None:
     from sia_core.report.links import mlflow_run, prefect_flow_run
 
     running = find(prefect_service(), home())
-    prefect = os.environ.get("PREFECT_API_URL", running.url if running else "").removesuffix("/api")
+    prefect = masked(os.environ.get("PREFECT_API_URL", running.url if running else "")).removesuffix("/api")
     recent = [run] if isinstance(run, RunRecord) else [record().open(item.name) for item in record().summaries()[:5]]
     print(f"Prefect {prefect}")
     print(f"MLflow  {mlflow_address()}")

@@ -11,9 +11,12 @@ from ray.job_config import JobConfig
 
 from sia_core.engine.actors import cause_of
 from sia_core.errors import ServiceError, SiaError
+from sia_core.external import Server, check_ray, ray_cluster
 from sia_core.task import Resources
 
 START_TIMEOUT_S = 180.0
+STARTS = 2
+"""Ray gives its own node 30 s to come up, which on a busy machine may not be enough; the second start is quicker."""
 
 
 class _NoPaths(list[str]):
@@ -35,23 +38,46 @@ def connect() -> bool:
     """
     if ray.is_initialized():
         return False
-    address = os.environ.get("RAY_ADDRESS")
+    cluster = ray_cluster()
+    check_ray()
+    if cluster:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # What it warns of is in the error that follows.
+        _init(cluster, address=cluster.address)
+        return False
+    for attempt in range(1, STARTS + 1):
+        try:
+            _init(None, address="local", include_dashboard=False)
+            break
+        except ServiceError:
+            ray.shutdown()
+            if attempt == STARTS:
+                raise
+    return True
+
+
+def _init(cluster: Server | None, **how: Any) -> None:
     job = JobConfig()
     job._py_driver_sys_path = _NoPaths()
     try:
-        ray.init(
-            address=address or "local",
-            job_config=job,
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, RayError) as error:
-        raise ServiceError(
-            f"cannot reach Ray at {address or 'local'}: {error}",
-            hint="unset RAY_ADDRESS to use this machine, or start the cluster",
-        ) from error
-    return not address
+        ray.init(job_config=job, log_to_driver=False, logging_level=logging.ERROR, **how)
+    except Exception as error:  # Ray raises plain ones too: a node that is not up after 30 s is one.
+        raise _not_joined(cluster, error) from error
+
+
+def _not_joined(cluster: Server | None, error: Exception) -> ServiceError:
+    said = str(error).strip().splitlines()
+    what = said[0] if said else type(error).__name__
+    if cluster is None:
+        return ServiceError(f"Ray does not start: {what}", where="engine", hint="see the log under /tmp/ray")
+    token = (
+        "the cluster's RAY_AUTH_TOKEN" if cluster.access else "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, if it has one"
+    )
+    return ServiceError(
+        f"Ray answers, but does not let us in: {what}",
+        where=str(cluster),
+        hint=f"export {token}; use the cluster's versions of Ray ({ray.__version__} is here) and Python; this machine "
+        "must be a node of it (ray start --address=HOST:PORT --num-cpus=0), or RAY_ADDRESS=ray://HOST:10001",
+    )
 
 
 def room(cluster: dict[str, float], resources: Resources, graders: int) -> int:

@@ -24,6 +24,7 @@ from sia_core.engine.actors import PolicyActor, PolicySettings, RemotePolicy, Ro
 from sia_core.engine.cluster import START_TIMEOUT_S, connect, get, room, take_gpus
 from sia_core.engine.dispatch import Dispatch, Pool
 from sia_core.engine.keys import PolicyEnvironment, without_keys
+from sia_core.engine.nodes import check_nodes
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.vllm_server import ServerOptions, build_command, read_options
 from sia_core.errors import ServiceError
@@ -113,6 +114,9 @@ class Engine:
 
     def _start(self) -> None:
         config, resources = self._config, self._task.config.resources
+        if not self._owns_ray and config.folder is not None:
+            nodes = check_nodes(config.folder, self._task)
+            self._say(f"Ray cluster of {nodes} node{'s' if nodes > 1 else ''}")
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._start_policy(cluster)
         graders = config.graders or 0

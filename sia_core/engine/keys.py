@@ -1,4 +1,5 @@
-"""Keys: from the driver's environment to the policy's process, and to no other.
+"""Keys: from the driver's environment to the policy's process, and to no other; the passwords of MLflow and Prefect
+to none at all.
 
 A local Ray is started without them, for its processes inherit the environment of whoever starts it. The processes of
 a remote one have another environment, so the policy's actor is given them; as an argument, since Ray prints and
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from sia_core.external import SECRETS
 from sia_core.policy.registry import environment, key_variables
 
 
@@ -31,8 +33,9 @@ class PolicyEnvironment:
 
 @contextmanager
 def without_keys(spec: str) -> Iterator[None]:
-    """Processes that are started inside inherit no key of a policy."""
-    taken = {name: os.environ.pop(name) for name in key_variables(spec) if name in os.environ}
+    """Processes that are started inside inherit no key of a policy, and no password of a server."""
+    secrets = {*key_variables(spec), *SECRETS}
+    taken = {name: os.environ.pop(name) for name in secrets if name in os.environ}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 from mlflow.entities import Run
 
 from sia_core.errors import RecordError
+from sia_core.external import masked
 from sia_core.record.store import Record, RunRecord, Stored
 
 SCORES = "sealed_scores.json"
@@ -45,7 +46,7 @@ class ArmsRecord(Stored):
             if run.data.tags["sia.arms"] == name:
                 return cls(record, run)
         known = ", ".join(run.data.tags["sia.arms"] for run in runs[:5]) or "there are none yet"
-        raise RecordError(f"unknown comparison {name!r}", where=record.tracking_uri, hint=f"newest: {known}")
+        raise RecordError(f"unknown comparison {name!r}", where=masked(record.tracking_uri), hint=f"newest: {known}")
 
     @property
     def plan(self) -> dict[str, Any]:

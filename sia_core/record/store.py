@@ -16,22 +16,22 @@ import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from sia_core.budget import Budget
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError
+from sia_core.external import masked
 from sia_core.generation import Node
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, digest_bytes, digest_files
 from sia_core.record import models, parquet
+from sia_core.record.connection import artifact_root, connect
 from sia_core.rollout import Rollout
 
 LEASES = "sia-leases"
@@ -77,15 +77,7 @@ class Record:
         self.fence: Fence = _no_fence
         """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
         self._artifact_root = artifact_root
-        try:
-            self.client = MlflowClient(tracking_uri=tracking_uri)
-            self.client.search_experiments(max_results=1)
-        except Exception as error:  # Client, SQLAlchemy, Alembic and HTTP each raise their own.
-            raise RecordError(
-                f"MLflow cannot be used: {error}",
-                where=tracking_uri,
-                hint="check MLFLOW_TRACKING_URI, or unset it to use SQLite under SIA_HOME",
-            ) from error
+        self.client = connect(tracking_uri)
 
     def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
         """Open a new run under a fresh name."""
@@ -119,7 +111,7 @@ class Record:
         if len(runs) != 1:
             known = ", ".join(run.data.tags["sia.run"] for run in self._evolutions()[:5]) or "there are none yet"
             what = "unknown run" if not runs else "several runs begin with"
-            raise RecordError(f"{what} {name!r}", where=self.tracking_uri, hint=f"sia status; newest: {known}")
+            raise RecordError(f"{what} {name!r}", where=masked(self.tracking_uri), hint=f"sia status; newest: {known}")
         return RunRecord(self, runs[0])
 
     def summaries(self) -> list[RunSummary]:
@@ -232,14 +224,20 @@ class Stored:
 
     def get_tree(self, name: str) -> dict[str, bytes] | None:
         """Files of an artifact folder by relative name (of a file: that one), None when there is none."""
+        if not self._has(self.prefix + name):
+            return None
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-            try:
-                path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
-            except (MlflowException, OSError):
-                return None
+            path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
             if path.is_file():
                 return {path.name: path.read_bytes()}
             return _read_tree(path) or None
+
+    def _has(self, path: str) -> bool:
+        """Whether there is such an artifact. Asked first: a server whose store is down must not look like an empty one,
+        and one on S3 answers a download of what is absent with an error that the client tries again for minutes."""
+        parent = str(PurePosixPath(path).parent)
+        found = self.record.client.list_artifacts(self.run_id, None if parent == "." else parent)
+        return any(file.path == path for file in found)
 
 
 class GenerationRecord(Stored):
@@ -303,7 +301,11 @@ class GenerationRecord(Stored):
         Raises:
             RecordError: there are none.
         """
-        data = self.rollout_file(name)
+        return (self._first if name == "train" else self).own_rollouts(name)
+
+    def own_rollouts(self, name: str) -> list[Rollout]:
+        """The same without looking at the first sibling's."""
+        data = self.get_bytes(f"rollouts/{name}.parquet")
         if data is None:
             raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
         return parquet.read(data)
@@ -505,10 +507,10 @@ class RunRecord(Stored):
 def open_record(home: Path, tracking_uri: str | None) -> Record:
     """The MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    mlflow.set_tracking_uri(tracking_uri or f"sqlite:///{home / 'mlflow.db'}")
-    if tracking_uri:
-        return Record(tracking_uri, None, home)
-    return Record(f"sqlite:///{home / 'mlflow.db'}", (home / "artifacts").as_uri(), home)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # `sia` prints links of its own.
+    uri = tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    return Record(uri, artifact_root(uri, home), home)
 
 
 def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:

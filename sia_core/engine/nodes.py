@@ -1,0 +1,102 @@
+"""Before a run uses somebody else's cluster: can every node do the work?
+
+A node needs SIA of the same version, the task with the same digest, and the run's folder at the same path: models,
+adapters and training checkpoints are handed over as files. That is one disk mounted everywhere, or one machine.
+Without this check each of them would come up as a rollout that fails on some nodes, for no reason that is told.
+"""
+
+import secrets
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sia_core.errors import ServiceError, SiaError
+from sia_core.task import Task
+
+TIMEOUT_S = 180.0
+"""A node imports numpy and the task's libraries on its first task."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What each node has to find."""
+
+    token: Path
+    """A file of the driver's."""
+    content: str
+    task: str
+    digest: str
+    version: str
+
+
+def check_nodes(folder: Path, task: Task) -> int:
+    """Ask each node of the cluster; returns how many there are.
+
+    Args:
+        folder: of the run.
+        task: of the run.
+
+    Raises:
+        ServiceError: a node that lacks something: which, what, what to do.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    token = folder / f"cluster-{secrets.token_hex(8)}"
+    expected = Expected(token, token.name, task.where, task.digest, version("sia"))
+    alive = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
+    token.write_text(expected.content)
+    try:
+        look = ray.remote(_look).options(num_cpus=0, max_retries=0)
+        asked = {
+            address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(expected)
+            for node, address in alive.items()
+        }
+        for address, answer in asked.items():
+            _judge(address, answer)
+    finally:
+        token.unlink(missing_ok=True)
+    return len(alive)
+
+
+def find_lack(expected: Expected) -> tuple[str, str] | None:
+    """What this machine lacks and what to do about it, or None."""
+    try:
+        seen = expected.token.read_text() == expected.content
+    except OSError:
+        seen = False
+    if not seen:
+        folder = expected.token.parent
+        return f"does not see {folder}", "mount one SIA_HOME at the same path on all nodes and here"
+    if version("sia") != expected.version:
+        what = f"has sia {version('sia')}, the driver has {expected.version}"
+        return what, "use the same image, or the same checkout, everywhere"
+    try:
+        digest = Task.load(expected.task).digest
+    except SiaError as error:
+        return f"has no task {expected.task}: {error.what}", "put the task at the same path on all nodes"
+    if digest != expected.digest:
+        what = f"has another version of task {expected.task} ({digest[:12]}, the driver has {expected.digest[:12]})"
+        return what, "use the same files everywhere"
+    return None
+
+
+def _look(expected: Expected) -> tuple[str, str] | None:
+    return find_lack(expected)
+
+
+def _judge(address: str, answer: "ray.ObjectRef[tuple[str, str] | None]") -> None:
+    where, hint = f"Ray node {address}", "use the same image, or the same checkout, everywhere"
+    try:
+        lack = ray.get(answer, timeout=TIMEOUT_S)
+    except GetTimeoutError as error:
+        raise ServiceError(f"gave no answer in {TIMEOUT_S:g} s", where=where, hint="see `ray status`") from error
+    except RayTaskError as error:
+        raise ServiceError(f"cannot run SIA: {error.cause}", where=where, hint=hint) from error
+    except RayError as error:
+        said = str(error).strip().splitlines()
+        raise ServiceError(f"cannot run SIA: {said[-1] if said else error}", where=where, hint=hint) from error
+    if lack is not None:
+        raise ServiceError(lack[0], where=where, hint=lack[1])

@@ -1,0 +1,58 @@
+"""Opening an MLflow store: a client that was let in, or what is wrong and what to type."""
+
+import os
+from http import HTTPStatus
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from sia_core.errors import RecordError, ServiceError, SiaError
+from sia_core.external import check_mlflow, is_http, masked
+
+_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+"""The variable by which `mlflow server` takes it too."""
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client of the store, after one request has shown that it works.
+
+    Raises:
+        ServiceError: a server, or a database server, that cannot be reached or does not let us in.
+        RecordError: a file that is no store.
+    """
+    if is_http(tracking_uri):
+        check_mlflow({**os.environ, "MLFLOW_TRACKING_URI": tracking_uri})
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # Client, SQLAlchemy, Alembic and HTTP each raise their own.
+        raise _unusable(tracking_uri, error) from error
+    return client
+
+
+def artifact_root(tracking_uri: str, home: Path) -> str | None:
+    """Where a new experiment's artifacts go; None leaves it to the server.
+
+    A database has no say in it, and MLflow would put them below the directory one happens to be in.
+    """
+    return None if is_http(tracking_uri) else os.environ.get(_ROOT) or (home / "artifacts").as_uri()
+
+
+def _unusable(uri: str, error: Exception) -> SiaError:
+    where, said = masked(uri), " ".join(str(error).split())[:500]
+    code = error.get_http_status_code() if isinstance(error, MlflowException) else 0
+    if not is_http(uri):
+        kind = RecordError if uri.startswith("sqlite:") else ServiceError
+        hint = "check MLFLOW_TRACKING_URI, or unset it to use SQLite under SIA_HOME"
+        return kind(f"MLflow cannot be used: {said}", where=where, hint=hint)
+    if code == HTTPStatus.FORBIDDEN and "host" in said.lower():
+        hint = "start the server with --allowed-hosts and this host in it"
+        return ServiceError(f"MLflow does not serve this host name: {said}", where=where, hint=hint)
+    if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        given = f"as {user}" if user else "no user was given"
+        hint = "export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=..., or MLFLOW_TRACKING_TOKEN"
+        return ServiceError(f"MLflow does not let us in (HTTP {code}; {given})", where=where, hint=hint)
+    hint = "see that it is an MLflow server of version 3 and that MLFLOW_TRACKING_URI is right"
+    return ServiceError(f"MLflow cannot be used: {said}", where=where, hint=hint)
