@@ -47,13 +47,15 @@ class Ledger:
         """Wall clock of all sittings."""
         return self._wall_before + time.monotonic() - self._began
 
-    def settle(self, rollout: Rollout) -> None:
-        """Put a finished rollout, and what it has cost, into the journal."""
+    def settle(self, rollout: Rollout) -> bool:
+        """Put a finished rollout, and what it has cost, into the journal; False if it was there."""
         cost = self._cost(rollout)
-        if self._journal.put(rollout, cost):
-            for role, amounts in cost.items():
-                self._spent[role] += amounts
-            self._warn()
+        if not self._journal.put(rollout, cost):
+            return False
+        for role, amounts in cost.items():
+            self._spent[role] += amounts
+        self._warn()
+        return True
 
     def _cost(self, rollout: Rollout) -> dict[Role, Spent]:
         played = rollout.seconds - rollout.verify_seconds

@@ -19,10 +19,11 @@ from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits, apply_edits
 from sia_core.policy.registry import base_directory
+from sia_core.record.rounds import put_round, take_round
 from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
 from sia_core.weights.groups import batch_digest
-from sia_core.weights.launcher import open_trainer
+from sia_core.weights.launcher import open_trainer, round_folder
 from sia_core.weights.proposal import ProposalError, settle
 from sia_core.weights.serving import why_not_served
 from sia_core.weights.spec import UpdateSpec, refuse
@@ -170,11 +171,12 @@ def _train(
     """Rounds until the spec's number is reached or a reason to stop comes up."""
     trained = _Trained()
     rollouts, resources = list(first), session.task.config.resources
+    folder = session.folder / "updates" / spec.id
     with open_trainer(
         base_directory(session.config.policy),
         spec,
         session.run.adapter(parent.adapter),
-        session.folder / "updates" / spec.id,
+        folder,
         threads=session.config.threads,
         device=resources.train_device,
         gpus=resources.train_gpus,
@@ -185,6 +187,7 @@ def _train(
                 rollouts = fresh_rollouts(session, generation, now, number)
                 trained.cost += cost_of(rollouts)
             session.reporter.progress("training", number - 1, spec.rounds)
+            take_round(session.run, generation, round_folder(folder, number))
             try:
                 began = time.monotonic()
                 adapter, steps = trainer.round(number, rollouts)
@@ -199,6 +202,7 @@ def _train(
             trained.history.append(steps)
             session.reporter.progress("training", number, spec.rounds)
             _record_round(session, generation, spec, adapter, steps, number)
+            put_round(generation, round_folder(folder, number))
             trained.stopped = stop_reason(trained.history, spec)
             if trained.stopped is not None:
                 session.reporter.progress("training", spec.rounds, spec.rounds)

@@ -15,6 +15,7 @@ from typing import Any
 
 from flows.fingerprint import check_unchanged
 from flows.ledger import Ledger
+from flows.restore import restore
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.prices import policy_price
 from sia_core.agents.registry import Agents, load_agents
@@ -27,7 +28,6 @@ from sia_core.record.beacon import Beacon
 from sia_core.record.history import read_history
 from sia_core.record.journal import Journal
 from sia_core.record.lease import hold
-from sia_core.record.refill import refill
 from sia_core.record.store import RunRecord, open_record
 from sia_core.record.traces import RunTrace
 from sia_core.task import Task
@@ -83,8 +83,8 @@ def open_session(name: str) -> Iterator[Session]:
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
-            refill(run, journal)
             ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
+            restore(run, ledger, journal, config.siblings)
             agents = _load_agents(run, config, folder, ledger)
             session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
             token = _current.set(session)

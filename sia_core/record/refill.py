@@ -11,16 +11,12 @@ from sia_core.rollout import Rollout
 
 
 def refill(run: RunRecord, journal: Journal) -> int:
-    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal that has none.
+    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal; how many were new.
 
-    What they have cost is known from the record (`spending.json`), and is not counted here. How many there were.
+    What they have cost is known from the record (`spending.json`), and is not counted here.
     """
-    if len(journal):
-        return 0
-    for generation in [*run.generations(), *forgotten(run)]:
-        for rollout in _rollouts(generation):
-            journal.put(rollout)
-    return len(journal)
+    generations = [*run.generations(), *forgotten(run)]
+    return sum(journal.put(rollout) for generation in generations for rollout in _rollouts(generation))
 
 
 def _rollouts(generation: GenerationRecord) -> Iterator[Rollout]:

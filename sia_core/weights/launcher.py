@@ -48,13 +48,13 @@ class TrainerActor:
 
             self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads, device=self._device)
         if self._trainer.round != number - 1:
-            self._trainer.load(_round_folder(self._folder, number - 1))
+            self._trainer.load(round_folder(self._folder, number - 1))
         try:
             steps = self._trainer.train(rollouts)
         except BaseException:
             self._trainer = None  # Half a round may be in it.
             raise
-        adapter: Adapter = self._trainer.save(_round_folder(self._folder, number), steps)
+        adapter: Adapter = self._trainer.save(round_folder(self._folder, number), steps)
         return adapter, [asdict(step) for step in steps]
 
 
@@ -88,12 +88,12 @@ class TrainerHandle:
             ServiceError: the training process died several times.
         """
         result = self._round(number, rollouts)
-        self.manifest = read_manifest(_round_folder(self._folder, number)) or {}
+        self.manifest = read_manifest(round_folder(self._folder, number)) or {}
         return result
 
     def _round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
         expected = {"spec_id": self._spec.id, **identify(self._arguments[0]), "batch": batch_digest(rollouts)}
-        done = _read_round(_round_folder(self._folder, number), expected)
+        done = _read_round(round_folder(self._folder, number), expected)
         if done is not None:
             return done
         for _ in range(RESTARTS + 1):
@@ -147,7 +147,8 @@ def open_trainer(
     return TrainerHandle(base, spec, parent.path if parent else None, folder, threads, device, gpus)
 
 
-def _round_folder(folder: Path, number: int) -> Path:
+def round_folder(folder: Path, number: int) -> Path:
+    """Where round `number` leaves its checkpoint."""
     return folder / f"round-{number}"
 
 

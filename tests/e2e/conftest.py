@@ -98,8 +98,8 @@ class Sia:
         return [sys.executable, "-m", "sia_core.cli.main", *arguments]
 
     def run(self) -> RunRecord:
-        """The only run of this home, read from MLflow."""
-        record = open_record(self.home, None)
+        """The only run of this home, or of the MLflow that its environment names."""
+        record = open_record(self.home, self.environment.get("MLFLOW_TRACKING_URI"))
         (summary,) = record.summaries()
         return record.open(summary.name)
 

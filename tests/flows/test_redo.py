@@ -120,7 +120,7 @@ def test_on_another_machine_finished_phases_are_free_too(homes: Homes) -> None:
         assert told(moved.run) == before
         test = session.config.test_problems * session.config.test_rollouts
         assert counted.count - played <= 2 * test, "only the sealed test's are not in the record"
-        assert refill(moved.run, journal) == 0, "a journal that has rows is left alone"
+        assert refill(moved.run, journal) == 0, "twice is once"
 
 
 def _ledger(session: Session, journal: Journal) -> Ledger:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sia_core.policy.local import LocalPolicy
-from sia_core.weights.launcher import _round_folder
+from sia_core.weights.launcher import round_folder
 from sia_core.weights.manifest import read_manifest
 from sia_core.weights.serving import why_not_served
 from sia_core.weights.trainer import Trainer
@@ -21,8 +21,8 @@ def test_the_engine_serves_what_was_trained_and_another_adapter_is_caught(tiny_m
     rollouts = play(policy, None, 0)
     adapters, probes = [], []
     for number in (1, 2):
-        adapters.append(trainer.save(_round_folder(tmp_path, number), trainer.train(rollouts)))
-        probes.append((read_manifest(_round_folder(tmp_path, number)) or {})["probe"])
+        adapters.append(trainer.save(round_folder(tmp_path, number), trainer.train(rollouts)))
+        probes.append((read_manifest(round_folder(tmp_path, number)) or {})["probe"])
     others = {"round 1": probes[0], "round 2": probes[1], "the parent": policy.probe(None)}
     for adapter, probe in zip(adapters, probes, strict=True):
         assert policy.probe(adapter) == pytest.approx(probe, abs=1e-4)
