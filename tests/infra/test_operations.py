@@ -1,0 +1,36 @@
+"""docs/operations.md says of every command whether a test runs it; what it says has to be so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "operations.md").read_text()
+
+
+def commands() -> list[str]:
+    """Lines of the blocks that say nothing of their language."""
+    found, inside = [], ""
+    for line in TEXT.splitlines():
+        if line.startswith("```"):
+            inside = "" if inside else line
+        elif inside == "```":
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if not line.startswith("export ")])
+def test_every_command_is_marked(line: str) -> None:
+    assert re.search(r"# .*\((test: \S+|not run here|run by hand)", line), line
+
+
+def test_the_tests_are_there() -> None:
+    named = {name for names in re.findall(r"test: ([^;)]*)", TEXT) for name in re.findall(r"[\w/]+\.py", names)}
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
+
+
+def test_what_it_names_is_there() -> None:
+    for path in re.findall(r"\binfra/[\w./-]+|docker-compose\.yml", TEXT):
+        assert (ROOT / path.rstrip(".")).exists() or (ROOT / "tests" / path).exists(), path
