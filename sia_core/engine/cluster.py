@@ -1,7 +1,6 @@
 """The Ray cluster: joined or started, and what it has room for."""
 
 import logging
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,7 +40,6 @@ def connect() -> bool:
     cluster = ray_cluster()
     check_ray()
     if cluster:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # What it warns of is in the error that follows.
         _init(cluster, address=cluster.address)
         return False
     for attempt in range(1, STARTS + 1):

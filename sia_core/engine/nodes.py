@@ -49,12 +49,8 @@ def check_nodes(folder: Path, task: Task) -> int:
     alive = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
     token.write_text(expected.content)
     try:
-        look = ray.remote(_look).options(num_cpus=0, max_retries=0)
-        asked = {
-            address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(expected)
-            for node, address in alive.items()
-        }
-        for address, answer in asked.items():
+        asked = [(address, _ask(node, expected)) for node, address in alive.items()]
+        for address, answer in asked:
             _judge(address, answer)
     finally:
         token.unlink(missing_ok=True)
@@ -85,6 +81,13 @@ def find_lack(expected: Expected) -> tuple[str, str] | None:
 
 def _look(expected: Expected) -> tuple[str, str] | None:
     return find_lack(expected)
+
+
+def _ask(node: str, expected: Expected) -> "ray.ObjectRef[tuple[str, str] | None]":
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    look = ray.remote(_look).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+    answer: ray.ObjectRef[tuple[str, str] | None] = look.remote(expected)
+    return answer
 
 
 def _judge(address: str, answer: "ray.ObjectRef[tuple[str, str] | None]") -> None:
