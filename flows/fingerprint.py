@@ -19,7 +19,14 @@ _ROOT = Path(__file__).resolve().parent.parent
 _CODE = (
     *("sia_core/*.py", "sia_core/agents/**/*.py", "sia_core/engine/**/*.py", "sia_core/foreign/**/*.py"),
     *("sia_core/policy/**/*.py", "sia_core/search/**/*.py", "sia_core/weights/**/*.py"),
-    *("flows/phases*.py", "flows/stopping.py", "flows/gate.py", "flows/levers.py", "flows/ladder.py", "flows/rollouts.py"),
+    *(
+        "flows/phases*.py",
+        "flows/stopping.py",
+        "flows/gate.py",
+        "flows/levers.py",
+        "flows/ladder.py",
+        "flows/rollouts.py",
+    ),
     *("flows/anchors.py", "flows/first.py", "flows/source.py"),
 )
 _APART = ("sia_core/services.py", "sia_core/process.py", "sia_core/progress.py", "sia_core/errors.py")

@@ -9,8 +9,8 @@ from sia_core.record.store import RunRecord
 def restore(run: RunRecord, ledger: Ledger, journal: Journal, siblings: int) -> int:
     """Put the recorded rollouts of unfinished generations into the journal, with what they cost; how many were new.
 
-    Those of a phase that was cut short are in no record yet, and are played again. A journal that was empty gets those of
-    all other generations too, whose cost the record has.
+    Those of a phase that was cut short are in no record yet, and are played again. A journal that was empty gets
+    those of all other generations too, whose cost the record has.
     """
     empty = not len(journal)
     unfinished = [generation for generation in run.generations() if generation.phase("improve") is None]

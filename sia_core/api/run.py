@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from sia_core.api.result import Result, read_result
 from flows.configure import build_config
+from sia_core.api.result import Result, read_result
 from sia_core.config import RunConfig
 from sia_core.errors import SiaError, UsageError
 from sia_core.quiet import be_quiet

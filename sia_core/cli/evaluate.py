@@ -23,8 +23,8 @@ def evaluate(
     """Play the sealed test of DIR's run again on TASK and compare with the record."""
     from rich.console import Console
 
-    from sia_core.cli.live import Live
     from flows.configure import parse_tier
+    from sia_core.cli.live import Live
     from sia_core.errors import UsageError
     from sia_core.export.evaluate import Options
     from sia_core.export.evaluate import evaluate as play  # Loads Ray.

@@ -42,7 +42,10 @@ app = typer.Typer(
     help="Improve a task agent by two levers: its harness and its weights.",
     epilog=EXIT_CODES,
 )
-for verb in (run, arms, resume, retry, approve, status, watch, report, compare, ui, check, export, serve, init, doctor, deploy, worker):
+for verb in (
+    *(run, arms, resume, retry, approve, status, watch, report, compare, ui),
+    *(check, init, export, serve, doctor, deploy, worker),
+):
     app.command()(verb)
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():

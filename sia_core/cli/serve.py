@@ -21,8 +21,8 @@ def serve(
 
     from rich.console import Console
 
-    from sia_core.cli.live import Live
     from flows.configure import parse_tier
+    from sia_core.cli.live import Live
     from sia_core.export.base import check_policy
     from sia_core.export.manifest import Export
     from sia_core.export.player import Player

@@ -66,7 +66,8 @@ def _not_joined(cluster: Server | None, error: Exception) -> ServiceError:
     said = str(error).strip().splitlines()
     what = said[0] if said else type(error).__name__
     if cluster is None:
-        return ServiceError(f"Ray does not start: {what}", where="engine", hint="see the log under /tmp/ray")
+        hint = "try again when the machine is less busy; its log is under /tmp/ray"
+        return ServiceError(f"Ray does not start: {what}", where="engine", hint=hint)
     token = (
         "the cluster's RAY_AUTH_TOKEN" if cluster.access else "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, if it has one"
     )

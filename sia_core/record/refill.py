@@ -11,7 +11,7 @@ from sia_core.rollout import Rollout
 
 
 def refill(run: RunRecord, journal: Journal) -> int:
-    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal; how many were new.
+    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal; how many are new.
 
     What they have cost is known from the record (`spending.json`), and is not counted here.
     """

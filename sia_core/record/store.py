@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from sia_core.budget import Budget
 from sia_core.candidate import Adapter, Candidate

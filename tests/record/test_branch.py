@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flows import start
+from flows.configure import build_config
 from flows.session import check_unchanged
 from sia_core.candidate import Adapter, Candidate
-from flows.configure import build_config
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError, UsageError
 from sia_core.generation import Node
