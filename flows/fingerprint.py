@@ -65,6 +65,17 @@ def changes(run: RunRecord, task: Task) -> list[str]:
     return [_say(name.rpartition(".")[2], task, before, now) for name in differ]
 
 
+def check_same_task(run: RunRecord, task: Task) -> None:
+    """What a run found is said of the task it found it on. SIA's own code may be another since.
+
+    Raises:
+        RecordError: the task has changed.
+    """
+    if run.tags["sia.task_digest"] != task.digest:
+        what = f"task {task.name} has changed since the run"
+        raise RecordError(what, where=run.name, hint=f"put the files of {task.path} back as they were")
+
+
 def check_unchanged(run: RunRecord, task: Task) -> None:
     """A run goes on only with what it began with.
 

@@ -12,8 +12,8 @@ from typing import Any
 from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Crashed, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Crashed
 
 from sia_core.process import Process
 

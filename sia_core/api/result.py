@@ -75,12 +75,12 @@ class Result:
             UsageError: there is something already.
             RecordError: the task's files have changed since the run.
         """
-        from flows.session import check_unchanged
+        from flows.fingerprint import check_same_task
         from sia_core.export.write import write_export
         from sia_core.task import Task
 
         task = Task.load(self._record.config.task)
-        check_unchanged(self._record, task)
+        check_same_task(self._record, task)
         return write_export(self._record, task, Path(directory))
 
     def plot(self, ax: Any = None) -> Any:

@@ -11,14 +11,14 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
 ) -> None:
     """Write harness, adapter, model card and manifest of RUN's winner into DIR."""
-    from flows.session import check_unchanged
+    from flows.fingerprint import check_same_task
     from flows.start import record
     from sia_core.export.write import write_export
     from sia_core.task import Task
 
     found = record().open(run)
     task = Task.load(found.config.task)
-    check_unchanged(found, task)
+    check_same_task(found, task)
     manifest = write_export(found, task, directory)
     test = manifest.test
     adapter = f"adapter {manifest.adapter[:12]}" if manifest.adapter else "no adapter (the bare policy)"

@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -46,7 +47,8 @@ def check_nodes(folder: Path, task: Task) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / f"cluster-{secrets.token_hex(8)}"
     expected = Expected(token, token.name, task.where, task.digest, version("sia"))
-    alive = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in nodes if node["Alive"]}
     token.write_text(expected.content)
     try:
         asked = [(address, _ask(node, expected)) for node, address in alive.items()]

@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Paused, Running, State, Suspended
+from prefect.states import Paused, Running, Suspended
 
 from flows.reaper import reap
 from sia_core.process import Process

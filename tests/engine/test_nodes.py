@@ -54,7 +54,7 @@ def cluster() -> Iterator[None]:
     ray.init(made.address, log_to_driver=False)
     yield
     ray.shutdown()
-    made.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.slow

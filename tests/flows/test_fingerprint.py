@@ -2,17 +2,19 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows import fingerprint, start
 from flows.configure import build_config
 from sia_core.errors import RecordError
+from sia_core.progress import Silent
 from sia_core.record.store import RunRecord
 from sia_core.task import Task
 from tests.factories import TOY
 
-SETTINGS = {"policy": "scripted", "agent": "rules", "meta": False}
+SETTINGS: dict[str, Any] = {"policy": "scripted", "agent": "rules", "meta": False}
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def run(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> R
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__"))
     config = build_config(str(tmp_path / "toy"), {}, levers="harness", tier="none", **SETTINGS)
-    return start.open_run(config, *start.prepare(config, start.Silent()), None)
+    return start.open_run(config, *start.prepare(config, Silent()), None)
 
 
 def test_a_change_is_refused_and_named(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:

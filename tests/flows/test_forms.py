@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from prefect.utilities.schema_tools.validation import is_valid, validate
 
 from flows import deploy

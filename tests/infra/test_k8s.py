@@ -50,7 +50,7 @@ def names(kind: str) -> set[str]:
 def checker(member: str) -> Any:
     """A validator for one of Kubernetes' own schemas, which name nothing that is not in them."""
     definitions = schemas.read(schemas.KUBERNETES, f"{SCHEMAS}/_definitions.json")
-    resource = referencing.Resource(contents=definitions, specification=DRAFT4)
+    resource: Any = DRAFT4.create_resource(definitions)
     registry: Any = referencing.Registry().with_resource("_definitions.json", resource)
     if member.startswith("#"):
         schema: Any = {"$ref": f"_definitions.json{member}"}

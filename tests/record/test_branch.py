@@ -8,7 +8,7 @@ import pytest
 
 from flows import start
 from flows.configure import build_config
-from flows.session import check_unchanged
+from flows.fingerprint import check_unchanged
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError, UsageError

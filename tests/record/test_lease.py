@@ -42,7 +42,8 @@ def claim(run: RunRecord, token: int, process: Process, since: float | None = No
 
 
 def holding(run: RunRecord, said: list[str] | None = None) -> AbstractContextManager[Lease]:
-    return hold(run, [].append if said is None else said.append)
+    heard: list[str] = [] if said is None else said
+    return hold(run, heard.append)
 
 
 def take(run: RunRecord, said: list[str] | None = None) -> int:

@@ -79,8 +79,8 @@ class Daemon:
         deadline = time.monotonic() + START_S
         while not self._ready():
             said = self._log.read_text(errors="replace")[-3000:]
-            assert self._process.poll() is None, f"{self._process.args} ended:\n{said}"
-            assert time.monotonic() < deadline, f"{self._process.args} did not come up:\n{said}"
+            assert self._process.poll() is None, f"{self._process.args!r} ended:\n{said}"
+            assert time.monotonic() < deadline, f"{self._process.args!r} did not come up:\n{said}"
             time.sleep(0.2)
         return self
 
