@@ -54,7 +54,7 @@ def score_chart(points: Sequence[Point], generations: int) -> Markup:
     )
     parts += [_marked(point, x, y) for point in points]
     about = f"{len(points)} scores with intervals over {generations} generations; the table below has the figures."
-    return picture("scores", "Score over generations", about, width, height, parts, least=width)
+    return picture("scores", "Score over generations", about, width, height, parts, scrolls=True)
 
 
 def _marked(point: Point, x: Scale, y: Scale) -> Markup:
@@ -104,7 +104,7 @@ def lineage_chart(nodes: Sequence[Node]) -> Markup:
     about = (
         f"{len(nodes)} nodes from seed to generation {columns - 1}; promoted: {promoted}. The table below lists them."
     )
-    return picture("lineage", "Lineage tree", about, width, height, parts, least=width)
+    return picture("lineage", "Lineage tree", about, width, height, parts, scrolls=True)
 
 
 def _lanes(nodes: Sequence[Node]) -> dict[int, int]:
@@ -165,7 +165,7 @@ def difference_chart(name: str, title: str, differences: Sequence[float]) -> Mar
         f"Of {len(ordered)} problems {better} became better, {worse} worse, {len(ordered) - better - worse} the same."
     )
     zero = element("line", x1=62, x2=width - 10, y1=y(0.0), y2=y(0.0), class_="zero")
-    return picture(name, title, about, width, height, [*_grid(y, 62, width - 10), *bars, zero], least=360)
+    return picture(name, title, about, width, height, [*_grid(y, 62, width - 10), *bars, zero], scrolls=True)
 
 
 def _bar(x: float, step: float, zero: float, end: float, value: float) -> Markup:

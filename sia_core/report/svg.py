@@ -27,9 +27,9 @@ def text(content: object, x: float, y: float, **attributes: Attribute) -> Markup
 
 
 def picture(
-    name: str, title: str, about: str, width: float, height: float, parts: Iterable[Markup], *, least: float = 0
+    name: str, title: str, about: str, width: float, height: float, parts: Iterable[Markup], *, scrolls: bool = False
 ) -> Markup:
-    """A whole picture with its name and description, for those who do not see it; it scrolls where it does not fit.
+    """A whole picture with its name and description, for those who do not see it.
 
     Args:
         name: id of the element, unique in the page.
@@ -38,7 +38,7 @@ def picture(
         width: of its own units, in which `parts` are drawn.
         height: the same.
         parts: elements.
-        least: width in units below which it is not shrunk.
+        scrolls: whether it keeps its size and scrolls where it does not fit; otherwise it shrinks.
     """
     drawing = element(
         "svg",
@@ -50,9 +50,9 @@ def picture(
         height=height,
         role="img",
         aria_labelledby=f"{name}-title {name}-about",
-        class_="wide" if least else "small",
+        class_="wide" if scrolls else "small",
     )
-    if not least:
+    if not scrolls:
         return drawing
     return element("div", drawing, class_="scroll", tabindex=0, role="group", aria_label=title)
 
