@@ -32,6 +32,9 @@ _MODULES |= {"flask_wtf": "Flask-WTF"}
 _KEPT = ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
 SMALL = "--object-store-memory=100000000 --min-worker-port=0 --max-worker-port=0"
 """Several nodes on one machine."""
+LATE = "timed out during startup"
+"""Ray's word of a node that the machine was too busy for."""
+RESTARTS = 4
 
 
 def missing() -> str:
@@ -166,10 +169,24 @@ def _ray(native: Native, stack: ExitStack) -> None:
     }
     head = [*native.command("ray-head", **ports), *SMALL.split(), f"--temp-dir={temporary}"]
     worker = [*native.command("ray-worker"), *SMALL.split()]
-    up = {"ray-head": lambda: listens(native.ports["ray-head"]), "ray-worker": lambda: True}
     for name, command in {"ray-head": head, "ray-worker": worker}.items():
-        daemon = Daemon(command, up[name], native.log(name), environment=native.environment(name))
-        native.start(name, daemon, stack).wait()
+        _ray_node(native, name, command, stack)
+
+
+def _ray_node(native: Native, name: str, command: list[str], stack: ExitStack) -> None:
+    """Start a node, again as `restart: unless-stopped` would: Ray gives up when it is not up within 30 s."""
+
+    def up() -> bool:
+        return "Ray runtime started" in native.log(name).read_text()
+
+    for attempt in range(1, RESTARTS + 1):
+        daemon = Daemon(command, up, native.log(name), environment=native.environment(name))
+        try:
+            native.start(name, daemon, stack).wait()
+            return
+        except AssertionError:
+            if attempt == RESTARTS or LATE not in native.log(name).read_text():
+                raise
 
 
 @contextmanager
