@@ -1,6 +1,7 @@
 """Real servers for tests: started on a free port, waited for, ended with all that they started."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -56,7 +57,7 @@ class Daemon:
         user: str | None = None,
         cwd: Path | None = None,
     ) -> None:
-        self._ready, self._log = ready, log
+        self._ready, self._log, self._words = ready, log, shlex.join(command)
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 list(command),
@@ -79,8 +80,8 @@ class Daemon:
         deadline = time.monotonic() + START_S
         while not self._ready():
             said = self._log.read_text(errors="replace")[-3000:]
-            assert self._process.poll() is None, f"{self._process.args!r} ended:\n{said}"
-            assert time.monotonic() < deadline, f"{self._process.args!r} did not come up:\n{said}"
+            assert self._process.poll() is None, f"{self._words} ended:\n{said}"
+            assert time.monotonic() < deadline, f"{self._words} did not come up:\n{said}"
             time.sleep(0.2)
         return self
 
