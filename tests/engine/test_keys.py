@@ -16,8 +16,10 @@ import pytest
 import ray
 
 from sia_core.engine.fanout import Engine, EngineConfig
+from sia_core.engine.keys import without_keys
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.errors import SandboxError
+from sia_core.external import SECRETS
 from sia_core.harness import Harness
 from sia_core.rollout import Unit
 from sia_core.task import Task
@@ -167,6 +169,14 @@ def test_on_a_cluster_of_its_own(variable: str, wire: Wire, tmp_path: Path) -> N
 
 def test_on_a_cluster_of_somebody_else(variable: str, wire: Wire, elsewhere: None, tmp_path: Path) -> None:
     _check(wire, variable, tmp_path)
+
+
+def test_passwords_of_servers_stay_with_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, KEY)
+    with without_keys("scripted"):
+        assert KEY not in os.environ.values()
+    assert [os.environ[name] for name in SECRETS] == [KEY] * len(SECRETS)
 
 
 if __name__ == "__main__":
