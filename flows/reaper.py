@@ -49,7 +49,7 @@ def reap() -> list[str]:
             client.set_flow_run_state(run.id, gone, force=True)
             for task in client.read_task_runs(
                 flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
-                task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": _UNFINISHED}}}),
+                task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": _UNFINISHED}, "name": None}}),
             ):
                 client.set_task_run_state(task.id, gone, force=True)
     return [run.name for run in dead]

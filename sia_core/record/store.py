@@ -224,8 +224,8 @@ class Stored:
         return None if data is None else json.loads(data)
 
     def get_tree(self, name: str) -> dict[str, bytes] | None:
-        """Files of an artifact folder by relative name (of a file: that one), None when there is none."""
-        if not self._has(self.prefix + name):
+        """Files of an artifact folder ("" for all) by relative name (of a file: that one), None when there is none."""
+        if name and not self._has(self.prefix + name):
             return None
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
             path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
