@@ -75,7 +75,8 @@ def test_no_file_of_the_host_or_the_project_is_visible(run: Run, tmp_path: Path)
         result = run(f"open({str(path)!r})")
         assert result.reason.startswith("FileNotFoundError"), result
     root = str(Path(__file__).parents[3])
-    look = f"import os, sys\nprint([p for p in (*sys.path, {root!r}) if os.path.exists(p + '/sia_core/__init__.py')], sys.path)"
+    ours = "/sia_core/__init__.py"
+    look = f"import os, sys\nprint([p for p in (*sys.path, {root!r}) if os.path.exists(p + {ours!r})], sys.path)"
     assert run(look).stdout.startswith("[] ['/box', ")
 
 
