@@ -42,6 +42,13 @@ def artifact(stored: RunRecord | GenerationRecord, name: str) -> Path:
     return Path(stored.record.client.get_run(stored.run_id).info.artifact_uri.removeprefix("file://")) / name
 
 
+def test_artifacts_lie_in_the_home_also_for_a_child_process(store: Record) -> None:
+    # MLflow has put the store's address into the environment, where a worker's child finds it.
+    again = open_record(store.cache, store.tracking_uri)
+    experiment = again.client.get_experiment(again.experiment("inherited"))
+    assert experiment.artifact_location == f"{(store.cache / 'artifacts').as_uri()}/inherited"
+
+
 def test_config_comes_back(store: Record, run: RunRecord) -> None:
     assert store.open(run.name).config == CONFIG
     assert store.open(run.run_id[:12]).name == run.name
