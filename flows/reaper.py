@@ -13,6 +13,7 @@ from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 
 from sia_core.process import Process
@@ -42,17 +43,23 @@ def reap() -> list[str]:
     """Mark flow runs of this machine's dead processes as crashed, and their tasks; their names."""
     with get_client(sync_client=True) as client:
         dead = [run for run in _under_way(client) if _was_left(run)]
-        for run in dead:
-            gone: State[None] = Crashed(
-                message=f"{_process(run.labels)} died without a word; retry to go on where it stopped"
-            )
-            client.set_flow_run_state(run.id, gone, force=True)
-            for task in client.read_task_runs(
-                flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
-                task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": _UNFINISHED}, "name": None}}),
-            ):
-                client.set_task_run_state(task.id, gone, force=True)
-    return [run.name for run in dead]
+        return [run.name for run in dead if _crash(client, run)]
+
+
+def _crash(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Mark a flow run and its tasks as crashed; False where the server fails, for the next start does it again."""
+    message = f"{_process(run.labels)} died without a word; retry to go on where it stopped"
+    gone: State[None] = Crashed(message=message)
+    try:
+        client.set_flow_run_state(run.id, gone, force=True)
+        for task in client.read_task_runs(
+            flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
+            task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": _UNFINISHED}, "name": None}}),
+        ):
+            client.set_task_run_state(task.id, gone, force=True)
+    except PrefectHTTPStatusError:
+        return False
+    return True
 
 
 def _under_way(client: SyncPrefectClient) -> Iterator[FlowRun]:
