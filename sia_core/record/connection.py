@@ -41,7 +41,9 @@ def artifact_root(tracking_uri: str, home: Path) -> str | None:
 
 def _unusable(uri: str, error: Exception) -> SiaError:
     where, said = masked(uri), " ".join(str(error).split())[:500]
-    code = int(error.get_http_status_code()) if isinstance(error, MlflowException) else 0  # type: ignore[no-untyped-call]
+    code = 0
+    if isinstance(error, MlflowException):
+        code = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     if not is_http(uri):
         kind = RecordError if uri.startswith("sqlite:") else ServiceError
         hint = "check MLFLOW_TRACKING_URI, or unset it to use SQLite under SIA_HOME"
