@@ -15,6 +15,7 @@ def worker(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     from sia_core.cli import servers  # Loads Prefect and MLflow.
 
+    servers.launch_prefect()  # Says which servers these are.
     servers.use_prefect()
     from flows.deploy import POOL
     from flows.reaper import reap
