@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from sia_core.errors import ServiceError
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
 """Its first start makes its tables: 20 s of CPU, and the machine may be busy. One that dies is noticed at once."""
+_LISTENING = "0A"
+"""State of a socket in /proc/net/tcp."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,10 @@ def wait_for(service: Service, running: Running, home: Path) -> None:
     """Wait until a started server answers.
 
     Raises:
-        ServiceError: it died or took too long.
+        ServiceError: it died, also because another took its port, or took too long.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not _healthy(service, running.port):
+    while not (_healthy(service, running.port) and _is_its(running)):
         if not _alive(running.pid) or time.monotonic() > deadline:
             raise ServiceError(
                 f"{service.name} did not come up on port {running.port}",
@@ -224,6 +226,33 @@ def _healthy(service: Service, port: int) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False
+
+
+def _is_its(running: Running) -> bool:
+    """Whether the port is that server's own, or of a process it started: two homes may have taken it at once."""
+    try:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    except OSError:
+        return True  # Not to be found out here.
+    wanted = f"{int.from_bytes(socket.inet_aton(HOST), sys.byteorder):08X}:{running.port:04X}"
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == wanted and row[3] == _LISTENING}
+    return any(sockets & _open_files(pid) for pid in _group(running.pid))
+
+
+def _group(leader: int) -> Iterator[int]:
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            if process.name.isdecimal() and os.getpgid(int(process.name)) == leader:
+                yield int(process.name)
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(file.readlink()))
+    return found
 
 
 def _alive(pid: int) -> bool:

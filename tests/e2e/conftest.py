@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from sia_core.cli.main import main
+from sia_core.errors import ServiceError
 from sia_core.record.store import RunRecord, open_record
 from sia_core.services import ensure, prefect_service, stop
 
@@ -43,7 +44,11 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
         return left
 
     with lock:
-        running = ensure(prefect_service(), prefect_home, port=None)
+        try:
+            running = ensure(prefect_service(), prefect_home, port=None)
+        except ServiceError:
+            stop(prefect_service(), prefect_home)
+            raise
         count(1)
     yield f"{running.url}/api"
     with lock:
