@@ -3,9 +3,10 @@
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from flows import start as opening
 from flows.redo import extend, redo
@@ -25,6 +26,9 @@ from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan, Comparison
 
 Found = TypeVar("Found")
+
+_ended = threading.Event()
+"""Set once SIGTERM has asked this process to end."""
 
 
 def start(config: RunConfig, *, ui: bool) -> None:
@@ -124,6 +128,12 @@ def _see_through(
         for run in open_runs():
             _end(run, status)
 
+    def leave() -> NoReturn:
+        close("KILLED")
+        console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
+        sys.exit(INTERRUPTED)
+
+    _ended.clear()
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         servers.use_prefect()
@@ -134,9 +144,7 @@ def _see_through(
             finally:
                 reporter.reset(token)
     except KeyboardInterrupt:
-        close("KILLED")
-        console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
-        sys.exit(INTERRUPTED)
+        leave()
     except HeldError:
         raise  # Its record is another process's to close.
     except SiaError as error:
@@ -145,6 +153,8 @@ def _see_through(
             error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
         raise
     except BaseException as error:
+        if _ended.is_set():  # Ray's own code makes another error of an exception that a signal raises in it.
+            leave()
         close("FAILED")
         if is_full(error):
             full = cannot_write(error, home())
@@ -166,4 +176,5 @@ def _end(run: RunRecord | ArmsRecord, status: str) -> None:
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    _ended.set()
     raise KeyboardInterrupt
