@@ -85,8 +85,10 @@ def require_landlock(version: int) -> None:
 def _around(roots: list[Path], hidden: list[Path]) -> tuple[list[Path], list[Path]]:
     """`roots` without `hidden`: what may be read whole, and directories on the way, to be listed.
 
-    Landlock cannot take a directory out of an allowed one, so its neighbours are allowed instead.
+    Landlock cannot take a directory out of an allowed one, so its neighbours are allowed instead. A link among them
+    would allow after all what it leads to: `lib64` of a virtual environment is one to `lib`.
     """
+    hidden = [*hidden, *(path.resolve() for path in hidden)]
     readable, listed, todo = list[Path](), list[Path](), list(roots)
     while todo:
         path = todo.pop()
@@ -94,10 +96,17 @@ def _around(roots: list[Path], hidden: list[Path]) -> tuple[list[Path], list[Pat
             continue
         if any(other.is_relative_to(path) for other in hidden):
             listed.append(path)
-            todo += [child for child in path.iterdir() if child.exists()]
+            todo += [child for child in path.iterdir() if child.exists() and not _leads_to(child, hidden)]
         else:
             readable.append(path)
     return readable, listed
+
+
+def _leads_to(path: Path, hidden: list[Path]) -> bool:
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    return any(other.is_relative_to(target) or target.is_relative_to(other) for other in hidden)
 
 
 def _require_open_to_others(paths: list[Path]) -> None:
