@@ -115,30 +115,36 @@ def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool 
                 f"{service.name} already runs on port {running.port}",
                 hint=f"open {running.url}, or sia ui --stop first",
             )
-        if wait:
-            wait_for(service, running, home)
-        return running
+        return wait_for(service, running, home) if wait else running
     running = _start(service, home, _pick_port(service, port))
-    if wait:
-        wait_for(service, running, home)
-    return running
+    return wait_for(service, running, home, moving=port is None) if wait else running
 
 
-def wait_for(service: Service, running: Running, home: Path) -> None:
-    """Wait until a started server answers.
+def wait_for(service: Service, running: Running, home: Path, *, moving: bool = True) -> Running:
+    """Wait until a started server answers, and return it.
+
+    Args:
+        service: which one.
+        running: as it was started.
+        home: SIA_HOME.
+        moving: start it again, once, on another port where another program was quicker to take its own.
 
     Raises:
-        ServiceError: it died, also because another took its port, or took too long.
+        ServiceError: it died or took too long.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (_healthy(service, running.port) and _is_its(running)):
-        if not _alive(running.pid) or time.monotonic() > deadline:
+        alive = _alive(running.pid)
+        if not alive and moving and not _free(running.port):
+            running, moving = _start(service, home, _any_port()), False
+        elif not alive or time.monotonic() > deadline:
             raise ServiceError(
                 f"{service.name} did not come up on port {running.port}",
                 where=str(_log(service, home)),
                 hint=f"read that log; another port: sia ui --{service.name}-port N",
             )
         time.sleep(0.2)
+    return running
 
 
 def stop(service: Service, home: Path) -> bool:
@@ -205,6 +211,10 @@ def _pick_port(service: Service, demanded: int | None) -> int:
         raise ServiceError(
             f"port {port} is already taken", where=service.name, hint=f"sia ui --{service.name}-port ANOTHER"
         )
+    return _any_port()
+
+
+def _any_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -4,8 +4,13 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
-from sia_core.services import HOST, Running, _is_its
+import pytest
+
+from sia_core import services
+from sia_core.errors import ServiceError
+from sia_core.services import HOST, Running, Service, _is_its, ensure, stop
 
 
 def test_a_port_belongs_to_the_process_that_listens() -> None:
@@ -34,3 +39,28 @@ def test_a_child_listens_for_its_parent() -> None:
             assert _is_its(Running("it", shell.pid, int(shell.stdout.readline())))
         finally:
             os.killpg(shell.pid, 9)
+
+
+def test_a_server_whose_port_was_taken_meanwhile_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two homes that start at once both find the preferred port free."""
+    code = "import http.server as h, sys; h.HTTPServer(('127.0.0.1', int(sys.argv[1])), h.SimpleHTTPRequestHandler)"
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        service = Service(
+            "server",
+            port,
+            "/",
+            lambda _, port: [sys.executable, "-c", f"{code}.serve_forever()", str(port)],
+            lambda _: {},
+        )
+        monkeypatch.setattr(services, "_pick_port", lambda *_: port)
+        try:
+            running = ensure(service, tmp_path)
+            assert running.port != port
+            assert ensure(service, tmp_path) == running
+            with pytest.raises(ServiceError, match="already runs on port"):
+                ensure(service, tmp_path, port=port)
+        finally:
+            stop(service, tmp_path)
+        with pytest.raises(ServiceError, match=f"did not come up on port {port}"):
+            ensure(service, tmp_path, port=port)

@@ -19,9 +19,9 @@ def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> No
 
         record()
         services.append((mlflow_service(), mlflow_port))
-    started = [(service, ensure(service, home(), port=port, wait=False)) for service, port in services]
-    for service, running in started:
-        wait_for(service, running, home())
+    started = [(service, ensure(service, home(), port=port, wait=False), port) for service, port in services]
+    for service, running, port in started:
+        wait_for(service, running, home(), moving=port is None)
 
 
 def launch_prefect() -> None:
@@ -45,8 +45,7 @@ def use_prefect() -> None:
     check_prefect()
     if not os.environ.get("PREFECT_API_URL"):
         service = prefect_service()
-        running = ensure(service, home(), wait=False)
-        wait_for(service, running, home())
+        running = wait_for(service, ensure(service, home(), wait=False), home())
         os.environ["PREFECT_API_URL"] = f"{running.url}{service.api}"
     # The flow's own errors are told by the command; Prefect's copy would be a second traceback.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
