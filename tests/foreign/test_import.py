@@ -331,6 +331,6 @@ def test_the_command_writes_a_task_and_says_what_is_next(tmp_path: Path) -> None
     assert task.config.check.gold == task.chance == pytest.approx(10 * 0.5 / 11)
     assert (task.name, task.config.score_range) == ("far-points", (0.0, 2.0))
     assert json.loads((task.path / "import.json").read_text())["kind"] == "openevolve"
-    assert {path.name for path in task.path.iterdir()} == {
+    assert {path.name for path in task.path.iterdir()} - {"__pycache__"} == {
         *("task.toml", "task.md", "task.py", "harness", "README.md", "import.json", "foreign"),
     }
