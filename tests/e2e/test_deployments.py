@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -141,7 +140,7 @@ def test_a_run_from_the_form_dies_twice_is_retried_and_ends_as_undisturbed(
 
 
 @pytest.mark.slow
-def test_prefect_itself_reads_the_file_the_same_way(sia: Sia, api: Api) -> None:
+def test_deploying_twice_is_deploying_once(sia: Sia, api: Api) -> None:
     def registered() -> dict[str, Any]:
         rows = api("/deployments/filter", {"work_pools": {"name": {"any_": ["sia"]}}})
         return {row["name"]: shown(row) for row in rows}
@@ -158,10 +157,6 @@ def test_prefect_itself_reads_the_file_the_same_way(sia: Sia, api: Api) -> None:
     ours = registered()
     assert {"denoising", "lawbench", "trimul", "retry-or-extend", "compare"} <= set(ours)
     assert ours["denoising"]["schedules"] == [("0 2 * * 0", False)]
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, cwd=ROOT, env=sia.environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert registered() == ours
     sia("deploy")  # Again, over what is there.
     assert registered() == ours
     watches = [one for one in api("/automations/filter", {}) if one["name"] == ZOMBIES]
