@@ -30,6 +30,7 @@ def scene() -> Iterator[dict[str, str]]:
         assert victim.stdout is not None
         victim.stdout.readline()
         names["T"] = secrets.token_hex(8)  # Two suites may run at once, as two users.
+        names["K"] = secrets.token_hex(3)
         names["NICE"] = str(os.nice(0))
         yield {**names, "PROJECT": str(PROJECT), "PID": str(os.getpid()), "VICTIM": str(victim.pid)}
 
