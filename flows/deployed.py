@@ -14,14 +14,11 @@ from flows import arms, reaper, start
 from flows.evolve import closing, see_through
 from flows.forms import ArmsForm, EvolveForm, GenerationForm
 from flows.live import shown
-from flows.redo import redo
+from flows.redo import ORIGIN, redo
 from flows.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan
-
-ORIGIN = "sia.origin"
-"""Tag: the flow run that a record was made by."""
 
 
 @flow(name="evolve", flow_run_name="{settings.task}", persist_result=False)

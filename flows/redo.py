@@ -24,6 +24,8 @@ _KEPT = (
     *("sia.sandbox.tier", "sia.sandbox.missing", "sia.sandbox.probe"),
 )
 """Tags that a child run has of its parent."""
+ORIGIN = "sia.origin"
+"""Tag: the flow run that a record was made by."""
 
 
 def redo(
@@ -85,7 +87,7 @@ def _check_number(run: RunRecord, first: int) -> None:
 
 def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], origin: str) -> RunRecord:
     if origin:
-        for found in run.record.search(f"tags.`sia.origin` = '{origin}' and tags.`sia.kind` = 'evolution'"):
+        for found in run.record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`sia.kind` = 'evolution'"):
             child = RunRecord(run.record, found)
             if child.begun and is_whole(child):
                 return child
@@ -104,7 +106,7 @@ def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], o
         "sia.agent": config.agent,
         "sia.levers": ",".join(config.levers) or "none",
         "sia.changed": "; ".join([*fingerprint.changes(run, task), *settings]),
-        "sia.origin": origin,
+        ORIGIN: origin,
         "mlflow.note.content": f"Forked from {run.name} at generation {first}. {task.config.title}.",
     }
     child = fork(run, first, config, tags)

@@ -58,7 +58,7 @@ def _machine() -> str:
 def _began(pid: int) -> int | None:
     """Clock ticks from boot to a process's start; 0 where the system does not tell, None where there is none."""
     if not (_PROC / "self").exists():
-        return 0 if _exists(pid) else None
+        return 0 if exists(pid) else None
     try:
         # The name, in brackets, may hold anything; 20 fields follow before the start time.
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -67,7 +67,8 @@ def _began(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether a process of this machine has that number, a zombie too."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sia_core.errors import ServiceError
+from sia_core.process import exists
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
@@ -268,13 +269,7 @@ def _open_files(pid: int) -> set[str]:
 def _alive(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # Our own child would stay a zombie, which looks alive.
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return exists(pid)
 
 
 def _state(service: Service, home: Path) -> Path:

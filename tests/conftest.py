@@ -20,6 +20,18 @@ if (
 
 
 @pytest.fixture(scope="session")
+def bwrap() -> str:
+    """Path of bubblewrap."""
+    from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+    from sia_core.errors import SandboxError
+
+    try:
+        return find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of the tiny model."""
     from tests.models import make_tiny_model

@@ -15,7 +15,7 @@ from rich.console import Console
 from flows.configure import build_config
 from sia_core.api.result import Result, read_result
 from sia_core.config import RunConfig
-from sia_core.errors import SiaError, UsageError
+from sia_core.errors import HeldError, SiaError, UsageError
 from sia_core.quiet import be_quiet
 from sia_core.record.store import RunRecord
 from sia_core.task import Task, describe_invalid
@@ -103,9 +103,9 @@ def _run(config: RunConfig, console: Console) -> Result:
         token = reporter.set(live)
         try:
             servers.use_prefect()
-            from flows.evolve import evolve as flow
+            from flows.evolve import evolve_here
 
-            flow(run.name)
+            evolve_here(run.name)
         except BaseException as error:
             _give_up(run, error)
             raise
@@ -116,6 +116,8 @@ def _run(config: RunConfig, console: Console) -> Result:
 
 def _give_up(run: RunRecord, error: BaseException) -> None:
     """Close the record, and say how to go on."""
+    if isinstance(error, HeldError):
+        return  # It is another process's to close.
     again = f"sia resume {run.name}"
     if isinstance(error, SiaError):
         error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"

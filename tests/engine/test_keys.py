@@ -17,13 +17,13 @@ import ray
 
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.keys import without_keys
-from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
-from sia_core.errors import SandboxError
 from sia_core.external import SECRETS
 from sia_core.harness import Harness
 from sia_core.rollout import Unit
 from sia_core.task import Task
 from tests.wire.server import Wire, chat, serve
+
+pytestmark = pytest.mark.usefixtures("bwrap")
 
 TOY = Path(__file__).parents[1] / "toy"
 KEY = "sk-secret-4f0e9b"
@@ -92,14 +92,6 @@ def variable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def bwrap() -> str:
-    try:
-        return find_bubblewrap()
-    except SandboxError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
-from sia_core.errors import SandboxError
 from tests.engine.sandbox.conftest import as_nobody, system_python
 
 ROOT = Path(__file__).parents[2]
@@ -34,15 +32,6 @@ for name in sys.argv[1:]:
     libc.syscall(pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name), 0, 0, 0, 0, 0, 0)
     print(name, errno.errorcode.get(ctypes.get_errno(), "0"))
 """
-
-
-@pytest.fixture(scope="module")
-def bwrap() -> str:
-    """Its path."""
-    try:
-        return find_bubblewrap()
-    except SandboxError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sia_core.engine.sandbox.bare import Bare
-from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.landlock import LandlockSandbox
 from sia_core.engine.sandbox.strict import StrictSandbox
@@ -19,14 +18,6 @@ from sia_core.lab import Limits, SandboxResult
 
 Run = Callable[..., SandboxResult]
 Make = Callable[[], ForkedSandbox]
-
-
-@pytest.fixture(scope="session")
-def bwrap() -> str:
-    try:
-        return find_bubblewrap()
-    except SandboxError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
