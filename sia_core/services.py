@@ -38,7 +38,7 @@ class Service:
     health: str
     """Path that answers 200 when it is ready."""
     command: Callable[[Path, int], list[str]]
-    environment: Callable[[Path], dict[str, str]]
+    environment: Callable[[Path, int], dict[str, str]]
     api: str = ""
     """Path of the API below the address."""
 
@@ -67,8 +67,10 @@ def prefect_service() -> Service:
             *(sys.executable, "-m", "prefect", "server", "start"),
             *("--host", HOST, "--port", str(port)),
         ],
-        environment=lambda home: {
+        environment=lambda home, port: {
             "PREFECT_HOME": str(home / "prefect"),
+            # What its pages ask. They take the default port otherwise, whatever port the server itself is given.
+            "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
         },
@@ -87,7 +89,10 @@ def mlflow_service() -> Service:
             *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
             *("--default-artifact-root", (home / "artifacts").as_uri()),
         ],
-        environment=lambda _home: {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        environment=lambda _home, _port: {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
     )
 
 
@@ -192,7 +197,7 @@ def _start(service: Service, home: Path, port: int) -> Running:
     with log.open("ab") as out:
         process = subprocess.Popen(
             service.command(home, port),
-            env={**os.environ, **service.environment(home)},
+            env={**os.environ, **service.environment(home, port)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

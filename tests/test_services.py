@@ -51,7 +51,7 @@ def test_a_server_whose_port_was_taken_meanwhile_moves(tmp_path: Path, monkeypat
             port,
             "/",
             lambda _, port: [sys.executable, "-c", f"{code}.serve_forever()", str(port)],
-            lambda _: {},
+            lambda _home, _port: {},
         )
         monkeypatch.setattr(services, "_pick_port", lambda *_: port)
         try:

@@ -1,17 +1,15 @@
 """The report in a real browser: axe-core finds nothing, nothing is fetched, nothing runs off a phone's screen.
 
-Needs what the project does not install: the Python package playwright, a Chromium (SIA_CHROMIUM, or one on the path)
-and axe-core's axe.min.js (SIA_AXE; `npm pack axe-core` brings it).
+Needs a Chromium (SIA_CHROMIUM, or one on the path). SIA_AXE may name another axe.min.js than the installed package's.
 """
 
-import importlib
+import importlib.resources
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytest
+from playwright.sync_api import Browser
 
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.compare import compare_runs
@@ -25,29 +23,10 @@ SCREENS = {"desktop": (1280, 900), "phone": (360, 780)}
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser without a window."""
-    try:
-        library: Any = importlib.import_module("playwright.sync_api")
-    except ImportError:
-        pytest.skip("playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("SIA_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("there is no Chromium: set SIA_CHROMIUM")
-    with library.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def axe() -> str:
     """The accessibility checker's own script."""
-    path = os.environ.get("SIA_AXE", "")
-    if not Path(path).is_file():
-        pytest.skip("set SIA_AXE to axe.min.js (npm pack axe-core)")
-    return Path(path).read_text()
+    bundled = importlib.resources.files("axe_playwright_python") / "axe.min.js"
+    return Path(os.environ.get("SIA_AXE") or str(bundled)).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +46,9 @@ def pages(store: Record, finished_run: RunRecord, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
-def test_nothing_is_wrong_with_it(chromium: Any, axe: str, pages: list[Path], scheme: str, screen: str) -> None:
+def test_nothing_is_wrong_with_it(
+    chromium: Browser, axe: str, pages: list[Path], scheme: Literal["light", "dark"], screen: str
+) -> None:
     width, height = SCREENS[screen]
     for page in pages:
         # The checker is a script, and the page's policy allows none: it is put aside for the check alone.
@@ -89,7 +70,7 @@ def test_nothing_is_wrong_with_it(chromium: Any, axe: str, pages: list[Path], sc
         context.close()
 
 
-def test_the_policy_is_in_force(chromium: Any, pages: list[Path]) -> None:
+def test_the_policy_is_in_force(chromium: Browser, pages: list[Path]) -> None:
     tab = chromium.new_page()
     tab.goto(pages[0].as_uri())
     refused: list[str] = []
