@@ -227,6 +227,10 @@ def _work(way: str, shape: Shape, options: argparse.Namespace, gradients: Path, 
     import torch
 
     torch.set_num_threads(options.threads)
+    if way == "packed":
+        from sia_core.weights.trainer import be_deterministic
+
+        be_deterministic("cpu")  # As in an update.
     model = _load(options)
     gradient, finish = {"packed": _packed, "trl": _trl, "padded": _padded}[way](model, shape)
     loaded = _peak()

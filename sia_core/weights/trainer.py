@@ -7,6 +7,7 @@ gives the same bits as never having stopped, and a round that was cut short is t
 the checkpoint before it.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
@@ -72,6 +73,7 @@ class Trainer:
         self._path = base
         self._identity = identify(base)
         self._device = pick_device(device)
+        be_deterministic(self._device)
         if spec.parent_adapter is not None and parent is not None:
             check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"])
         elif spec.parent_adapter is not None or parent is not None:
@@ -294,6 +296,15 @@ class Trainer:
             self._head.load_state_dict(load_file(folder / "value_head.safetensors"))
         read_optimizer(folder, self._optimizer, self._all_parameters)
         self.round = manifest["round"]
+
+
+def be_deterministic(device: str) -> None:
+    """The same bits from the same rollouts: of several threads, sums come in any order otherwise (index_put_).
+
+    On CUDA operations that know no fixed order only warn.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it; read when CUDA is first used.
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
 
 
 def pick_device(name: str) -> str:

@@ -1,15 +1,17 @@
 """Real Prefect server, real Ray, real MLflow, through the command line."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -22,6 +24,7 @@ from sia_core.services import ensure, prefect_service, stop
 
 TOY = Path(__file__).parents[1] / "toy"
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Api = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +59,24 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
             stop(prefect_service(), prefect_home)
 
 
+@pytest.fixture
+def api(prefect_api: str) -> Api:
+    """Calls of the Prefect server's HTTP API."""
+
+    def call(path: str, body: Any = None, method: str = "") -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{prefect_api}{path}",
+            data=data,
+            headers={"Content-Type": "application/json"},
+            method=method or ("POST" if data else "GET"),
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    return call
+
+
 @dataclass(frozen=True)
 class Sia:
     """The command line with a SIA_HOME of its own."""
@@ -63,7 +84,7 @@ class Sia:
     home: Path
     environment: dict[str, str]
 
-    def __call__(self, *arguments: str, code: int | None = 0, timeout: float = 240) -> str:
+    def __call__(self, *arguments: str, code: int | None = 0, timeout: float = 900) -> str:
         """Run `sia ...`; check the exit code; return both outputs."""
         done = subprocess.run(
             self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=timeout, check=False

@@ -13,7 +13,6 @@ from tests.e2e.test_resume import wait_until
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
     options = ("--seeds", "1", "--arms", "harness,choice,best-of-n", "--generations", "1", "--seed", "1")
     process = sia.start("arms", str(TOY), "--policy", "scripted", *options)

@@ -18,7 +18,6 @@ def test_a_generation_that_does_not_fit_is_not_begun(sia: Sia) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_run_stopped_in_the_middle_goes_on_with_more(sia: Sia, finished: Finished) -> None:
     output = sia(*finished.words, "--budget", "hours=0.002", code=11)
     run = sia.run()

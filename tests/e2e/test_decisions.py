@@ -11,7 +11,7 @@ from sia_core.record.journal import Journal
 from sia_core.record.store import RunRecord
 from tests.e2e.conftest import TOY, Sia
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 RICH = '["red", "green", "blue", "violet"]'
 AGENT = """async def solve(problem, ctx):

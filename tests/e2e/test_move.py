@@ -28,7 +28,6 @@ def tracking_uri(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_resume_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: str, tmp_path: Path) -> None:
     here = _at(sia, tmp_path / "here", tracking_uri)
     there = _at(sia, tmp_path / "there", tracking_uri)

@@ -96,7 +96,7 @@ def rollouts_done(sia: Sia) -> int:
     return 0
 
 
-def wait_until(reached: Callable[[], bool], seconds: float = 180) -> None:
+def wait_until(reached: Callable[[], bool], seconds: float = 600) -> None:
     """Poll, fast enough to hit a moment within a phase."""
     deadline = time.monotonic() + seconds
     while not reached():

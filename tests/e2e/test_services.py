@@ -16,7 +16,7 @@ from tests.e2e.test_resume import outcome
 from tests.services.daemon import free_port
 from tests.services.native import LATE, RESTARTS, ROOT, SMALL, Native, missing, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ async def solve(problem, ctx):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_groups_begin_from_earlier_answers(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
     (task / "harness" / "agent.py").write_text(AGENT)

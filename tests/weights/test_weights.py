@@ -157,14 +157,20 @@ def test_logprobs_that_are_no_numbers_are_refused(policy: LocalPolicy, tiny_mode
     assert all(torch.equal(parameter, before[name]) for name, parameter in trainer._parameters.items())
 
 
-def test_free_text_is_trained_too(policy: LocalPolicy, tiny_model: Path) -> None:
-    rollouts = []
-    for number in range(12):
-        done = policy.sample(ask("Say:", seed=number, max_tokens=9))
+def talk(policy: LocalPolicy, prompt: str, rollouts: int, tokens: int) -> list[Rollout]:
+    """Rollouts of one turn of free text."""
+    played = []
+    for number in range(rollouts):
+        done = policy.sample(ask(prompt, seed=number, max_tokens=tokens))
         ids = (done.prompt_ids, done.output_ids, done.logprobs, None)
         turn = Turn("chat", done.prompt, done.text, None, 1.0, *ids)
         unit = Unit("t", "h", policy.digest, None, "train", f"p{number % 2}", number)
-        rollouts.append(Rollout(unit, (turn,), {}, Verdict(len(done.text) / 100)))
+        played.append(Rollout(unit, (turn,), {}, Verdict(len(done.text) / 100)))
+    return played
+
+
+def test_free_text_is_trained_too(policy: LocalPolicy, tiny_model: Path) -> None:
+    rollouts = talk(policy, "Say:", 12, 9)
     first, *_ = Trainer(tiny_model, SPEC, None, threads=1).train(rollouts)
     assert first.gap < 1e-4
     assert first.choices == sum(len(rollout.turns[0].output_ids or ()) for rollout in rollouts)
@@ -217,6 +223,19 @@ def test_resume_is_bit_exact(policy: LocalPolicy, tiny_model: Path, tmp_path: Pa
         assert resumed.round == start
         again = [resumed.save(tmp_path / f"b{n}", resumed.train(rollouts)).digest for n in range(start, 4)]
         assert again == digests[start:]
+
+
+def test_two_trainings_give_the_same_bits_with_several_threads(policy: LocalPolicy, tiny_model: Path) -> None:
+    # Many choices after the same context: their gradients meet in one row, and are more than one thread's work.
+    played = play(policy, None, 0)
+    rollouts = [replace(r, unit=replace(r.unit, seed=100 * n + r.unit.seed)) for n in range(30) for r in played]
+    found: list[torch.Tensor] = []
+    for _ in range(3):
+        torch.use_deterministic_algorithms(False)  # As in the trainer's own process.
+        trainer = Trainer(tiny_model, replace(SPEC, max_gap=9.0), None, threads=4)
+        trainer.train(rollouts)
+        found.append(torch.cat([parameter.flatten() for parameter in trainer._parameters.values()]))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_a_checkpoint_of_another_update_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""The Prefect UI in a real browser: start from the form, Retry after a crash, read the artifacts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.conftest import TOY, Api, Finished, Sia
+from tests.e2e.test_deployments import kill_child, wait_for_state, working
+from tests.e2e.test_resume import outcome, rollouts_done, wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+PATIENCE_MS = 60_000
+"""Its pages load in seconds; the machine has a run to do."""
+
+
+@pytest.mark.slow
+def test_form_retry_and_artifacts(
+    sia: Sia, api: Api, chromium: "Browser", prefect_api: str, finished: Finished, tmp_path: Path
+) -> None:
+    expected, total = outcome(finished.sia), rollouts_done(finished.sia)
+    sia("deploy", str(TOY))
+    deployment = api("/deployments/name/evolve/toy")["id"]
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    ui, asked = prefect_api.removesuffix("/api"), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.goto(f"{ui}/deployments/deployment/{deployment}/run")
+    page.get_by_text("Name of a task that ships with SIA").wait_for()
+    assert _field(page, "Task").input_value() == str(TOY)
+    _field(page, "Seed (Optional)").fill("1")
+    _field(page, "Policy (Optional)").fill("gpt")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("Validation failed for field 'settings.policy'").first.wait_for()
+    assert not api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})
+
+    _field(page, "Policy (Optional)").fill("scripted")
+    page.get_by_role("button", name="Submit").click()
+    wait_until(lambda: bool(api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})), seconds=60)
+    (flow_run,) = (run["id"] for run in api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}}))
+    with working(sia, tmp_path / "worker.log"):
+        wait_until(lambda: rollouts_done(sia) >= 20)
+        kill_child(api, flow_run)
+        wait_for_state(api, flow_run, "CRASHED")
+        page.goto(f"{ui}/runs/flow-run/{flow_run}")
+        page.get_by_text("Crashed", exact=True).first.wait_for()
+        page.get_by_role("button", name="Retry").click()
+        page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+        wait_for_state(api, flow_run, "COMPLETED", "FAILED")
+
+    page.reload()
+    page.get_by_text("Completed", exact=True).first.wait_for()
+    page.get_by_text("Artifacts", exact=True).click()
+    page.get_by_text(f"{sia.run().name}-lineage").first.click()
+    page.get_by_text("menu=rich").first.wait_for()
+    assert outcome(sia) == expected and rollouts_done(sia) == total
+    # Nothing is asked of another server, even where another one has Prefect's usual port.
+    assert all(url.startswith((ui, "data:", "blob:")) for url in asked), asked
+
+
+def _field(page: "Page", label: str) -> "Locator":
+    """The box under a label, which Prefect's pages do not tie to it."""
+    return page.locator(f"xpath=//*[normalize-space(text())='{label}']/following::*[self::textarea or self::input][1]")
