@@ -5,11 +5,12 @@ Needs a Chromium (SIA_CHROMIUM, or one on the path). SIA_AXE may name another ax
 
 import importlib.resources
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Request
 
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.compare import compare_runs
@@ -44,6 +45,10 @@ def pages(store: Record, finished_run: RunRecord, tmp_path_factory: pytest.TempP
     return [folder / name for name in made]
 
 
+def _note(asked: list[str], request: Request) -> None:
+    asked.append(request.url)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
 def test_nothing_is_wrong_with_it(
@@ -57,7 +62,7 @@ def test_nothing_is_wrong_with_it(
         )
         tab = context.new_page()
         asked: list[str] = []
-        tab.on("request", lambda request, asked=asked: asked.append(request.url))
+        tab.on("request", partial(_note, asked))
         tab.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
         tab.goto(page.as_uri())
         assert asked == [page.as_uri()]
