@@ -4,9 +4,10 @@ Ray, gateway, strict sandbox, verifier, scripted policy; the harness does honest
 others runs an attack of the tests' table (or looks for what one has left). Attacks must get nothing and score 0, by
 their own fault and not by ours. Afterwards the same honest units are played without attacks: each score must be the
 same. All along the descriptors, processes and memory of the workers and all below them are counted, and mounts, files
-in /dev/shm and TMPDIR: the median of the last tenth must be that of the first. Only processes that outlive a rollout
-count, and of memory the pages that belong to no file; PSS, shown beside, moves with what else the machine runs. The
-exit code is 1 when anything is not as it must be.
+in /dev/shm and TMPDIR: the lowest of the last quarter must be that of the quarter before. What leaks lifts the lowest
+too, which does not depend on what is in flight when it is counted; the first half is for caches to fill. Only processes
+that outlive a rollout count, and of memory the pages that belong to no file; PSS, shown beside, moves with what else
+the machine runs. The exit code is 1 when anything is not as it must be.
 
     python bench/soak.py [--runs 10000] [--tier strict] [--quick] [--json FILE]
 """
@@ -18,7 +19,6 @@ import json
 import math
 import os
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -43,13 +43,13 @@ _SAMPLES = 60
 _HONEST = 100
 """Honest problems."""
 _ALLOWED = {
-    "anonymous_mb": 6.0,
+    "anonymous_mb": 3.0,
     "pss_mb": math.inf,
     "ray_pss_mb": math.inf,
-    "ray_anonymous_mb": 60.0,
+    "ray_anonymous_mb": 20.0,
     "ray_descriptors": 8.0,
 }
-"""Growth that is allowed: allocators and caches settle, and Ray keeps a history of tasks up to a bound."""
+"""Growth over a quarter that is allowed: allocators settle, and Ray keeps a history of 10,000 tasks, at 6 kB each."""
 _OWN = ("inherited descriptors", "sockets in frames", "daemon")
 """Attacks that say nothing about a harness, whose stream and event loop are descriptors of its own; or that wait."""
 _FILES = {
@@ -132,10 +132,14 @@ class Watch:
         self.done += 1
 
     def ends(self) -> dict[str, dict[str, float]]:
-        """Medians of the first tenth, without the very first sample, and of the last one."""
-        tenth = max(2, len(self.samples) // 10)
-        parts = {"first": self.samples[1 : tenth + 1], "last": self.samples[-tenth:]}
-        return {end: {key: statistics.median(s[key] for s in some) for key in some[0]} for end, some in parts.items()}
+        """Lowest of the first quarter, without the very first sample, of the third, and of the last."""
+        quarter = max(2, len(self.samples) // 4)
+        parts = {
+            "first": self.samples[1 : quarter + 1],
+            "third": self.samples[-2 * quarter : -quarter],
+            "last": self.samples[-quarter:],
+        }
+        return {end: {key: min(s[key] for s in some) for key in some[0]} for end, some in parts.items()}
 
 
 def _table() -> Any:
@@ -248,7 +252,7 @@ def _warned(units: Sequence[Unit]) -> Iterator[Unit]:
 
 
 def soak(tier: Any, runs: int) -> dict[str, Any]:
-    """Play everything twice, once with attacks; what went wrong, and the counts of the first and the last tenth."""
+    """Play everything twice, once with attacks; what went wrong, and the counts of three quarters."""
     began = time.monotonic()
     _, _, scenes = _table()
     with scenes.scene() as names, tempfile.TemporaryDirectory() as folder:
@@ -263,7 +267,7 @@ def soak(tier: Any, runs: int) -> dict[str, Any]:
         alone = _play(task, harness, tier, [unit for unit in units if unit.problem.startswith("honest-")])
     changed = [key for key, score in alone.scores.items() if mixed.scores.get(key) != score]
     ends = mixed.ends()
-    grown = [key for key, value in ends["last"].items() if value > ends["first"][key] + _ALLOWED.get(key, 0.0)]
+    grown = [key for key, value in ends["last"].items() if value > ends["third"][key] + _ALLOWED.get(key, 0.0)]
     wrong = [*mixed.wrong, *alone.wrong, *(f"score of {key[:12]} changed" for key in changed)]
     seconds = time.monotonic() - began
     return {
@@ -290,8 +294,10 @@ def main() -> None:
     report = soak(options.tier, 600 if options.quick else options.runs)
     print(f"{report['honest']} honest rollouts and {report['attack']} attacks of {report['kinds']} kinds;", end=" ")
     print(f"the honest ones again, alone: {report['seconds']:.0f} s in all")
-    for key, value in report["first"].items():
-        print(f"{key:18} first tenth {value:8.1f}   last tenth {report['last'][key]:8.1f}")
+    ends = ("first", "third", "last")
+    print(f"{'lowest in quarter':18}" + "".join(f"{end:>9}" for end in ends))
+    for key in report["first"]:
+        print(f"{key:18}" + "".join(f"{report[end][key]:9.1f}" for end in ends))
     for line in (*report["wrong"][:20], *(f"{key} has grown" for key in report["grown"])):
         print(f"FAILED {line}")
     if options.json:

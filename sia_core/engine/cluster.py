@@ -29,6 +29,10 @@ class _NoPaths(list[str]):
         """Leave them out."""
 
 
+_SYSTEM = {"task_events_max_num_task_in_gcs": 10_000}
+"""Of a local cluster. Ray keeps the history of 100,000 tasks otherwise, at 6 kB each: a rollout is one."""
+
+
 def connect() -> bool:
     """Join the cluster of RAY_ADDRESS, or start a local one. True if one was started.
 
@@ -44,7 +48,7 @@ def connect() -> bool:
         return False
     for attempt in range(1, STARTS + 1):
         try:
-            _init(None, address="local", include_dashboard=False)
+            _init(None, address="local", include_dashboard=False, _system_config=_SYSTEM)
             break
         except ServiceError:
             ray.shutdown()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.job_config import JobConfig
 
 from sia_core.engine import cluster
@@ -17,6 +18,7 @@ def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.Monk
     monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert cluster.connect()
+    assert all(hasattr(Config, name) for name in asked["_system_config"]), "Ray ignores a setting that it does not know"
     job = asked["job_config"]
     job._py_driver_sys_path.extend(["/where/the/command/was/called"])  # What ray.init does with it.
     assert list(job._get_proto_job_config().py_driver_sys_path) == []
