@@ -137,6 +137,10 @@ def _link_comparison(run: RunRecord) -> None:
 
 def _show_lineage(session: Session) -> None:
     name = session.run.name
-    rows = [{column: cell(text) for column, text in row.items()} for row in lineage_rows(session.run.nodes())]
+    # A lone dash would be a list in Prefect's tables, which hold markdown.
+    rows = [
+        {column: "" if text == "-" else cell(text) for column, text in row.items()}
+        for row in lineage_rows(session.run.nodes())
+    ]
     text = f"{name}: lineage, scores"
     create_table_artifact(rows, key=artifact_key(name, "lineage"), description=text)

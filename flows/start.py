@@ -23,6 +23,7 @@ from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
 from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.rollout import SPLITS
 from sia_core.search.arms import ArmsPlan
 from sia_core.services import find, mlflow_service
 from sia_core.task import Task
@@ -97,6 +98,7 @@ def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None)
     if run.phase("start") is not None:
         return
     config = run.config
+    run.put_datasets(task.name, {split: [problem.id for problem in task.problems(split)] for split in SPLITS})
     if run.get_bytes(HISTORY) is None:
         history = [] if "sia.arms" in run.tags else replayed_history(config.agent)
         run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)

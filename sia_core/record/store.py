@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import mlflow
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from sia_core.budget import Budget
@@ -41,6 +41,10 @@ TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
 PARAM_TEXT = 500
 """The same of parameters, in the narrowest of its databases."""
+DATASET_DIGEST = 36
+"""MLflow takes no longer digests of datasets."""
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
 
 
 class Fence(Protocol):
@@ -145,7 +149,7 @@ class Record:
             return str(found.experiment_id)
         location = f"{self._artifact_root}/{name}" if self._artifact_root else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(self.client.create_experiment(name, artifact_location=location, tags=_KIND))
         except MlflowException:  # Another process was quicker.
             found = self.client.get_experiment_by_name(name)
             if found is None:
@@ -408,6 +412,31 @@ class RunRecord(Stored):
         phases = [generation.phase("improve") for generation in self.generations()]
         made = [node for phase in phases if phase for node in phase["nodes"]]
         return [Node.from_dict(node) for node in (start["node"], *made)]
+
+    def put_datasets(self, task: str, splits: Mapping[str, Sequence[str]]) -> None:
+        """Name the splits as MLflow datasets of the run. Twice is once.
+
+        Args:
+            task: its name.
+            splits: ids of the problems of each; MLflow is told how many there are, and a digest.
+        """
+        self.record.fence()
+        self.record.client.log_inputs(
+            self.run_id,
+            datasets=[
+                DatasetInput(
+                    Dataset(
+                        name=f"{task}/{split}",
+                        digest=digest_bytes(canonical_json(list(ids)))[:DATASET_DIGEST],
+                        source_type="sia",
+                        source=json.dumps({"task": task, "split": split}),
+                        profile=json.dumps({"problems": len(ids)}),
+                    ),
+                    [InputTag("mlflow.data.context", split)],
+                )
+                for split, ids in splits.items()
+            ],
+        )
 
     def put_harness(self, harness: Harness) -> None:
         """Store a harness by digest."""

@@ -1,8 +1,10 @@
 """The record on a real MLflow store."""
 
+import json
 from pathlib import Path
 
 import pytest
+from mlflow.entities import DatasetInput
 
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
@@ -40,6 +42,12 @@ def run(store: Record) -> RunRecord:
 def artifact(stored: RunRecord | GenerationRecord, name: str) -> Path:
     """Where MLflow keeps an artifact of a local store."""
     return Path(stored.record.client.get_run(stored.run_id).info.artifact_uri.removeprefix("file://")) / name
+
+
+def inputs_of(run: RunRecord) -> list[DatasetInput]:
+    """Datasets that MLflow shows of a run."""
+    inputs = run.record.client.get_run(run.run_id).inputs
+    return list(inputs.dataset_inputs) if inputs else []
 
 
 def test_artifacts_lie_in_the_home_also_for_a_child_process(store: Record) -> None:
@@ -120,6 +128,20 @@ def test_logging_twice_is_logging_once(run: RunRecord) -> None:
         run.log_metrics({"score": 0.5}, step=3)
     history = run.record.client.get_metric_history(run.run_id, "score")
     assert [(point.value, point.step) for point in history] == [(0.5, 3)]
+
+
+def test_splits_are_mlflow_datasets(store: Record, run: RunRecord) -> None:
+    splits = {"train": ["a", "b"], "test": ["c"]}
+    for _ in range(2):
+        run.put_datasets("toy", splits)
+    other = store.create(CONFIG, {"sia.task": "toy", "sia.task_digest": "d"})
+    other.put_datasets("toy", {"train": ["a", "z"]})
+
+    assert [one.dataset.name for one in inputs_of(run)].count("toy/train") == 1 and len(inputs_of(run)) == 2
+    found = {one.dataset.name: one for one in inputs_of(run)}
+    assert found["toy/train"].tags[0].value == "train"
+    assert json.loads(found["toy/train"].dataset.profile) == {"problems": 2}
+    assert inputs_of(other)[0].dataset.digest != found["toy/train"].dataset.digest
 
 
 def test_lineage_is_read_from_mlflow(run: RunRecord) -> None:
