@@ -140,7 +140,7 @@ def test_splits_are_mlflow_datasets(store: Record, run: RunRecord) -> None:
     assert [one.dataset.name for one in inputs_of(run)].count("toy/train") == 1 and len(inputs_of(run)) == 2
     found = {one.dataset.name: one for one in inputs_of(run)}
     assert found["toy/train"].tags[0].value == "train"
-    assert json.loads(found["toy/train"].dataset.profile) == {"problems": 2}
+    assert json.loads(found["toy/train"].dataset.profile or "") == {"problems": 2}
     assert inputs_of(other)[0].dataset.digest != found["toy/train"].dataset.digest
 
 
