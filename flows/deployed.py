@@ -11,8 +11,8 @@ from prefect import flow, runtime
 from prefect.client.orchestration import get_client
 
 from flows import arms, reaper, start
-from flows.evolve import closing, see_through
-from flows.forms import ArmsForm, EvolveForm, GenerationForm
+from flows.evolve import closing, keep_report, see_through
+from flows.forms import ArmsForm, EvolveForm, GenerationForm, ReportForm
 from flows.live import shown
 from flows.redo import ORIGIN, redo
 from flows.session import reporter
@@ -56,6 +56,15 @@ def compare_arms(settings: ArmsForm) -> None:
         _call(comparison.name)
         with closing(comparison):
             arms.go_through(comparison.name)
+
+
+@flow(name="report", flow_run_name="{settings.run}", persist_result=False)
+def report_run(settings: ReportForm) -> None:
+    """Make the report of a run anew, as far as the run has come, and leave a link to it."""
+    with _prepared(settings.run):
+        run = start.record().open(settings.run)
+        _call(run.name)
+        keep_report(run)
 
 
 def _begun(settings: EvolveForm) -> RunRecord:

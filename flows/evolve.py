@@ -46,17 +46,25 @@ def first_harness(run: str) -> None:
 
 @task(name="report", cache_policy=NO_CACHE)
 def write_report(run: str) -> None:
-    """The finished run as one page, beside its other artifacts."""
+    """The finished run as one page; one that cannot be made is no reason to call the run failed."""
     with open_session(run) as session:
         try:
-            session.run.put_bytes(FILE, report(session.run).encode())
-        except Exception as error:  # noqa: BLE001  (a page that cannot be made is no reason to call the run failed)
-            session.reporter.say(f"no report was made ({type(error).__name__}: {error}); try: sia report {run}")
-            return
-        link = mlflow_artifact(mlflow_address(), session.run.experiment_id, session.run.run_id, FILE)
-        create_link_artifact(
-            link, link_text=f"{run}: report", key=artifact_key(run, "report"), description="The run as one page"
-        )
+            keep_report(session.run)
+        except Exception as error:  # noqa: BLE001  (whatever a page, the store or Prefect may raise)
+            session.reporter.say(f"no report was kept ({type(error).__name__}: {error}); make one: sia report {run}")
+
+
+def keep_report(run: RunRecord) -> None:
+    """Put the run's page beside its other artifacts, in the place of an earlier one, and show a link to it in Prefect.
+
+    Raises:
+        RecordError: as `report`.
+    """
+    run.put_bytes(FILE, report(run).encode())
+    link = mlflow_artifact(mlflow_address(), run.experiment_id, run.run_id, FILE)
+    create_link_artifact(
+        link, link_text=f"{run.name}: report", key=artifact_key(run.name, "report"), description="The run as one page"
+    )
 
 
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)

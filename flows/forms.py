@@ -104,6 +104,14 @@ class GenerationForm(BaseModel):
     )
 
 
+class ReportForm(BaseModel):
+    """A run whose report is made anew."""
+
+    model_config = ConfigDict(extra="forbid", title="Report")
+
+    run: str = _RUN
+
+
 class ArmsForm(BaseModel):
     """A comparison of arms."""
 

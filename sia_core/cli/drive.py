@@ -100,6 +100,7 @@ def _drive(run: RunRecord, ui: bool) -> None:
 
     _see_through(work, f"sia resume {run.name}", lambda: [run])
     print_result(run)
+    console.print(f"all of it on one page: sia report {run.name}")
     if ui:
         servers.start()
         servers.print_links(run)

@@ -133,7 +133,7 @@ def test_deploying_twice_is_deploying_once(sia: Sia, api: Api) -> None:
     sia("deploy", "--limit", "3")
     assert api("/work_pools/sia")["concurrency_limit"] == 3 and api("/work_pools/sia")["type"] == "process"
     ours = registered()
-    assert {"denoising", "lawbench", "trimul", "retry-or-extend", "compare"} <= set(ours)
+    assert {"denoising", "lawbench", "trimul", "retry-or-extend", "compare", "report"} <= set(ours)
     assert ours["denoising"]["schedules"] == [("0 2 * * 0", False)]
     sia("deploy")  # Again, over what is there.
     assert registered() == ours

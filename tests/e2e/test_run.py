@@ -68,6 +68,7 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
 
     # The run as one page, what it ran on, and the last word of its driver are in the record.
     page = (run.get_bytes("report.html") or b"").decode()
+    assert f"sia report {run.name}" in output
     assert run.name in page and "Improved:" in page and "finished" in page
     check_inert(parse(page))
     assert (run.get_json("environment.json") or {})["cpus"] >= 1

@@ -9,7 +9,7 @@ import yaml
 from prefect.utilities.schema_tools.validation import is_valid, validate
 
 from flows import deploy
-from flows.forms import ArmsForm, EvolveForm, GenerationForm
+from flows.forms import ArmsForm, EvolveForm, GenerationForm, ReportForm
 from sia_core.budget import Budget
 from sia_core.errors import PolicyError, UsageError
 from tests.factories import TOY
@@ -70,7 +70,7 @@ def test_what_only_the_worker_can_tell_is_told_by_the_run(monkeypatch: pytest.Mo
 
 
 def test_every_field_has_a_title_and_every_form_is_closed() -> None:
-    for form in (EvolveForm, GenerationForm, ArmsForm):
+    for form in (EvolveForm, GenerationForm, ArmsForm, ReportForm):
         schema = form.model_json_schema()
         assert schema["additionalProperties"] is False
         assert all(field.get("title") for field in schema["properties"].values())
@@ -78,7 +78,7 @@ def test_every_field_has_a_title_and_every_form_is_closed() -> None:
 
 def test_prefect_yaml_names_flows_there_are_and_parameters_they_take() -> None:
     rows = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {row["name"] for row in rows} >= {"denoising", "lawbench", "trimul", "retry-or-extend", "compare"}
+    assert {row["name"] for row in rows} >= {"denoising", "lawbench", "trimul", "retry-or-extend", "compare", "report"}
     for row in rows:
         module, _, name = row["entrypoint"].rpartition(".")
         flow = getattr(importlib.import_module(module), name)

@@ -1,0 +1,74 @@
+"""The report at the end of a run: kept, linked to, and never the reason for which a run fails."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import evolve
+from sia_core.record.store import RunRecord, open_record
+from sia_core.report.page import FILE
+from tests.report.made import make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> RunRecord:
+    """A finished run that has no report yet."""
+    home = tmp_path_factory.mktemp("reported")
+    shutil.copy(empty_store, home)
+    return make_run(open_record(home, None))
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Prefect is asked to show."""
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(evolve, "create_link_artifact", lambda link, **words: shown.append({"link": link, **words}))
+    return shown
+
+
+@pytest.fixture
+def said(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a session of the run tells."""
+    lines: list[str] = []
+
+    @contextmanager
+    def opened(_name: str) -> Iterator[Any]:
+        yield SimpleNamespace(run=run, reporter=SimpleNamespace(say=lines.append))
+
+    monkeypatch.setattr(evolve, "open_session", opened)
+    return lines
+
+
+def test_the_page_is_kept_and_linked_to(run: RunRecord, links: list[dict[str, Any]], said: list[str]) -> None:
+    assert run.get_bytes(FILE) is None
+    evolve.write_report.fn(run.name)
+    assert run.name in (run.get_bytes(FILE) or b"").decode()
+    (link,) = links
+    assert link["link"].endswith(f"{run.run_id}/artifacts/{FILE}") and link["key"] == f"{run.name}-report"
+    assert said == []
+
+
+@pytest.mark.parametrize("broken", ["report", "create_link_artifact"])
+def test_a_page_that_cannot_be_made_or_shown_is_told_in_a_line(
+    run: RunRecord, links: list[dict[str, Any]], said: list[str], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(evolve, broken, fail)
+    evolve.write_report.fn(run.name)
+    assert said == [f"no report was kept (OSError: no space); make one: sia report {run.name}"]
+
+
+def test_asked_for_by_name_it_fails_aloud(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: RunRecord) -> str:
+        raise OSError("no space")
+
+    monkeypatch.setattr(evolve, "report", fail)
+    with pytest.raises(OSError, match="no space"):
+        evolve.keep_report(run)
