@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TASK ?= denoising
-ARGS ?=
 BENCH ?= $(sort $(wildcard bench/*.py))
+QUICK := $(if $(filter undefined,$(origin ARGS)),--quick,$(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test lint types docs bench clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +29,12 @@ types: setup  ## check types
 	$(BIN)/mypy
 	$(BIN)/mypy $(wildcard bench/*.py)
 
-bench: setup  ## run every benchmark, or one: make bench BENCH=bench/sandbox.py ARGS=--quick
-	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
+docs: setup  ## build the documentation's site into build/site; any warning is an error
+	$(BIN)/python -m infra.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: setup  ## run the benchmarks, shortened: make bench BENCH=bench/sandbox.py for one, ARGS= for whole ones
+	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python -m bench.$$(basename $$file .py) $(QUICK); done
 
 clean:  ## remove .venv and caches; runs and models under ~/.sia stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build dist
