@@ -10,11 +10,17 @@ import typer
 from typer.core import TyperGroup
 
 from sia_core.cli.main import app
+from tests.tutorials import NOT_RUN, RUN, SHOWN, TUTORIALS, blocks, to_run
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "bench" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _SPAN = re.compile(r"`(sia [^`\n]+)`")
-_BLOCK = re.compile(r"^```(?:shell|sh|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(?:shell|sh|console)?(?: [^\n]*)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
@@ -51,10 +57,26 @@ def test_files_that_are_linked_to_exist(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.name)
+def test_blocks_of_tutorials_are_run_or_say_that_they_are_not(page: Path) -> None:
+    assert [block for block in blocks(page) if block.kind not in (*RUN, *SHOWN, NOT_RUN)] == []
+    assert len(to_run(page)) >= 3
+    assert page.read_text().count("```") == 2 * len(blocks(page)), "a block that the search does not see"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lists_begin_after_an_empty_line(page: Path) -> None:
+    """A code host does without, the site's Markdown does not."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    item = r"(?:[-*]|\d+\.) "
+    assert re.findall(rf"^(?!{item}|\s|#)(.+)\n(?={item})", text, re.MULTILINE) == []
+
+
 def test_the_search_finds_what_is_wrong(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("`sia fly --high` and [a](no.md)\n```shell\nsia run x --wings\n```\n")
-    assert [*commands(page)] == ["sia fly --high", "sia run x --wings"]
+    shell = '```shell\nsia run x --wings\n```\n```shell title="later"\nsia walk\n```\n'
+    page.write_text(f"`sia fly --high` and [a](no.md)\n{shell}")
+    assert [*commands(page)] == ["sia fly --high", "sia run x --wings", "sia walk"]
     for check in (test_commands_that_are_told_exist, test_files_that_are_linked_to_exist):
         with pytest.raises(AssertionError):
             check(page)
