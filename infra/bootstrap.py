@@ -123,7 +123,7 @@ def install() -> None:
     LOG.write_text("")
     pip(PIP, ["--upgrade", PIP])
     install_torch()
-    pip(f"SIA with [{EXTRAS}] and what it needs (some 240 packages)", ["-e", f".[{EXTRAS}]"])
+    pip(f"SIA with [{EXTRAS}] and what it needs (some 270 packages)", ["-e", f".[{EXTRAS}]"])
     ensure_bubblewrap()
     verify()
     STAMP.write_text(wanted())
@@ -229,7 +229,7 @@ def verify() -> None:
 
 def pip(what: str, arguments: list[str]) -> None:
     """`pip install` in the venv under constraints.txt."""
-    # Compiling 240 packages takes longer than all else; Python compiles what is really imported, once.
+    # Compiling 270 packages takes longer than all else; Python compiles what is really imported, once.
     how = ["--no-compile", "--progress-bar", "off", "-c", str(CONSTRAINTS)]
     command = [str(PYTHON), "-m", "pip", "install", *how, *arguments]
     run(what, command, "check the network (or pip's own configuration), then run this again: it goes on from here")
