@@ -44,6 +44,11 @@ CONFIGURATION = {
 }
 """Title -> what to say of it, and the models that it shows."""
 
+_FIELDS_ONLY = """
+      heading_level: 3
+      show_symbol_type_heading: false
+      filters: ["!^_", "!^(model_config|parse|shares|refuse)$"]"""
+"""mkdocstrings' options where the methods of a model are of no use to the reader."""
 _FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[^)]*\))")
 
@@ -131,7 +136,7 @@ def _configuration() -> Iterator[str]:
     for title, (about, models) in CONFIGURATION.items():
         yield f"\n## {title}\n\n{about}\n"
         for model in models:
-            yield f"\n::: {model}\n"
+            yield f"\n::: {model}\n    options:{_FIELDS_ONLY}\n"
 
 
 if __name__ == "__main__":
