@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -140,6 +141,22 @@ def test_deploying_twice_is_deploying_once(sia: Sia, api: Api) -> None:
     watches = [one for one in api("/automations/filter", {}) if one["name"] == ZOMBIES]
     assert len(watches) == 1 and watches[0]["enabled"]
     assert watches[0]["trigger"]["within"] >= 3 * 180, "three heartbeats of Prefect's default"
+
+
+@pytest.mark.slow
+def test_a_report_is_made_anew_and_linked_to(finished: Finished, api: Api) -> None:
+    run = finished.sia.run()
+
+    def links() -> int:
+        return len(api("/artifacts/filter", {"artifacts": {"key": {"any_": [f"{run.name}-report"]}}}))
+
+    before = links()
+    code = "from flows.deployed import report_run; from flows.forms import ReportForm; "
+    code += f"report_run(ReportForm(run={run.name[:-1]!r}))"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=finished.sia.environment, check=True, capture_output=True, timeout=240)
+    assert links() == before + 1
+    assert run.name in (run.get_bytes("report.html") or b"").decode()
 
 
 def _check_artifacts(api: Api, run: str) -> None:
