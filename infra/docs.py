@@ -96,7 +96,8 @@ def relinked(root: Path, pages: Places) -> tuple[dict[PurePosixPath, str], set[P
     Raises:
         LinkError: a page links to what is not there.
     """
-    texts, taken = {}, set[PurePosixPath]()
+    texts: dict[PurePosixPath, str] = {}
+    taken: set[PurePosixPath] = set()
     for source, place in pages.items():
         texts[place], files = _relinked(root, pages, source)
         taken |= files
@@ -104,7 +105,7 @@ def relinked(root: Path, pages: Places) -> tuple[dict[PurePosixPath, str], set[P
 
 
 def _relinked(root: Path, pages: Places, source: PurePosixPath) -> tuple[str, set[PurePosixPath]]:
-    taken = set()
+    taken: set[PurePosixPath] = set()
 
     def follow(found: re.Match[str]) -> str:
         if "://" in found.group() or found.group().startswith("mailto:"):
