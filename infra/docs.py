@@ -129,7 +129,7 @@ def reference() -> dict[PurePosixPath, str]:
 
 def _command_line() -> str:
     words = ("-m", "typer", "sia_core.cli.main", "utils", "docs", "--name", "sia", "--title", "Commands")
-    return subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def _configuration() -> Iterator[str]:
