@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingResult
 
-from flows import reaper, start
+from flows import outage, reaper, start
 from flows.evolve import closing, evolve, see_through
 from flows.live import artifact_key
 from flows.session import reporter
@@ -28,7 +28,7 @@ def arms(name: str) -> Comparison:
 
 def arms_here(name: str) -> Comparison:
     """As `arms`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
-    with tags("sia"):
+    with tags("sia"), outage.told():
         return arms(name)
 
 
@@ -72,12 +72,10 @@ def tabulate(name: str) -> Comparison:
     comparison.log_metrics({f"{row.arm}.gain": row.gain.mean for row in found.rows if row.gain})
     comparison.end("FINISHED")
     runs = [run.run_id for run in members.values()]
-    create_link_artifact(
-        mlflow_comparison(start.mlflow_address(), comparison.experiment_id, runs),
-        link_text=f"{name}: its runs side by side in MLflow",
-        key=artifact_key(name, "comparison"),
-    )
-    create_markdown_artifact(text, key=artifact_key(name, "arms"), description=name)
+    link = mlflow_comparison(start.mlflow_address(), comparison.experiment_id, runs)
+    key, about = artifact_key(name, "comparison"), f"{name}: its runs side by side in MLflow"
+    outage.show(lambda: create_link_artifact(link, about, key))
+    outage.show(lambda: create_markdown_artifact(text, key=artifact_key(name, "arms"), description=name))
     return found
 
 

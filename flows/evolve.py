@@ -12,7 +12,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingResult
 
-from flows import phases, reaper, stopping
+from flows import outage, phases, reaper, stopping
 from flows.first import write_first
 from flows.generation import generation
 from flows.live import artifact_key, shown
@@ -20,6 +20,8 @@ from flows.session import Session, open_session
 from flows.start import complete_opening, mlflow_address
 from sia_core.errors import HeldError
 from sia_core.record.arms import ArmsRecord
+from sia_core.record.lease import LEAVE_S
+from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.report.links import mlflow_artifact, mlflow_comparison, mlflow_run
 from sia_core.report.markdown import cell
@@ -75,7 +77,7 @@ def evolve(run: str) -> None:
 
 def evolve_here(run: str) -> None:
     """As `evolve`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
-    with tags("sia"):
+    with tags("sia"), outage.told():
         evolve(run)
 
 
@@ -87,9 +89,8 @@ def see_through(run: str) -> None:
         session.run.reopen()
         session.run.set_tags({"sia.prefect_run": str(runtime.flow_run.id)})
         link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)
-        create_link_artifact(
-            link, link_text=f"{run} in MLflow", key=artifact_key(run, "mlflow"), description="The record of this run"
-        )
+        key, about = artifact_key(run, "mlflow"), "The record of this run"
+        outage.show(lambda: create_link_artifact(link, f"{run} in MLflow", key, about))
         complete_opening(session.run, session.task)
         if session.run.phase("start") is None:
             first_harness(run)
@@ -109,7 +110,7 @@ def closing(run: RunRecord | ArmsRecord) -> Iterator[None]:
     except HeldError:
         raise
     except BaseException as error:
-        with suppress(Exception):  # The store may be what failed.
+        with suppress(Exception), in_haste(LEAVE_S):  # The store may be what failed.
             run.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
@@ -135,12 +136,10 @@ def _link_comparison(run: RunRecord) -> None:
     others = [found.info.run_id for found in run.record.search(query) if found.info.run_id != run.run_id]
     if others:
         runs = [run.run_id, *others[: _COMPARED - 1]]
-        create_link_artifact(
-            mlflow_comparison(mlflow_address(), [run.experiment_id], runs),
-            link_text=f"{run.name} beside {len(runs) - 1} others in MLflow",
-            key=artifact_key(run.name, "comparison"),
-            description="Parameters, metrics and charts of several runs",
-        )
+        link = mlflow_comparison(mlflow_address(), [run.experiment_id], runs)
+        text, key = f"{run.name} beside {len(runs) - 1} others in MLflow", artifact_key(run.name, "comparison")
+        about = "Parameters, metrics and charts of several runs"
+        outage.show(lambda: create_link_artifact(link, text, key, about))
 
 
 def _show_lineage(session: Session) -> None:
@@ -151,4 +150,4 @@ def _show_lineage(session: Session) -> None:
         for row in lineage_rows(session.run.nodes())
     ]
     text = f"{name}: lineage, scores"
-    create_table_artifact(rows, key=artifact_key(name, "lineage"), description=text)
+    outage.show(lambda: create_table_artifact(rows, key=artifact_key(name, "lineage"), description=text))

@@ -4,15 +4,12 @@ Prefect decides when a phase runs and shows it; what a phase does, and whether i
 done, is the record's business. Retrying the flow therefore costs nothing that was finished.
 """
 
-from typing import cast
-from uuid import UUID
-
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import approve, phases, reaper
-from flows.live import artifact_key, shown
+from flows import approve, outage, phases, reaper
+from flows.live import Share, artifact_key, shown
 from flows.session import Session, open_session
 from sia_core.generation import Decision, Node
 from sia_core.patch import unified_diff
@@ -47,18 +44,19 @@ def generation(run: str, index: int) -> bool:
     """Run one generation; True if the Feedback-Agent wants to stop."""
     reaper.mark()
     with shown(run), open_session(run) as session:
-        progress = cast("UUID", create_progress_artifact(0.0, description=f"{run} generation {index}"))
+        about = f"{run} generation {index}"
+        progress = Share(about)
         execute(run, index)
-        update_progress_artifact(progress, 100 / _PHASES)
+        progress.reach(100 / _PHASES)
         decisions = analyze(run, index)
-        update_progress_artifact(progress, 200 / _PHASES)
+        progress.reach(200 / _PHASES)
         approve.ask(session, index, decisions)
         reaper.mark()  # A pause counts as another try.
         nodes = improve(run, index)
-        update_progress_artifact(progress, 100.0)
+        progress.reach(100.0)
         shown_nodes = "\n\n".join(decision_markdown(node, _diff(session, node)) for node in nodes)
-        about = f"{run} generation {index}"
-        create_markdown_artifact(shown_nodes, key=artifact_key(run, "decision"), description=about)
+        key = artifact_key(run, "decision")
+        outage.show(lambda: create_markdown_artifact(shown_nodes, key=key, description=about))
         return decisions[0].lever == "stop"
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from flows import outage
 from flows.session import reporter
 from sia_core.progress import Reporter
 
@@ -48,6 +49,25 @@ class Shown:
         """See Reporter."""
         self.also.say(text)
         get_run_logger().info("%s", text)
+
+
+class Share:
+    """A progress artifact."""
+
+    def __init__(self, about: str) -> None:
+        self._about = about
+        self._artifact: UUID | None = None
+        self.reach(0.0)
+
+    def reach(self, share: float) -> None:
+        """Show so many per cent."""
+        outage.show(lambda: self._show(share))
+
+    def _show(self, share: float) -> None:
+        if self._artifact is None:
+            self._artifact = cast("UUID", create_progress_artifact(share, description=self._about))
+        else:
+            update_progress_artifact(self._artifact, share)
 
 
 @contextmanager

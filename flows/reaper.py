@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 
+from flows import outage
 from sia_core.process import Process
 
 FLOWS = ("evolve", "generation", "arms")
@@ -34,9 +35,13 @@ def mark() -> None:
         f"{_LABEL}pid": this.pid,
         f"{_LABEL}began": this.began,
     }
-    with get_client(sync_client=True) as client:
-        labels[_TRY] = client.read_flow_run(runtime.flow_run.id).run_count
-        client.update_flow_run_labels(runtime.flow_run.id, labels)
+
+    def label() -> None:
+        with get_client(sync_client=True) as client:
+            labels[_TRY] = client.read_flow_run(runtime.flow_run.id).run_count
+            client.update_flow_run_labels(runtime.flow_run.id, labels)
+
+    outage.show(label)
 
 
 def reap() -> list[str]:

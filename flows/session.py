@@ -66,7 +66,7 @@ def open_session(name: str) -> Iterator[Session]:
     if joined is not None and joined.run.name == name:
         yield joined
         return
-    run = open_record(home(), os.environ.get("MLFLOW_TRACKING_URI")).open(name)
+    run = open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"), reporter.get().say).open(name)
     folder = home() / "runs" / run.name
     with hold(run, reporter.get().say):
         config = run.config

@@ -13,7 +13,7 @@ _WORDS = ("database or disk is full", "No space left on device", "Disk quota exc
 
 def is_full(error: BaseException) -> bool:
     """Whether something failed for want of room on a disk; libraries that wrap errors keep the words."""
-    return any(_is_full(one) for one in _chain(error))
+    return any(_is_full(one) for one in chain(error))
 
 
 def cannot_write(error: BaseException, path: Path) -> RecordError:
@@ -32,7 +32,8 @@ def _is_full(error: BaseException) -> bool:
     return any(words in str(error) for words in _WORDS)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those it came of, the last one first."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:

@@ -4,7 +4,8 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -21,7 +22,8 @@ from sia_core.disk import cannot_write, is_full
 from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError
 from sia_core.home import home
 from sia_core.record.arms import ArmsRecord
-from sia_core.record.lease import hold, refuse_held
+from sia_core.record.lease import LEAVE_S, hold, refuse_held
+from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan, Comparison
 
@@ -126,8 +128,10 @@ def _see_through(
     """Do the work; whatever cuts it short, close the runs that are open and say how to go on."""
 
     def close(status: str) -> None:
-        for run in open_runs():
-            _end(run, status)
+        with in_haste(LEAVE_S), _told():
+            for run in open_runs():
+                with _told():
+                    run.end(status)
 
     def leave() -> NoReturn:
         close("KILLED")
@@ -165,11 +169,12 @@ def _see_through(
         raise
 
 
-def _end(run: RunRecord | ArmsRecord, status: str) -> None:
-    """Close the record; what cannot be written now is no reason to hide why the run ended."""
+@contextmanager
+def _told() -> Iterator[None]:
+    """Close the record within; what cannot be written now is no reason to hide why the run ended."""
     logging.disable()  # MLflow would log the whole traceback of what is told here in a line.
     try:
-        run.end(status)
+        yield
     except Exception as error:  # noqa: BLE001  (whatever the store raises when it is down or full)
         console.print(f"\nMLflow still shows the run as running: {type(error).__name__}")
     finally:

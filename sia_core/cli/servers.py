@@ -47,6 +47,8 @@ def use_prefect() -> None:
         service = prefect_service()
         running = wait_for(service, ensure(service, home(), wait=False), home())
         os.environ["PREFECT_API_URL"] = f"{running.url}{service.api}"
+    # A server that is started again is waited for: 2 + 4 + ... + 128 s, where Prefect's own 5 tries end after a minute.
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "7")
     # The flow's own errors are told by the command; Prefect's copy would be a second traceback.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 

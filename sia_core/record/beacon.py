@@ -6,7 +6,6 @@ while MLflow still calls it running was killed. Nothing rests on it: what cannot
 
 import contextlib
 import json
-import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -14,11 +13,11 @@ from types import TracebackType
 from typing import Self
 
 from sia_core.progress import Reporter
+from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 
 TAG = "sia.progress"
 PERIOD = 5.0
-_LOGGER = logging.getLogger("mlflow.store.db.utils")
 SILENCE = 6 * PERIOD
 """Seconds without a word after which a run is no longer taken to be going on."""
 
@@ -48,10 +47,8 @@ class Beacon:
         self._latest = ("starting", 0, 0)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._shine, name="beacon", daemon=True)
-        self._aloud = _NotFrom(self._thread)
 
     def __enter__(self) -> Self:
-        _LOGGER.addFilter(self._aloud)
         self._thread.start()
         return self
 
@@ -60,7 +57,6 @@ class Beacon:
     ) -> None:
         self._ended.set()
         self._thread.join(self._period)
-        _LOGGER.removeFilter(self._aloud)
 
     def progress(self, label: str, done: int, total: int) -> None:
         """As `Reporter.progress`."""
@@ -75,19 +71,8 @@ class Beacon:
         while True:
             label, done, total = self._latest
             now = Progress(label[:200], done, total, round(time.time(), 1))
-            with contextlib.suppress(Exception):  # A store that is down must not end the run that waits for it.
+            # A store that is down must not end the run that waits for it.
+            with contextlib.suppress(Exception), in_haste():
                 self._run.set_tags({TAG: json.dumps(asdict(now))})
             if self._ended.wait(self._period):
                 return
-
-
-class _NotFrom(logging.Filter):
-    """Drops what one thread logs: MLflow would print a traceback for each word that a full disk or a lock refuses."""
-
-    def __init__(self, thread: threading.Thread) -> None:
-        super().__init__()
-        self._thread = thread
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether another thread logged it."""
-        return record.thread != self._thread.ident

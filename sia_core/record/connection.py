@@ -1,6 +1,10 @@
-"""Opening an MLflow store: a client that was let in, or what is wrong and what to type."""
+"""Opening an MLflow store: a client that was let in, or what is wrong and what to type.
+
+A server that has answered this process is waited for (`patience`); one that never has is refused within seconds.
+"""
 
 import os
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
@@ -9,20 +13,33 @@ from mlflow.tracking import MlflowClient
 
 from sia_core.errors import RecordError, ServiceError, SiaError
 from sia_core.external import check_mlflow, is_http, masked
+from sia_core.record.patience import Waiting, bound_requests, patient
 
 _ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
 """The variable by which `mlflow server` takes it too."""
 
 
-def connect(tracking_uri: str) -> MlflowClient:
-    """A client of the store, after one request has shown that it works.
+def connect(tracking_uri: str, waiting: Waiting) -> MlflowClient:
+    """A client of the store, whose calls wait, after one request has shown that it works.
 
     Raises:
         ServiceError: a server, or a database server, that cannot be reached or does not let us in.
         RecordError: a file that is no store.
     """
+    bound_requests()
     if is_http(tracking_uri):
-        check_mlflow({**os.environ, "MLFLOW_TRACKING_URI": tracking_uri})
+        _see_server(tracking_uri)
+        return patient(MlflowClient(tracking_uri=tracking_uri), waiting)
+    return patient(waiting(lambda: _opened(tracking_uri)), waiting)
+
+
+@cache  # Errors are not kept: it is asked until it has answered once.
+def _see_server(tracking_uri: str) -> None:
+    check_mlflow({**os.environ, "MLFLOW_TRACKING_URI": tracking_uri})
+    _opened(tracking_uri)
+
+
+def _opened(tracking_uri: str) -> MlflowClient:
     try:
         client = MlflowClient(tracking_uri=tracking_uri)
         client.search_experiments(max_results=1)

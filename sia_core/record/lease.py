@@ -9,13 +9,15 @@ refused by the store, whichever store it is. N is the fencing token: only the ho
   (other machines; of which 25 s at least are spent looking on, for their clocks may differ).
 - A holder that finds a greater token has lost: everything it would still write is refused (`Lease.check`, which the
   record asks before each write). One that could not beat for TTL_S asks the record before it writes on.
+- In an outage of the store nobody can beat or claim. Who wants to write waits, looks when it is over whether the run
+  was taken over, which takes an outage that was not everybody's, and if not goes on.
 """
 
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -26,11 +28,14 @@ from mlflow.tracking import MlflowClient
 
 from sia_core.errors import HeldError
 from sia_core.process import Process
+from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 
 BEAT_S = 10.0
 TTL_S = 60.0
 LOOK_S = 25.0
+LEAVE_S = 5
+"""For the last request of who leaves for an error or a signal."""
 _PARAM = "holder."
 _TAG = "sia.holder."
 _BACK = "given back"
@@ -107,7 +112,8 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S) and self._lost is None:
-            with suppress(Exception):  # An outage of the store. `check` asks again before anything is written.
+            # An outage of the store: tried at the next beat. `check` asks again before anything is written.
+            with suppress(Exception), in_haste():
                 self._look()
                 self._mark(str(time.time()))
 
@@ -135,11 +141,14 @@ def hold(run: RunRecord, say: Callable[[str], None] = lambda _: None) -> Iterato
     lease = Lease(client, lease_id, run.name, _claim(client, lease_id, run.name, say))
     lease.begin()
     before, run.record.fence = run.record.fence, lease.check
+    done = False
     try:
         yield lease
+        done = True
     finally:
         run.record.fence = before
-        lease.end()
+        with nullcontext() if done else in_haste(LEAVE_S):
+            lease.end()
 
 
 def refuse_held(run: RunRecord) -> None:

@@ -35,10 +35,10 @@ class Entry:
 
 
 def find_adapter(client: MlflowClient, experiment_id: str, run: str, digest: str) -> LoggedModel | None:
-    """The LoggedModel of a run's adapter, whether READY or not."""
+    """The LoggedModel of a run's adapter: a READY one if there is any, else the first."""
     query = f"tags.`sia.adapter` = '{digest}' AND tags.`sia.run` = '{run}'"
     found = client.search_logged_models([experiment_id], query)
-    return min(found, key=lambda model: model.creation_timestamp) if found else None
+    return min(found, key=lambda model: (not is_whole(model), model.creation_timestamp)) if found else None
 
 
 def is_whole(model: LoggedModel | None) -> bool:

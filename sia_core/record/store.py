@@ -8,13 +8,14 @@ Only this package imports mlflow. Invariants:
 - Harnesses and adapters are stored once, by digest, and checked when read.
 - Metric timestamps derive from the run's start, so logging twice is logging once.
 - Who holds a run (`lease`) sets `Record.fence`, which is asked before each write to a run.
+- A server that does not answer is waited for (`patience`). What it made long after it was asked for is passed over.
 """
 
 import json
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, digest_bytes, digest_files
 from sia_core.record import models, parquet
 from sia_core.record.connection import artifact_root, connect
+from sia_core.record.patience import Waiting, say_on_stderr
 from sia_core.rollout import Rollout
 
 LEASES = "sia-leases"
@@ -76,13 +78,21 @@ class RunSummary:
 class Record:
     """All runs of one MLflow store."""
 
-    def __init__(self, tracking_uri: str, artifact_root: str | None, cache: Path) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifact_root: str | None,
+        cache: Path,
+        say: Callable[[str], None] = say_on_stderr,
+    ) -> None:
         self.tracking_uri = tracking_uri
         self.cache = cache
+        self.waiting = Waiting(tracking_uri, say=say)
+        """For calls of MLflow's that are not its client's."""
         self.fence: Fence = _no_fence
         """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
         self._artifact_root = artifact_root
-        self.client = connect(tracking_uri)
+        self.client = connect(tracking_uri, self.waiting)
 
     def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
         """Open a new run under a fresh name."""
@@ -126,7 +136,7 @@ class Record:
     def children(self, run_id: str) -> list[Run]:
         """Generation runs of a run, by generation."""
         query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`sia.kind` = 'generation'"
-        runs = self.client.search_runs(self._experiments(), query, max_results=1000)
+        runs = _without_late(self.client.search_runs(self._experiments(), query, max_results=1000), "sia.generation")
         return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
 
     def search(self, query: str) -> list[Run]:
@@ -137,7 +147,7 @@ class Record:
         return list(self.client.search_runs(experiments, query, max_results=1000, order_by=newest))
 
     def _evolutions(self) -> list[Run]:
-        return self.search("tags.`sia.kind` = 'evolution'")
+        return _without_late(self.search("tags.`sia.kind` = 'evolution'"), "sia.run")
 
     def _experiments(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
@@ -484,7 +494,8 @@ class RunRecord(Stored):
             model = models.find_adapter(self.record.client, self.experiment_id, self.name, digest)
             if model is None or not models.is_whole(model):
                 raise RecordError(f"adapter {digest[:12]} is missing", where=self.name)
-            files = models.read_adapter(self.record.tracking_uri, model)
+            whole = model
+            files = self.record.waiting(lambda: models.read_adapter(self.record.tracking_uri, whole))
             if digest_files(files) != digest:
                 raise RecordError(f"adapter {digest[:12]} was changed or torn", where=self.name)
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -534,13 +545,36 @@ class RunRecord(Stored):
         self.record.client.update_run(self.run_id, status="RUNNING")
 
 
-def open_record(home: Path, tracking_uri: str | None) -> Record:
-    """The MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it."""
+def open_record(home: Path, tracking_uri: str | None, say: Callable[[str], None] = say_on_stderr) -> Record:
+    """The MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it.
+
+    Args:
+        home: SIA_HOME.
+        tracking_uri: as MLFLOW_TRACKING_URI.
+        say: told when MLflow is waited for, and when it answers again.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # `sia` prints links of its own.
     uri = tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    return Record(uri, artifact_root(uri, home), home)
+    return Record(uri, artifact_root(uri, home), home, say)
+
+
+def _without_late(runs: Iterable[Run], tag: str) -> list[Run]:
+    """One run for each value of a tag, in the order of the first ones.
+
+    A server that hangs may create a run long after the request was given up and made again: such a run stays bare.
+    """
+    found: dict[str, Run] = {}
+    for run in runs:
+        value = run.data.tags[tag]
+        found[value] = max(found.get(value, run), run, key=_made_of)
+    return list(found.values())
+
+
+def _made_of(run: Run) -> tuple[int, int, str]:
+    phases = sum(key.startswith("sia.phase.") for key in run.data.tags)
+    return phases, len(run.data.params) + len(run.data.metrics), str(run.info.run_id)
 
 
 def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:

@@ -109,10 +109,10 @@ def module(*words: str) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
-def mlflow_server(folder: Path) -> tuple[Daemon, str]:
+def mlflow_server(folder: Path, port: int | None = None) -> tuple[Daemon, str]:
     """An MLflow server on SQLite, with an artifact proxy; not waited for."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     command = [
         *module("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'server.db'}"),

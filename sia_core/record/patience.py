@@ -1,0 +1,292 @@
+"""Waiting out MLflow: an outage of its server costs time, never data.
+
+`patient` wraps MLflow's client. A call that fails for the server's reasons (refused, reset, timed out, HTTP 408, 429 or
+5xx, a locked database) is tried again with growing pauses until it goes well, or until MLFLOW_PATIENCE ends; the user
+hears when a wait begins and when it ends. Everything else is raised as it is.
+
+- An error may come after the commit. Calls that set, put or end something are the same when they are made twice, for
+  the record fixes timestamps. Those that make something carry a fresh key, its tag `sia.request`, and are made again
+  only if no search finds it. Deleting what is gone has gone well.
+- MLflow's own tries are switched off: they know of no keys, and are silent for minutes.
+- A wait sleeps and asks in the caller's thread, so that a signal ends it at once. Whoever is `in_haste`, because it
+  is on the way out or only leaves a word, does not wait at all.
+- What is not waited for: traces, which MLflow sends from a thread of its own and drops when it cannot.
+"""
+
+import logging
+import os
+import random
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+import requests
+import sqlalchemy.exc
+from mlflow.entities import LoggedModel, Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from sia_core.disk import chain, is_full
+from sia_core.errors import RecordError, ServiceError, SiaError, UsageError
+from sia_core.external import masked
+
+VARIABLE: Final = "SIA_MLFLOW_PATIENCE_S"
+REQUEST: Final = "sia.request"
+"""Tag with a key that is fresh for each thing asked for."""
+_TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
+_CAUSES: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, ConnectionError)
+_DATABASE: Final = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+_DOWNLOADS: Final = "The following failures occurred while downloading"
+"""How MLflow begins an error that keeps only the texts of others."""
+_SERVER: Final = re.compile(
+    r"timed out|Max retries exceeded|Connection (refused|reset|aborted|broken)|RemoteDisconnected|5\d\d Server Error"
+)
+_ALOUD_AFTER_S: Final = 2.0
+"""A hiccup shorter than this is not spoken of."""
+_UNTRIED: Final = ("start_trace", "start_span", "end_span", "end_trace")
+_LOGGER = logging.getLogger("mlflow.store.db.utils")
+"""Prints a traceback of each error of a database, which MLflow raises as well."""
+_HASTY: ContextVar[bool] = ContextVar("hasty", default=False)
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long, and in what steps, a server is waited for."""
+
+    total_s: float = 900.0
+    """Seconds a call may take, all tries together; 0 waits for nothing."""
+    first_s: float = 0.5
+    longest_s: float = 15.0
+    """Between two tries: the first pause, doubled each time up to the longest."""
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+
+    @classmethod
+    def of_environment(cls) -> "Patience":
+        """As SIA_MLFLOW_PATIENCE_S has it.
+
+        Raises:
+            UsageError: it is no number of seconds.
+        """
+        text = os.environ.get(VARIABLE, "")
+        try:
+            total = float(text) if text else cls.total_s
+        except ValueError:
+            total = -1.0
+        if not 0 <= total < float("inf"):
+            raise UsageError(f"{text!r} is no number of seconds", where=VARIABLE, hint=f"such as {cls.total_s:g}")
+        return cls(total)
+
+    def pause_s(self, tries: int) -> float:
+        """Before the next try; not the same for all that wait, who would come back all at once."""
+        longest = min(self.first_s * 2.0 ** min(tries - 1, 30), self.longest_s)
+        return self.uniform(longest / 2, longest)
+
+
+def say_on_stderr(text: str) -> None:
+    """Where nobody else listens."""
+    print(f"sia: {text}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Waiting:
+    """Waits for one store."""
+
+    uri: str
+    patience: Patience = field(default_factory=Patience.of_environment)
+    say: Callable[[str], None] = say_on_stderr
+    """Told when a wait begins and when it ends."""
+
+    def __call__(self, call: Callable[[], Found], made: Callable[[], Found | None] = lambda: None) -> Found:
+        """What the call returns, once it does.
+
+        Args:
+            call: of MLflow.
+            made: what an earlier try has made without its answer coming through; asked before each further try.
+
+        Raises:
+            ServiceError: the server did not answer for as long as it was to be waited for.
+            RecordError: a SQLite file was locked that long.
+            Exception: whatever is not the server's fault; in haste, that too.
+        """
+        began, tries, aloud = self.patience.clock(), 0, False
+        while True:
+            try:
+                # Never within `except`: the new error would have the old one for its context.
+                found = made() if tries else None
+                found = call() if found is None else found
+            except Exception as error:
+                why = fault(error)
+                if why is None or _HASTY.get():
+                    raise
+                if self.patience.clock() - began >= self.patience.total_s:
+                    raise self._gave_up(why) from error
+            else:
+                if aloud:
+                    self.say(f"MLflow answers again, after {_length(self.patience.clock() - began)}; going on")
+                return found
+            tries += 1
+            if not aloud and (tries > 1 or self.patience.clock() - began >= _ALOUD_AFTER_S):
+                aloud = True
+                most = _length(self.patience.total_s)
+                self.say(f"MLflow at {masked(self.uri)} does not answer ({why}); waiting, up to {most}")
+            left = began + self.patience.total_s - self.patience.clock()
+            self.patience.sleep(max(0.0, min(self.patience.pause_s(tries), left)))
+
+    def _gave_up(self, why: str) -> SiaError:
+        kind = RecordError if self.uri.startswith("sqlite:") else ServiceError
+        hint = f"see that it runs; to wait longer than {self.patience.total_s:g} s set {VARIABLE}"
+        what = f"MLflow did not answer for {_length(self.patience.total_s)} ({why})"
+        return kind(what, where=masked(self.uri), hint=hint)
+
+
+@contextmanager
+def in_haste(timeout_s: int | None = None) -> Iterator[None]:
+    """Wait for nothing within, in this thread.
+
+    Args:
+        timeout_s: for a server that hangs, of the whole process: only on its way out.
+    """
+    token, before = _HASTY.set(True), os.environ.get(_TIMEOUT)
+    try:
+        if timeout_s is not None:
+            os.environ[_TIMEOUT] = str(timeout_s)  # MLflow reads it for each request.
+        yield
+    finally:
+        _HASTY.reset(token)
+        if timeout_s is not None:
+            os.environ.pop(_TIMEOUT)
+            os.environ.update({_TIMEOUT: before} if before is not None else {})
+
+
+def bound_requests() -> None:
+    """Let each request be one try, and a silent one end: how often and how long is ours to say."""
+    os.environ[_RETRIES] = "0"
+    os.environ.setdefault(_TIMEOUT, "60")
+
+
+def fault(error: BaseException) -> str | None:
+    """What is wrong with the server, in a few words; None where the error is not the server's."""
+    if is_full(error):
+        return None
+    for one in chain(error):
+        if isinstance(one, RestException):
+            code = int(one.get_http_status_code())  # type: ignore[no-untyped-call]
+            return f"HTTP {code}" if code in _TRANSIENT else None
+        if isinstance(one, requests.exceptions.RetryError):
+            status = re.search(r"too many (\d+) error", str(one))
+            return f"HTTP {status[1]}" if status else "HTTP errors"
+        if isinstance(one, requests.HTTPError):
+            code = one.response.status_code if one.response is not None else 0
+            return f"HTTP {code}" if code in _TRANSIENT else None
+        if isinstance(one, requests.Timeout | TimeoutError):
+            return "no answer in time"
+        if isinstance(one, _CAUSES) or _is_of_s3(one):
+            return _connection(str(one))
+        if isinstance(one, _DATABASE):
+            return _database(one)
+        if isinstance(one, MlflowException) and str(one).startswith(_DOWNLOADS):
+            told = _SERVER.search(str(one))
+            return told[0] if told else None
+    return None
+
+
+def _is_of_s3(error: BaseException) -> bool:
+    """Of boto3, which need not be there: a store that keeps artifacts in a bucket of its own."""
+    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "botocore.exceptions"]
+    return "ConnectionError" in kinds or "HTTPClientError" in kinds
+
+
+def _connection(text: str) -> str:
+    """The words of urllib3 that mean something to a person."""
+    known = ("Connection refused", "Connection reset", "timed out", "without response", "Name or service not known")
+    return next((words for words in known if words in text), "connection lost")
+
+
+def _database(error: sqlalchemy.exc.DBAPIError) -> str | None:
+    if type(error.orig).__module__ != "sqlite3":
+        return f"its database: {' '.join(str(error.orig).split())[:200]}"
+    return "its database is locked" if "locked" in str(error.orig) else None
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+class _Patient:
+    """MLflow's client, but for what is said above."""
+
+    def __init__(self, client: MlflowClient, waiting: Waiting) -> None:
+        self._client, self._waiting = client, waiting
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if not callable(found) or name in _UNTRIED:
+            return found
+        if name.startswith("delete_"):
+            return lambda *words, **more: self._delete(lambda: found(*words, **more))
+        return lambda *words, **more: self._waiting(lambda: found(*words, **more))
+
+    def create_run(self, experiment_id: str, *, run_name: str, tags: Mapping[str, str]) -> Run:
+        key, client = secrets.token_hex(8), self._client
+        return self._waiting(
+            lambda: client.create_run(experiment_id, run_name=run_name, tags={**tags, REQUEST: key}),
+            lambda: _one(client.search_runs([experiment_id], f"tags.`{REQUEST}` = '{key}'")),
+        )
+
+    def create_logged_model(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> LoggedModel:
+        key, client = secrets.token_hex(8), self._client
+        return self._waiting(
+            lambda: client.create_logged_model(experiment_id, tags={**tags, REQUEST: key}, **more),
+            lambda: _one(client.search_logged_models([experiment_id], f"tags.`{REQUEST}` = '{key}'")),
+        )
+
+    def create_model_version(self, name: str, source: str, *, tags: Mapping[str, str], **more: Any) -> ModelVersion:
+        key, client = secrets.token_hex(8), self._client
+        return self._waiting(
+            lambda: client.create_model_version(name, source, tags={**tags, REQUEST: key}, **more),
+            lambda: _one(client.search_model_versions(f"name = '{name}' AND tags.`{REQUEST}` = '{key}'")),
+        )
+
+    def _delete(self, call: Callable[[], Any]) -> Any:
+        """What an earlier try has deleted is not there any more."""
+        tries = 0
+
+        def once() -> Any:
+            nonlocal tries
+            tries += 1
+            try:
+                return call()
+            except MlflowException as error:
+                if tries == 1 or error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise
+                return None
+
+        return self._waiting(once)
+
+
+def patient(client: MlflowClient, waiting: Waiting) -> MlflowClient:
+    """The client, with calls that wait."""
+    _LOGGER.addFilter(_never)  # Twice is once.
+    return cast("MlflowClient", _Patient(client, waiting))
+
+
+def _never(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _one(found: Any) -> Any:
+    return next(iter(found), None)

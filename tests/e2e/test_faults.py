@@ -1,0 +1,37 @@
+"""A run that is killed at its writes, or whose MLflow goes away, ends as if nothing had been. More: bench/chaos.py."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.e2e.conftest import Sia, make_sia
+from tests.e2e.faults import Expected, count_writes, die_at, strike_once
+from tests.services.daemon import free_port, mlflow_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+SAMPLE = 3
+"""Writes of the sweep that a test has time for; all of them: python bench/chaos.py --sweep."""
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_store: Path) -> Expected:
+    return count_writes(make_sia(tmp_path_factory.mktemp("undisturbed"), prefect_api, empty_store))
+
+
+@pytest.mark.parametrize("number", range(SAMPLE))
+def test_sigkill_after_a_write(sia: Sia, expected: Expected, number: int) -> None:
+    assert expected.writes > 30
+    write = sorted(Random(1).sample(range(1, expected.writes), SAMPLE))[number]
+    assert die_at(sia, expected, write).wrong == []
+
+
+@pytest.mark.parametrize("fault", ["MLflow restarted", "MLflow SIGSTOP"])
+def test_an_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path: Path, fault: str) -> None:
+    start = partial(mlflow_server, tmp_path / "server", free_port())
+    server, url = start()
+    over_http = replace(sia, environment={**sia.environment, "MLFLOW_TRACKING_URI": url})
+    told = strike_once(over_http, expected, fault, Random(7), mlflow=lambda: start()[0], server=server.wait())
+    assert told.struck and told.codes == [0] and told.wrong == []
