@@ -32,11 +32,14 @@ def told() -> Iterator[None]:
     """Say in a line what Prefect's client says in a traceback.
 
     Raises:
-        ServiceError: Prefect did not answer.
+        ServiceError: Prefect did not answer, or only with an error.
     """
     try:
         yield
     except AWAY as error:
-        what = f"Prefect does not answer ({' '.join(str(error).split())[:200] or type(error).__name__})"
+        what = (
+            "Prefect answers with an error" if isinstance(error, PrefectHTTPStatusError) else "Prefect does not answer"
+        )
+        why = " ".join(str(error).split())[:200] or type(error).__name__
         where = masked(os.environ.get("PREFECT_API_URL", ""))
-        raise ServiceError(what, where=where, hint="see that it runs") from error
+        raise ServiceError(f"{what}: {why}", where=where, hint="see that it runs") from error

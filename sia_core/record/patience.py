@@ -66,7 +66,7 @@ class Patience:
     """How long, and in what steps, a server is waited for."""
 
     total_s: float = 900.0
-    """Seconds a call may take, all tries together; 0 waits for nothing."""
+    """Seconds from a call's first failure to its last try; 0 waits for nothing."""
     first_s: float = 0.5
     longest_s: float = 15.0
     """Between two tries: the first pause, doubled each time up to the longest."""
@@ -122,7 +122,7 @@ class Waiting:
             RecordError: a SQLite file was locked that long.
             Exception: whatever is not the server's fault; in haste, that too.
         """
-        began, tries, aloud = self.patience.clock(), 0, False
+        began, tries, aloud, deadline = self.patience.clock(), 0, False, 0.0
         while True:
             try:
                 # Never within `except`: the new error would have the old one for its context.
@@ -132,7 +132,9 @@ class Waiting:
                 why = fault(error)
                 if why is None or _HASTY.get():
                     raise
-                if self.patience.clock() - began >= self.patience.total_s:
+                # From the first failure on: a long upload that fails at its end is begun again.
+                deadline = deadline if tries else self.patience.clock() + self.patience.total_s
+                if self.patience.clock() >= deadline:
                     raise self._gave_up(why) from error
             else:
                 if aloud:
@@ -143,7 +145,7 @@ class Waiting:
                 aloud = True
                 most = _length(self.patience.total_s)
                 self.say(f"MLflow at {masked(self.uri)} does not answer ({why}); waiting, up to {most}")
-            left = began + self.patience.total_s - self.patience.clock()
+            left = deadline - self.patience.clock()
             self.patience.sleep(max(0.0, min(self.patience.pause_s(tries), left)))
 
     def _gave_up(self, why: str) -> SiaError:

@@ -1,7 +1,5 @@
 """A real MLflow server within the test's process, that fails on demand: its own routes, on SQLite, behind a door."""
 
-import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -33,7 +31,7 @@ class Faulty:
     """
     on: str = ""
     each_write: str = ""
-    """Fault of every request that changes something; the same one again is done."""
+    """Fault of every request that changes something; one to the same place and as long is done."""
     asked: list[str] = field(default_factory=list)
     """Method and path of each request."""
     failed: set[str] = field(default_factory=set)
@@ -79,9 +77,7 @@ class Faulty:
     def _fault_of_write(self, path: str, environment: WSGIEnvironment) -> str:
         if not self.each_write or path.startswith("GET") or "search" in path:
             return "ok"
-        body = environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
-        environment["wsgi.input"] = io.BytesIO(body)
-        request = f"{path} {hashlib.sha256(body).hexdigest()}"
+        request = f"{path} {environment.get('CONTENT_LENGTH')}"  # The client puts the time into some bodies.
         if request in self.failed:
             return "ok"
         self.failed.add(request)
