@@ -30,7 +30,7 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sia_core.record.store import open_record
-from sia_core.services import ensure, prefect_service
+from sia_core.services import ensure, prefect_service, stop
 from tests.e2e.conftest import Sia, make_sia
 from tests.e2e.faults import (
     FAULTS,
@@ -40,7 +40,7 @@ from tests.e2e.faults import (
     Told,
     count_writes,
     die_at,
-    stop_prefect,
+    served,
     strike_once,
 )
 from tests.services.daemon import free_port, mlflow_server
@@ -49,8 +49,11 @@ from tests.services.daemon import free_port, mlflow_server
 class Place:
     """Where runs are made: each has a home and a store of its own, all share a Prefect server."""
 
-    def __init__(self, folder: Path, prefect: str) -> None:
-        self._folder, self._prefect = folder, prefect
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._prefect = folder, folder / "prefect"
+        self._prefect.mkdir()
+        (folder / "empty").mkdir()
+        self._api = f"{ensure(prefect_service(), self._prefect, port=None).url}/api"
         open_record(folder / "empty", None)
         self._made = 0
 
@@ -59,16 +62,16 @@ class Place:
         self._made += 1
         folder = self._folder / str(self._made)
         folder.mkdir()
-        return make_sia(folder, self._prefect, self._folder / "empty" / "mlflow.db")
+        return make_sia(folder, self._api, self._folder / "empty" / "mlflow.db")
 
     def struck(self, expected: Expected, fault: str, random: Random) -> Told:
         """A run to which the fault has happened."""
         sia = self.sia()
         if fault not in NEEDS_SERVER:
-            return strike_once(sia, expected, fault, random)
+            return strike_once(sia, expected, fault, random, prefect=self._prefect)
         start = partial(mlflow_server, sia.home.parent / "server", free_port())
         server, url = start()
-        over_http = replace(sia, environment={**sia.environment, "MLFLOW_TRACKING_URI": url})
+        over_http = replace(sia, environment={**sia.environment, **served(url)})
         return strike_once(over_http, expected, fault, random, mlflow=lambda: start()[0], server=server.wait())
 
 
@@ -76,13 +79,10 @@ class Place:
 def place() -> Iterator[Place]:
     """Servers up, and down again."""
     with tempfile.TemporaryDirectory(prefix="sia-chaos-") as folder:
-        home = Path(folder) / "prefect"
-        for path in (home, Path(folder) / "empty"):
-            path.mkdir()
         try:
-            yield Place(Path(folder), f"{ensure(prefect_service(), home, port=None).url}/api")
+            yield Place(Path(folder))
         finally:
-            stop_prefect(home)
+            stop(prefect_service(), Path(folder) / "prefect")
 
 
 def undisturbed(where: Place) -> Expected:

@@ -37,9 +37,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except AWAY as error:
-        what = (
-            "Prefect answers with an error" if isinstance(error, PrefectHTTPStatusError) else "Prefect does not answer"
-        )
+        answered = isinstance(error, PrefectHTTPStatusError)
+        what = "Prefect answers with an error" if answered else "Prefect does not answer"
         why = " ".join(str(error).split())[:200] or type(error).__name__
         where = masked(os.environ.get("PREFECT_API_URL", ""))
         raise ServiceError(f"{what}: {why}", where=where, hint="see that it runs") from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from sia_core.services import prefect_service, stop
+from sia_core.services import ensure, find, prefect_service, stop
 from tests.e2e.conftest import TOY, Sia, processes_of
 from tests.e2e.test_resume import outcome, rollouts_done
 from tests.services.daemon import Daemon
@@ -28,6 +28,11 @@ _GONE_S = 60.0
 _SITTINGS = 4
 
 
+def served(url: str) -> dict[str, str]:
+    """Environment of a run that writes to an MLflow server, which hangs once it is silent for three seconds."""
+    return {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+
+
 @dataclass
 class Victim:
     """One run and the servers that something may be done to."""
@@ -38,6 +43,8 @@ class Victim:
     mlflow: Callable[[], Daemon] | None = None
     """Starts its MLflow server, where that is one of its own."""
     server: Daemon | None = None
+    prefect: Path | None = None
+    """Home of its Prefect server, where nobody else uses that."""
 
     def below(self, *names: str) -> list[psutil.Process]:
         """Processes that the driver has started, or these have, with such a beginning of a name or command."""
@@ -96,6 +103,17 @@ def _freeze_mlflow(victim: Victim) -> bool:
     return True
 
 
+def _restart_prefect(victim: Victim) -> bool:
+    home = victim.prefect
+    running = find(prefect_service(), home) if home else None
+    if home is None or running is None:
+        return False
+    stop(prefect_service(), home)
+    time.sleep(victim.random.uniform(1, 8))
+    ensure(prefect_service(), home, port=running.port)
+    return True
+
+
 FAULTS: Mapping[str, Strike] = {
     "SIGKILL driver": _signal(signal.SIGKILL),
     "SIGKILL Ray worker": lambda victim: victim.kill_one("ray::"),
@@ -107,9 +125,10 @@ FAULTS: Mapping[str, Strike] = {
     "SIGSTOP driver": _freeze,
     "MLflow restarted": _restart_mlflow,
     "MLflow SIGSTOP": _freeze_mlflow,
+    "Prefect restarted": _restart_prefect,
 }
 NEEDS_SERVER = ("MLflow restarted", "MLflow SIGSTOP")
-GOES_ON = ("SIGKILL Ray worker", "SIGKILL zygote", "SIGSTOP driver", *NEEDS_SERVER)
+GOES_ON = ("SIGKILL Ray worker", "SIGKILL zygote", "SIGSTOP driver", *NEEDS_SERVER, "Prefect restarted")
 """After these the run goes on by itself."""
 ENDS_SO = {"SIGKILL driver": -signal.SIGKILL, "SIGTERM driver": 130, "SIGINT driver": 130}
 
@@ -150,11 +169,12 @@ def strike_once(
     *,
     mlflow: Callable[[], Daemon] | None = None,
     server: Daemon | None = None,
+    prefect: Path | None = None,
 ) -> Told:
     """Start the run, let the fault happen at a random moment, go on until it is finished, and check it."""
     at = random.randrange(expected.rollouts)
     told, began = Told(fault, at), time.monotonic()
-    victim = Victim(sia, random, sia.start(*WORDS), mlflow, server)
+    victim = Victim(sia, random, sia.start(*WORDS), mlflow, server, prefect)
     try:
         _wait(lambda: rollouts_done(sia) >= at or victim.process.poll() is not None)
         time.sleep(random.uniform(0, 0.5))  # Between two rollouts too, and among the writes that follow the last.
@@ -227,8 +247,11 @@ def _differences(sia: Sia, expected: Expected) -> Iterator[str]:
             units = Counter(rollout.unit.key for rollout in generation.rollouts(name))
             if units.most_common(1)[0][1] > 1:
                 yield f"a unit twice in {generation.index}/{name}"
-    if len(run.record.client.search_runs([run.experiment_id], f"tags.`sia.run` = '{run.name}'")) != 2:
-        yield "a run of MLflow's too many"
+    mine = run.record.client.search_runs([run.experiment_id], f"tags.`sia.run` = '{run.name}'")
+    # A server that was frozen may have made a bare one late, which is passed over.
+    written = [one for one in mine if one.data.params or "sia.phase.execute" in one.data.tags]
+    if len(written) != 1 + len(run.generations()):
+        yield f"{len(written)} runs in MLflow"
 
 
 def _leftovers(sia: Sia) -> list[str]:
@@ -272,8 +295,3 @@ def _wait(reached: Callable[[], bool], seconds: float = 600) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the run did not get as far")
         time.sleep(0.02)
-
-
-def stop_prefect(home: Path) -> None:
-    """End the Prefect server of a home."""
-    stop(prefect_service(), home)

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from tests.e2e.conftest import Sia, make_sia
-from tests.e2e.faults import Expected, count_writes, die_at, strike_once
+from tests.e2e.faults import Expected, count_writes, die_at, served, strike_once
 from tests.services.daemon import free_port, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -32,6 +32,6 @@ def test_sigkill_after_a_write(sia: Sia, expected: Expected, number: int) -> Non
 def test_an_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path: Path, fault: str) -> None:
     start = partial(mlflow_server, tmp_path / "server", free_port())
     server, url = start()
-    over_http = replace(sia, environment={**sia.environment, "MLFLOW_TRACKING_URI": url})
+    over_http = replace(sia, environment={**sia.environment, **served(url)})
     told = strike_once(over_http, expected, fault, Random(7), mlflow=lambda: start()[0], server=server.wait())
     assert told.struck and told.codes == [0] and told.wrong == []

@@ -1,0 +1,38 @@
+"""A Prefect server that is away: what only shows something is dropped, the rest is told in a line."""
+
+import httpx
+import pytest
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.logging import disable_run_logger
+
+from flows import outage
+from sia_core.errors import ServiceError
+
+
+def refused() -> None:
+    raise httpx.ConnectError("All connection attempts failed")
+
+
+def answered() -> None:
+    request = httpx.Request("POST", "http://prefect/api")
+    raise PrefectHTTPStatusError("500 Internal Server Error", request=request, response=httpx.Response(500))
+
+
+@pytest.mark.parametrize("fail", [refused, answered])
+def test_what_cannot_be_shown_is_dropped(fail: object) -> None:
+    with disable_run_logger():
+        outage.show(fail)  # type: ignore[arg-type]
+
+
+def test_a_mistake_of_ours_is_not_dropped() -> None:
+    with disable_run_logger(), pytest.raises(ZeroDivisionError):
+        outage.show(lambda: 1 // 0)
+
+
+def test_an_outage_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://user:secret@prefect:4200/api")
+    with pytest.raises(ServiceError, match="Prefect does not answer: All connection") as caught, outage.told():
+        refused()
+    assert caught.value.where == "http://prefect:4200/api" and caught.value.hint
+    with pytest.raises(ServiceError, match="answers with an error: 500"), outage.told():
+        answered()
