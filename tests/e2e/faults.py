@@ -29,8 +29,8 @@ _SITTINGS = 4
 
 
 def served(url: str) -> dict[str, str]:
-    """Environment of a run that writes to an MLflow server, which hangs once it is silent for three seconds."""
-    return {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    """Environment of a run that writes to an MLflow server, which hangs once it is silent for ten seconds."""
+    return {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 @dataclass
@@ -98,7 +98,7 @@ def _freeze_mlflow(victim: Victim) -> bool:
     if victim.server is None:
         return False
     os.killpg(victim.server.pid, signal.SIGSTOP)
-    time.sleep(victim.random.uniform(5, 20))
+    time.sleep(victim.random.uniform(12, 25))
     os.killpg(victim.server.pid, signal.SIGCONT)
     return True
 

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def rollouts_done(sia: Sia) -> int:
     """Records in the journal of the only run of this home."""
     for journal in (sia.home / "runs").glob("*/journal.db"):
         with (
-            sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database,
+            closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database,
             suppress(sqlite3.OperationalError),
         ):
             (count,) = database.execute("SELECT count(*) FROM rollouts").fetchone()
