@@ -123,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for one in runs:
             told.append(one)
             end = "; ".join(one.wrong) or ("ok" if one.struck else "ok, but came too late to strike")
+            for words in one.said:
+                print(f"  {' '.join(words.split())}")
             print(f"{one.fault:22} at {one.at:4d}  exits {one.codes}  {one.seconds:6.1f} s  {end}", flush=True)
     _print(told)
     if options.json:

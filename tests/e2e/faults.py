@@ -157,6 +157,8 @@ class Told:
     struck: bool = True
     codes: list[int] = field(default_factory=list)
     """Exit codes of its sittings."""
+    said: list[str] = field(default_factory=list)
+    """Last words of those that ended with an error."""
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -265,8 +267,10 @@ def _end(process: subprocess.Popen[str], told: Told) -> None:
     """Wait for a sitting's end; it must have said how to go on."""
     output, _ = process.communicate(timeout=1200)
     told.codes.append(process.returncode)
-    if process.returncode > 0 and "sia resume " not in output:
-        told.wrong.append(f"did not say how to go on: {output[-500:]}")
+    if process.returncode > 0:
+        told.said.append(output[-500:])
+        if "sia resume " not in output:
+            told.wrong.append("did not say how to go on")
 
 
 def _started(sia: Sia, write: int) -> subprocess.Popen[str]:
