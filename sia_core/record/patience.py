@@ -1,7 +1,7 @@
 """Waiting out MLflow: an outage of its server costs time, never data.
 
 `patient` wraps MLflow's client. A call that fails for the server's reasons (refused, reset, timed out, HTTP 408, 429 or
-5xx, a locked database) is tried again with growing pauses until it goes well, or until MLFLOW_PATIENCE ends; the user
+5xx, a locked database) is tried again with growing pauses until it goes well, or until SIA_MLFLOW_PATIENCE_S have passed; the user
 hears when a wait begins and when it ends. Everything else is raised as it is.
 
 - An error may come after the commit. Calls that set, put or end something are the same when they are made twice, for
@@ -16,7 +16,6 @@ hears when a wait begins and when it ends. Everything else is raised as it is.
 import logging
 import os
 import random
-import re
 import secrets
 import sys
 import time
@@ -26,31 +25,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
-import requests
-import sqlalchemy.exc
 from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from sia_core.disk import chain, is_full
 from sia_core.errors import RecordError, ServiceError, SiaError, UsageError
 from sia_core.external import masked
+from sia_core.record.fault import fault
 
 VARIABLE: Final = "SIA_MLFLOW_PATIENCE_S"
 REQUEST: Final = "sia.request"
 """Tag with a key that is fresh for each thing asked for."""
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-_TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
-_CAUSES: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, ConnectionError)
-_DATABASE: Final = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
-_DOWNLOADS: Final = "The following failures occurred while downloading"
-"""How MLflow begins an error that keeps only the texts of others."""
-_SERVER: Final = re.compile(
-    r"timed out|Max retries exceeded|Connection (refused|reset|aborted|broken)|RemoteDisconnected|5\d\d Server Error"
-)
 _ALOUD_AFTER_S: Final = 2.0
 """A hiccup shorter than this is not spoken of."""
 _UNTRIED: Final = ("start_trace", "start_span", "end_span", "end_trace")
@@ -178,50 +167,6 @@ def bound_requests() -> None:
     """Let each request be one try, and a silent one end: how often and how long is ours to say."""
     os.environ[_RETRIES] = "0"
     os.environ.setdefault(_TIMEOUT, "60")
-
-
-def fault(error: BaseException) -> str | None:
-    """What is wrong with the server, in a few words; None where the error is not the server's."""
-    if is_full(error):
-        return None
-    for one in chain(error):
-        if isinstance(one, RestException):
-            code = int(one.get_http_status_code())  # type: ignore[no-untyped-call]
-            return f"HTTP {code}" if code in _TRANSIENT else None
-        if isinstance(one, requests.exceptions.RetryError):
-            status = re.search(r"too many (\d+) error", str(one))
-            return f"HTTP {status[1]}" if status else "HTTP errors"
-        if isinstance(one, requests.HTTPError):
-            code = one.response.status_code if one.response is not None else 0
-            return f"HTTP {code}" if code in _TRANSIENT else None
-        if isinstance(one, requests.Timeout | TimeoutError):
-            return "no answer in time"
-        if isinstance(one, _CAUSES) or _is_of_s3(one):
-            return _connection(str(one))
-        if isinstance(one, _DATABASE):
-            return _database(one)
-        if isinstance(one, MlflowException) and str(one).startswith(_DOWNLOADS):
-            told = _SERVER.search(str(one))
-            return told[0] if told else None
-    return None
-
-
-def _is_of_s3(error: BaseException) -> bool:
-    """Of boto3, which need not be there: a store that keeps artifacts in a bucket of its own."""
-    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "botocore.exceptions"]
-    return "ConnectionError" in kinds or "HTTPClientError" in kinds
-
-
-def _connection(text: str) -> str:
-    """The words of urllib3 that mean something to a person."""
-    known = ("Connection refused", "Connection reset", "timed out", "without response", "Name or service not known")
-    return next((words for words in known if words in text), "connection lost")
-
-
-def _database(error: sqlalchemy.exc.DBAPIError) -> str | None:
-    if type(error.orig).__module__ != "sqlite3":
-        return f"its database: {' '.join(str(error.orig).split())[:200]}"
-    return "its database is locked" if "locked" in str(error.orig) else None
 
 
 def _length(seconds: float) -> str:

@@ -21,8 +21,9 @@ from sia_core.process import Process
 from sia_core.progress import Silent
 from sia_core.record import lease, patience
 from sia_core.record.beacon import Beacon
+from sia_core.record.fault import fault
 from sia_core.record.lease import hold
-from sia_core.record.patience import Patience, Waiting, fault, in_haste
+from sia_core.record.patience import Patience, Waiting, in_haste
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.faulty import Faulty, faulty
 from tests.record.test_record import CONFIG, HARNESS
