@@ -1,8 +1,9 @@
 """Waiting out MLflow: an outage of its server costs time, never data.
 
 `patient` wraps MLflow's client. A call that fails for the server's reasons (refused, reset, timed out, HTTP 408, 429 or
-5xx, a locked database) is tried again with growing pauses until it goes well, or until SIA_MLFLOW_PATIENCE_S have passed; the user
-hears when a wait begins and when it ends. Everything else is raised as it is.
+5xx, a locked database) is tried again with growing pauses until it goes well, or until the patience of
+SIA_MLFLOW_PATIENCE_S is at its end; the user hears when a wait begins and when it ends. Everything else is raised as
+it is.
 
 - An error may come after the commit. Calls that set, put or end something are the same when they are made twice, for
   the record fixes timestamps. Those that make something carry a fresh key, its tag `sia.request`, and are made again
