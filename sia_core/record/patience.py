@@ -190,24 +190,27 @@ class _Patient:
 
     def create_run(self, experiment_id: str, *, run_name: str, tags: Mapping[str, str]) -> Run:
         key, client = secrets.token_hex(8), self._client
-        return self._waiting(
+        made: Run = self._waiting(
             lambda: client.create_run(experiment_id, run_name=run_name, tags={**tags, REQUEST: key}),
             lambda: _one(client.search_runs([experiment_id], f"tags.`{REQUEST}` = '{key}'")),
         )
+        return made
 
     def create_logged_model(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> LoggedModel:
         key, client = secrets.token_hex(8), self._client
-        return self._waiting(
+        made: LoggedModel = self._waiting(
             lambda: client.create_logged_model(experiment_id, tags={**tags, REQUEST: key}, **more),
             lambda: _one(client.search_logged_models([experiment_id], f"tags.`{REQUEST}` = '{key}'")),
         )
+        return made
 
     def create_model_version(self, name: str, source: str, *, tags: Mapping[str, str], **more: Any) -> ModelVersion:
         key, client = secrets.token_hex(8), self._client
-        return self._waiting(
+        made: ModelVersion = self._waiting(
             lambda: client.create_model_version(name, source, tags={**tags, REQUEST: key}, **more),
             lambda: _one(client.search_model_versions(f"name = '{name}' AND tags.`{REQUEST}` = '{key}'")),
         )
+        return made
 
     def _delete(self, call: Callable[[], Any]) -> Any:
         """What an earlier try has deleted is not there any more."""

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any, Final, cast
+from unittest.mock import patch
 
 from mlflow.tracking import MlflowClient
 
@@ -57,5 +58,5 @@ def _dying(client: MlflowClient, waiting: Waiting) -> MlflowClient:
 if __name__ == "__main__":
     _Dying.left, _Dying.file = int(sys.argv[1]), Path(sys.argv[2])
     sys.argv[1:] = sys.argv[3:]
-    connection.patient = _dying
-    main()
+    with patch.object(connection, "patient", _dying):
+        main()

@@ -109,13 +109,18 @@ def faulty(empty_store: Path) -> Iterator[Faulty]:
     """A server with a store of its own, a copy of an empty one."""
     with tempfile.TemporaryDirectory(prefix="sia-") as folder:
         shutil.copy(empty_store, Path(folder) / "server.db")
-        from mlflow.server import ARTIFACTS_DESTINATION_ENV_VAR, BACKEND_STORE_URI_ENV_VAR, SERVE_ARTIFACTS_ENV_VAR
+        from mlflow.server.constants import (  # Here, for it takes seconds.
+            ARTIFACT_ROOT_ENV_VAR,
+            ARTIFACTS_DESTINATION_ENV_VAR,
+            BACKEND_STORE_URI_ENV_VAR,
+            SERVE_ARTIFACTS_ENV_VAR,
+        )
 
         settings = {
             BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{folder}/server.db",
             ARTIFACTS_DESTINATION_ENV_VAR: str(Path(folder) / "artifacts"),
             SERVE_ARTIFACTS_ENV_VAR: "true",
-            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
         }
         with patch.dict(os.environ, settings):
             from mlflow.server import app

@@ -1,5 +1,6 @@
 """MLflow that is refused, fails, hangs, or fails after the commit: the record waits, and nothing is there twice."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -15,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sia_core.candidate import Adapter, Candidate
-from sia_core.errors import RecordError, ServiceError, UsageError
+from sia_core.errors import HeldError, RecordError, ServiceError, UsageError
 from sia_core.hashing import digest_files
 from sia_core.process import Process
 from sia_core.progress import Silent
-from sia_core.record import lease, patience
+from sia_core.record import lease
 from sia_core.record.beacon import Beacon
 from sia_core.record.fault import fault
 from sia_core.record.lease import hold
@@ -105,7 +106,7 @@ def test_in_haste_nothing_is_waited_for(clock: Clock, heard: list[str], monkeypa
     with in_haste(3), pytest.raises(requests.ConnectionError):
         waiting(clock, heard)(Flaky(clock, 1))
     assert (clock.slept, heard) == ([], [])
-    assert patience.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
     assert waiting(clock, heard)(Flaky(clock, 1)) == "done"
 
 
@@ -283,7 +284,7 @@ def test_the_holder_goes_on_after_an_outage_unless_it_was_taken_over(
         back.join()
         other = lease.Claim(2, Process(pid=1, began=1, host="far", machine="elsewhere"), time.time(), "nonce")
         record.client.log_param(run.lease_id, "holder.2", other.text)
-        with pytest.raises(lease.HeldError, match="taken over"):
+        with pytest.raises(HeldError, match="taken over"):
             run.complete("stop", {})
     assert run.get_json("after.json") == 1
 
