@@ -116,7 +116,8 @@ def _restart_prefect(victim: Victim) -> bool:
 
 FAULTS: Mapping[str, Strike] = {
     "SIGKILL driver": _signal(signal.SIGKILL),
-    "SIGKILL Ray worker": lambda victim: victim.kill_one("ray::"),
+    "SIGKILL Ray worker": lambda victim: victim.kill_one("ray::RolloutActor"),
+    "SIGKILL policy actor": lambda victim: victim.kill_one("ray::PolicyActor"),
     "SIGKILL raylet": lambda victim: victim.kill_one("raylet"),
     "SIGKILL GCS": lambda victim: victim.kill_one("gcs_server"),
     "SIGKILL zygote": lambda victim: victim.kill_one("bwrap"),
