@@ -17,6 +17,7 @@ Exit code 1 on any violation.
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -113,6 +114,8 @@ def sweep(where: Place, every: int) -> Iterator[Told]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print a table, and write JSON where it is asked for."""
     options = _parse(arguments)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # As in a shell's background job; the runs would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     told: list[Told] = []
     with place() as where:
         runs = (

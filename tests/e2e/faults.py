@@ -25,6 +25,7 @@ SMALL = ("--levers", "harness", "--generations", "1", "--problems", "3", "--roll
 WORDS = ("run", str(TOY), "--policy", "scripted", "--no-ui", *SMALL)
 _GONE_S = 60.0
 """For Ray to notice that its driver is dead, on a busy machine."""
+_HUNG_S = 1800.0
 _SITTINGS = 4
 
 
@@ -266,7 +267,12 @@ def _leftovers(sia: Sia) -> list[str]:
 
 def _end(process: subprocess.Popen[str], told: Told) -> None:
     """Wait for a sitting's end; it must have said how to go on."""
-    output, _ = process.communicate(timeout=1200)
+    try:
+        output, _ = process.communicate(timeout=_HUNG_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        told.wrong.append(f"hung for {_HUNG_S:.0f} s")
     told.codes.append(process.returncode)
     if process.returncode > 0:
         told.said.append(output[-500:])
