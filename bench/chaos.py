@@ -9,8 +9,8 @@ before the next one as well.
 
 The weight lever is not pulled here: its rounds need a model that can be trained (tests/e2e/test_weights.py).
 
-    python bench/chaos.py --seed 1 --minutes 60 [--only "SIGKILL raylet"] [--quick] [--json FILE]
-    python bench/chaos.py --sweep [--every 5] [--json FILE]
+    python -m bench.chaos --seed 1 --minutes 60 [--only "SIGKILL raylet"] [--quick] [--json FILE]
+    python -m bench.chaos --sweep [--every 5] [--json FILE]
 
 Exit code 1 on any violation.
 """
@@ -27,8 +27,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sia_core.record.store import open_record
 from sia_core.services import ensure, prefect_service, stop

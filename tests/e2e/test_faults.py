@@ -13,7 +13,7 @@ from tests.services.daemon import free_port, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SAMPLE = 3
-"""Writes of the sweep that a test has time for; all of them: python bench/chaos.py --sweep."""
+"""Writes of the sweep that a test has time for; all of them: python -m bench.chaos --sweep."""
 
 
 @pytest.fixture(scope="module")
