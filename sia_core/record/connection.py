@@ -29,7 +29,7 @@ def connect(tracking_uri: str, waiting: Waiting) -> MlflowClient:
     bound_requests()
     if is_http(tracking_uri):
         _see_server(tracking_uri)
-        return patient(MlflowClient(tracking_uri=tracking_uri), waiting)
+        return patient(_client(tracking_uri), waiting)
     return patient(waiting(lambda: _opened(tracking_uri)), waiting)
 
 
@@ -41,11 +41,16 @@ def _see_server(tracking_uri: str) -> None:
 
 def _opened(tracking_uri: str) -> MlflowClient:
     try:
-        client = MlflowClient(tracking_uri=tracking_uri)
+        client = _client(tracking_uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # Client, SQLAlchemy, Alembic and HTTP each raise their own.
         raise _unusable(tracking_uri, error) from error
     return client
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    """With the registry of the same store: without a word MLflow takes the one that this process used last."""
+    return MlflowClient(tracking_uri, os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri)
 
 
 def artifact_root(tracking_uri: str, home: Path) -> str | None:

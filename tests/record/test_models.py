@@ -89,6 +89,18 @@ def test_an_adapter_whose_upload_was_cut_short_is_absent_until_it_is_put_again(s
     assert len(logged(run)) == 1
 
 
+def test_the_registry_is_the_stores_own_whatever_the_process_used_before(store: Record, tmp_path: Path) -> None:
+    mlflow.set_registry_uri(
+        f"sqlite:///{tmp_path / 'gone' / 'other.db'}"
+    )  # As a notebook may; MLflow's own server does.
+    try:
+        again = open_record(store.cache, store.tracking_uri)
+        start(again, "own").promote(Candidate(HARNESS.digest), 0)
+    finally:
+        mlflow.set_registry_uri("")
+    assert champion(store.client, "own-harness") == HARNESS.digest
+
+
 def test_the_champion_is_what_was_promoted_last_and_previous_the_one_before(store: Record, tmp_path: Path) -> None:
     run = start(store, "crowned")
     first, second = (make_adapter(tmp_path, name) for name in "ab")
