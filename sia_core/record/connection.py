@@ -49,8 +49,8 @@ def _opened(tracking_uri: str) -> MlflowClient:
 
 
 def _client(tracking_uri: str) -> MlflowClient:
-    """With the registry of the same store: without a word MLflow takes the one that this process used last."""
-    return MlflowClient(tracking_uri, os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri)
+    """With the registry of the same store: MLflow takes the one that this process used last, if it is not told."""
+    return MlflowClient(tracking_uri, tracking_uri)
 
 
 def artifact_root(tracking_uri: str, home: Path) -> str | None:

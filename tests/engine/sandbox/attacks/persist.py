@@ -80,12 +80,6 @@ PERSIST = (
         "name = ctypes.create_string_buffer(16)\nlibc.prctl(16, name, 0, 0, 0)\ngot(name.value == b'mine')",
     ),
     _left("flags of standard input", "os.set_blocking(0, False)", "got(not os.get_blocking(0))"),
-    _left(
-        # Not a lock on it, which would hold all programs of the machine that have /dev/null: another suite at work.
-        "flags of standard input",
-        "import fcntl\nfcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK)",
-        "import fcntl\ngot(fcntl.fcntl(0, fcntl.F_GETFL) & os.O_NONBLOCK)",
-    ),
     _kept(
         "memory of System V",
         "libc.shmget(0x@K@, 4096, 0o1600)",
