@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         time.sleep(0.1)
     yield
     for child in psutil.Process(process.pid).children(recursive=True):
-        child.kill()
+        with suppress(psutil.NoSuchProcess):  # Ray ends some when others go.
+            child.kill()
     process.kill()
     process.wait()
     shutil.rmtree(folder, ignore_errors=True)
