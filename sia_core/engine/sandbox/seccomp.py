@@ -8,6 +8,10 @@ Threads may be made, processes not; so the address-space limit of the one proces
 Sockets come only as connected pairs, which asyncio needs for its wake-up channel. A variant allows
 processes too, for a program whose memory is watched from outside.
 
+The kernel compiles a filter anew for every process that loads one, in a time that grows with its
+length: a tenth of a short rollout. In the strict tier the long one is therefore the zygote's, which its
+children inherit, and a program loads a short one that takes away what only the zygote may do.
+
 In the tier `landlock` a program shares the machine's process ids and file names with everyone. There
 the calls that act on another process work on the caller only, and those by which Landlock could be
 passed are denied: modes and times (which the kernel lets any owner change, readable file or not) stay
@@ -19,6 +23,7 @@ import functools
 import os
 import socket
 import termios
+from dataclasses import dataclass
 from typing import Any
 
 from sia_core.errors import SandboxError
@@ -66,6 +71,11 @@ _MODES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
 _IOCTLS = (termios.TCGETS, termios.TIOCGWINSZ, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
 _PRCTLS = (3, 15, 16, 39, 0x53564D41)
 """Read dumpable, set and get a thread's name, read no_new_privs, name a mapping."""
+_ZYGOTES = "unshare setns mount pidfd_open capset"
+"""Calls of `_DENIED` by which the zygote sets a program up."""
+_LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
+_ZYGOTES_PRCTLS = (4, 22, 38, 47)
+"""Set dumpable, load a filter, set no_new_privs, drop ambient capabilities."""
 _CLONE_THREAD = 0x00010000
 _CLONE_NAMESPACES = 0x7E020080
 _CLONE_PARENT = 0x00008000
@@ -78,24 +88,76 @@ OWN_PID = 0x7A5C3E19
 """Stands in a filter for the confined process's own id, which is known when it is loaded."""
 
 
-@functools.cache
-def program(*, subprocesses: bool, shared: bool) -> bytes:
-    """BPF of a filter for this machine's architecture. Raises SandboxError without libseccomp.
+@dataclass(frozen=True)
+class Filters:
+    """BPF for this machine's architecture. A program is under its own filter and the zygote's."""
 
-    `subprocesses` allows fork and exec; `shared` is for a program that shares process ids and file
-    names with the machine, and holds OWN_PID in place of the program's process id.
+    zygote: bytes
+    """Empty where the zygote has none."""
+    alone: bytes
+    """For a program that may make no process."""
+    family: bytes
+    """For one that may fork and exec."""
+
+
+@functools.cache
+def private() -> Filters:
+    """For programs with namespaces of their own. Raises SandboxError without libseccomp."""
+    lib = _library()
+    rules = _allowed(lib, lib.SyscallFilter(lib.ERRNO(errno.ENOSYS)), spared=_ZYGOTES)
+    for name in f"{_ZYGOTES} {_LANDLOCK} {_ON_PROCESSES} {_MODES} {_PROCESSES}".split():
+        _add(lib, rules, lib.ALLOW, name)
+    for option in _ZYGOTES_PRCTLS:
+        _add(lib, rules, lib.ALLOW, "prctl", lib.Arg(0, lib.MASKED_EQ, _INT, option))
+    _add(lib, rules, lib.ALLOW, "clone", lib.Arg(0, lib.MASKED_EQ, _CLONE_NAMESPACES | _CLONE_PARENT, 0))
+    return Filters(_exported(rules), *(_taken_away(lib, subprocesses) for subprocesses in (False, True)))
+
+
+@functools.cache
+def shared() -> Filters:
+    """For programs that share process ids and file names with the machine. Raises SandboxError likewise.
+
+    They hold OWN_PID in place of the program's process id.
     """
     lib = _library()
-    rules = lib.SyscallFilter(lib.ERRNO(errno.ENOSYS))
+    found = []
+    for subprocesses in (False, True):
+        rules = _allowed(lib, lib.SyscallFilter(lib.ERRNO(errno.ENOSYS)))
+        _add_clone(lib, rules, subprocesses)
+        _add_shared(lib, rules, subprocesses)
+        found.append(_exported(rules))
+    return Filters(b"", *found)
+
+
+def _allowed(lib: Any, rules: Any, spared: str = "") -> Any:
+    """What every program may do, and messages for what it may not but for the calls in `spared`."""
     for name in _ALLOWED.split():
         _add(lib, rules, lib.ALLOW, name)
     for name in _DENIED.split():
-        _add(lib, rules, lib.ERRNO(errno.EPERM), name)
+        if name not in spared.split():
+            _add(lib, rules, lib.ERRNO(errno.EPERM), name)
     for name in _ATTRIBUTES.split():
         _add(lib, rules, lib.ERRNO(errno.EOPNOTSUPP), name)
     _add_conditional(lib, rules)
-    _add_clone(lib, rules, subprocesses)
-    (_add_shared if shared else _add_private)(lib, rules, subprocesses)
+    return rules
+
+
+def _taken_away(lib: Any, subprocesses: bool) -> bytes:
+    rules = lib.SyscallFilter(lib.ALLOW)
+    for name in _ZYGOTES.split():
+        _add(lib, rules, lib.ERRNO(errno.EPERM), name)
+    for name in _LANDLOCK.split():
+        _add(lib, rules, lib.ERRNO(errno.ENOSYS), name)
+    for option in _ZYGOTES_PRCTLS:
+        _add(lib, rules, lib.ERRNO(errno.ENOSYS), "prctl", lib.Arg(0, lib.MASKED_EQ, _INT, option))
+    if not subprocesses:
+        for name in _PROCESSES.split():
+            _add(lib, rules, lib.ERRNO(errno.EPERM), name)
+        _add(lib, rules, lib.ERRNO(errno.EPERM), "clone", lib.Arg(0, lib.MASKED_EQ, _CLONE_THREAD, 0))
+    return _exported(rules)
+
+
+def _exported(rules: Any) -> bytes:
     with os.fdopen(os.memfd_create("filter"), "w+b") as file:  # no disk, which may be full
         rules.export_bpf(file)
         file.seek(0)
@@ -143,13 +205,6 @@ def _add_clone(lib: Any, rules: Any, subprocesses: bool) -> None:
     thread = lib.Arg(0, lib.MASKED_EQ, _CLONE_THREAD | _CLONE_NAMESPACES, _CLONE_THREAD)
     _add(lib, rules, lib.ALLOW, "clone", thread)
     _add(lib, rules, denied, "clone", lib.Arg(0, lib.MASKED_EQ, _CLONE_THREAD, 0))
-
-
-def _add_private(lib: Any, rules: Any, subprocesses: bool) -> None:
-    for name in f"{_ON_PROCESSES} {_MODES}".split():
-        _add(lib, rules, lib.ALLOW, name)
-    for name in _PROCESSES.split():
-        _add(lib, rules, lib.ALLOW if subprocesses else lib.ERRNO(errno.EPERM), name)
 
 
 def _add_shared(lib: Any, rules: Any, subprocesses: bool) -> None:

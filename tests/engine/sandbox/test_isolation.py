@@ -77,7 +77,7 @@ def test_no_file_of_the_host_or_the_project_is_visible(run: Run, tmp_path: Path)
     root = str(Path(__file__).parents[3])
     ours = "/sia_core/__init__.py"
     look = f"import os, sys\nprint([p for p in (*sys.path, {root!r}) if os.path.exists(p + {ours!r})], sys.path)"
-    assert run(look).stdout.startswith("[] ['/box', ")
+    assert run(look).stdout.startswith("[] ['/box/work', ")
 
 
 def test_nothing_outside_the_directory_can_be_written(run: Run) -> None:
@@ -93,7 +93,7 @@ for top, dirs, files in os.walk("/"):
         pass
 print(made)
 """
-    assert set(ast.literal_eval(run(source).stdout)) == {"/dev/shm", "/box"}
+    assert set(ast.literal_eval(run(source).stdout)) == {"/box/shm", "/box/work"}
 
 
 def test_nothing_of_one_run_is_left_for_the_next(run: Run) -> None:

@@ -37,10 +37,12 @@ _EVERY_FD = 1 << 20
 _LONGEST_S = 1 << 30
 _REPORT_ROOM = 16 << 20
 _MAX_FILES = 4096
+SHARED_MEMORY = "shm"
+"""Beside the program's directory; /dev/shm leads there."""
 _MAX_THREADS, _MAX_PROCESSES, _MAX_DESCRIPTORS = 128, 32, 64
 _MODULES = ("kernel", "program", "rollout", "tree", "wire", "zygote")
 _PACKAGE = ("sia_inside", *(f"sia_inside.{name}" for name in _MODULES))
-_PLAIN = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+PLAIN = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,15 @@ def _read_all(fd: int) -> bytes:
 
 
 def _mount_private(box: str, disk_mb: int, native: bool) -> None:
-    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+    # One file system for all that a program may write: to make and to end each costs a rollout about as
+    # much as running a short program. IPC and host name stay the zygote's: no call that touches them passes.
+    kernel.unshare(kernel.CLONE_NEWNS)
     disk_mb = max(1, disk_mb)  # to tmpfs, size 0 means no limit
-    flags = _PLAIN & ~kernel.MS_NOEXEC if native else _PLAIN
-    kernel.mount("tmpfs", box, "tmpfs", flags, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=700")
-    kernel.mount("tmpfs", "/dev/shm", "tmpfs", _PLAIN, "size=1m,nr_inodes=64,mode=1777")
-    kernel.mount("tmpfs", "/proc", "tmpfs", _PLAIN | kernel.MS_RDONLY, "size=4k,nr_inodes=1")
+    flags = PLAIN & ~kernel.MS_NOEXEC if native else PLAIN
+    root = os.path.dirname(box)
+    kernel.mount("tmpfs", root, "tmpfs", flags, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=500")
+    os.mkdir(box, 0o700)
+    os.mkdir(f"{root}/{SHARED_MEMORY}", 0o700)
 
 
 def _stand_alone(box: str) -> None:
@@ -209,7 +214,8 @@ def _set_limits(limits: dict[str, Any], confinement: Confinement) -> None:
 
 
 def _drop_rights(box: str, subprocesses: bool, confinement: Confinement) -> None:
-    writable = (box, "/dev/shm") if confinement.namespaces else (box,)
+    shared_memory = f"{os.path.dirname(box)}/{SHARED_MEMORY}"
+    writable = (box, shared_memory) if confinement.namespaces else (box,)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if confinement.namespaces:  # elsewhere the supervisor must be able to look at its descriptors

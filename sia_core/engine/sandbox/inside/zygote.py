@@ -40,7 +40,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 def main(control_fd: int, config_fd: int) -> None:
     """Serve the socket `control_fd`; `config_fd` holds the JSON settings, then the filters' BPF."""
     control = socket.socket(fileno=control_fd)
-    settings, filters = _read_config(config_fd)
+    settings, own_filter, *filters = _read_config(config_fd)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # or others' descriptors in flight stop a rollout
     folder = _become_init(settings) if settings["namespaces"] else _stand_under_guard(settings)
@@ -52,19 +52,23 @@ def main(control_fd: int, config_fd: int) -> None:
     for name in (*_COMMON.split(), *settings["modules"]):
         importlib.import_module(name)
     tempfile.tempdir = None
-    confinement = _confinement(settings, filters)
+    confinement = _confinement(settings, (filters[0], filters[1]))
     atexit._clear()
     gc.collect()
     gc.freeze()  # keeps the collector from copying the shared pages in every rollout
+    own = _confine_itself(own_filter) if confinement.namespaces else -1
     control.send(json.dumps({"landlock": confinement.landlock, "folder": folder}).encode())
-    serve = _serve_namespaces if confinement.namespaces else _serve_processes
-    serve(control, confinement)
+    if confinement.namespaces:
+        _serve_namespaces(control, confinement, own)
+    else:
+        _serve_processes(control, confinement)
 
 
-def _read_config(fd: int) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
+def _read_config(fd: int) -> tuple[Any, ...]:
+    """The settings, then the filters."""
     with open(fd, "rb") as file:
         settings: dict[str, Any] = json.loads(file.readline())
-        return settings, (file.read(settings["filter_bytes"]), file.read())
+        return (settings, *map(file.read, settings["filter_bytes"]))
 
 
 def _confinement(settings: dict[str, Any], filters: tuple[bytes, bytes]) -> rollout.Confinement:
@@ -109,7 +113,19 @@ def _become_init(settings: dict[str, Any]) -> str:
     if child:
         os.waitpid(child, 0)
         os._exit(1)
-    return "/box"
+    return "/box/work"
+
+
+def _confine_itself(bpf: bytes) -> int:
+    """Hide /proc, and give up all calls that neither the zygote nor a program needs; a descriptor of its own pids.
+
+    What is done here once, no rollout has to do.
+    """
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    kernel.mount("tmpfs", "/proc", "tmpfs", rollout.PLAIN | kernel.MS_RDONLY, "size=4k,nr_inodes=1")
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.load_seccomp(bpf)
+    return own
 
 
 def _stand_under_guard(settings: dict[str, Any]) -> str:
@@ -169,8 +185,7 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _serve_namespaces(control: socket.socket, confinement: rollout.Confinement) -> None:
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+def _serve_namespaces(control: socket.socket, confinement: rollout.Confinement, own: int) -> None:
     while fds := _request(control):
         kernel.unshare(kernel.CLONE_NEWPID)
         child = os.fork()
