@@ -82,15 +82,20 @@ def program():
 # It counts tokens by a table that it downloads; words are near enough, and cheaper.
 tiktoken.get_encoding = lambda name: types.SimpleNamespace(encode=lambda text, **_: text.split())
 count, logs = int(sys.argv[1]), sys.argv[2]
-task = Task(
-    dataset=[Sample(input="Which?", target="45") for _ in range(count)],
-    solver=[generate(), program()],
-    scorer=exact(),
-    sandbox="local",
-)
-began = time.perf_counter()
-(log,) = eval(task, model="mockllm/model", display="none", log_dir=logs, max_samples=8, max_subprocesses=8)
-seconds = time.perf_counter() - began
+def run(count):
+    task = Task(
+        dataset=[Sample(input="Which?", target="45") for _ in range(count)],
+        solver=[generate(), program()],
+        scorer=exact(),
+        sandbox="local",
+    )
+    began = time.perf_counter()
+    (log,) = eval(task, model="mockllm/model", display="none", log_dir=logs, max_samples=8, max_subprocesses=8)
+    return log, time.perf_counter() - began
+
+
+run(8)  # its start, which is seconds, is no more counted than the engine's
+log, seconds = run(count)
 assert log.status == "success", log.error
 assert log.results.scores[0].metrics["mean"].value == 1.0
 print(json.dumps({{"rate": count / seconds, "version": log.eval.packages["inspect_ai"]}}))

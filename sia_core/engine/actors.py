@@ -113,18 +113,23 @@ class RolloutActor:
     def __init__(self, task: str, tier: Tier) -> None:
         self._task = task
         self._tier: Tier = tier
+        self._candidate: tuple[Harness, Adapter | None, Policy]
 
     @cached_property
     def _runner(self) -> RolloutRunner:
         return RolloutRunner(Task.load(self._task), self._tier)
 
-    def run(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
-        """As `RolloutRunner.run`."""
-        return self._runner.run(unit, harness, adapter, policy)
+    def hold(self, harness: Harness, adapter: Adapter | None, policy: Policy) -> None:
+        """Keep what the units to come have in common: to send it along with each takes as long as a program."""
+        self._candidate = (harness, adapter, policy)
 
-    def play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
-        """As `RolloutRunner.play`."""
-        return self._runner.play(unit, harness, adapter, policy)
+    def run(self, unit: Unit) -> Rollout:
+        """As `RolloutRunner.run`, of the candidate held."""
+        return self._runner.run(unit, *self._candidate)
+
+    def play(self, unit: Unit) -> Rollout:
+        """As `RolloutRunner.play`, of the candidate held."""
+        return self._runner.play(unit, *self._candidate)
 
     def grade(self, played: Rollout) -> Rollout:
         """As `RolloutRunner.grade`."""

@@ -36,11 +36,14 @@ class Pool:
         self._make = make
         self.workers = [make() for _ in range(count)]
         self.idle = list(self.workers)
+        self.told: dict[Any, "Dispatch"] = {}
+        """Whose candidate a worker holds."""
 
     def replace(self, worker: Any) -> None:
         """End a worker and start another in its place."""
         ray.kill(worker)
         self.workers.remove(worker)
+        self.told.pop(worker, None)
         fresh = self._make()
         self.workers.append(fresh)
         self.idle.append(fresh)
@@ -95,8 +98,7 @@ class Dispatch:
     def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
         """Yield the record of each unit as soon as it is there."""
         self._fresh = iter(units)
-        self._harness = ray.put(harness)
-        self._adapter = adapter
+        self._candidate = (harness, adapter, self._policy)
         while True:
             if self._failures_in_row >= TRIPS_AFTER and not self._busy:
                 self._pause()
@@ -118,9 +120,11 @@ class Dispatch:
             self._launched(worker.grade.remote(played), _Flight(job, worker, graders))
         while players.idle and self._failures_in_row < TRIPS_AFTER and (fresh := self._next()) is not None:
             worker = players.idle.pop()
+            if players.told.get(worker) is not self:  # A worker does what it is asked in order.
+                worker.hold.remote(*self._candidate)
+                players.told[worker] = self
             method = worker.run if graders is None else worker.play
-            ref = method.remote(fresh.unit, self._harness, self._adapter, self._policy)
-            self._launched(ref, _Flight(fresh, worker, players))
+            self._launched(method.remote(fresh.unit), _Flight(fresh, worker, players))
 
     def _launched(self, ref: Any, flight: _Flight) -> None:
         flight.deadline = time.monotonic() + self._deadline_s

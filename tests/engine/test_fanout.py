@@ -73,6 +73,25 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().split()
 
 
+def test_two_candidates_in_turns_are_not_mixed_up(tmp_path: Path) -> None:
+    task = toy(tmp_path)
+    poor = Harness.load(task.path / "harness")
+    rich = poor.with_knobs({"menu": "rich"})
+    with Engine(EngineConfig("scripted", "none", 1, workers=2), task, print) as engine:
+        policy = engine.policy.digest
+
+        def stream(harness: Harness) -> Iterator[Rollout]:
+            units = [
+                Unit(task.digest, harness.digest, policy, None, "train", f"train-{n}", 7, task.sampling)
+                for n in range(6)
+            ]
+            return engine.run(units, harness, None)
+
+        for pair in zip(stream(poor), stream(rich), strict=True):
+            # One stream holds on to the workers while the other waits; both end whole.
+            assert [len(rollout.turns[0].options or ()) for rollout in pair] == [2, 4]
+
+
 @pytest.mark.slow
 def test_graders_change_no_result(tmp_path: Path) -> None:
     task = toy(tmp_path)
