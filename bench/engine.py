@@ -3,8 +3,10 @@
 Every way does the same work for each rollout: one question to a model that costs nothing, one small
 Python program, one score.
 
-- engine: Ray workers, gateway, strict sandbox for harness and program, verifier, scripted policy;
-- engine, grader apart: the same with one worker that only verifies;
+- engine: Ray workers, gateway, strict sandbox, verifier, scripted policy; the harness runs the program itself,
+  so that there is one process a rollout, as with inspect-ai;
+- engine, program apart: the harness has it run in a second sandbox, which sees nothing of its own;
+- engine, grader apart: that with one worker that only verifies;
 - bare loop: the same calls in one process, no isolation at all, the program by exec();
 - inspect-ai: its `mockllm` model and its `local` sandbox (a subprocess, no isolation).
 
@@ -52,12 +54,19 @@ def load(split):
 def verify(problem, answer, lab):
     return Verdict(float(answer == problem.private))
 """,
-    "harness/harness.toml": 'name = "bench"\n',
+    "harness/harness.toml": 'name = "bench"\n\n[knobs.apart]\nvalue = false\noptions = [false, true]\n',
     "harness/agent.py": f"""
+import contextlib
+import io
+
+
 async def solve(problem, ctx):
     await ctx.choose("Which?", ["a", "b", "c"])
-    done = await ctx.run({PROGRAM!r})
-    return done["stdout"].strip()
+    if ctx.knobs["apart"]:
+        return (await ctx.run({PROGRAM!r}))["stdout"].strip()
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec({PROGRAM!r}, {{}})
+    return output.getvalue().strip()
 """,
 }
 INSPECT = f"""
@@ -73,7 +82,7 @@ from inspect_ai.util import sandbox
 @solver
 def program():
     async def solve(state, generate):
-        done = await sandbox().exec(["python3", "-c", {PROGRAM!r}])
+        done = await sandbox().exec([sys.executable, "-c", {PROGRAM!r}])
         state.output.completion = done.stdout.strip()
         return state
     return solve
@@ -164,24 +173,28 @@ def _inspect_rate(python: str, count: int) -> tuple[float, str]:
 
 def measure(rounds: int, count: int, inspect_count: int, inspect: str) -> dict[str, object]:
     """Median rate of each way, and the ratios to the engine."""
-    rates: dict[str, list[float]] = {"engine": [], "bare loop": [], "inspect-ai local": []}
+    ways = ("engine", "engine, program apart", "bare loop", "inspect-ai local")
+    rates: dict[str, list[float]] = {way: [] for way in ways}
     version = ""
     with tempfile.TemporaryDirectory() as folder:
         task = _write_task(Path(folder))
         harness = Harness.load(task.path / "harness")
+        apart = harness.with_knobs({"apart": True})
         began = time.perf_counter()
         with Engine(EngineConfig("scripted", "strict", 1), task, print) as engine:
             list(engine.run(_units(task, harness, 1, 10**6), harness, None))
             start_s = time.perf_counter() - began
             workers = len(engine._players.workers)
+            list(engine.run(_units(task, apart, 2 * workers, 10**6), apart, None))
             for number in range(rounds):
                 rates["engine"].append(_engine_rate(engine, task, harness, count, number * count))
+                rates["engine, program apart"].append(_engine_rate(engine, task, apart, count, number * count))
                 rates["bare loop"].append(_bare_rate(task, 20 * count))
                 rate, version = _inspect_rate(inspect, inspect_count)
                 rates["inspect-ai local"].append(rate)
         with Engine(EngineConfig("scripted", "strict", 1, graders=1), task, print) as engine:
-            list(engine.run(_units(task, harness, 4, 10**6), harness, None))
-            rates["engine, grader apart"] = [_engine_rate(engine, task, harness, count, 10**7)]
+            list(engine.run(_units(task, apart, 4, 10**6), apart, None))
+            rates["engine, grader apart"] = [_engine_rate(engine, task, apart, count, 10**7)]
     median = {name: statistics.median(found) for name, found in rates.items()}
     return {
         "rollouts_per_s": median,
@@ -201,7 +214,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--inspect", metavar="PYTHON", help="a Python that has inspect-ai")
     given = parser.parse_args()
-    rounds, count, inspect_count = (2, 200, 80) if given.quick else (5, 1000, 300)
+    rounds, count, inspect_count = (2, 200, 80) if given.quick else (4, 1000, 300)
     found = measure(rounds, count, inspect_count, _inspect_python(given.inspect))
     rates = found["rollouts_per_s"]
     assert isinstance(rates, dict)
