@@ -1,6 +1,8 @@
 """The `sia` command. One verb a file; heavy libraries load only in the verb that needs them."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -50,6 +52,19 @@ for verb in (
 app.command("eval")(evaluate)
 for name, verbs in {"data": data, "task": task}.items():
     app.add_typer(verbs, name=name)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sia {version('sia')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
