@@ -165,4 +165,4 @@ def _check_artifacts(api: Api, run: str) -> None:
     assert set(mine) >= {"mlflow", "lineage", "decision", "now"}
     assert "menu=rich" in mine["lineage"]["data"]
     assert f"{run} in MLflow" in mine["mlflow"]["data"]
-    assert mine["decision"]["type"] == "markdown" and "## Generation 2" in mine["decision"]["data"]
+    assert mine["decision"]["type"] == "markdown" and "## Generation 3" in mine["decision"]["data"]
