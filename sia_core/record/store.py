@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -45,6 +45,8 @@ PARAM_TEXT = 500
 """The same of parameters, in the narrowest of its databases."""
 DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
+_KEPT = 64
+_Read = TypeVar("_Read")
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
 
@@ -93,6 +95,9 @@ class Record:
         """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
         self._artifact_root = artifact_root
         self.client = connect(tracking_uri, self.waiting)
+        # By digest, what was read and checked last: over HTTP each artifact costs half a dozen requests.
+        self.phases: dict[str, bytes] = {}
+        self.harnesses: dict[str, Harness] = {}
 
     def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
         """Open a new run under a fresh name."""
@@ -460,15 +465,7 @@ class RunRecord(Stored):
 
     def harness(self, digest: str) -> Harness:
         """A stored harness, checked against its digest."""
-        files = self.get_tree(f"harnesses/{digest}")
-        if files is None:
-            raise RecordError(f"harness {digest[:12]} is missing", where=self.name)
-        harness = Harness.from_files(files, where=digest[:12])
-        if harness.digest != digest:
-            raise RecordError(
-                f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=self.name
-            )
-        return harness
+        return _kept(self.record.harnesses, digest, lambda: _read_harness(self, digest))
 
     def put_adapter(
         self, adapter: Adapter, spec: Mapping[str, Any] | None = None, source: GenerationRecord | None = None
@@ -581,6 +578,21 @@ def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
     digest = stored.tags.get(f"sia.phase.{name}")
     if digest is None:
         return None
+    data = _kept(stored.record.phases, digest, lambda: _read_phase(stored, name, digest))
+    payload: dict[str, Any] = json.loads(data)
+    return payload
+
+
+def _kept(kept: dict[str, _Read], digest: str, read: Callable[[], _Read]) -> _Read:
+    found = kept.get(digest)
+    if found is None:
+        found = kept[digest] = read()
+        if len(kept) > _KEPT:
+            kept.pop(next(iter(kept)), None)
+    return found
+
+
+def _read_phase(stored: Stored, name: str, digest: str) -> bytes:
     data = stored.get_bytes(f"phases/{name}.json")
     if data is None or digest_bytes(data) != digest:
         raise RecordError(
@@ -588,8 +600,17 @@ def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
             where=f"MLflow run {stored.run_id}",
             hint="restore the artifact store, or start a new run",
         )
-    payload: dict[str, Any] = json.loads(data)
-    return payload
+    return data
+
+
+def _read_harness(run: RunRecord, digest: str) -> Harness:
+    files = run.get_tree(f"harnesses/{digest}")
+    if files is None:
+        raise RecordError(f"harness {digest[:12]} is missing", where=run.name)
+    harness = Harness.from_files(files, where=digest[:12])
+    if harness.digest != digest:
+        raise RecordError(f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=run.name)
+    return harness
 
 
 def _complete_phase(

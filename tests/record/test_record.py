@@ -75,7 +75,10 @@ def test_harness_comes_back_by_digest(run: RunRecord) -> None:
 
 def test_a_changed_harness_is_refused(run: RunRecord) -> None:
     run.put_harness(HARNESS)
+    assert run.harness(HARNESS.digest) == HARNESS
     artifact(run, f"harnesses/{HARNESS.digest}/agent.py").write_bytes(b"x = 2\n")
+    assert run.harness(HARNESS.digest) == HARNESS, "read once is enough for one process"
+    run.record.harnesses.clear()  # As another process finds it.
     with pytest.raises(RecordError, match="was changed"):
         run.harness(HARNESS.digest)
 
@@ -106,6 +109,7 @@ def test_a_changed_phase_is_refused(run: RunRecord) -> None:
     generation = run.generation(1)
     generation.complete("execute", {"x": 1})
     artifact(generation, "phases/execute.json").write_text('{"x":2}')
+    run.record.phases.clear()
     with pytest.raises(RecordError, match="was changed"):
         generation.phase("execute")
 
