@@ -1,5 +1,6 @@
 """The built wheel in an environment of its own, outside of the checkout."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -76,7 +77,7 @@ def test_it_works_outside_of_the_checkout(installed: Path, tmp_path: Path, prefe
     options = ("--policy", "scripted", "--levers", "", "--generations", "1", "--no-ui")
     output = sia("run", "denoising", *options, "--problems", "2", "--rollouts", "1", "--test-problems", "2")
     assert "sealed test (2 problems" in output
-    name = output.split()[1].rstrip(":")
+    name = re.findall(r"denoising-[0-9a-f]{6}", output)[0]
     sia("export", name, "winner")
     assert "every rollout scored what the record says" in sia("eval", "winner", "denoising")
     sia("init", "own", "--kind", "classify")
