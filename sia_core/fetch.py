@@ -170,7 +170,7 @@ def locate(wheel: Wheel, dest: Path) -> str:
     """
     flags = ["--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:", "--quiet", "--report=-"]
     patience = ["--retries=2", f"--timeout={_SECONDS_SILENT:.0f}", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *flags, *patience, wheel.requirement]
+    command = [sys.executable, "-P", "-m", "pip", "install", *flags, *patience, wheel.requirement]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     try:
         return str(json.loads(done.stdout)["install"][0]["download_info"]["url"])

@@ -64,7 +64,7 @@ def prefect_service() -> Service:
         port=4200,
         health="/api/health",
         command=lambda _home, port: [
-            *(sys.executable, "-m", "prefect", "server", "start"),
+            *(sys.executable, "-P", "-m", "prefect", "server", "start"),
             *("--host", HOST, "--port", str(port)),
         ],
         environment=lambda home, port: {
@@ -85,7 +85,7 @@ def mlflow_service() -> Service:
         port=5000,
         health="/health",
         command=lambda home, port: [
-            *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+            *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
             *("--default-artifact-root", (home / "artifacts").as_uri()),
         ],

@@ -55,7 +55,7 @@ def check_repeats(task: Task) -> Finding:
 
 
 def _elsewhere(task: Task) -> dict[str, dict[str, str]]:
-    command = [sys.executable, "-m", "sia_core.check.fingerprint", task.where]
+    command = [sys.executable, "-P", "-m", "sia_core.check.fingerprint", task.where]
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
     done = subprocess.run(
         command,

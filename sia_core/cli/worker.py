@@ -26,4 +26,4 @@ def worker(
         print(f"{name}: died without a word, and is marked as crashed; retry it to go on", flush=True)
     # Prefect's own worker takes this process over: its signals, its log, its exit code.
     words = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", str(limit)]
-    os.execv(sys.executable, [sys.executable, "-m", "prefect", *words])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "prefect", *words])

@@ -36,7 +36,7 @@ class Pool:
         self._make = make
         self.workers = [make() for _ in range(count)]
         self.idle = list(self.workers)
-        self.told: dict[Any, "Dispatch"] = {}
+        self.told: dict[Any, Dispatch] = {}
         """Whose candidate a worker holds."""
 
     def replace(self, worker: Any) -> None:

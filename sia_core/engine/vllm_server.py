@@ -132,7 +132,7 @@ class VllmServer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
         self._guard = subprocess.Popen(
-            [sys.executable, "-m", "sia_core.engine.vllm_server", str(self.log), *command],
+            [sys.executable, "-P", "-m", "sia_core.engine.vllm_server", str(self.log), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -92,7 +92,7 @@ def check_weights(base: Path) -> None:
 
 def _convert(gguf: Path, target: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "sia_core.policy.convert_gguf", str(gguf), str(target)],
+        [sys.executable, "-P", "-m", "sia_core.policy.convert_gguf", str(gguf), str(target)],
         capture_output=True,
         text=True,
         check=False,
