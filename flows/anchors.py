@@ -8,7 +8,7 @@ from sia_core.agents.evidence import scores_by_problem
 from sia_core.candidate import Candidate
 from sia_core.generation import Cost
 from sia_core.hashing import derive_seed
-from sia_core.record.store import GenerationRecord
+from sia_core.record.generation import GenerationRecord
 from sia_core.search.anchors import judge_anchors
 
 

@@ -15,7 +15,7 @@ from flows.session import Session
 from sia_core.errors import RecordError
 from sia_core.generation import Decision
 from sia_core.patch import unified_diff
-from sia_core.record.store import GenerationRecord
+from sia_core.record.generation import GenerationRecord
 from sia_core.report.markdown import proposal_markdown
 
 WAIT_S = 7 * 24 * 3600

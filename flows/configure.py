@@ -17,7 +17,8 @@ from sia_core.harness import Harness
 from sia_core.patch import EditScope
 from sia_core.policy.registry import check_spec
 from sia_core.search.lineage import parent_policy
-from sia_core.task import Task, describe_invalid
+from sia_core.task import Task
+from sia_core.task_config import describe_invalid
 from sia_core.weights.algorithms import check_algorithm
 
 

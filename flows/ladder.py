@@ -29,7 +29,7 @@ from sia_core.generation import SEED_NODE, Cost, Decision, LadderReport, Node, R
 from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
 from sia_core.patch import apply_edits
-from sia_core.record.store import GenerationRecord
+from sia_core.record.generation import GenerationRecord
 from sia_core.rollout import SPLITS, Rollout, Unit
 from sia_core.stats import Scores, paired_gain
 

@@ -11,7 +11,7 @@ from sia_core.progress import Reporter
 from sia_core.record.journal import Journal
 from sia_core.record.store import RunRecord
 from sia_core.rollout import Rollout
-from sia_core.task import Resources
+from sia_core.task_config import Resources
 
 WARN_AT = (0.5, 0.8)
 _WALL = "wall"

@@ -19,8 +19,8 @@ from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits, apply_edits
 from sia_core.policy.registry import base_directory
+from sia_core.record.generation import GenerationRecord
 from sia_core.record.rounds import put_round, take_round
-from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.launcher import open_trainer, round_folder

@@ -24,7 +24,7 @@ from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
 from sia_core.plan import SEALED
 from sia_core.record.arms import SCORES
-from sia_core.record.store import GenerationRecord
+from sia_core.record.generation import GenerationRecord
 from sia_core.search.gate import sealed_gain
 from sia_core.search.lineage import parent_policy, rank
 from sia_core.stats import estimate

@@ -9,8 +9,8 @@ from flows.session import Session
 from sia_core.agents.memory import asks, blocked
 from sia_core.generation import Decision, Node
 from sia_core.harness import Harness
+from sia_core.record.generation import GenerationRecord
 from sia_core.record.history import read_history
-from sia_core.record.store import GenerationRecord
 from sia_core.rollout import Rollout
 
 

@@ -30,7 +30,7 @@ CONFIGURATION = {
     "task.toml": (
         "The tables of a task ([how to write one](../tasks.md)).",
         tuple(
-            f"sia_core.task.{name}"
+            f"sia_core.task_config.{name}"
             for name in (
                 *("TaskConfig", "Plan", "UpdateDefaults", "RolloutLimits", "Resources", "SamplingDefaults"),
                 *("RewriteLimits", "CheckLimits"),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sia_core.errors import HarnessError
 from sia_core.hashing import digest_files
-from sia_core.task import describe_invalid
+from sia_core.task_config import describe_invalid
 
 MAX_FILES = 64
 MAX_BYTES = 256 * 1024

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sia_core.config import LADDER_ROLLOUTS, RunConfig
 from sia_core.hashing import derive_seed
 from sia_core.rollout import Split
-from sia_core.task import UpdateDefaults
+from sia_core.task_config import UpdateDefaults
 
 SEALED = "sealed"
 """Name of the sealed test's block: what its seeds derive from."""

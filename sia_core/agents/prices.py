@@ -18,7 +18,7 @@ from sia_core.errors import UsageError
 from sia_core.home import home
 from sia_core.policy.protocol import Completion
 from sia_core.policy.spec import parse_spec
-from sia_core.task import describe_invalid
+from sia_core.task_config import describe_invalid
 
 PER = 1_000_000
 

@@ -18,7 +18,7 @@ from typing import Final
 from sia_core.agents.normal import UNREADABLE, imported, imports, manifest, normal_digest, similarity
 from sia_core.generation import RungResult
 from sia_core.harness import Harness, HarnessConfig
-from sia_core.task import RewriteLimits
+from sia_core.task_config import RewriteLimits
 
 RUNG: Final = "static"
 NEAR: Final = 0.95

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sia_core.agents.library import Library, Order, ReadingError
 from sia_core.policy.protocol import Tool as Schema
 from sia_core.rollout import ToolCall
-from sia_core.task import describe_invalid
+from sia_core.task_config import describe_invalid
 
 A = TypeVar("A", bound="Arguments")
 

@@ -18,7 +18,8 @@ from sia_core.config import RunConfig
 from sia_core.errors import HeldError, SiaError, UsageError
 from sia_core.quiet import be_quiet
 from sia_core.record.store import RunRecord
-from sia_core.task import Task, describe_invalid
+from sia_core.task import Task
+from sia_core.task_config import describe_invalid
 
 
 def evolve(

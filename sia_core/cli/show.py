@@ -9,7 +9,8 @@ from rich.table import Table
 
 from sia_core.agents.memory import calibrate
 from sia_core.cli.plain import plain
-from sia_core.record.store import RunRecord, RunSummary
+from sia_core.record.store import RunRecord
+from sia_core.record.summary import RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.spending import spent_lines
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines

@@ -11,7 +11,7 @@ from ray.job_config import JobConfig
 from sia_core.engine.actors import cause_of
 from sia_core.errors import ServiceError, SiaError
 from sia_core.external import Server, check_ray, ray_cluster
-from sia_core.task import Resources
+from sia_core.task_config import Resources
 
 START_TIMEOUT_S = 180.0
 STARTS = 2

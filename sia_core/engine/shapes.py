@@ -17,7 +17,7 @@ from sia_core.engine.budget import RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.policy.protocol import Completion, Message, Tool
 from sia_core.rollout import ToolCall
-from sia_core.task import describe_invalid
+from sia_core.task_config import describe_invalid
 
 MODEL = "policy"
 """The only model name a harness ever sees."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sia_core.engine.budget import RefusedError
 from sia_core.harness import MAX_BYTES, MAX_FILES, Harness
 from sia_core.rollout import Trace
-from sia_core.task import describe_invalid
+from sia_core.task_config import describe_invalid
 
 
 class _Said(BaseModel):

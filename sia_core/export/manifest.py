@@ -22,7 +22,7 @@ from sia_core.errors import HarnessError, PolicyError, RecordError
 from sia_core.harness import Harness
 from sia_core.hashing import digest_path
 from sia_core.policy.base import adapter_digest
-from sia_core.task import RolloutLimits, SamplingDefaults, describe_invalid
+from sia_core.task_config import RolloutLimits, SamplingDefaults, describe_invalid
 
 FORMAT: Literal["sia-export/1"] = "sia-export/1"
 MANIFEST, CARD, HARNESS, ADAPTER = "sia.json", "README.md", "harness", "adapter"

@@ -27,7 +27,8 @@ from sia_core.export.manifest import Export
 from sia_core.hashing import derive_seed, digest_json
 from sia_core.policy.protocol import Completion, Policy, Request
 from sia_core.rollout import Rollout, Sampling, Split, Unit
-from sia_core.task import Problem, Task, TaskConfig
+from sia_core.task import Problem, Task
+from sia_core.task_config import TaskConfig
 
 AGENT: Literal["agent"] = "agent"
 POLICY: Literal["policy"] = "policy"

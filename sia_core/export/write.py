@@ -26,7 +26,8 @@ from sia_core.harness import Harness
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
-from sia_core.task import RolloutLimits, SamplingDefaults, Task
+from sia_core.task import Task
+from sia_core.task_config import RolloutLimits, SamplingDefaults
 from sia_core.whole import new_directory
 
 

@@ -9,7 +9,8 @@ from mlflow.entities import Run
 
 from sia_core.errors import RecordError
 from sia_core.external import masked
-from sia_core.record.store import Record, RunRecord, Stored
+from sia_core.record.store import Record, RunRecord
+from sia_core.record.stored import Stored
 
 SCORES = "sealed_scores.json"
 """Of a run: the sealed test's scores by candidate and problem."""
@@ -17,6 +18,8 @@ SCORES = "sealed_scores.json"
 
 class ArmsRecord(Stored):
     """One comparison's run."""
+
+    record: Record
 
     def __init__(self, record: Record, run: Run) -> None:
         super().__init__(record, run)

@@ -20,7 +20,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -241,3 +241,20 @@ def _never(_: logging.LogRecord) -> bool:
 
 def _one(found: Any) -> Any:
     return next(iter(found), None)
+
+
+def without_late(runs: Iterable[Run], tag: str) -> list[Run]:
+    """One run for each value of a tag, in the order of the first ones.
+
+    A server that hangs may create a run long after the request was given up and made again: such a run stays bare.
+    """
+    found: dict[str, Run] = {}
+    for run in runs:
+        value = run.data.tags[tag]
+        found[value] = max(found.get(value, run), run, key=_made_of)
+    return list(found.values())
+
+
+def _made_of(run: Run) -> tuple[int, int, str]:
+    phases = sum(key.startswith("sia.phase.") for key in run.data.tags)
+    return phases, len(run.data.params) + len(run.data.metrics), str(run.info.run_id)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sia_core.record import parquet
+from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
 from sia_core.record.rewind import forgotten
-from sia_core.record.store import GenerationRecord, RunRecord
+from sia_core.record.store import RunRecord
 from sia_core.rollout import Rollout
 
 

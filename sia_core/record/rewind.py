@@ -15,7 +15,9 @@ from mlflow.entities import Param
 from sia_core.config import RunConfig
 from sia_core.generation import Node, champion
 from sia_core.record.arms import SCORES
-from sia_core.record.store import GenerationRecord, RunRecord, Stored
+from sia_core.record.generation import GenerationRecord
+from sia_core.record.store import RunRecord
+from sia_core.record.stored import Stored
 
 FORGOTTEN = "forgotten"
 _CONCLUSIONS = ("stop", "test")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sia_core.errors import RecordError
 from sia_core.hashing import digest_bytes
-from sia_core.record.store import GenerationRecord, RunRecord
+from sia_core.record.generation import GenerationRecord
+from sia_core.record.store import RunRecord
 
 COMPLETE = "complete.json"
 _ADAPTER = "adapter"

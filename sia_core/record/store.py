@@ -15,13 +15,12 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
 from mlflow.exceptions import MlflowException
 
 from sia_core.budget import Budget
@@ -32,49 +31,21 @@ from sia_core.external import masked
 from sia_core.generation import Node
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, digest_bytes, digest_files
-from sia_core.record import models, parquet
+from sia_core.record import models
 from sia_core.record.connection import artifact_root, connect
-from sia_core.record.patience import Waiting, say_on_stderr
-from sia_core.rollout import Rollout
+from sia_core.record.generation import GenerationRecord
+from sia_core.record.patience import Waiting, say_on_stderr, without_late
+from sia_core.record.stored import Fence, Stored, checked_phase, complete_phase, kept_or_read, no_fence
+from sia_core.record.summary import RunSummary
 
 LEASES = "sia-leases"
 """Experiment of the small runs that say who holds which run (`lease`)."""
-TAG_TEXT = 4000
-"""MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
 PARAM_TEXT = 500
 """The same of parameters, in the narrowest of its databases."""
 DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
-_KEPT = 64
-_Read = TypeVar("_Read")
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
-
-
-class Fence(Protocol):
-    """As `lease.Lease.check`."""
-
-    def __call__(self, *, surely: bool = False) -> None:
-        """Raises HeldError when another process has taken the run over."""
-        ...
-
-
-def _no_fence(*, surely: bool = False) -> None:
-    """Of a record that nobody holds."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """One line of `sia status`."""
-
-    name: str
-    task: str
-    status: str
-    generations: str
-    levers: str
-    score: float | None
-    started: int
-    """Milliseconds since the epoch."""
 
 
 class Record:
@@ -91,7 +62,7 @@ class Record:
         self.cache = cache
         self.waiting = Waiting(tracking_uri, say=say)
         """For calls of MLflow's that are not its client's."""
-        self.fence: Fence = _no_fence
+        self.fence: Fence = no_fence
         """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
         self._artifact_root = artifact_root
         self.client = connect(tracking_uri, self.waiting)
@@ -136,12 +107,12 @@ class Record:
 
     def summaries(self) -> list[RunSummary]:
         """All runs, newest first."""
-        return [_summary(run) for run in self._evolutions()]
+        return [RunSummary.of(run) for run in self._evolutions()]
 
     def children(self, run_id: str) -> list[Run]:
         """Generation runs of a run, by generation."""
         query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`sia.kind` = 'generation'"
-        runs = _without_late(self.client.search_runs(self._experiments(), query, max_results=1000), "sia.generation")
+        runs = without_late(self.client.search_runs(self._experiments(), query, max_results=1000), "sia.generation")
         return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
 
     def search(self, query: str) -> list[Run]:
@@ -152,7 +123,7 @@ class Record:
         return list(self.client.search_runs(experiments, query, max_results=1000, order_by=newest))
 
     def _evolutions(self) -> list[Run]:
-        return _without_late(self.search("tags.`sia.kind` = 'evolution'"), "sia.run")
+        return without_late(self.search("tags.`sia.kind` = 'evolution'"), "sia.run")
 
     def _experiments(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
@@ -172,172 +143,10 @@ class Record:
             return str(found.experiment_id)
 
 
-class Stored:
-    """What evolution and generation runs share: artifacts, tags, metrics."""
-
-    def __init__(self, record: Record, run: Run) -> None:
-        self.record = record
-        self.run_id: str = run.info.run_id
-        self.experiment_id: str = run.info.experiment_id
-        self._started = int(run.info.start_time)
-        self.prefix = ""
-        """Before the name of each artifact and metric."""
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Tags as MLflow has them now."""
-        return dict(self.record.client.get_run(self.run_id).data.tags)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set several tags at once."""
-        self.record.fence()
-        entries = [RunTag(key, value[:TAG_TEXT]) for key, value in tags.items()]
-        self.record.client.log_batch(self.run_id, tags=entries)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
-        """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
-        self.record.fence()
-        entries = [
-            Metric(self.prefix + key, float(value), self._started + step, step, model_id=model)
-            for key, value in metrics.items()
-        ]
-        self.record.client.log_batch(self.run_id, metrics=entries)
-
-    def metric_history(self, beginning: str) -> dict[str, list[tuple[int, float]]]:
-        """Step and value of each point of the metrics whose names begin so, by what follows in the name."""
-        start = self.prefix + beginning
-        names = [name for name in self.record.client.get_run(self.run_id).data.metrics if name.startswith(start)]
-        histories = {name: self.record.client.get_metric_history(self.run_id, name) for name in sorted(names)}
-        return {
-            name.removeprefix(start): [(int(point.step), float(point.value)) for point in points]
-            for name, points in histories.items()
-        }
-
-    def put_json(self, name: str, value: Any) -> str:
-        """Store JSON as an artifact; returns its digest."""
-        data = canonical_json(value)
-        self.put_bytes(name, data)
-        return digest_bytes(data)
-
-    def put_bytes(self, name: str, data: bytes) -> None:
-        """Store one artifact."""
-        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-            file = Path(folder) / Path(name).name
-            file.write_bytes(data)
-            self.put_file(name, file)
-
-    def put_file(self, name: str, file: Path) -> None:
-        """Store one artifact from disk under the file's own name."""
-        self.record.fence()
-        parent = str(Path(self.prefix + name).parent)
-        self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
-
-    def get_bytes(self, name: str) -> bytes | None:
-        """Content of an artifact, None when there is none."""
-        files = self.get_tree(name)
-        return None if files is None else files[Path(name).name]
-
-    def get_json(self, name: str) -> Any:
-        """A JSON artifact, or None."""
-        data = self.get_bytes(name)
-        return None if data is None else json.loads(data)
-
-    def get_tree(self, name: str) -> dict[str, bytes] | None:
-        """Files of an artifact folder ("" for all) by relative name (of a file: that one), None when there is none."""
-        if name and not self._has(self.prefix + name):
-            return None
-        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-            path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
-            if path.is_file():
-                return {path.name: path.read_bytes()}
-            return _read_tree(path) or None
-
-    def _has(self, path: str) -> bool:
-        """Whether there is such an artifact. Asked first: a server whose store is down must not look like an empty one,
-        and one on S3 answers a download of what is absent with an error that the client tries again for minutes."""
-        parent = str(PurePosixPath(path).parent)
-        found = self.record.client.list_artifacts(self.run_id, None if parent == "." else parent)
-        return any(file.path == path for file in found)
-
-
-class GenerationRecord(Stored):
-    """One generation's run."""
-
-    def __init__(self, record: Record, run: Run) -> None:
-        super().__init__(record, run)
-        self._run = run
-        self._first = self
-        self.index = int(run.data.tags["sia.generation"])
-
-    def sibling(self, number: int) -> "GenerationRecord":
-        """The same run, where a further child's artifacts and metrics are kept apart; 0 is the first child.
-
-        Phases and training rollouts are the generation's own.
-        """
-        if number == 0:
-            return self
-        apart = GenerationRecord(self.record, self._run)
-        apart.prefix, apart._first = f"sibling_{number}/", self
-        return apart
-
-    def phase(self, name: str) -> dict[str, Any] | None:
-        """What a phase left, or None when it is not complete.
-
-        Raises:
-            RecordError: the artifact does not match its digest.
-        """
-        return _checked_phase(self._first, name)
-
-    def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
-        """Mark a phase complete. Its other artifacts must have been stored before."""
-        _complete_phase(self, name, payload, tags)
-
-    def put_rollouts(self, name: str, rollouts: Sequence[Rollout]) -> None:
-        """Store records as `rollouts/NAME.parquet`."""
-        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-            file = Path(folder) / f"{name}.parquet"
-            parquet.write(file, rollouts)
-            self.put_file(f"rollouts/{name}.parquet", file)
-
-    def training(self) -> list[str]:
-        """Names of the stored rollouts of training problems: the evidence's, then those of an update's rounds."""
-        names = self.rollout_sets()
-        rounds = sorted((name for name in names if name.startswith("round_")), key=lambda name: int(name[6:]))
-        return [*(name for name in names if name == "train"), *rounds]
-
-    def rollout_sets(self) -> list[str]:
-        """Names under which rollouts are stored: `train`, `round_N`, `anchors_SIDE`, `gate_SIDE`."""
-        found = self.record.client.list_artifacts(self.run_id, self.prefix + "rollouts")
-        return sorted(Path(file.path).stem for file in found)
-
-    def rollout_file(self, name: str) -> bytes | None:
-        """The Parquet file stored under that name (`record.parquet` reads it), None when there is none."""
-        stored = self._first if name == "train" else self
-        return stored.get_bytes(f"rollouts/{name}.parquet")
-
-    def rollouts(self, name: str) -> list[Rollout]:
-        """Records stored under that name.
-
-        Raises:
-            RecordError: there are none.
-        """
-        return (self._first if name == "train" else self).own_rollouts(name)
-
-    def own_rollouts(self, name: str) -> list[Rollout]:
-        """The same without looking at the first sibling's."""
-        data = self.get_bytes(f"rollouts/{name}.parquet")
-        if data is None:
-            raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
-        return parquet.read(data)
-
-    def end(self, status: str) -> None:
-        """Close the MLflow run as FINISHED, FAILED or KILLED."""
-        self.record.fence()
-        self.record.client.set_terminated(self.run_id, status)
-
-
 class RunRecord(Stored):
     """One evolution's run."""
+
+    record: Record
 
     def __init__(self, record: Record, run: Run) -> None:
         super().__init__(record, run)
@@ -413,11 +222,11 @@ class RunRecord(Stored):
 
     def phase(self, name: str) -> dict[str, Any] | None:
         """As `GenerationRecord.phase`, for phases of the whole run (`start`, `test`)."""
-        return _checked_phase(self, name)
+        return checked_phase(self, name)
 
     def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
         """As `GenerationRecord.complete`."""
-        _complete_phase(self, name, payload, tags)
+        complete_phase(self, name, payload, tags)
 
     def nodes(self) -> list[Node]:
         """The lineage, read from MLflow: the seed, then the nodes of each completed generation."""
@@ -465,7 +274,7 @@ class RunRecord(Stored):
 
     def harness(self, digest: str) -> Harness:
         """A stored harness, checked against its digest."""
-        return _kept(self.record.harnesses, digest, lambda: _read_harness(self, digest))
+        return kept_or_read(self.record.harnesses, digest, lambda: _read_harness(self, digest))
 
     def put_adapter(
         self, adapter: Adapter, spec: Mapping[str, Any] | None = None, source: GenerationRecord | None = None
@@ -557,52 +366,6 @@ def open_record(home: Path, tracking_uri: str | None, say: Callable[[str], None]
     return Record(uri, artifact_root(uri, home), home, say)
 
 
-def _without_late(runs: Iterable[Run], tag: str) -> list[Run]:
-    """One run for each value of a tag, in the order of the first ones.
-
-    A server that hangs may create a run long after the request was given up and made again: such a run stays bare.
-    """
-    found: dict[str, Run] = {}
-    for run in runs:
-        value = run.data.tags[tag]
-        found[value] = max(found.get(value, run), run, key=_made_of)
-    return list(found.values())
-
-
-def _made_of(run: Run) -> tuple[int, int, str]:
-    phases = sum(key.startswith("sia.phase.") for key in run.data.tags)
-    return phases, len(run.data.params) + len(run.data.metrics), str(run.info.run_id)
-
-
-def _checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
-    digest = stored.tags.get(f"sia.phase.{name}")
-    if digest is None:
-        return None
-    data = _kept(stored.record.phases, digest, lambda: _read_phase(stored, name, digest))
-    payload: dict[str, Any] = json.loads(data)
-    return payload
-
-
-def _kept(kept: dict[str, _Read], digest: str, read: Callable[[], _Read]) -> _Read:
-    found = kept.get(digest)
-    if found is None:
-        found = kept[digest] = read()
-        if len(kept) > _KEPT:
-            kept.pop(next(iter(kept)), None)
-    return found
-
-
-def _read_phase(stored: Stored, name: str, digest: str) -> bytes:
-    data = stored.get_bytes(f"phases/{name}.json")
-    if data is None or digest_bytes(data) != digest:
-        raise RecordError(
-            f"phases/{name}.json is missing or was changed",
-            where=f"MLflow run {stored.run_id}",
-            hint="restore the artifact store, or start a new run",
-        )
-    return data
-
-
 def _read_harness(run: RunRecord, digest: str) -> Harness:
     files = run.get_tree(f"harnesses/{digest}")
     if files is None:
@@ -611,29 +374,3 @@ def _read_harness(run: RunRecord, digest: str) -> Harness:
     if harness.digest != digest:
         raise RecordError(f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=run.name)
     return harness
-
-
-def _complete_phase(
-    stored: Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
-) -> None:
-    stored.record.fence(surely=True)
-    digest = stored.put_json(f"phases/{name}.json", payload)
-    stored.set_tags({**(tags or {}), f"sia.phase.{name}": digest})
-
-
-def _read_tree(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
-
-
-def _summary(run: Run) -> RunSummary:
-    tags, metrics = run.data.tags, run.data.metrics
-    planned = tags.get("sia.generations", run.data.params.get("generations", "?"))
-    return RunSummary(
-        name=tags["sia.run"],
-        task=tags["sia.task"],
-        status=str(run.info.status),
-        generations=f"{tags.get('sia.generations_done', '0')}/{planned}",
-        levers=tags.get("sia.levers", ""),
-        score=metrics.get("test.final"),
-        started=int(run.info.start_time),
-    )

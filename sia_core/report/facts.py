@@ -16,8 +16,9 @@ from sia_core.errors import RecordError
 from sia_core.generation import Decision, Evidence, LadderReport, Node
 from sia_core.patch import unified_diff
 from sia_core.record.arms import SCORES, ArmsRecord
+from sia_core.record.generation import GenerationRecord
 from sia_core.record.parquet import Row, read_rows, read_some
-from sia_core.record.store import GenerationRecord, RunRecord
+from sia_core.record.store import RunRecord
 from sia_core.rollout import Rollout
 from sia_core.stats import Scores
 

@@ -9,7 +9,7 @@ import pytest
 
 from sia_core.generation import Node
 from sia_core.hashing import derive_seed
-from sia_core.record.store import GenerationRecord
+from sia_core.record.generation import GenerationRecord
 from tests.e2e.conftest import TOY, Sia
 
 

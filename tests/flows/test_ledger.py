@@ -15,7 +15,7 @@ from sia_core.errors import BudgetError
 from sia_core.record.journal import Journal
 from sia_core.report.spending import spent_lines
 from sia_core.rollout import Rollout
-from sia_core.task import Resources
+from sia_core.task_config import Resources
 from tests.factories import make_rollout
 
 

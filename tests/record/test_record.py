@@ -12,8 +12,9 @@ from sia_core.errors import RecordError
 from sia_core.generation import Node
 from sia_core.harness import Harness
 from sia_core.hashing import digest_files
+from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
-from sia_core.record.store import GenerationRecord, Record, RunRecord, open_record
+from sia_core.record.store import Record, RunRecord, open_record
 from tests.factories import make_rollout
 
 CONFIG = RunConfig(

@@ -9,8 +9,9 @@ import pytest
 from sia_core.candidate import Adapter
 from sia_core.errors import RecordError
 from sia_core.hashing import digest_files
+from sia_core.record.generation import GenerationRecord
 from sia_core.record.rounds import put_round, take_round
-from sia_core.record.store import GenerationRecord, RunRecord, open_record
+from sia_core.record.store import RunRecord, open_record
 from tests.record.test_record import CONFIG, artifact
 
 ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}

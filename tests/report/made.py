@@ -19,7 +19,8 @@ from sia_core.generation import (
 from sia_core.harness import Harness
 from sia_core.patch import Block, Edit
 from sia_core.record.arms import SCORES
-from sia_core.record.store import GenerationRecord, Record, RunRecord
+from sia_core.record.generation import GenerationRecord
+from sia_core.record.store import Record, RunRecord
 from sia_core.rollout import Failure, Rollout, Split, ToolCall, Turn, Unit, Verdict
 from sia_core.stats import Estimate, Gain
 

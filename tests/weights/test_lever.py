@@ -9,7 +9,7 @@ from flows.levers import refusal, update_spec
 from sia_core.candidate import Candidate
 from sia_core.generation import Decision, Node
 from sia_core.rollout import Sampling
-from sia_core.task import UpdateDefaults
+from sia_core.task_config import UpdateDefaults
 from sia_core.weights.groups import batch_digest
 from tests.weights.test_preconditions import MIXED, batch
 

@@ -1,0 +1,89 @@
+"""One generation's run in MLflow."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+
+from sia_core.errors import RecordError
+from sia_core.record import parquet
+from sia_core.record.stored import Store, Stored, checked_phase, complete_phase
+from sia_core.rollout import Rollout
+
+
+class GenerationRecord(Stored):
+    """One generation's run."""
+
+    def __init__(self, record: Store, run: Run) -> None:
+        super().__init__(record, run)
+        self._run = run
+        self._first = self
+        self.index = int(run.data.tags["sia.generation"])
+
+    def sibling(self, number: int) -> "GenerationRecord":
+        """The same run, where a further child's artifacts and metrics are kept apart; 0 is the first child.
+
+        Phases and training rollouts are the generation's own.
+        """
+        if number == 0:
+            return self
+        apart = GenerationRecord(self.record, self._run)
+        apart.prefix, apart._first = f"sibling_{number}/", self
+        return apart
+
+    def phase(self, name: str) -> dict[str, Any] | None:
+        """What a phase left, or None when it is not complete.
+
+        Raises:
+            RecordError: the artifact does not match its digest.
+        """
+        return checked_phase(self._first, name)
+
+    def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+        """Mark a phase complete. Its other artifacts must have been stored before."""
+        complete_phase(self, name, payload, tags)
+
+    def put_rollouts(self, name: str, rollouts: Sequence[Rollout]) -> None:
+        """Store records as `rollouts/NAME.parquet`."""
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            file = Path(folder) / f"{name}.parquet"
+            parquet.write(file, rollouts)
+            self.put_file(f"rollouts/{name}.parquet", file)
+
+    def training(self) -> list[str]:
+        """Names of the stored rollouts of training problems: the evidence's, then those of an update's rounds."""
+        names = self.rollout_sets()
+        rounds = sorted((name for name in names if name.startswith("round_")), key=lambda name: int(name[6:]))
+        return [*(name for name in names if name == "train"), *rounds]
+
+    def rollout_sets(self) -> list[str]:
+        """Names under which rollouts are stored: `train`, `round_N`, `anchors_SIDE`, `gate_SIDE`."""
+        found = self.record.client.list_artifacts(self.run_id, self.prefix + "rollouts")
+        return sorted(Path(file.path).stem for file in found)
+
+    def rollout_file(self, name: str) -> bytes | None:
+        """The Parquet file stored under that name (`record.parquet` reads it), None when there is none."""
+        stored = self._first if name == "train" else self
+        return stored.get_bytes(f"rollouts/{name}.parquet")
+
+    def rollouts(self, name: str) -> list[Rollout]:
+        """Records stored under that name.
+
+        Raises:
+            RecordError: there are none.
+        """
+        return (self._first if name == "train" else self).own_rollouts(name)
+
+    def own_rollouts(self, name: str) -> list[Rollout]:
+        """The same without looking at the first sibling's."""
+        data = self.get_bytes(f"rollouts/{name}.parquet")
+        if data is None:
+            raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
+        return parquet.read(data)
+
+    def end(self, status: str) -> None:
+        """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.fence()
+        self.record.client.set_terminated(self.run_id, status)

@@ -1,0 +1,170 @@
+"""What evolution and generation runs of MLflow have in common: artifacts, tags, metrics, phases."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run, RunTag
+
+from sia_core.errors import RecordError
+from sia_core.hashing import canonical_json, digest_bytes
+
+TAG_TEXT = 4000
+"""MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
+_KEPT = 64
+_Read = TypeVar("_Read")
+
+
+class Fence(Protocol):
+    """As `lease.Lease.check`."""
+
+    def __call__(self, *, surely: bool = False) -> None:
+        """Raises HeldError when another process has taken the run over."""
+        ...
+
+
+def no_fence(*, surely: bool = False) -> None:
+    """Of a record that nobody holds."""
+
+
+class Store(Protocol):
+    """What is asked of a `store.Record`."""
+
+    client: MlflowClient
+    fence: Fence
+    phases: dict[str, bytes]
+
+
+class Stored:
+    """What evolution and generation runs share: artifacts, tags, metrics."""
+
+    def __init__(self, record: Store, run: Run) -> None:
+        self.record = record
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self._started = int(run.info.start_time)
+        self.prefix = ""
+        """Before the name of each artifact and metric."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags as MLflow has them now."""
+        return dict(self.record.client.get_run(self.run_id).data.tags)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set several tags at once."""
+        self.record.fence()
+        entries = [RunTag(key, value[:TAG_TEXT]) for key, value in tags.items()]
+        self.record.client.log_batch(self.run_id, tags=entries)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
+        """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
+        self.record.fence()
+        entries = [
+            Metric(self.prefix + key, float(value), self._started + step, step, model_id=model)
+            for key, value in metrics.items()
+        ]
+        self.record.client.log_batch(self.run_id, metrics=entries)
+
+    def metric_history(self, beginning: str) -> dict[str, list[tuple[int, float]]]:
+        """Step and value of each point of the metrics whose names begin so, by what follows in the name."""
+        start = self.prefix + beginning
+        names = [name for name in self.record.client.get_run(self.run_id).data.metrics if name.startswith(start)]
+        histories = {name: self.record.client.get_metric_history(self.run_id, name) for name in sorted(names)}
+        return {
+            name.removeprefix(start): [(int(point.step), float(point.value)) for point in points]
+            for name, points in histories.items()
+        }
+
+    def put_json(self, name: str, value: Any) -> str:
+        """Store JSON as an artifact; returns its digest."""
+        data = canonical_json(value)
+        self.put_bytes(name, data)
+        return digest_bytes(data)
+
+    def put_bytes(self, name: str, data: bytes) -> None:
+        """Store one artifact."""
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            file = Path(folder) / Path(name).name
+            file.write_bytes(data)
+            self.put_file(name, file)
+
+    def put_file(self, name: str, file: Path) -> None:
+        """Store one artifact from disk under the file's own name."""
+        self.record.fence()
+        parent = str(Path(self.prefix + name).parent)
+        self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
+
+    def get_bytes(self, name: str) -> bytes | None:
+        """Content of an artifact, None when there is none."""
+        files = self.get_tree(name)
+        return None if files is None else files[Path(name).name]
+
+    def get_json(self, name: str) -> Any:
+        """A JSON artifact, or None."""
+        data = self.get_bytes(name)
+        return None if data is None else json.loads(data)
+
+    def get_tree(self, name: str) -> dict[str, bytes] | None:
+        """Files of an artifact folder ("" for all) by relative name (of a file: that one), None when there is none."""
+        if name and not self._has(self.prefix + name):
+            return None
+        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
+            path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
+            if path.is_file():
+                return {path.name: path.read_bytes()}
+            return _read_tree(path) or None
+
+    def _has(self, path: str) -> bool:
+        """Whether there is such an artifact. Asked first: a server whose store is down must not look like an empty one,
+        and one on S3 answers a download of what is absent with an error that the client tries again for minutes."""
+        parent = str(PurePosixPath(path).parent)
+        found = self.record.client.list_artifacts(self.run_id, None if parent == "." else parent)
+        return any(file.path == path for file in found)
+
+
+def checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
+    """See `GenerationRecord.phase`."""
+    digest = stored.tags.get(f"sia.phase.{name}")
+    if digest is None:
+        return None
+    data = kept_or_read(stored.record.phases, digest, lambda: _read_phase(stored, name, digest))
+    payload: dict[str, Any] = json.loads(data)
+    return payload
+
+
+def kept_or_read(kept: dict[str, _Read], digest: str, read: Callable[[], _Read]) -> _Read:
+    """What is kept under that digest, else what `read` returns, kept from now on."""
+    found = kept.get(digest)
+    if found is None:
+        found = kept[digest] = read()
+        if len(kept) > _KEPT:
+            kept.pop(next(iter(kept)), None)
+    return found
+
+
+def _read_phase(stored: Stored, name: str, digest: str) -> bytes:
+    data = stored.get_bytes(f"phases/{name}.json")
+    if data is None or digest_bytes(data) != digest:
+        raise RecordError(
+            f"phases/{name}.json is missing or was changed",
+            where=f"MLflow run {stored.run_id}",
+            hint="restore the artifact store, or start a new run",
+        )
+    return data
+
+
+def complete_phase(
+    stored: Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
+) -> None:
+    """See `GenerationRecord.complete`."""
+    stored.record.fence(surely=True)
+    digest = stored.put_json(f"phases/{name}.json", payload)
+    stored.set_tags({**(tags or {}), f"sia.phase.{name}": digest})
+
+
+def _read_tree(path: Path) -> dict[str, bytes]:
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
