@@ -6,6 +6,7 @@ those that somebody did.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from sia_core.check.fingerprint import sampled
 from sia_core.check.harness import check_harness
@@ -54,11 +55,8 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
         SandboxError: no sandbox of the tier can be had.
     """
     problem = task.problems("train")[0]
-    sandbox = open_sandbox(tier)
-    try:
-        verdict = verified(task, problem, task.module.gold(problem), SandboxLab(sandbox))
-    finally:
-        sandbox.close()
+    with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
+        verdict = verified(task, problem, task.module.gold(problem), lab)
     if not verdict.valid:
         raise TaskError(f"its right answer is {verdict.feedback}", where=str(task.path))
     return verdict
@@ -73,11 +71,8 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
     yield check_repeats(task)
     yield check_private(task)
     yield check_harness(task, tier)
-    sandbox = open_sandbox(tier)
-    try:
-        trials = Trials(task, sampled(task.problems("train"), problems), SandboxLab(sandbox))
-    finally:
-        sandbox.close()
+    with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
+        trials = Trials(task, sampled(task.problems("train"), problems), lab)
     yield check_gold(task, trials)
     yield check_chance(task, trials)
     yield check_hostile(trials)

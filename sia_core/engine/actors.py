@@ -120,7 +120,7 @@ class RolloutActor:
         return RolloutRunner(Task.load(self._task), self._tier)
 
     def hold(self, harness: Harness, adapter: Adapter | None, policy: Policy) -> None:
-        """Keep what the units to come have in common: to send it along with each takes as long as a program."""
+        """Keep what the units to come have in common, rather than take it along with each."""
         self._candidate = (harness, adapter, policy)
 
     def run(self, unit: Unit) -> Rollout:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.engine.sandbox import interpreter
+from sia_core.engine.sandbox.inside.rollout import BOX, SHARED_MEMORY
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.errors import SandboxError
 
@@ -126,7 +127,7 @@ def _file_system(sdk: Path | None, shared: Path | None) -> Iterator[str]:
         yield from _bind(sdk.resolve(), Path(_SDK_INSIDE), made)
     if shared is not None:
         yield from _bind(shared.resolve(), Path(SHARED_INSIDE), made)
-    yield from _directories(Path("/box/x"), made)
+    yield from _directories(Path(BOX), made)
     yield from ("--proc", "/proc")
     yield from _devices()
     yield from ("--remount-ro", "/")
@@ -137,7 +138,7 @@ def _devices() -> Iterator[str]:
     yield from ("--perms", "0755", "--tmpfs", "/dev")
     for name in _DEVICES:
         yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
-    yield from ("--symlink", "/box/shm", "/dev/shm", "--remount-ro", "/dev")
+    yield from ("--symlink", SHARED_MEMORY, "/dev/shm", "--remount-ro", "/dev")
 
 
 def _bind(source: Path, target: Path, made: set[Path]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from sia_core.engine.sandbox import interpreter, seccomp
 from sia_core.engine.sandbox.inside import tree
+from sia_core.engine.sandbox.inside.rollout import BOX
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.errors import SandboxError
 
@@ -22,8 +23,7 @@ _START_S = 60.0
 _STOP_S = 1.0
 _ERROR_BYTES = 4000
 _THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_BOX = "/box/work"
-PROGRAM_ENVIRONMENT = {"HOME": _BOX, "TMPDIR": _BOX, "LANG": "C.UTF-8", **dict.fromkeys(_THREAD_LIMITS, "1")}
+PROGRAM_ENVIRONMENT = {"HOME": BOX, "TMPDIR": BOX, "LANG": "C.UTF-8", **dict.fromkeys(_THREAD_LIMITS, "1")}
 """Everything that a program finds in its environment, but for SIA_STREAM."""
 
 # The zygote's whole environment. Fixed hash seed: the same program gives the same output in every

@@ -37,8 +37,10 @@ _EVERY_FD = 1 << 20
 _LONGEST_S = 1 << 30
 _REPORT_ROOM = 16 << 20
 _MAX_FILES = 4096
-SHARED_MEMORY = "shm"
-"""Beside the program's directory; /dev/shm leads there."""
+PRIVATE = "/box"
+"""Where the strict tier mounts what a program may write to."""
+BOX, SHARED_MEMORY = f"{PRIVATE}/work", f"{PRIVATE}/shm"
+"""In it: the program's directory, and what /dev/shm leads to."""
 _MAX_THREADS, _MAX_PROCESSES, _MAX_DESCRIPTORS = 128, 32, 64
 _MODULES = ("kernel", "program", "rollout", "tree", "wire", "zygote")
 _PACKAGE = ("sia_inside", *(f"sia_inside.{name}" for name in _MODULES))
@@ -85,7 +87,7 @@ def enter(channels: Channels, confinement: Confinement) -> NoReturn:
         fields, files = wire.decode(_read_all(channels.request))
         limits, box = fields["limits"], fields["box"]
         if confinement.namespaces:
-            _mount_private(box, limits["disk_mb"], limits["native"])
+            _mount_private(limits["disk_mb"], limits["native"])
         else:
             _stand_alone(box)
         _write_files(box, files, result)
@@ -121,16 +123,15 @@ def _read_all(fd: int) -> bytes:
     return data
 
 
-def _mount_private(box: str, disk_mb: int, native: bool) -> None:
-    # One file system for all that a program may write: to make and to end each costs a rollout about as
-    # much as running a short program. IPC and host name stay the zygote's: no call that touches them passes.
+def _mount_private(disk_mb: int, native: bool) -> None:
+    # One file system for all that a program may write: each more costs every rollout. IPC and host name
+    # stay the zygote's: no call that touches them passes the filter, and an IPC namespace costs more than both.
     kernel.unshare(kernel.CLONE_NEWNS)
     disk_mb = max(1, disk_mb)  # to tmpfs, size 0 means no limit
     flags = PLAIN & ~kernel.MS_NOEXEC if native else PLAIN
-    root = os.path.dirname(box)
-    kernel.mount("tmpfs", root, "tmpfs", flags, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=500")
-    os.mkdir(box, 0o700)
-    os.mkdir(f"{root}/{SHARED_MEMORY}", 0o700)
+    kernel.mount("tmpfs", PRIVATE, "tmpfs", flags, f"size={disk_mb}m,nr_inodes={_MAX_FILES},mode=500")
+    os.mkdir(BOX, 0o700)
+    os.mkdir(SHARED_MEMORY, 0o700)
 
 
 def _stand_alone(box: str) -> None:
@@ -214,8 +215,7 @@ def _set_limits(limits: dict[str, Any], confinement: Confinement) -> None:
 
 
 def _drop_rights(box: str, subprocesses: bool, confinement: Confinement) -> None:
-    shared_memory = f"{os.path.dirname(box)}/{SHARED_MEMORY}"
-    writable = (box, shared_memory) if confinement.namespaces else (box,)
+    writable = (box, SHARED_MEMORY) if confinement.namespaces else (box,)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if confinement.namespaces:  # elsewhere the supervisor must be able to look at its descriptors

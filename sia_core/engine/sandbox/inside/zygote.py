@@ -113,7 +113,7 @@ def _become_init(settings: dict[str, Any]) -> str:
     if child:
         os.waitpid(child, 0)
         os._exit(1)
-    return "/box/work"
+    return rollout.BOX
 
 
 def _confine_itself(bpf: bytes) -> int:
