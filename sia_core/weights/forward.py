@@ -149,7 +149,8 @@ class Forward:
 
     def _bytes_per_token(self) -> float:
         """What the model keeps for the backward pass of each token."""
-        part = next(pack([tuple(range(16))], 0))
+        words = self._model.get_input_embeddings().weight.shape[0]
+        part = next(pack([tuple(at % words for at in range(16))], 0))
         kept: dict[int, int] = {}
         own = {parameter.untyped_storage().data_ptr() for parameter in self._model.parameters()}
 

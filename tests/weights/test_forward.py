@@ -263,6 +263,10 @@ def test_the_budget_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> No
     assert Forward(model, 1.0).budget > 2 * small
 
 
+def test_the_budget_can_be_told_of_a_model_of_few_words() -> None:
+    assert Forward(make(LlamaConfig(**{**LLAMA, "vocab_size": 5})), 1.0).budget == forward.TOKENS_PER_PASS
+
+
 SMALL: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32}
 LAYERS: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4}
 WIDE: dict[str, Any] = {**SMALL, **LAYERS, "intermediate_size": 48, "num_key_value_heads": 2}
