@@ -140,6 +140,7 @@ def hold(run: RunRecord, say: Callable[[str], None] = lambda _: None) -> Iterato
     client, lease_id = run.record.client, run.lease_id
     lease = Lease(client, lease_id, run.name, _claim(client, lease_id, run.name, say))
     lease.begin()
+    run.record.known.clear()  # Until now others may have written.
     before, run.record.fence = run.record.fence, lease.check
     done = False
     try:

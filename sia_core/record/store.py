@@ -35,7 +35,7 @@ from sia_core.record import models
 from sia_core.record.connection import artifact_root, connect
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.patience import Waiting, say_on_stderr, without_late
-from sia_core.record.stored import Fence, Stored, checked_phase, complete_phase, kept_or_read, no_fence
+from sia_core.record.stored import Fence, Stored, checked_phase, complete_phase, no_fence
 from sia_core.record.summary import RunSummary
 
 LEASES = "sia-leases"
@@ -44,6 +44,8 @@ PARAM_TEXT = 500
 """The same of parameters, in the narrowest of its databases."""
 DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
+_HARNESSES, _PAGE = 64, 1000
+"""Harnesses kept at hand; runs in one answer of MLflow's."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
 
@@ -66,9 +68,10 @@ class Record:
         """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
         self._artifact_root = artifact_root
         self.client = connect(tracking_uri, self.waiting)
-        # By digest, what was read and checked last: over HTTP each artifact costs half a dozen requests.
-        self.phases: dict[str, bytes] = {}
-        self.harnesses: dict[str, Harness] = {}
+        # By digest, what was read and checked: over HTTP each artifact costs half a dozen requests.
+        self.phases: dict[str, bytes] = {}  # All: the lineage is made of each generation's, again and again.
+        self.harnesses: dict[str, Harness] = {}  # The newest ones.
+        self.known: dict[str, list[Run]] = {}  # Generations, while this process holds their run: nobody else adds any.
 
     def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
         """Open a new run under a fresh name."""
@@ -112,7 +115,7 @@ class Record:
     def children(self, run_id: str) -> list[Run]:
         """Generation runs of a run, by generation."""
         query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`sia.kind` = 'generation'"
-        runs = without_late(self.client.search_runs(self._experiments(), query, max_results=1000), "sia.generation")
+        runs = without_late(self.search(query), "sia.generation")
         return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
 
     def search(self, query: str) -> list[Run]:
@@ -120,7 +123,13 @@ class Record:
         if not (experiments := self._experiments()):
             return []
         newest = ["attributes.start_time DESC"]
-        return list(self.client.search_runs(experiments, query, max_results=1000, order_by=newest))
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs(experiments, query, max_results=_PAGE, order_by=newest, page_token=token)
+            found += page
+            if not (token := page.token):
+                return found
 
     def _evolutions(self) -> list[Run]:
         return without_late(self.search("tags.`sia.kind` = 'evolution'"), "sia.run")
@@ -198,7 +207,7 @@ class RunRecord(Stored):
 
     def generation(self, index: int) -> GenerationRecord:
         """The generation's run, created on first use."""
-        for run in self.record.children(self.run_id):
+        for run in self._known():
             if run.data.tags["sia.generation"] == str(index):
                 return GenerationRecord(self.record, run)
         tags = {
@@ -207,14 +216,15 @@ class RunRecord(Stored):
             "sia.run": self.name,
             "sia.generation": str(index),
         }
-        name = f"{self.name}/{index}"
-        return GenerationRecord(
-            self.record, self.record.client.create_run(self.experiment_id, run_name=name, tags=tags)
-        )
+        try:
+            run = self.record.client.create_run(self.experiment_id, run_name=f"{self.name}/{index}", tags=tags)
+        finally:
+            self.record.known.clear()  # Also where the answer was lost on the way.
+        return GenerationRecord(self.record, run)
 
     def generation_begun(self, index: int) -> bool:
         """Whether the generation's run is there."""
-        return any(run.data.tags["sia.generation"] == str(index) for run in self.record.children(self.run_id))
+        return any(run.data.tags["sia.generation"] == str(index) for run in self._known())
 
     def generations(self) -> list[GenerationRecord]:
         """Generation runs there are, in order."""
@@ -233,9 +243,17 @@ class RunRecord(Stored):
         start = self.phase("start")
         if start is None:
             return []
-        phases = [generation.phase("improve") for generation in self.generations()]
+        phases = [checked_phase(GenerationRecord(self.record, run), "improve", run.data.tags) for run in self._known()]
         made = [node for phase in phases if phase for node in phase["nodes"]]
         return [Node.from_dict(node) for node in (start["node"], *made)]
+
+    def _known(self) -> list[Run]:
+        """The generation runs, and of their tags those of the lineage, as they are now."""
+        if self.record.fence is no_fence:
+            return self.record.children(self.run_id)
+        if self.run_id not in self.record.known:
+            self.record.known[self.run_id] = self.record.children(self.run_id)
+        return self.record.known[self.run_id]
 
     def put_datasets(self, task: str, splits: Mapping[str, Sequence[str]]) -> None:
         """Name the splits as MLflow datasets of the run. Twice is once.
@@ -274,7 +292,12 @@ class RunRecord(Stored):
 
     def harness(self, digest: str) -> Harness:
         """A stored harness, checked against its digest."""
-        return kept_or_read(self.record.harnesses, digest, lambda: _read_harness(self, digest))
+        kept = self.record.harnesses
+        found = kept.pop(digest, None) or _read_harness(self, digest)
+        kept[digest] = found
+        if len(kept) > _HARNESSES:
+            kept.pop(next(iter(kept)), None)
+        return found
 
     def put_adapter(
         self, adapter: Adapter, spec: Mapping[str, Any] | None = None, source: GenerationRecord | None = None

@@ -2,9 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
@@ -14,8 +14,8 @@ from sia_core.hashing import canonical_json, digest_bytes
 
 TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
-_KEPT = 64
-_Read = TypeVar("_Read")
+LINEAGE = frozenset({"sia.phase.improve", "sia.kind"})
+"""Tags of a generation by which it belongs to the lineage."""
 
 
 class Fence(Protocol):
@@ -36,6 +36,7 @@ class Store(Protocol):
     client: MlflowClient
     fence: Fence
     phases: dict[str, bytes]
+    known: dict[str, list[Run]]
 
 
 class Stored:
@@ -59,6 +60,8 @@ class Stored:
         self.record.fence()
         entries = [RunTag(key, value[:TAG_TEXT]) for key, value in tags.items()]
         self.record.client.log_batch(self.run_id, tags=entries)
+        if not LINEAGE.isdisjoint(tags):
+            self.record.known.clear()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
         """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
@@ -126,24 +129,16 @@ class Stored:
         return any(file.path == path for file in found)
 
 
-def checked_phase(stored: Stored, name: str) -> dict[str, Any] | None:
-    """See `GenerationRecord.phase`."""
-    digest = stored.tags.get(f"sia.phase.{name}")
+def checked_phase(stored: Stored, name: str, tags: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """See `GenerationRecord.phase`; `tags` where MLflow has just told them."""
+    digest = (stored.tags if tags is None else tags).get(f"sia.phase.{name}")
     if digest is None:
         return None
-    data = kept_or_read(stored.record.phases, digest, lambda: _read_phase(stored, name, digest))
+    phases = stored.record.phases
+    if (data := phases.get(digest)) is None:
+        data = phases[digest] = _read_phase(stored, name, digest)
     payload: dict[str, Any] = json.loads(data)
     return payload
-
-
-def kept_or_read(kept: dict[str, _Read], digest: str, read: Callable[[], _Read]) -> _Read:
-    """What is kept under that digest, else what `read` returns, kept from now on."""
-    found = kept.get(digest)
-    if found is None:
-        found = kept[digest] = read()
-        if len(kept) > _KEPT:
-            kept.pop(next(iter(kept)), None)
-    return found
 
 
 def _read_phase(stored: Stored, name: str, digest: str) -> bytes:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from mlflow.entities import DatasetInput
+from mlflow.entities import DatasetInput, Run
 
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
@@ -14,7 +14,10 @@ from sia_core.harness import Harness
 from sia_core.hashing import digest_files
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
+from sia_core.record.lease import hold
+from sia_core.record.rewind import forget
 from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.record.stored import Stored
 from tests.factories import make_rollout
 
 CONFIG = RunConfig(
@@ -113,6 +116,45 @@ def test_a_changed_phase_is_refused(run: RunRecord) -> None:
     run.record.phases.clear()
     with pytest.raises(RecordError, match="was changed"):
         generation.phase("execute")
+
+
+def test_the_lineage_of_a_long_run_is_read_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = Node(0, None, Candidate("h"), "seed", True)
+    nodes = [seed, *(Node(at, 0, Candidate(f"h{at}"), "harness", False, generation=at) for at in range(1, 71))]
+    run.complete("start", {"node": seed.to_dict()})
+    for made in nodes[1:]:
+        run.generation(made.generation).complete("improve", {"nodes": [made.to_dict()]})
+    run.record.phases.clear()
+    assert run.nodes() == nodes
+    reads: list[str] = []
+    monkeypatch.setattr(Stored, "get_bytes", lambda _, name: reads.append(name))
+    assert run.nodes() == nodes
+    assert reads == []
+
+
+def test_who_holds_a_run_asks_for_its_generations_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.complete("start", {"node": Node(0, None, Candidate("h"), "seed", True).to_dict()})
+    searches: list[str] = []
+    children = run.record.children
+
+    def search(run_id: str) -> list[Run]:
+        searches.append(run_id)
+        return children(run_id)
+
+    monkeypatch.setattr(run.record, "children", search)
+    with hold(run):
+        for index in (1, 2):
+            assert not run.generation_begun(index)
+            made = Node(index, 0, Candidate(f"h{index}"), "harness", False, generation=index)
+            run.generation(index).complete("execute", {})
+            run.generation(index).complete("improve", {"nodes": [made.to_dict()]})
+            assert run.nodes()[-1] == run.nodes()[-1] == made
+        assert len(searches) == 5  # After each beginning and end of a generation, and at first.
+        forget(run, 2)
+        assert [node.index for node in run.nodes()] == [0, 1]
+    searches.clear()
+    assert run.nodes() == run.nodes()
+    assert len(searches) == 2
 
 
 def test_rollouts_come_back_whole(run: RunRecord) -> None:
