@@ -7,7 +7,7 @@ not above each single lever, or is below alternation, by the interval over seeds
 
     python -m bench.levers [--seeds 5] [--quick] [--json FILE]
 
---quick: one seed, choice and weights alone, one generation less; the machinery, not the claim.
+--quick: one seed, weights alone, one generation; the machinery, not the claim.
 """
 
 import argparse
@@ -84,9 +84,9 @@ def measure(seeds: int, quick: bool) -> dict[str, object]:
         for name, text in _FILES.items():
             (task / name).parent.mkdir(parents=True, exist_ok=True)
             (task / name).write_text(text.lstrip())
-        arms = ("weights", CHOICE) if quick else ("harness", "weights", "alternate", CHOICE)
+        arms = ("weights",) if quick else ("harness", "weights", "alternate", CHOICE)
         words = ["arms", str(task), "--policy", f"local:{model}", "--seeds", str(seeds), "--arms", ",".join(arms)]
-        words += ["--threads", "1", *(["--generations", "2"] if quick else [])]
+        words += ["--threads", "1", *(["--generations", "1"] if quick else [])]
         command = [sys.executable, "-m", "sia_core.cli.main"]
         environment = {**os.environ, "SIA_HOME": str(home)}
         try:

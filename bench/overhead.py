@@ -2,8 +2,9 @@
 
 A task whose rollouts do next to nothing is run through the command line, with servers of its own. All of a generation
 but its rollouts is then overhead: flows and tasks of Prefect, dispatch by Ray, phases and metrics in MLflow. Two runs:
-one of many generations of one rollout each (cost a generation, from first to last), and one of many rollouts in one
-generation (memory of the driver, from first to last). No lever is pulled: gates and updates are rollouts and training.
+one of many generations of one rollout each (cost a generation, from first to last), and one of many rollouts in a few
+generations (memory of the driver, from the first to the last; a generation's rollouts are in memory until its end). No
+lever is pulled: gates and updates are rollouts and training.
 
 The share at five minutes is that of the median overhead in a generation whose rollouts take 300 s. The first start
 makes Prefect's and MLflow's tables, the second finds them; both include the sandbox's self-test.
@@ -23,6 +24,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (task / name).parent.mkdir(parents=True, exist_ok=True)
             (task / name).write_text(text)
         try:
-            many = watch(home, task, generations=options.generations, problems=1, rollouts=1)
-            wide = watch(home, task, generations=1, problems=min(100, options.rollouts), rollouts=options.rollouts)
+            many = None if options.quick else watch(home, task, generations=options.generations, problems=1, rollouts=1)
+            turns = min(10, max(1, options.rollouts // 50))
+            each = options.rollouts // turns
+            wide = watch(home, task, generations=turns, problems=min(100, each), rollouts=each)
         finally:
             stop(prefect_service(), home)
-    found = {"first": summary(many), "second": summary(wide), "cores": os.cpu_count()}
+    found = {"cores": os.cpu_count(), **({"first": summary(many)} if many else {}), "second": summary(wide)}
     _print(found)
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))
@@ -87,11 +91,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--rollouts", type=int, default=10_000)
-    parser.add_argument("--quick", action="store_true", help="3 generations, 100 rollouts")
+    parser.add_argument(
+        "--quick", action="store_true", help="the second run alone, of 100 rollouts; it is the first start then"
+    )
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.generations, options.rollouts = 3, 100
+        options.rollouts = 100
     return options
 
 
@@ -132,7 +138,7 @@ def _overheads(run: RunRecord) -> list[float]:
 
 
 def summary(sitting: Sitting) -> dict[str, Any]:
-    """Numbers of one run; `ends` are medians of the first and the last tenth."""
+    """Numbers of one run; `ends` are medians of the first and the last tenth, `driver_mb` of each."""
     middle = statistics.median(sitting.overheads)
     return {
         "first_rollout_s": sitting.first_rollout_s,
@@ -142,13 +148,19 @@ def summary(sitting: Sitting) -> dict[str, Any]:
         "overhead_ends_s": _ends(sitting.overheads),
         "share_at_5_minutes": middle / (_REAL_S + middle),
         "rollouts": sitting.memory[-1][0] if sitting.memory else 0,
-        "driver_mb_ends": _ends([memory for _, memory in sitting.memory if memory]),
+        "driver_mb": _tenths([memory for _, memory in sitting.memory if memory]),
     }
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
     tenth = max(1, len(values) // 10)
     return (statistics.median(values[:tenth]), statistics.median(values[-tenth:])) if values else (0.0, 0.0)
+
+
+def _tenths(values: Sequence[float]) -> list[float]:
+    """Median of each tenth, in order."""
+    bounds = [len(values) * number // 10 for number in range(11)]
+    return [statistics.median(values[low:high]) for low, high in pairwise(bounds) if low < high]
 
 
 def _journals(home: Path) -> list[Path]:
@@ -171,14 +183,16 @@ def _resident_mb(pid: int) -> float:
 
 def _print(found: dict[str, Any]) -> None:
     for name in ("first", "second"):
+        if name not in found:
+            continue
         one = found[name]
         first, last = one["overhead_ends_s"]
-        small, large = one["driver_mb_ends"]
+        memory = " ".join(f"{value:.0f}" for value in one["driver_mb"])
         print(f"{name} run: {one['generations']} generations, {one['rollouts']} rollouts, {one['wall_s']:.1f} s")
         print(f"  start to first rollout  {one['first_rollout_s']:6.1f} s")
         print(f"  overhead a generation   {one['overhead_s']:6.2f} s (first tenth {first:.2f}, last tenth {last:.2f})")
         print(f"  share at 5 minutes      {one['share_at_5_minutes']:6.2%}")
-        print(f"  driver's memory         {small:6.0f} MB at first, {large:.0f} MB at last")
+        print(f"  driver's memory in MB   {memory} (median of each tenth of the time)")
 
 
 if __name__ == "__main__":

@@ -171,12 +171,12 @@ def measure(base: Path, folder: Path, rounds: int, tokens: int) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a minute, rougher")
+    parser.add_argument("--quick", action="store_true", help="a small random model, one round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
     share_cores()
     with tempfile.TemporaryDirectory() as folder:
-        smollm2 = (directory() / SOURCE).is_file()
+        smollm2 = not options.quick and (directory() / SOURCE).is_file()
         base = directory() if smollm2 else _tiny_model(Path(folder) / "model")
         numbers = measure(base, Path(folder), *((1, 16) if options.quick else (5, 32)))
     print("model:", "SmolLM2" if smollm2 else "a random Llama of 0.1 M parameters")

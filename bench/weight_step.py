@@ -324,15 +324,16 @@ def goals(results: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small random model, one turn each; about a minute")
+    parser.add_argument("--quick", action="store_true", help="a small random model, one shape, one turn each")
     parser.add_argument("--rounds", type=int, help="turns of each way, of 2 timed steps (2; with --quick 1)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--bf16", action="store_true", help="all ways in bf16; the reference stays fp32")
     parser.add_argument("--checkpointing", action="store_true", help="all ways with gradient checkpointing")
-    parser.add_argument("--shapes", type=int, nargs="*", default=[0, 1, 2], help="which of the three")
+    parser.add_argument("--shapes", type=int, nargs="*", help="which of the three (all; with --quick the second)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 2)
+    options.shapes = options.shapes or ([1] if options.quick else [0, 1, 2])
     options.small = options.quick or not (directory() / "config.json").exists()
     model = f"random Llama {dict(_SMALL)}" if options.small else "SmolLM2-135M"
     dtype = "bf16" if options.bf16 else "fp32"
