@@ -19,6 +19,7 @@ from flows.live import artifact_key, shown
 from flows.session import Session, open_session
 from flows.start import complete_opening, mlflow_address
 from sia_core.errors import HeldError
+from sia_core.interrupts import listening
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S
 from sia_core.record.patience import in_haste
@@ -85,7 +86,7 @@ def see_through(run: str) -> None:
     """What every flow does that runs a run; to be called within one."""
     reaper.mark()
     reaper.reap()
-    with shown(run), open_session(run) as session:
+    with listening(), shown(run), open_session(run) as session:
         session.run.reopen()
         session.run.set_tags({"sia.prefect_run": str(runtime.flow_run.id)})
         link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)

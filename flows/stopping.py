@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from flows.session import Session
 from sia_core.generation import Node
+from sia_core.interrupts import asked_to_end
 from sia_core.plan import plan_rollouts
 from sia_core.search.plateau import Plateau, find_plateau, tired
 
@@ -17,6 +18,8 @@ def run_generations(session: Session, generation: Callable[[int], bool]) -> None
     """
     config = session.config
     for index in range(1, config.generations + 1):
+        if asked_to_end():
+            raise KeyboardInterrupt  # Its own was lost on the way.
         plateau = look_for_plateau(session, index)
         if plateau.reached and config.until_plateau:
             record_stop(session, "plateau", str(plateau), plateau)

@@ -3,7 +3,6 @@
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -19,8 +18,11 @@ from sia_core.cli.live import Live
 from sia_core.cli.show import console, print_arms, print_result
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
+from sia_core.engine import cluster
+from sia_core.engine.keys import secrets
 from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError
 from sia_core.home import home
+from sia_core.interrupts import asked_to_end, listening
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S, hold, refuse_held
 from sia_core.record.patience import in_haste
@@ -29,9 +31,6 @@ from sia_core.search.arms import ArmsPlan, Comparison
 
 Found = TypeVar("Found")
 
-_ended = threading.Event()
-"""Set once SIGTERM has asked this process to end."""
-
 
 def start(config: RunConfig, *, ui: bool) -> None:
     """Start a run and drive it to its end."""
@@ -39,6 +38,7 @@ def start(config: RunConfig, *, ui: bool) -> None:
     servers.launch_prefect()
     with Live(console) as live:
         task, harness = opening.prepare(config, live)
+    _begin_ray(config.policy)
     run = opening.open_run(config, task, harness, sandbox)
     console.print(f"run {run.name}: {task.config.title}")
     missing = f", without {', '.join(sandbox.missing)}" if sandbox and sandbox.missing else ""
@@ -62,6 +62,7 @@ def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
+    _begin_ray(run.config.policy)
     console.print(f"run {run.name}: resuming")
     _drive(run, ui)
 
@@ -72,6 +73,7 @@ def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, s
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
+    _begin_ray(run.config.policy)
     origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
     console.print(f"run {run.name}{origin}: going on from generation {generation}")
     _drive(run, ui)
@@ -83,6 +85,7 @@ def compare(plan: ArmsPlan) -> None:
     servers.launch_prefect()
     with Live(console) as live:
         task, _ = opening.prepare(plan.config, live)
+    _begin_ray(plan.config.policy)
     about = f"Arms {', '.join(plan.arms)} over {plan.seeds} seeds, policy {plan.config.policy}."
     comparison = ArmsRecord.create(opening.record(), task.name, about, plan.model_dump(mode="json"))
     _drive_arms(comparison)
@@ -92,6 +95,12 @@ def go_on_comparing(name: str) -> None:
     """Go on with a comparison that was cut short, or show one that is finished."""
     servers.launch_prefect()
     _drive_arms(ArmsRecord.open(opening.record(), name))
+
+
+def _begin_ray(policy: str) -> None:
+    """Let Ray come up while Prefect is imported, unless there are secrets to keep from it: this process needs them."""
+    if not secrets(policy):
+        cluster.begin()
 
 
 def _drive(run: RunRecord, ui: bool) -> None:
@@ -138,35 +147,35 @@ def _see_through(
         console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
         sys.exit(INTERRUPTED)
 
-    _ended.clear()
     signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        servers.use_prefect()
-        with Live(console) as live:
-            token = reporter.set(live)
-            try:
-                return work()
-            finally:
-                reporter.reset(token)
-    except KeyboardInterrupt:
-        leave()
-    except HeldError:
-        raise  # Its record is another process's to close.
-    except SiaError as error:
-        close("FAILED")
-        if not isinstance(error, BudgetError):  # Its hint says how, and with how much.
-            error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
-        raise
-    except BaseException as error:
-        if _ended.is_set():  # Ray's own code makes another error of an exception that a signal raises in it.
+    with listening():
+        try:
+            servers.use_prefect()
+            with Live(console) as live:
+                token = reporter.set(live)
+                try:
+                    return work()
+                finally:
+                    reporter.reset(token)
+        except KeyboardInterrupt:
             leave()
-        close("FAILED")
-        if is_full(error):
-            full = cannot_write(error, home())
-            full.hint += f"; then: {again}"
-            raise full from error
-        console.print(f"\nunexpected failure; go on with: {again}")
-        raise
+        except HeldError:
+            raise  # Its record is another process's to close.
+        except SiaError as error:
+            close("FAILED")
+            if not isinstance(error, BudgetError):  # Its hint says how, and with how much.
+                error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
+            raise
+        except BaseException as error:
+            if asked_to_end():  # Libraries make other errors of the exception that a signal raises in them.
+                leave()
+            close("FAILED")
+            if is_full(error):
+                full = cannot_write(error, home())
+                full.hint += f"; then: {again}"
+                raise full from error
+            console.print(f"\nunexpected failure; go on with: {again}")
+            raise
 
 
 @contextmanager
@@ -182,5 +191,4 @@ def _told() -> Iterator[None]:
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    _ended.set()
     raise KeyboardInterrupt

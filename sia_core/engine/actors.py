@@ -1,5 +1,6 @@
 """The Ray actors: one that holds the policy, several that play and grade rollouts."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +111,10 @@ class RemotePolicy:
 class RolloutActor:
     """Plays or grades one unit at a time in its own process, with its own sandboxes."""
 
-    def __init__(self, task: str, tier: Tier) -> None:
+    def __init__(self, task: str, tier: Tier, *, hide_gpus: bool) -> None:
+        if hide_gpus:
+            # Ray no longer does it for actors that ask for none, and a runtime environment would take seconds.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._task = task
         self._tier: Tier = tier
         self._candidate: tuple[Harness, Adapter | None, Policy]

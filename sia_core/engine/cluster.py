@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterable
+from concurrent.futures import Future
+from threading import Event, Thread
 from typing import Any
 
 import ray
@@ -11,6 +13,7 @@ from ray.job_config import JobConfig
 from sia_core.engine.actors import cause_of
 from sia_core.errors import ServiceError, SiaError
 from sia_core.external import Server, check_ray, ray_cluster
+from sia_core.interrupts import keeping_handler
 from sia_core.task_config import Resources
 
 START_TIMEOUT_S = 180.0
@@ -33,12 +36,40 @@ _SYSTEM = {"task_events_max_num_task_in_gcs": 10_000}
 """Of a local cluster. Ray keeps the history of 100,000 tasks otherwise, at 6 kB each: a rollout is one."""
 
 
+_early: list[Future[bool]] = []
+"""The one that was begun and is not yet taken over."""
+
+
+def begin() -> None:
+    """Have a local cluster come up meanwhile, for `connect` to take over: most of its start is waiting.
+
+    Its processes inherit the environment as it is now.
+    """
+    if not _early and ray_cluster() is None and not ray.is_initialized():
+        _early.append(Future())
+        Thread(target=_come_up, args=_early, name="ray", daemon=True).start()
+
+
+def _come_up(found: Future[bool]) -> None:
+    try:
+        found.set_result(_connect())
+    except BaseException as error:  # noqa: BLE001  (it is raised where the cluster is wanted)
+        found.set_exception(error)
+    Event().wait()  # Ray's processes end with the thread that started them.
+
+
 def connect() -> bool:
     """Join the cluster of RAY_ADDRESS, or start a local one. True if one was started.
 
     Raises:
         ServiceError: the cluster cannot be reached.
     """
+    # Ray's own would end the driver, whatever it is doing: Python's by SystemExit(15), that of its core by SIGABRT.
+    with keeping_handler():
+        return _early.pop().result() if _early else _connect()
+
+
+def _connect() -> bool:
     if ray.is_initialized():
         return False
     cluster = ray_cluster()

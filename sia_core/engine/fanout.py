@@ -158,10 +158,8 @@ class Engine:
         self.policy = RemotePolicy(self._policy_actor, get(self._policy_actor.describe.remote(), patience))
 
     def _pool(self, count: int, cpus: float, gpus: float) -> Pool:
-        # Ray no longer hides GPUs from actors that ask for none; rollouts must not touch them.
-        environment = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}} if not gpus else {}
-        actor = ray.remote(RolloutActor).options(num_cpus=cpus, num_gpus=gpus, runtime_env=environment)
-        return Pool(lambda: actor.remote(self._task.where, self._config.tier), count)
+        actor = ray.remote(RolloutActor).options(num_cpus=cpus, num_gpus=gpus)
+        return Pool(lambda: actor.remote(self._task.where, self._config.tier, hide_gpus=not gpus), count)
 
     def _wait_for_policy(self) -> bool:
         """Wait until the policy answers. True if it was indeed silent.

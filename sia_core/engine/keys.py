@@ -31,11 +31,15 @@ class PolicyEnvironment:
         os.environ.update(self.values)
 
 
+def secrets(spec: str) -> list[str]:
+    """Variables of this process's environment that other processes must not inherit, but for the policy's."""
+    return [name for name in {*key_variables(spec), *SECRETS} if name in os.environ]
+
+
 @contextmanager
 def without_keys(spec: str) -> Iterator[None]:
     """Processes that are started inside inherit no key of a policy, and no password of a server."""
-    secrets = {*key_variables(spec), *SECRETS}
-    taken = {name: os.environ.pop(name) for name in secrets if name in os.environ}
+    taken = {name: os.environ.pop(name) for name in secrets(spec)}
     try:
         yield
     finally:

@@ -1,5 +1,8 @@
 """Ray's workers import our packages, whatever lies where the command was called from."""
 
+import signal
+import sys
+from threading import current_thread
 from typing import Any
 
 import pytest
@@ -24,13 +27,54 @@ def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.Monk
     assert list(job._get_proto_job_config().py_driver_sys_path) == []
 
 
-def test_a_cluster_that_does_not_come_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("comes_up")
+def test_the_handler_of_sigterm_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_ray_does(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+    monkeypatch.setattr(ray, "init", as_ray_does)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cluster.connect()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def comes_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Threads in which Ray was started."""
+    threads: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: threads.append(current_thread().name))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return threads
+
+
+def test_one_that_was_begun_is_taken_over_once(comes_up: list[str]) -> None:
+    cluster.begin()
+    cluster.begin()
+    assert cluster.connect()
+    assert comes_up == ["ray"]
+    assert cluster.connect()
+    assert comes_up == ["ray", "MainThread"]
+
+
+def test_a_remote_one_is_not_begun(comes_up: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    cluster.begin()
+    assert comes_up == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_cluster_that_does_not_come_up_is_told_where_it_is_wanted(
+    begun: bool, comes_up: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(**_: Any) -> None:
+        comes_up.append(current_thread().name)
         raise Exception("The current node timed out during startup.")
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", fail)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if begun:
+        cluster.begin()
     with pytest.raises(ServiceError, match="timed out during startup") as caught:
         cluster.connect()
     assert "less busy" in caught.value.hint
+    assert comes_up == ["ray" if begun else "MainThread"] * cluster.STARTS
