@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Semaphore
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from sia_core.candidate import Adapter
+from sia_core.engine import ipc
 from sia_core.engine.keys import PolicyEnvironment
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.served import ServedPolicy
@@ -37,6 +39,8 @@ class PolicySettings:
     environment: PolicyEnvironment
     server: ServerOptions | None
     """Where the spec wants a server of its own."""
+    address: ipc.Address
+    """For requests that do not come through Ray."""
 
 
 class PolicyActor:
@@ -50,10 +54,7 @@ class PolicyActor:
         settings.environment.install()
         # One thread: the policy is loaded once, whoever asks first.
         self._policy = ThreadPoolExecutor(1).submit(self._load)
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._policy.result().concurrency)
+        ipc.Server(settings.address, self.sample)
 
     def describe(self) -> dict[str, Any]:
         """What a RemotePolicy tells of it."""
@@ -62,7 +63,9 @@ class PolicyActor:
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        return self._pool.submit(self._policy.result().sample, request).result()
+        policy = self._policy.result()
+        with self._places:
+            return policy.sample(request)
 
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
         """As `Policy.probe`."""
@@ -76,9 +79,11 @@ class PolicyActor:
     def _load(self) -> Policy:
         settings = self._settings
         replies = settings.folder and settings.folder / "replies.jsonl"
-        return load_policy(
+        policy = load_policy(
             settings.spec, threads=settings.threads, batch=settings.batch, log=replies, serve=self._start_server
         )
+        self._places = Semaphore(policy.concurrency)
+        return policy
 
     def _start_server(self, spec: ServerSpec, base: Path) -> Policy:
         assert self._settings.server is not None
@@ -90,8 +95,9 @@ class PolicyActor:
 class RemotePolicy:
     """A `Policy` whose work is done by a PolicyActor."""
 
-    def __init__(self, actor: Any, description: dict[str, Any]) -> None:
+    def __init__(self, actor: Any, address: ipc.Address, description: dict[str, Any]) -> None:
         self._actor = actor
+        self._address = address
         self.spec: str = description["spec"]
         self.digest: str = description["digest"]
         self.trainable: bool = description["trainable"]
@@ -99,7 +105,11 @@ class RemotePolicy:
 
     def sample(self, request: Request) -> Completion:
         """As `Policy.sample`."""
-        completion: Completion = _ask(self._actor.sample.remote(request))
+        completion: Completion
+        try:
+            completion = ipc.client_of(self._address).ask(request)
+        except ipc.ServerGoneError:  # Another machine's, or it has died: Ray starts it again.
+            completion = _ask(self._actor.sample.remote(request))
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:

@@ -1,0 +1,123 @@
+"""Requests to the policy from workers on its own machine, over a Unix socket.
+
+A Ray call costs caller and callee some 3 ms of CPU together, several times what a short rollout's other parts need
+beside its sandbox (bench/README.md, engine); the socket a tenth of that. Workers on other machines, or whose
+connection breaks, use Ray.
+
+Both ends are this project's trusted processes, so messages are pickled, as Ray does. A peer must be of the same user
+and prove that it knows the key: a confined program has neither the system call nor the key.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from secrets import token_bytes, token_hex
+from threading import Thread
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens on its machine. Abstract, so that no file stays behind a killed one."""
+
+    name: str
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def new(cls) -> "Address":
+        """One that nobody else has or guesses."""
+        return cls(f"\0sia-{token_hex(16)}", token_bytes(32))
+
+
+class Server:
+    """Answers requests, each connection's in a thread of its own, for as long as the process lives."""
+
+    def __init__(self, address: Address, answer: Callable[[Any], Any]) -> None:
+        self._key = address.key
+        self._answer = answer
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(address.name)
+        self._listener.listen(socket.SOMAXCONN)
+        Thread(target=self._accept, name="ipc", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            peer, _ = self._listener.accept()
+            if _user_of(peer) == os.geteuid():
+                Thread(target=self._serve, args=(Connection(peer.detach()),), name="ipc peer", daemon=True).start()
+            else:
+                peer.close()
+
+    def _serve(self, peer: Connection) -> None:
+        with peer, suppress(EOFError, OSError, AuthenticationError):
+            deliver_challenge(peer, self._key)
+            answer_challenge(peer, self._key)
+            while True:
+                request = peer.recv()
+                try:
+                    reply = self._answer(request), None
+                except Exception as error:  # noqa: BLE001  (it is the asker's to handle)
+                    reply = None, error
+                peer.send(reply)
+
+
+class Client:
+    """Asks one server, from any number of threads; each request has a connection to itself."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._idle: list[Connection] = []
+
+    def ask(self, request: Any) -> Any:
+        """The server's answer; what it raised is raised here.
+
+        Raises:
+            ServerGoneError: no server on this machine, or it ended before it had answered.
+        """
+        try:
+            peer = self._take()
+            try:
+                peer.send(request)
+                answer, error = peer.recv()
+            except BaseException:
+                peer.close()
+                raise
+        except (EOFError, OSError) as gone:
+            raise ServerGoneError from gone
+        self._idle.append(peer)
+        if error is not None:
+            raise error
+        return answer
+
+    def _take(self) -> Connection:
+        with suppress(IndexError):
+            return self._idle.pop()
+        peer = socket.socket(socket.AF_UNIX)
+        with peer:
+            peer.connect(self._address.name)
+            connection = Connection(peer.detach())
+        answer_challenge(connection, self._address.key)
+        deliver_challenge(connection, self._address.key)
+        return connection
+
+
+class ServerGoneError(Exception):
+    """Nobody answers at an address."""
+
+
+@cache
+def client_of(address: Address) -> Client:
+    """This process's client of a server."""
+    return Client(address)
+
+
+def _user_of(peer: socket.socket) -> int:
+    """User id of the process at the other end; see SO_PEERCRED in unix(7)."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
