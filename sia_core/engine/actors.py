@@ -1,13 +1,15 @@
 """The Ray actors: one that holds the policy, several that play and grade rollouts."""
 
 import os
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Semaphore
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -25,6 +27,10 @@ from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
 from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
+
+SLICE_S = 0.25
+"""After which a worker returns what it has done, rather than begin another unit of those it was given."""
+T = TypeVar("T", Unit, Rollout)
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class RemotePolicy:
 
 
 class RolloutActor:
-    """Plays or grades one unit at a time in its own process, with its own sandboxes."""
+    """Plays or grades units one after the other in its own process, with its own sandboxes."""
 
     def __init__(self, task: str, tier: Tier, *, hide_gpus: bool) -> None:
         if hide_gpus:
@@ -137,22 +143,32 @@ class RolloutActor:
         """Keep what the units to come have in common, rather than take it along with each."""
         self._candidate = (harness, adapter, policy)
 
-    def run(self, unit: Unit) -> Rollout:
-        """As `RolloutRunner.run`, of the candidate held."""
-        return self._runner.run(unit, *self._candidate)
+    def run(self, units: Sequence[Unit]) -> list[Rollout]:
+        """As `RolloutRunner.run`, of the candidate held: the first of `units`, and more until SLICE_S have passed or
+        the policy fails one."""
+        return self._slice(lambda unit: self._runner.run(unit, *self._candidate), units)
 
-    def play(self, unit: Unit) -> Rollout:
-        """As `RolloutRunner.play`, of the candidate held."""
-        return self._runner.play(unit, *self._candidate)
+    def play(self, units: Sequence[Unit]) -> list[Rollout]:
+        """As `RolloutRunner.play`, else as `run`."""
+        return self._slice(lambda unit: self._runner.play(unit, *self._candidate), units)
 
-    def grade(self, played: Rollout) -> Rollout:
-        """As `RolloutRunner.grade`."""
-        return self._runner.grade(played)
+    def grade(self, played: Sequence[Rollout]) -> list[Rollout]:
+        """As `RolloutRunner.grade`, else as `run`."""
+        return self._slice(self._runner.grade, played)
 
     def ready(self) -> bool:
         """True once the task is loaded and the sandbox that every unit needs is open."""
         self._runner.open()
         return True
+
+    @staticmethod
+    def _slice(work: Callable[[T], Rollout], given: Sequence[T]) -> list[Rollout]:
+        ends, rollouts = time.monotonic() + SLICE_S, list[Rollout]()
+        for one in given:
+            rollouts.append(rollout := work(one))
+            if time.monotonic() > ends or (rollout.failure is not None and rollout.failure.kind == "endpoint"):
+                break
+        return rollouts
 
 
 def cause_of(error: RayTaskError) -> BaseException:

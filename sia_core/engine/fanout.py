@@ -1,11 +1,10 @@
 """Fan-out: units in, terminal records out, over pools of Ray actors.
 
-The driver hands each idle worker one unit and takes results as they come, so a slow rollout
-never holds up the others and at most one unit a worker is in flight. Where there are graders,
-a played rollout goes on to one of them, so playing and grading have their own width and their own
-resources. Whatever dies is replaced and its unit run again; what keeps failing is recorded as
-an infrastructure failure, not a score. A policy that stops answering pauses the run instead
-of using up its rollouts.
+The driver hands each idle worker one unit, or a quarter of a second's worth of short ones, and
+takes results as they come. Where there are graders, a played rollout goes on to one of them, so
+playing and grading have their own width and their own resources. Whatever dies is replaced and
+its units run again; what keeps failing is recorded as an infrastructure failure, not a score. A
+policy that stops answering pauses the run instead of using up its rollouts.
 """
 
 import time

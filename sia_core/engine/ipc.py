@@ -4,8 +4,8 @@ A Ray call costs caller and callee some 3 ms of CPU together, several times what
 beside its sandbox (bench/README.md, engine); the socket a tenth of that. Workers on other machines, or whose
 connection breaks, use Ray.
 
-Both ends are this project's trusted processes, so messages are pickled, as Ray does. A peer must be of the same user
-and prove that it knows the key: a confined program has neither the system call nor the key.
+Both ends are this project's trusted processes, so messages are pickled, as Ray does. Each end must be of the same
+user, and who asks must know the key: a confined program has neither the system call nor the key.
 """
 
 import os
@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from hmac import compare_digest
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from secrets import token_bytes, token_hex
 from threading import Thread
 from typing import Any
@@ -55,15 +56,16 @@ class Server:
                 peer.close()
 
     def _serve(self, peer: Connection) -> None:
-        with peer, suppress(EOFError, OSError, AuthenticationError):
-            deliver_challenge(peer, self._key)
-            answer_challenge(peer, self._key)
+        with peer, suppress(EOFError, OSError):
+            if not compare_digest(peer.recv_bytes(len(self._key)), self._key):
+                return
             while True:
                 request = peer.recv()
+                reply: tuple[Any, Exception | None]
                 try:
                     reply = self._answer(request), None
                 except Exception as error:  # noqa: BLE001  (it is the asker's to handle)
-                    reply = None, error
+                    reply = None, _sendable(error)
                 peer.send(reply)
 
 
@@ -98,12 +100,12 @@ class Client:
     def _take(self) -> Connection:
         with suppress(IndexError):
             return self._idle.pop()
-        peer = socket.socket(socket.AF_UNIX)
-        with peer:
+        with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(self._address.name)
+            if _user_of(peer) != os.geteuid():
+                raise ConnectionRefusedError("another user's process listens")
             connection = Connection(peer.detach())
-        answer_challenge(connection, self._address.key)
-        deliver_challenge(connection, self._address.key)
+        connection.send_bytes(self._address.key)
         return connection
 
 
@@ -115,6 +117,14 @@ class ServerGoneError(Exception):
 def client_of(address: Address) -> Client:
     """This process's client of a server."""
     return Client(address)
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        ForkingPickler.dumps(error)
+    except Exception:  # noqa: BLE001  (whatever an attribute's own code raises)
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _user_of(peer: socket.socket) -> int:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import ray
 
-from sia_core.engine import dispatch
+from sia_core.engine import dispatch, ipc
+from sia_core.engine.actors import RemotePolicy
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import ServiceError
 from sia_core.harness import Harness
+from sia_core.policy.protocol import Request
+from sia_core.policy.scripted import ScriptedPolicy
 from sia_core.rollout import Rollout, Unit
 from sia_core.task import Task
 
@@ -107,7 +110,50 @@ def test_graders_change_no_result(tmp_path: Path) -> None:
 def test_a_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, graders: int | None) -> None:
     rollouts = play(toy(tmp_path, KILL), graders=graders)
     assert all(rollout.failure is None for rollout in rollouts)
-    assert sorted(calls(tmp_path)) == sorted([*(f"train-{n}" for n in range(12)), "train-3"])
+    assert set(calls(tmp_path)) == {f"train-{n}" for n in range(12)} and calls(tmp_path).count("train-3") == 2
+
+
+def rounds(task: Task, count: int, policy: str) -> list[Unit]:
+    """Units of the twelve problems, each over again with another seed."""
+    digest = Harness.load(task.path / "harness").digest
+    return [Unit(task.digest, digest, policy, None, "train", f"train-{n % 12}", n, task.sampling) for n in range(count)]
+
+
+def test_short_units_go_several_at_a_time_and_long_ones_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = list[int]()
+    take = dispatch.Dispatch._next
+
+    def counted(self: dispatch.Dispatch) -> list[Any]:
+        jobs = take(self)
+        handed.append(len(jobs))
+        return jobs
+
+    monkeypatch.setattr(dispatch.Dispatch, "_next", counted)
+    (tmp_path / "fired").touch()
+    task = toy(tmp_path, "time.sleep(0.5)", "(HERE / 'slow').exists()")
+    harness = Harness.load(task.path / "harness")
+    with Engine(EngineConfig("scripted", "none", 1, workers=2), task, print) as engine:
+        for name in ("short", "slow"):
+            (tmp_path / name).touch()
+            units = rounds(task, 60 if name == "short" else 12, engine.policy.digest)
+            rollouts = list(engine.run(units, harness, None))
+            assert sorted(one.unit.key for one in rollouts) == sorted(unit.key for unit in units)
+            assert (max(handed) > 1) == (name == "short"), handed
+            handed.clear()
+
+
+def test_units_behind_a_long_one_go_to_others(tmp_path: Path) -> None:
+    (tmp_path / "fired").touch()
+    task = toy(tmp_path, "time.sleep(1.5)", "problem.id == 'train-3' and len(calls_of('train-3')) == 4")
+    with (task.path / "task.py").open("a") as file:
+        file.write("def calls_of(name):\n    return [c for c in (HERE / 'calls').read_text().split() if c == name]\n")
+    harness = Harness.load(task.path / "harness")
+    with Engine(EngineConfig("scripted", "none", 1, workers=2), task, print) as engine:
+        units = rounds(task, 60, engine.policy.digest)
+        rollouts = list(engine.run(units, harness, None))
+    assert sorted(one.unit.key for one in rollouts) == sorted(unit.key for unit in units)
+    assert len(calls(tmp_path)) == 60  # None was run twice.
+    assert max(one.verify_seconds for one in rollouts) > 1.5
 
 
 @pytest.mark.slow
@@ -144,6 +190,17 @@ def test_a_policy_that_dies_is_started_again(tmp_path: Path) -> None:
                 ray.kill(engine._policy_actor, no_restart=False)
     assert len({rollout.unit.key for rollout in rollouts}) == 24
     assert all(rollout.failure is None for rollout in rollouts)
+
+
+def test_the_policy_is_asked_by_its_socket_and_by_ray_where_there_is_none(tmp_path: Path) -> None:
+    task = toy(tmp_path)
+    request = Request(({"role": "user", "content": "Which?"},), task.sampling, 7, None, ("a", "b"))
+    with Engine(EngineConfig("scripted", "none", 1), task, print) as engine:
+        policy = engine.policy
+        description = {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
+        near = RemotePolicy(None, policy._address, description)
+        far = RemotePolicy(policy._actor, ipc.Address.new(), description)
+        assert near.sample(request) == far.sample(request) == ScriptedPolicy().sample(request)
 
 
 def test_resources_that_the_cluster_does_not_have(tmp_path: Path) -> None:
