@@ -9,7 +9,7 @@ exactly one record.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -68,7 +68,7 @@ class _Flight:
     jobs: Sequence[_Job]
     worker: Any
     pool: Pool
-    began: float = field(default_factory=time.monotonic)
+    began: float
 
 
 class Dispatch:
@@ -122,14 +122,14 @@ class Dispatch:
         while graders is not None and graders.idle and self._played:
             job, played = self._played.popleft()
             worker = graders.idle.pop()
-            self._busy[worker.grade.remote(played)] = _Flight([job], worker, graders)
+            self._busy[worker.grade.remote(played)] = _Flight([job], worker, graders, time.monotonic())
         while players.idle and self._failures_in_row < TRIPS_AFTER and (jobs := self._next()):
             worker = players.idle.pop()
             if players.told.get(worker) is not self:  # A worker does what it is asked in order.
                 worker.hold.remote(*self._candidate)
                 players.told[worker] = self
             method = worker.run if graders is None else worker.play
-            self._busy[method.remote([job.unit for job in jobs])] = _Flight(jobs, worker, players)
+            self._busy[method.remote([job.unit for job in jobs])] = _Flight(jobs, worker, players, time.monotonic())
 
     def _next(self) -> list[_Job]:
         """What the next idle worker is to do. What has failed goes alone: it may take its worker down."""

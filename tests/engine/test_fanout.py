@@ -1,21 +1,24 @@
 """Fan-out on a real Ray cluster: every unit has exactly one record, whatever dies on the way."""
 
 import shutil
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
-from sia_core.engine import dispatch, ipc
-from sia_core.engine.actors import RemotePolicy
+from sia_core.engine import actors, dispatch, ipc
+from sia_core.engine.actors import RemotePolicy, RolloutActor
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.errors import ServiceError
 from sia_core.harness import Harness
 from sia_core.policy.protocol import Request
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Rollout, Unit
+from sia_core.rollout import Failure, Rollout, Unit
 from sia_core.task import Task
 
 TOY = Path(__file__).parents[1] / "toy"
@@ -119,7 +122,7 @@ def rounds(task: Task, count: int, policy: str) -> list[Unit]:
     return [Unit(task.digest, digest, policy, None, "train", f"train-{n % 12}", n, task.sampling) for n in range(count)]
 
 
-def test_short_units_go_several_at_a_time_and_long_ones_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_units_go_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handed = list[int]()
     take = dispatch.Dispatch._next
 
@@ -129,17 +132,52 @@ def test_short_units_go_several_at_a_time_and_long_ones_alone(tmp_path: Path, mo
         return jobs
 
     monkeypatch.setattr(dispatch.Dispatch, "_next", counted)
-    (tmp_path / "fired").touch()
-    task = toy(tmp_path, "time.sleep(0.5)", "(HERE / 'slow').exists()")
-    harness = Harness.load(task.path / "harness")
-    with Engine(EngineConfig("scripted", "none", 1, workers=2), task, print) as engine:
-        for name in ("short", "slow"):
-            (tmp_path / name).touch()
-            units = rounds(task, 60 if name == "short" else 12, engine.policy.digest)
-            rollouts = list(engine.run(units, harness, None))
-            assert sorted(one.unit.key for one in rollouts) == sorted(unit.key for unit in units)
-            assert (max(handed) > 1) == (name == "short"), handed
-            handed.clear()
+    play(toy(tmp_path, "time.sleep(0.5)", "True"))
+    assert sum(handed) == 12 and max(handed) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.1, 0.2, 1.0])
+def test_short_units_are_handed_out_by_the_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The rule alone: one worker whose clock stands still but for the units it plays."""
+    task, now, calls = toy(tmp_path), [0.0], list[tuple[int, int]]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def work(unit: Unit) -> Rollout:
+        now[0] += seconds
+        return Rollout(unit)
+
+    def run(units: list[Unit]) -> list[Rollout]:
+        rollouts = RolloutActor._slice(work, units)
+        calls.append((len(units), len(rollouts)))
+        return rollouts
+
+    class Worker:
+        hold = SimpleNamespace(remote=lambda *_: None)
+        run = SimpleNamespace(remote=lambda units: partial(run, units))
+
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr(ray, "get", lambda ref: ref())
+    policy = SimpleNamespace(digest="p")
+    stream = dispatch.Dispatch(dispatch.Pool(Worker, 1), None, policy, lambda: False, 1.0)  # type: ignore[arg-type]
+    units = rounds(task, 300, "p")
+    rollouts = list(stream.run(iter(units), Harness.load(task.path / "harness"), None))
+    assert sorted(one.unit.key for one in rollouts) == sorted(unit.key for unit in units)
+    assert sum(done for _, done in calls) == 300  # None was begun twice.
+    given, done = zip(*calls[len(calls) // 2 :], strict=True)
+    fits = actors.SLICE_S / seconds
+    assert max(given) <= min(2 * fits, dispatch.HANDFUL) or max(given) == 1
+    assert max(done) >= min(fits / 2, dispatch.HANDFUL)
+
+
+def test_a_worker_stops_at_what_the_policy_failed(tmp_path: Path) -> None:
+    units = rounds(toy(tmp_path), 5, "p")
+
+    def work(unit: Unit) -> Rollout:
+        return Rollout(unit, failure=Failure("endpoint", "silent") if unit is units[2] else None)
+
+    assert [one.unit for one in RolloutActor._slice(work, units)] == units[:3]
 
 
 def test_units_behind_a_long_one_go_to_others(tmp_path: Path) -> None:
