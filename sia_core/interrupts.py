@@ -4,6 +4,7 @@ Python drops an exception that a handler raises in a weakref's callback or a fin
 errors of it, and Ray puts a handler of its own in the place of the one that was there.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,10 +12,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 _ASK = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 0.1
+_SIGACTION_BYTES = 1024
+"""More than the C library's struct has on any machine, 152 on most."""
 
 
 class _Ear:
@@ -76,12 +80,27 @@ def asked_to_end() -> bool:
     return _ear is not None and _ear.last is not None
 
 
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """A handler that makes any signal what Ctrl-C is."""
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def keeping_handler() -> Iterator[None]:
-    """Put SIGTERM's handler back afterwards, also where other code than Python's has set one. In the main thread."""
+    """Put SIGTERM's handler back afterwards, also where other code than Python's has set one, from any thread."""
     handler = signal.getsignal(signal.SIGTERM)
+    kernels = ctypes.create_string_buffer(_SIGACTION_BYTES)
+    _sigaction(None, kernels)
     try:
         yield
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+            signal.signal(signal.SIGTERM, handler)  # Only there does Python, and code in Python, set one.
+        _sigaction(kernels, None)
+
+
+def _sigaction(new: Any, old: Any) -> None:
+    """See sigaction(2). Python's own module reaches only handlers that are Python's."""
+    if ctypes.CDLL(None, use_errno=True).sigaction(signal.SIGTERM, new, old):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -6,10 +6,11 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
-from sia_core.interrupts import asked_to_end, keeping_handler, listening
+from sia_core.interrupts import asked_to_end, interrupt, keeping_handler, listening
 
 
 class _Thing:
@@ -19,13 +20,9 @@ class _Thing:
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, _raise)
+    signal.signal(signal.SIGTERM, interrupt)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-def _raise(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _drop(number: signal.Signals) -> None:
@@ -91,7 +88,19 @@ def test_other_exceptions_that_are_dropped_are_told_of_as_before(monkeypatch: py
 def test_the_handler_is_put_back() -> None:
     with keeping_handler():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    assert signal.getsignal(signal.SIGTERM) is _raise
+    assert signal.getsignal(signal.SIGTERM) is interrupt
+
+
+def test_the_handler_is_put_back_in_a_thread() -> None:
+    def replace() -> None:
+        with keeping_handler():
+            ctypes.CDLL(None).signal(signal.SIGTERM, signal.SIG_IGN)
+
+    thread = Thread(target=replace)
+    thread.start()
+    thread.join()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_the_handler_is_put_back_where_the_kernel_was_told_of_another() -> None:

@@ -61,6 +61,9 @@ def arms(
         print(f"{len(plan.members)} runs: arms {', '.join(plan.arms)}, {seeds} seeds; the dearest of them:")
         print_plan(config)
         return
-    from sia_core.cli.drive import compare  # Loads Prefect, Ray and MLflow.
+    from sia_core.cli.early import begin
+
+    begin(config.policy)
+    from sia_core.cli.drive import compare  # Loads Prefect and MLflow.
 
     compare(plan)

@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import NoReturn, TypeVar
 
 from flows import start as opening
@@ -14,15 +13,14 @@ from flows.session import reporter
 from sia_core.agents.prices import check_priced
 from sia_core.budget import Budget
 from sia_core.cli import servers
+from sia_core.cli.early import begin
 from sia_core.cli.live import Live
 from sia_core.cli.show import console, print_arms, print_result
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
-from sia_core.engine import cluster
-from sia_core.engine.keys import secrets
 from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError
 from sia_core.home import home
-from sia_core.interrupts import asked_to_end, listening
+from sia_core.interrupts import asked_to_end, interrupt, listening
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S, hold, refuse_held
 from sia_core.record.patience import in_haste
@@ -38,7 +36,6 @@ def start(config: RunConfig, *, ui: bool) -> None:
     servers.launch_prefect()
     with Live(console) as live:
         task, harness = opening.prepare(config, live)
-    _begin_ray(config.policy)
     run = opening.open_run(config, task, harness, sandbox)
     console.print(f"run {run.name}: {task.config.title}")
     missing = f", without {', '.join(sandbox.missing)}" if sandbox and sandbox.missing else ""
@@ -59,10 +56,10 @@ def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int
         check_priced(run.config.policy, budget)
         with hold(run, console.print):
             run.set_budget(budget)
+    begin(run.config.policy)
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
-    _begin_ray(run.config.policy)
     console.print(f"run {run.name}: resuming")
     _drive(run, ui)
 
@@ -70,10 +67,10 @@ def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int
 def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
     """Make a generation again, in the run or in a child run, and see it through."""
     run = redo(name, generation, forked=forked, changes=changes)
+    begin(run.config.policy)
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
-    _begin_ray(run.config.policy)
     origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
     console.print(f"run {run.name}{origin}: going on from generation {generation}")
     _drive(run, ui)
@@ -85,7 +82,6 @@ def compare(plan: ArmsPlan) -> None:
     servers.launch_prefect()
     with Live(console) as live:
         task, _ = opening.prepare(plan.config, live)
-    _begin_ray(plan.config.policy)
     about = f"Arms {', '.join(plan.arms)} over {plan.seeds} seeds, policy {plan.config.policy}."
     comparison = ArmsRecord.create(opening.record(), task.name, about, plan.model_dump(mode="json"))
     _drive_arms(comparison)
@@ -95,12 +91,6 @@ def go_on_comparing(name: str) -> None:
     """Go on with a comparison that was cut short, or show one that is finished."""
     servers.launch_prefect()
     _drive_arms(ArmsRecord.open(opening.record(), name))
-
-
-def _begin_ray(policy: str) -> None:
-    """Let Ray come up while Prefect is imported, unless there are secrets to keep from it: this process needs them."""
-    if not secrets(policy):
-        cluster.begin()
 
 
 def _drive(run: RunRecord, ui: bool) -> None:
@@ -147,7 +137,7 @@ def _see_through(
         console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
         sys.exit(INTERRUPTED)
 
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     with listening():
         try:
             servers.use_prefect()
@@ -188,7 +178,3 @@ def _told() -> Iterator[None]:
         console.print(f"\nMLflow still shows the run as running: {type(error).__name__}")
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -2,9 +2,10 @@
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sia_core.cli.approve import approve
 from sia_core.cli.arms import arms
@@ -36,7 +37,20 @@ Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy
 130 interrupted (the run can be resumed)
 """
 
+
+class _Group(TyperGroup):
+    """Says that it was interrupted: Typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("sia: interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -77,9 +91,6 @@ def main() -> None:
     except SiaError as error:
         print(f"sia: {plain_lines(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("sia: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,10 @@ def run(
     if dry_run:
         print_plan(config)
         return
-    from sia_core.cli.drive import start  # Loads Prefect, Ray and MLflow.
+    from sia_core.cli.early import begin
+
+    begin(config.policy)
+    from sia_core.cli.drive import start  # Loads Prefect and MLflow.
 
     start(config, ui=ui)
 

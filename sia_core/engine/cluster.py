@@ -64,9 +64,7 @@ def connect() -> bool:
     Raises:
         ServiceError: the cluster cannot be reached.
     """
-    # Ray's own would end the driver, whatever it is doing: Python's by SystemExit(15), that of its core by SIGABRT.
-    with keeping_handler():
-        return _early.pop().result() if _early else _connect()
+    return _early.pop().result() if _early else _connect()
 
 
 def _connect() -> bool:
@@ -92,7 +90,9 @@ def _init(cluster: Server | None, **how: Any) -> None:
     job = JobConfig()
     job._py_driver_sys_path = _NoPaths()
     try:
-        ray.init(job_config=job, log_to_driver=False, logging_level=logging.ERROR, **how)
+        # Ray's handler would end the driver, whatever it is doing: Python's by SystemExit(15), its core's by SIGABRT.
+        with keeping_handler():
+            ray.init(job_config=job, log_to_driver=False, logging_level=logging.ERROR, **how)
     except Exception as error:  # Ray raises plain ones too: a node that is not up after 30 s is one.
         raise _not_joined(cluster, error) from error
 
