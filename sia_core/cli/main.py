@@ -2,7 +2,7 @@
 
 import sys
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -29,6 +29,7 @@ from sia_core.cli.ui import ui
 from sia_core.cli.watch import watch
 from sia_core.cli.worker import worker
 from sia_core.errors import INTERRUPTED, SiaError
+from sia_core.interrupts import asked_to_end, listening
 from sia_core.quiet import be_quiet
 
 EXIT_CODES = """\
@@ -38,6 +39,11 @@ Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy
 """
 
 
+def _leave() -> NoReturn:
+    print("sia: interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
 class _Group(TyperGroup):
     """Says that it was interrupted: Typer would end without a word."""
 
@@ -45,8 +51,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("sia: interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            _leave()
 
 
 app = typer.Typer(
@@ -86,11 +91,16 @@ def _options(
 def main() -> None:
     """Entry point: errors a user can act on are printed without a traceback."""
     be_quiet()
-    try:
-        app()
-    except SiaError as error:
-        print(f"sia: {plain_lines(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    with listening():
+        try:
+            app()
+        except SiaError as error:
+            print(f"sia: {plain_lines(str(error))}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except Exception:
+            if not asked_to_end():  # Libraries make other errors of the exception that a signal raises in them.
+                raise
+            _leave()
 
 
 if __name__ == "__main__":
