@@ -1,9 +1,10 @@
 """Is choosing between two levers worth it? A task of which each lever unlocks one half, through the whole system.
 
 Half of the score is for the form of the answer, which only a knob of the harness sets; half for the right one of four
-colours, which only the policy can come to prefer. A tiny random model; `sia arms` runs harness alone, weights alone,
-fixed alternation and free choice by `rules`, on the same seeds and sealed problems. The exit code is 1 when choice is
-not above each single lever, or is below alternation, by the interval over seeds.
+colours, which only the policy can come to prefer: a tiny random model, which names that one a quarter of the time (of
+one that it never names, it could learn nothing). `sia arms` runs harness alone, weights alone, fixed alternation and
+free choice by `rules`, on the same seeds and sealed problems. The exit code is 1 when choice is not above each single
+lever, or is below alternation, by the interval over seeds.
 
     python -m bench.levers [--seeds 5] [--quick] [--json FILE]
 
@@ -55,7 +56,7 @@ def load(split):
 def verify(problem, answer, lab):
     if not isinstance(answer, dict):
         return Verdict(0.0, valid=False, feedback="no answer")
-    form, colour = answer.get("form") == "full", answer.get("colour") == "blue"
+    form, colour = answer.get("form") == "full", answer.get("colour") == "green"
     said = f"form {'right' if form else 'wrong'}, colour {answer.get('colour')}"
     return Verdict(0.5 * form + 0.5 * colour, feedback=said)
 """,

@@ -56,23 +56,22 @@ def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int
         check_priced(run.config.policy, budget)
         with hold(run, console.print):
             run.set_budget(budget)
-    begin(run.config.policy)
-    servers.launch_prefect()
-    with Live(console) as live:
-        opening.prepare(run.config, live)
-    console.print(f"run {run.name}: resuming")
-    _drive(run, ui)
+    _go_on(run, f"run {run.name}: resuming", ui)
 
 
 def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
     """Make a generation again, in the run or in a child run, and see it through."""
     run = redo(name, generation, forked=forked, changes=changes)
+    origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
+    _go_on(run, f"run {run.name}{origin}: going on from generation {generation}", ui)
+
+
+def _go_on(run: RunRecord, what: str, ui: bool) -> None:
     begin(run.config.policy)
     servers.launch_prefect()
     with Live(console) as live:
         opening.prepare(run.config, live)
-    origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
-    console.print(f"run {run.name}{origin}: going on from generation {generation}")
+    console.print(what)
     _drive(run, ui)
 
 

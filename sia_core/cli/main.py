@@ -2,7 +2,7 @@
 
 import sys
 from importlib.metadata import version
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,6 +14,7 @@ from sia_core.cli.compare import compare
 from sia_core.cli.data import data
 from sia_core.cli.deploy import deploy
 from sia_core.cli.doctor import doctor
+from sia_core.cli.early import end
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
 from sia_core.cli.init import init
@@ -39,9 +40,9 @@ Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy
 """
 
 
-def _leave() -> NoReturn:
+def _say_interrupted() -> int:
     print("sia: interrupted", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    return INTERRUPTED
 
 
 class _Group(TyperGroup):
@@ -51,7 +52,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _leave()
+            sys.exit(_say_interrupted())
 
 
 app = typer.Typer(
@@ -91,16 +92,20 @@ def _options(
 def main() -> None:
     """Entry point: errors a user can act on are printed without a traceback."""
     be_quiet()
+    code: object = 0
     with listening():
         try:
             app()
+        except SystemExit as ended:
+            code = ended.code
         except SiaError as error:
             print(f"sia: {plain_lines(str(error))}", file=sys.stderr)
-            sys.exit(error.exit_code)
+            code = error.exit_code
         except Exception:
             if not asked_to_end():  # Libraries make other errors of the exception that a signal raises in them.
                 raise
-            _leave()
+            code = _say_interrupted()
+    end(code)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,24 @@ def _come_up(found: Future[bool]) -> None:
     Event().wait()  # Ray's processes end with the thread that started them.
 
 
+def coming_up() -> bool:
+    """Whether one was begun that is not up yet."""
+    return any(not begun.done() for begun in _early)
+
+
 def connect() -> bool:
     """Join the cluster of RAY_ADDRESS, or start a local one. True if one was started.
 
     Raises:
         ServiceError: the cluster cannot be reached.
     """
-    return _early.pop().result() if _early else _connect()
+    if not _early:
+        return _connect()
+    try:
+        return _early[0].result()
+    finally:
+        if _early[0].done():  # Else the wait was interrupted.
+            _early.clear()
 
 
 def _connect() -> bool:

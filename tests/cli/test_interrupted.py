@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM are answered, whatever a verb is doing."""
 
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -34,3 +36,20 @@ def test_what_a_library_makes_of_an_interrupt_is_one(
         main.main()
     if isinstance(ended.value, SystemExit):
         assert ended.value.code == INTERRUPTED and capsys.readouterr().err == "sia: interrupted\n"
+
+
+@pytest.mark.parametrize(("code", "returned"), [(0, 0), (None, 0), (130, 130), ("what went wrong", 1)])
+def test_it_ends_at_once_while_ray_comes_up(code: object, returned: int) -> None:
+    script = f"""
+import atexit, sys
+from sia_core.cli.early import end
+from sia_core.engine import cluster
+atexit.register(print, "as usual")
+if "up" not in sys.argv:
+    cluster._early.append(cluster.Future())
+print("said")
+end({code!r})
+"""
+    for up in (["up"], []):
+        done = subprocess.run([sys.executable, "-c", script, *up], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (returned, "said\nas usual\n" if up else "said\n"), done.stderr

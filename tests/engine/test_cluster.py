@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from threading import current_thread
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from ray.job_config import JobConfig
 
 from sia_core.engine import cluster
 from sia_core.errors import ServiceError
+from sia_core.interrupts import interrupt
 
 
 def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +49,19 @@ def comes_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return threads
 
 
+@pytest.fixture
+def may_come(comes_up: list[str], monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Ray does not come up before this is set."""
+    may_come, started = Event(), ray.init
+
+    def slow(**options: Any) -> None:
+        may_come.wait()
+        started(**options)
+
+    monkeypatch.setattr(ray, "init", slow)
+    return may_come
+
+
 def test_one_that_was_begun_is_taken_over_once(comes_up: list[str]) -> None:
     cluster.begin()
     cluster.begin()
@@ -78,3 +92,18 @@ def test_a_cluster_that_does_not_come_up_is_told_where_it_is_wanted(
         cluster.connect()
     assert "less busy" in caught.value.hint
     assert comes_up == ["ray" if begun else "MainThread"] * cluster.STARTS
+
+
+def test_a_wait_that_is_interrupted_takes_nothing_over(comes_up: list[str], may_come: Event) -> None:
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        cluster.begin()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            cluster.connect()
+        assert cluster.coming_up()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        may_come.set()
+    assert cluster.connect() and not cluster.coming_up()
+    assert comes_up == ["ray"]
