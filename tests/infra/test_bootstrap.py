@@ -113,6 +113,22 @@ def test_no_bubblewrap_anywhere_is_no_failure(
     assert "strict sandbox tier will be refused" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_byte_code_is_made_where_python_keeps_none(kept: bool, venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = venv / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "newer.py").write_text("def f[T](): pass\nsyntax error")
+    (packages / "sound.py").write_text("pass\n")
+    monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
+    bootstrap.LOG.touch()
+    if kept:
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    bootstrap.compile_packages()
+    assert [file.name.split(".")[0] for file in packages.rglob("*.pyc")] == ([] if kept else ["sound"])
+
+
 def test_every_project_is_pinned_once() -> None:
     lines = [line for line in bootstrap.CONSTRAINTS.read_text().splitlines() if line and not line.startswith("#")]
     names = [line.split("==")[0] for line in lines]
