@@ -26,7 +26,7 @@ ATTEMPTS = 3
 TRIPS_AFTER = 3
 """Endpoint failures in a row after which nothing more is sent until the policy answers again."""
 HANDFUL = 32
-"""Units that a worker is given at most. Handing over one costs some 4 ms of CPU, a fifth of the shortest rollouts."""
+"""Units that a worker is given at most. Handing over one costs some 3 ms of CPU, a seventh of a short rollout."""
 TICK_S = 5.0
 GRACE_S = 120.0
 """Beyond what a unit may take by its limits, before its worker counts as lost."""
