@@ -112,8 +112,7 @@ def open_arms(plan: ArmsPlan, origin: Mapping[str, str] | None = None) -> ArmsRe
     """Create a comparison in MLflow, once everything it needs is there."""
     check_sandbox(plan.config)
     task, _ = prepare(plan.config, Silent())
-    about = f"Arms {', '.join(plan.arms)} over {plan.seeds} seeds, policy {plan.config.policy}."
-    return ArmsRecord.create(record(), task.name, about, plan.model_dump(mode="json"), origin)
+    return ArmsRecord.create(record(), task.name, plan.about, plan.model_dump(mode="json"), origin)
 
 
 def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> None:

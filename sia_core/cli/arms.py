@@ -6,14 +6,24 @@ import typer
 
 from sia_core.cli.run import BudgetOption, Generations, Problems, Rollouts, print_plan
 
+_SEEDS = 3
+
 
 def arms(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm, with a seed each.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Runs of each arm, with a seed each: {_SEEDS} when not given. With --resume, to add some."
+        ),
+    ] = None,
     only: Annotated[
         str, typer.Option("--arms", help="Some of harness,weights,alternate,rules,choice,best-of-n; all by default.")
     ] = "",
-    resume: Annotated[str, typer.Option(metavar="NAME", help="Go on with a comparison that was cut short.")] = "",
+    resume: Annotated[
+        str, typer.Option(metavar="NAME", help="Go on with a comparison that was cut short, or add seeds to it.")
+    ] = "",
     generations: Generations = None,
     policy: Annotated[str, typer.Option(help="The policy; as in sia run.")] = "smollm2",
     agent: Annotated[
@@ -38,10 +48,12 @@ def arms(
         what = "name either a task or a comparison to go on with"
         raise UsageError(what, where="sia arms", hint="sia arms TASK, or sia arms --resume NAME")
     if resume:
+        _refuse_changes(context)
         from sia_core.cli.drive import go_on_comparing
 
-        go_on_comparing(resume)
+        go_on_comparing(resume, seeds)
         return
+    seeds = _SEEDS if seeds is None else seeds
     config = build_config(
         task,
         {"generations": generations, "rollouts": rollouts, "problems": problems},
@@ -67,3 +79,15 @@ def arms(
     from sia_core.cli.drive import compare  # Loads Prefect and MLflow.
 
     compare(plan)
+
+
+def _refuse_changes(context: typer.Context) -> None:
+    """All that a comparison was begun with stays, or its arms could not be set side by side."""
+    from sia_core.errors import UsageError
+
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in ("resume", "seeds") and source is not None and source.name == "COMMANDLINE":
+            option = "--arms" if name == "only" else "--" + name.replace("_", "-")
+            what = f"{option} does not go with --resume: a comparison goes on as it began"
+            raise UsageError(what, where="sia arms", hint=f"leave {option} out; only --seeds may be raised")

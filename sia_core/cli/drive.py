@@ -81,15 +81,18 @@ def compare(plan: ArmsPlan) -> None:
     servers.launch_prefect()
     with Live(console) as live:
         task, _ = opening.prepare(plan.config, live)
-    about = f"Arms {', '.join(plan.arms)} over {plan.seeds} seeds, policy {plan.config.policy}."
-    comparison = ArmsRecord.create(opening.record(), task.name, about, plan.model_dump(mode="json"))
+    comparison = ArmsRecord.create(opening.record(), task.name, plan.about, plan.model_dump(mode="json"))
     _drive_arms(comparison)
 
 
-def go_on_comparing(name: str) -> None:
-    """Go on with a comparison that was cut short, or show one that is finished."""
+def go_on_comparing(name: str, seeds: int | None = None) -> None:
+    """Go on with a comparison that was cut short, over more seeds where they are given; or show a finished one."""
+    comparison = ArmsRecord.open(opening.record(), name)
+    if seeds is not None:
+        plan = ArmsPlan.model_validate(comparison.plan).with_seeds(seeds)
+        comparison.set_plan(plan.about, plan.model_dump(mode="json"))
     servers.launch_prefect()
-    _drive_arms(ArmsRecord.open(opening.record(), name))
+    _drive_arms(comparison)
 
 
 def _drive(run: RunRecord, ui: bool) -> None:

@@ -51,6 +51,11 @@ class ArmsRecord(Stored):
         known = ", ".join(run.data.tags["sia.arms"] for run in runs[:5]) or "there are none yet"
         raise RecordError(f"unknown comparison {name!r}", where=masked(record.tracking_uri), hint=f"newest: {known}")
 
+    def set_plan(self, about: str, plan: Mapping[str, Any]) -> None:
+        """Compare more than was planned; as `create`."""
+        self.put_json("plan.json", plan)
+        self.set_tags({"mlflow.note.content": about})
+
     @property
     def plan(self) -> dict[str, Any]:
         """What is compared."""

@@ -66,6 +66,22 @@ class ArmsPlan(BaseModel):
         seeds = range(self.config.seed, self.config.seed + self.seeds)
         return [(seed, ARMS[name]) for seed in seeds for name in self.arms]
 
+    @property
+    def about(self) -> str:
+        """A sentence for people."""
+        return f"Arms {', '.join(self.arms)} over {self.seeds} seeds, policy {self.config.policy}."
+
+    def with_seeds(self, seeds: int) -> "ArmsPlan":
+        """The same over more seeds.
+
+        Raises:
+            UsageError: over fewer; runs that were made are not left out.
+        """
+        if seeds < self.seeds:
+            what = f"the comparison is of {self.seeds} seeds already"
+            raise UsageError(what, where=f"--seeds {seeds}", hint=f"--seeds {self.seeds + 1} or more adds to it")
+        return self.model_copy(update={"seeds": seeds})
+
     def member_config(self, seed: int, arm: Arm, others: Sequence[Cost]) -> RunConfig:
         """The configuration of one run.
 

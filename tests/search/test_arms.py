@@ -43,6 +43,16 @@ def test_the_arms_of_a_plan_and_their_configurations() -> None:
     assert ArmsPlan.model_validate(plan.model_dump(mode="json")) == plan
 
 
+def test_a_comparison_grows_by_seeds_and_keeps_those_it_has() -> None:
+    plan = plan_arms(CONFIG, ["harness", "choice"], seeds=1)
+    more = plan.with_seeds(3)
+    assert more.members[: len(plan.members)] == plan.members
+    assert [seed for seed, _ in more.members] == [5, 5, 6, 6, 7, 7] and "3 seeds" in more.about
+    assert more.with_seeds(3) == more
+    with pytest.raises(UsageError, match="of 3 seeds already"):
+        more.with_seeds(2)
+
+
 def test_beside_a_language_model_rules_is_an_arm() -> None:
     plan = plan_arms(CONFIG.model_copy(update={"agent": "openai:m", "meta": False}), [], seeds=1)
     assert "rules" in plan.arms
