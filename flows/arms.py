@@ -8,16 +8,18 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingResult
 
-from flows import outage, reaper, start
+from flows import fingerprint, outage, reaper, start
 from flows.evolve import closing, evolve, see_through
 from flows.live import artifact_key
 from flows.session import reporter
+from sia_core.errors import RecordError
 from sia_core.generation import Cost
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
 from sia_core.report.arms import arms_markdown
 from sia_core.report.links import mlflow_comparison
 from sia_core.search.arms import Arm, ArmsPlan, Comparison, compare, read_member
+from sia_core.task import Task
 
 
 @flow(name="arms", flow_run_name="{name}", persist_result=False)
@@ -84,4 +86,13 @@ def _begin(comparison: ArmsRecord, seed: int, arm: Arm, others: list[Cost]) -> R
     config = ArmsPlan.model_validate(comparison.plan).member_config(seed, arm, others)
     sandbox = start.check_sandbox(config)
     task, harness = start.prepare(config, reporter.get())
+    _check_alike(comparison, task)
     return start.open_run(config, task, harness, sandbox, comparison.member_tags(seed, arm.name))
+
+
+def _check_alike(comparison: ArmsRecord, task: Task) -> None:
+    """Arms that differ in more than how they spend say nothing of it."""
+    for run in comparison.members().values():
+        if found := fingerprint.changes(run, task):
+            hint = f"put it back to go on; or compare anew: sia arms {task.name}"
+            raise RecordError("; ".join(found), where=f"{comparison.name}, run {run.name}", hint=hint)

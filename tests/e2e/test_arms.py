@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,31 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
     assert rows["best-of-n"]["cost"]["rollouts"] >= rows["choice"]["cost"]["rollouts"]
     for words in ("gain over seed", "choice - harness", "one seed", "best-of-n lets the verifier choose"):
         assert words in output
+
+    refused = sia("arms", "--resume", comparison.name, "--generations", "3", code=2)
+    assert "--generations does not go with --resume" in refused
+    output = sia("arms", "--resume", comparison.name, "--seeds", "2", timeout=400)
+    grown = comparison.members()
+    assert (
+        len(grown) == 6
+        and {key: run.name for key, run in members.items()}.items()
+        <= {key: run.name for key, run in grown.items()}.items()
+    )
+    assert "2 seeds" in output and "one seed" not in output
+    assert "of 2 seeds already" in sia("arms", "--resume", comparison.name, "--seeds", "1", code=2)
+
+
+@pytest.mark.slow
+def test_arms_on_a_changed_task_are_not_set_side_by_side(sia: Sia, tmp_path: Path) -> None:
+    toy = tmp_path / TOY.name
+    shutil.copytree(TOY, toy)
+    options = ("--policy", "scripted", "--seeds", "1", "--arms", "harness,weights", "--generations", "1")
+    sia("arms", str(toy), *options, timeout=400)
+    record = open_record(sia.home, None)
+    (found,) = record.search("tags.`sia.kind` = 'arms'")
+    comparison = ArmsRecord(record, found)
+    with (toy / "task.md").open("a", encoding="utf-8") as text:
+        text.write("One more sentence.\n")
+    refused = sia("arms", "--resume", comparison.name, "--seeds", "2", code=7)
+    assert "has changed since the run began: task.md" in refused and "sia arms" in refused
+    assert len(comparison.members()) == 2
