@@ -15,6 +15,7 @@ from flows.session import reporter
 from sia_core.errors import RecordError
 from sia_core.generation import Cost
 from sia_core.record.arms import ArmsRecord
+from sia_core.record.lease import hold
 from sia_core.record.store import RunRecord
 from sia_core.report.arms import arms_markdown
 from sia_core.report.links import mlflow_comparison
@@ -39,16 +40,19 @@ def go_through(name: str) -> Comparison:
     reaper.mark()
     reaper.reap()
     comparison = ArmsRecord.open(start.record(), name)
-    plan = ArmsPlan.model_validate(comparison.plan)
-    costs: dict[int, list[Cost]] = {}
-    for seed, arm in plan.members:
-        run = comparison.members().get((seed, arm.name))
-        if run is None or run.status != "FINISHED":
-            run = run or _begin(comparison, seed, arm, costs.get(seed, []))
-            reporter.get().say(f"seed {seed}, arm {arm.name}: run {run.name}")
-            _play(run)
-        costs.setdefault(seed, []).append(read_member(run).cost)
-    return tabulate(name)
+    with hold(comparison, reporter.get().say) as lease:
+        comparison.reopen()
+        plan = ArmsPlan.model_validate(comparison.plan)
+        costs: dict[int, list[Cost]] = {}
+        for seed, arm in plan.members:
+            run = comparison.members().get((seed, arm.name))
+            if run is None or run.status != "FINISHED":
+                lease.check(surely=True)
+                run = run or _begin(comparison, seed, arm, costs.get(seed, []))
+                reporter.get().say(f"seed {seed}, arm {arm.name}: run {run.name}")
+                _play(run)
+            costs.setdefault(seed, []).append(read_member(run).cost)
+        return tabulate(name)
 
 
 def _play(run: RunRecord) -> None:

@@ -88,6 +88,7 @@ def compare(plan: ArmsPlan) -> None:
 def go_on_comparing(name: str, seeds: int | None = None) -> None:
     """Go on with a comparison that was cut short, over more seeds where they are given; or show a finished one."""
     comparison = ArmsRecord.open(opening.record(), name)
+    refuse_held(comparison)
     if seeds is not None:
         plan = ArmsPlan.model_validate(comparison.plan).with_seeds(seeds)
         comparison.set_plan(plan.about, plan.model_dump(mode="json"))

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from sia_core.agents.memory import calibrate
 from sia_core.cli.plain import plain
+from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
 from sia_core.record.summary import RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.spending import spent_lines
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
-from sia_core.search.arms import Comparison
+from sia_core.search.arms import ArmsPlan, Comparison
 
 _LINE = 200
 """Width where there is no terminal: a log should hold whole rows."""
@@ -46,6 +47,34 @@ def print_runs(summaries: Sequence[RunSummary]) -> None:
         score = "-" if run.score is None else f"{run.score:.4f}"
         rows.append((run.name, run.task, run.status, run.generations, run.levers, score, started))
     print_table(("run", "task", "status", "generations", "levers", "sealed test", "started"), rows)
+
+
+def print_comparisons(comparisons: Sequence[ArmsRecord]) -> None:
+    """One line a comparison of arms, newest first; nothing if there is none."""
+    rows = []
+    for comparison in comparisons:
+        plan = ArmsPlan.model_validate(comparison.plan)
+        done = sum(one.status == "FINISHED" for one in comparison.summaries().values())
+        runs = f"{done} of {len(plan.members)} finished"
+        rows.append((comparison.name, comparison.task, comparison.status, runs, ", ".join(plan.arms)))
+    if rows:
+        print_table(("comparison", "task", "status", "runs", "arms"), rows)
+
+
+def print_comparison(comparison: ArmsRecord) -> None:
+    """The runs of a comparison of arms, and its tables once there are any."""
+    plan = ArmsPlan.model_validate(comparison.plan)
+    console.print(f"{comparison.name}: {comparison.status.lower()}, task {comparison.task}. {plain(plan.about)}")
+    runs, rows = comparison.summaries(), []
+    for seed, arm in plan.members:
+        run = runs.get((seed, arm.name))
+        score = "-" if run is None or run.score is None else f"{run.score:.4f}"
+        rows.append((str(seed), arm.name, run.name if run else "not begun", run.status if run else "-", score))
+    print_table(("seed", "arm", "run", "status", "sealed test"), rows)
+    if (found := comparison.get_json("comparison.json")) is not None:
+        print_arms(Comparison.from_dict(found))
+    if comparison.status not in ("RUNNING", "FINISHED"):
+        console.print(f"not finished; go on with: sia arms --resume {comparison.name}")
 
 
 def print_result(run: RunRecord) -> None:

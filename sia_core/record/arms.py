@@ -11,6 +11,7 @@ from sia_core.errors import RecordError
 from sia_core.external import masked
 from sia_core.record.store import Record, RunRecord
 from sia_core.record.stored import Stored
+from sia_core.record.summary import RunSummary
 
 SCORES = "sealed_scores.json"
 """Of a run: the sealed test's scores by candidate and problem."""
@@ -24,6 +25,9 @@ class ArmsRecord(Stored):
     def __init__(self, record: Record, run: Run) -> None:
         super().__init__(record, run)
         self.name: str = run.data.tags["sia.arms"]
+        self.task: str = run.data.tags["sia.task"]
+        self.status = str(run.info.status)
+        """As it was when it was read."""
 
     @classmethod
     def create(
@@ -32,6 +36,7 @@ class ArmsRecord(Stored):
         """Open a comparison of a task under a fresh name; `plan` is JSON data, `more` are tags."""
         name = f"{task}-arms-{secrets.token_hex(3)}"
         tags = {"sia.kind": "arms", "sia.arms": name, "sia.task": task, "mlflow.note.content": about}
+        tags["sia.lease"] = record.open_lease(name)
         tags |= more or {}
         made = cls(record, record.client.create_run(record.experiment(task), run_name=name, tags=tags))
         made.put_json("plan.json", plan)
@@ -44,12 +49,17 @@ class ArmsRecord(Stored):
         Raises:
             RecordError: there is none.
         """
-        runs = record.search("tags.`sia.kind` = 'arms'")
-        for run in runs:
-            if run.data.tags["sia.arms"] == name:
-                return cls(record, run)
-        known = ", ".join(run.data.tags["sia.arms"] for run in runs[:5]) or "there are none yet"
+        there = cls.list_all(record)
+        for comparison in there:
+            if comparison.name == name:
+                return comparison
+        known = ", ".join(comparison.name for comparison in there[:5]) or "there are none yet"
         raise RecordError(f"unknown comparison {name!r}", where=masked(record.tracking_uri), hint=f"newest: {known}")
+
+    @classmethod
+    def list_all(cls, record: Record) -> list["ArmsRecord"]:
+        """All comparisons, newest first."""
+        return [cls(record, run) for run in record.search("tags.`sia.kind` = 'arms'")]
 
     def set_plan(self, about: str, plan: Mapping[str, Any]) -> None:
         """Compare more than was planned; as `create`."""
@@ -62,17 +72,33 @@ class ArmsRecord(Stored):
         plan: dict[str, Any] = json.loads(self.get_bytes("plan.json") or b"{}")
         return plan
 
+    @property
+    def lease_id(self) -> str:
+        """MLflow run in which it is noted who holds the comparison."""
+        return self.tags.get("sia.lease", self.run_id)
+
     def members(self) -> dict[tuple[int, str], RunRecord]:
         """Runs there are, by seed and arm."""
+        return {key: RunRecord(self.record, run) for key, run in self._members().items()}
+
+    def summaries(self) -> dict[tuple[int, str], RunSummary]:
+        """The same, a line each."""
+        return {key: RunSummary.of(run) for key, run in self._members().items()}
+
+    def _members(self) -> dict[tuple[int, str], Run]:
         found = self.record.search(f"tags.`sia.arms` = '{self.name}' and tags.`sia.kind` = 'evolution'")
-        return {
-            (int(run.data.tags["sia.seed"]), run.data.tags["sia.arm"]): RunRecord(self.record, run) for run in found
-        }
+        return {(int(run.data.tags["sia.seed"]), run.data.tags["sia.arm"]): run for run in found}
 
     def member_tags(self, seed: int, arm: str) -> dict[str, str]:
         """Tags that make a run a member."""
         return {"mlflow.parentRunId": self.run_id, "sia.arms": self.name, "sia.arm": arm, "sia.seed": str(seed)}
 
+    def reopen(self) -> None:
+        """Mark it as running again."""
+        self.record.fence()
+        self.record.client.update_run(self.run_id, status="RUNNING")
+
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.fence()
         self.record.client.set_terminated(self.run_id, status)

@@ -1,7 +1,7 @@
 """Who holds a run: a lease in the record, so that no two processes of any machine write one run.
 
-Each run has a small MLflow run beside it (`RunRecord.lease_id`), apart from those that people compare. A claim is its
-parameter `holder.N`. A parameter can be written once, so of two processes that claim N one is
+Each run, and each comparison of arms, has a small MLflow run beside it (`lease_id`), apart from those that people
+compare. A claim is its parameter `holder.N`. A parameter can be written once, so of two processes that claim N one is
 refused by the store, whichever store it is. N is the fencing token: only the holder of the greatest one may write.
 
 - A holder beats: every BEAT_S it writes the time into the tag `sia.holder.N`, and looks whether N + 1 was claimed.
@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any
+from typing import Any, Protocol
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -29,7 +29,7 @@ from mlflow.tracking import MlflowClient
 from sia_core.errors import HeldError
 from sia_core.process import Process
 from sia_core.record.patience import in_haste
-from sia_core.record.store import RunRecord
+from sia_core.record.stored import Store
 
 BEAT_S = 10.0
 TTL_S = 60.0
@@ -66,6 +66,22 @@ class Claim:
     def __str__(self) -> str:
         began = datetime.fromtimestamp(self.since, UTC).astimezone()
         return f"{self.process} since {began:%Y-%m-%d %H:%M:%S}"
+
+
+class Holdable(Protocol):
+    """A `RunRecord`, or an `ArmsRecord`."""
+
+    name: str
+
+    @property
+    def record(self) -> Store:
+        """Fenced while it is held."""
+        ...
+
+    @property
+    def lease_id(self) -> str:
+        """MLflow run that notes who holds it."""
+        ...
 
 
 class Lease:
@@ -127,7 +143,7 @@ class Lease:
 
 
 @contextmanager
-def hold(run: RunRecord, say: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
+def hold(run: Holdable, say: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
     """Hold a run: until the end, it alone writes through `run`, and stops when it has lost it.
 
     Args:
@@ -152,7 +168,7 @@ def hold(run: RunRecord, say: Callable[[str], None] = lambda _: None) -> Iterato
             lease.end()
 
 
-def refuse_held(run: RunRecord) -> None:
+def refuse_held(run: Holdable) -> None:
     """Refuse early what `hold` would refuse, as far as that is known without waiting: of processes of this machine.
 
     Raises:

@@ -77,17 +77,20 @@ class Record:
         """Open a new run under a fresh name."""
         task = tags["sia.task"]
         name = f"{task}-{secrets.token_hex(3)}"
-        lease = self.client.create_run(
-            self.experiment(LEASES), run_name=name, tags={"sia.kind": "lease", "sia.run": name}
-        )
-        self.client.set_terminated(lease.info.run_id)
-        own = {"sia.kind": "evolution", "sia.run": name, "sia.lease": lease.info.run_id}
+        own = {"sia.kind": "evolution", "sia.run": name, "sia.lease": self.open_lease(name)}
         run = self.client.create_run(self.experiment(task), run_name=name, tags={**tags, **own})
         record = RunRecord(self, run)
         params = [Param(key, str(value)) for key, value in config.model_dump().items()]
         self.client.log_batch(run.info.run_id, params=params)
         record.put_json("config.json", config.model_dump(mode="json"))
         return record
+
+    def open_lease(self, name: str) -> str:
+        """Id of a new MLflow run in which it is noted who holds the run or comparison of that name."""
+        tags = {"sia.kind": "lease", "sia.run": name}
+        run = self.client.create_run(self.experiment(LEASES), run_name=name, tags=tags)
+        self.client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
 
     def open(self, name: str) -> "RunRecord":
         """The run of that name, or whose name or MLflow id begins so.
@@ -102,10 +105,14 @@ class Record:
                 for run in self._evolutions()
                 if run.data.tags["sia.run"].startswith(name) or run.info.run_id.startswith(name)
             ]
+        where = masked(self.tracking_uri)
+        if not runs and any(run.data.tags["sia.arms"] == name for run in self.search("tags.`sia.kind` = 'arms'")):
+            hint = f"sia status {name} shows its runs; sia arms --resume {name} goes on with it"
+            raise RecordError(f"{name!r} is a comparison of arms, not a run", where=where, hint=hint)
         if len(runs) != 1:
             known = ", ".join(run.data.tags["sia.run"] for run in self._evolutions()[:5]) or "there are none yet"
             what = "unknown run" if not runs else "several runs begin with"
-            raise RecordError(f"{what} {name!r}", where=masked(self.tracking_uri), hint=f"sia status; newest: {known}")
+            raise RecordError(f"{what} {name!r}", where=where, hint=f"sia status; newest: {known}")
         return RunRecord(self, runs[0])
 
     def summaries(self) -> list[RunSummary]:

@@ -49,6 +49,13 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
 
     refused = sia("arms", "--resume", comparison.name, "--generations", "3", code=2)
     assert "--generations does not go with --resume" in refused
+    status = sia("status", comparison.name)
+    assert (
+        "finished, task toy" in status
+        and "gain over seed" in status
+        and all(run.name in status for run in members.values())
+    )
+    assert f"{comparison.name} " in sia("status") and "3 of 3 finished" in sia("status")
     output = sia("arms", "--resume", comparison.name, "--seeds", "2", timeout=400)
     grown = comparison.members()
     assert (

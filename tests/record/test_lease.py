@@ -12,7 +12,7 @@ import pytest
 from sia_core.errors import HeldError
 from sia_core.process import Process
 from sia_core.record import lease
-from sia_core.record.lease import Claim, Lease, hold, refuse_held
+from sia_core.record.lease import Claim, Holdable, Lease, hold, refuse_held
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.test_record import CONFIG
 
@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lease, name, value)
 
 
-def claim(run: RunRecord, token: int, process: Process, since: float | None = None) -> None:
+def claim(run: Holdable, token: int, process: Process, since: float | None = None) -> None:
     """As another process does it."""
     made = Claim(token, process, time.time() if since is None else since, f"nonce {token}")
     run.record.client.log_param(run.lease_id, f"holder.{token}", made.text)
