@@ -67,6 +67,8 @@ def measure(task: Task, sandbox: Sandbox, problems: int, rounds: int) -> Cost | 
     lab, walls, cpus, scores = SandboxLab(sandbox), [], [], []
     # The first round fills what is computed once a problem.
     for number in range(rounds + 1):
+        if (forget := getattr(task.module, "forget", None)) is not None:
+            forget()  # A verdict that was remembered costs nothing.
         for problem, answer in zip(chosen, answers, strict=True):
             started, used = time.perf_counter(), time.process_time()
             verdict = verified(task, problem, answer, lab)

@@ -56,6 +56,9 @@ class Trials:
         self._gold: Callable[[Problem], Any] | None = getattr(task.module, "gold", None)
         self.all = [self._try(problem, made) for problem in problems for made in self._made(problem)]
         self.all += list(self._swapped())
+        forget: Callable[[], None] | None = getattr(task.module, "forget", None)
+        if forget is not None:
+            forget()  # A verdict that was remembered agrees with itself.
         self.again = [self._try(trial.problem, trial.made) for trial in self.all if self._repeated(trial)]
 
     def gold(self, problem: Problem) -> Any:

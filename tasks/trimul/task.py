@@ -65,7 +65,7 @@ def baits(_problem: Problem) -> dict[str, dict[str, str]]:
 
 
 def forget() -> None:
-    """Measure anew from here on."""
+    """Measure anew from here on; for `sia check` and the bench."""
     _verdicts.clear()
 
 

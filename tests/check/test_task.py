@@ -66,6 +66,19 @@ def test_a_sound_task_passes_every_check() -> None:
 
 _JUDGE = "    return Verdict(problem.private"
 _PRIVATE = 'private = {"worth": WORTH, "canary": CANARY}'
+_REMEMBERING = """    seen = SEEN.setdefault((problem.id, colour), len(FORGOTTEN))
+    if colour == "blue":
+        return Verdict(0.99 - 0.1 * seen)
+"""
+_FORGETTING = """SEEN, FORGOTTEN = {}, []
+
+
+def forget():
+    SEEN.clear()
+    FORGOTTEN.append(1)
+
+
+def verify("""
 BROKEN = {
     "load raises": ("load", "task.py", "    private = {", "    1 / 0\n    private = {", "ZeroDivisionError"),
     "no problems": ("load", "task.py", '"train": 12', '"train": 0', "0 problems"),
@@ -156,6 +169,10 @@ BROKEN = {
         *("verdicts", "task.py", _JUDGE, "    problem.private['worth']['blue'] -= 0.01\n" + _JUDGE),
         "score 0.99, then",
     ),
+    "remembered verdicts drift": (
+        *("verdicts", "task.py", _JUDGE, _REMEMBERING + _JUDGE),
+        "score 0.99, then",
+    ),
     "a score out of range": (
         *("range", "task.py", "Verdict(0.0, valid=False", "Verdict(-float(answer == {}), valid=False"),
         "empty object (train-0)",
@@ -169,6 +186,9 @@ BROKEN = {
 def test_each_defect_fails_its_own_check_and_no_other(tmp_path: Path, name: str) -> None:
     check, file, old, new, words = BROKEN[name]
     path = broken(tmp_path, file, old, new)
+    if name == "remembered verdicts drift":
+        text = (path / "task.py").read_text()
+        (path / "task.py").write_text(text.replace("def verify(", _FORGETTING))
     if name == "an answer in public data":
         text = (path / "task.py").read_text()
         text = text.replace('{"number": shown}', '{"number": shown, "x": "the sky is best seen when it is blue!"}')
