@@ -70,7 +70,7 @@ def print_comparison(comparison: ArmsRecord) -> None:
         run = runs.get((seed, arm.name))
         score = "-" if run is None or run.score is None else f"{run.score:.4f}"
         rows.append((str(seed), arm.name, run.name if run else "not begun", run.status if run else "-", score))
-    print_table(("seed", "arm", "run", "status", "sealed test"), rows)
+    print_table(("seed", "arm", "run", "status", "sealed test, mean"), rows)
     if (found := comparison.get_json("comparison.json")) is not None:
         print_arms(Comparison.from_dict(found))
     if comparison.status not in ("RUNNING", "FINISHED"):
