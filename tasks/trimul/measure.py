@@ -1,7 +1,7 @@
 """One verification: checks at odd shapes, then timed calls, the program's and the naive loop's in turn.
 
 One at a time on a machine, by a lock, so that neighbours of one's own making do not disturb. The loop is called
-on the same data, in a sandbox of the same kind, before every second call: what slows the machine slows both.
+on the same data, in a sandbox of the same kind, before every call: what slows the machine slows both.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from tasks.trimul.programs import NAIVE
 from tasks.trimul.reference import expected
 from tasks.trimul.roofline import floor_s
 from tasks.trimul.settings import settings
-from tasks.trimul.shapes import Call, Case, Recipe
+from tasks.trimul.shapes import Call, Recipe
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Sample:
     error: Error
     seconds: float = 0.0
     naive_s: float | None = None
-    """What the naive loop took on the same data, where it was called."""
+    """What the naive loop took on the same data, where that is compared."""
 
 
 @dataclass
@@ -63,16 +63,9 @@ def measure(program: Program, recipe: Recipe, lab: SessionLab) -> Measured:
 
 
 def _timed(calls: list[Call], candidate: Runner, naive: Runner, found: Measured) -> None:
-    paired: dict[Case, int] = {}
     for call in calls:
-        reference: float | None = None
-        if not call.timed:
-            _naive_s(naive, call)  # its first call at a shape is slower too
-        else:
-            if paired.setdefault(call.case, 0) % 4 in (0, 3):  # once for either mask, early and late
-                reference = _naive_s(naive, call)
-            paired[call.case] += 1
-        sample = _checked(call, candidate, reference)
+        reference = _naive_s(naive, call)  # Unmeasured ones too: its first calls at a shape are slower as well.
+        sample = _checked(call, candidate, reference if call.timed else None)
         if call.timed and sample.seconds < floor_s(call.case.shape, "cpu"):
             raise InvalidAnswerError(
                 f"roofline: {1e6 * sample.seconds:.0f} us, and no machine takes less than "

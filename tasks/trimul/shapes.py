@@ -67,6 +67,8 @@ LARGE = (Case(Shape(1, 192, 128, 64)), Case(Shape(1, 256, 128, 128), cauchy=True
 CI_SIZES = (32, 48)
 REPEATS: dict[Plan, int] = {"embedded": 2, "large": 2, "ci": 4, "official": 3}
 """Timed calls of each case with either mask; short ones need more."""
+WARM: dict[Device, int] = {"cpu": 3, "cuda": 1}
+"""Unmeasured calls of each case beforehand: on a CPU the first two of a process are a tenth to a third slower."""
 CHECKS = 4
 
 
@@ -113,9 +115,10 @@ class Recipe:
             yield Call(Case(shape, cauchy=number % 2 == 1), number != 1, derive_seed(self.seed, number), timed=False)
 
     def calls(self) -> Iterator[Call]:
-        """One unmeasured call of each case, then the timed ones, cases in turn, masks alternating."""
-        for index, case in enumerate(self.cases):
-            yield Call(case, True, derive_seed(self.seed, "warm", index), timed=False)
+        """A few unmeasured calls of each case, then the timed ones, cases in turn, masks alternating."""
+        for repeat in range(WARM[self.device]):
+            for index, case in enumerate(self.cases):
+                yield Call(case, repeat % 2 == 0, derive_seed(self.seed, "warm", index, repeat), timed=False)
         for repeat in range(2 * REPEATS[self.plan]):
             for index, case in enumerate(self.cases):
                 yield Call(case, repeat % 2 == 0, derive_seed(self.seed, "timed", index, repeat))

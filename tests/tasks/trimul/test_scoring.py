@@ -85,11 +85,11 @@ class Instant:
 
     def __init__(self, calls: list[Call], room: int, seconds: float) -> None:
         self.memory = memoryview(bytearray(4 * room))
-        self._calls, self._seconds, self._clock = calls, seconds, 0.0
+        self.calls, self._seconds, self._clock = calls, seconds, 0.0
         self._loaded = False
 
     def send(self, data: bytes) -> None:
-        call = self._calls.pop(0)
+        call = self.calls.pop(0)
         start, shape = layout(call.case.shape)[OUT]
         cells = np.frombuffer(self.memory, np.float32)
         cells[start : start + int(np.prod(shape))] = expected(call).ravel()
@@ -119,12 +119,7 @@ class InstantLab:
 
     def __init__(self, seconds: float, naive: float) -> None:
         self.opened: list[Instant] = []
-        timed = [call for call in RECIPE.calls() if call.timed]
-        checks = list(RECIPE.checks())
-        self._sessions = [
-            ([*checks, *RECIPE.calls()], seconds),
-            ([*RECIPE.calls()][:1] + [call for number, call in enumerate(timed) if number % 4 in (0, 3)], naive),
-        ]
+        self._sessions = [([*RECIPE.checks(), *RECIPE.calls()], seconds), ([*RECIPE.calls()], naive)]
 
     def run(self, files: Mapping[str, bytes], limits: Limits, **_: Any) -> SandboxResult:
         return SandboxResult("ok")
@@ -145,6 +140,17 @@ def test_a_time_below_the_floor_is_no_time(task: Task, problem: Problem) -> None
     verdict = task.verify(problem, {"code": "x"}, InstantLab(2 * floor, 10 * floor))
     assert verdict.valid and verdict.score == pytest.approx(5.0)
     module_of_task.forget()
+
+
+def test_the_naive_loop_is_called_before_every_call_at_the_shape_warm_ones_too(task: Task, problem: Problem) -> None:
+    task.module.forget()
+    lab = InstantLab(0.1, 1.0)
+    metrics = task.verify(problem, {"code": "x"}, lab).metrics
+    task.module.forget()
+    assert [session.calls for session in lab.opened] == [[], []]
+    timed = [name for name in metrics if name.startswith("case0_us_")]
+    assert [name for name in metrics if "naive" in name] == [name.replace("us", "naive_us") for name in timed]
+    assert [call.timed for call in RECIPE.calls()] == [False] * 3 + [True] * len(timed)
 
 
 def test_the_range_holds_every_score(task: Task, problem: Problem) -> None:
@@ -206,6 +212,6 @@ HONEST_SEND = Instant.send
 
 def broken_when_empty(session: Instant, data: bytes) -> None:
     """A session without calls left has died."""
-    if not session._calls:
+    if not session.calls:
         raise SessionEndError("memory", "killed")
     HONEST_SEND(session, data)
