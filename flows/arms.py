@@ -12,7 +12,6 @@ from flows import fingerprint, outage, reaper, start
 from flows.evolve import closing, evolve, see_through
 from flows.live import artifact_key
 from flows.session import reporter
-from sia_core.errors import RecordError
 from sia_core.generation import Cost
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import hold
@@ -20,7 +19,6 @@ from sia_core.record.store import RunRecord
 from sia_core.report.arms import arms_markdown
 from sia_core.report.links import mlflow_comparison
 from sia_core.search.arms import Arm, ArmsPlan, Comparison, compare, read_member
-from sia_core.task import Task
 
 
 @flow(name="arms", flow_run_name="{name}", persist_result=False)
@@ -90,13 +88,5 @@ def _begin(comparison: ArmsRecord, seed: int, arm: Arm, others: list[Cost]) -> R
     config = ArmsPlan.model_validate(comparison.plan).member_config(seed, arm, others)
     sandbox = start.check_sandbox(config)
     task, harness = start.prepare(config, reporter.get())
-    _check_alike(comparison, task)
+    fingerprint.check_alike(comparison, task)
     return start.open_run(config, task, harness, sandbox, comparison.member_tags(seed, arm.name))
-
-
-def _check_alike(comparison: ArmsRecord, task: Task) -> None:
-    """Arms that differ in more than how they spend say nothing of it."""
-    for run in comparison.members().values():
-        if found := fingerprint.changes(run, task):
-            hint = f"put it back to go on; or compare anew: sia arms {task.name}"
-            raise RecordError("; ".join(found), where=f"{comparison.name}, run {run.name}", hint=hint)

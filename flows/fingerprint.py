@@ -11,6 +11,7 @@ from sia_core.config import RunConfig
 from sia_core.errors import RecordError
 from sia_core.hashing import digest_json, digest_path
 from sia_core.policy.registry import policy_digest
+from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
 from sia_core.task import Task
 
@@ -89,6 +90,18 @@ def check_unchanged(run: RunRecord, task: Task) -> None:
             where=run.name,
             hint=f"put it back; or go on in a child run, from generation N: sia retry {run.name} --generation N --fork",
         )
+
+
+def check_alike(comparison: ArmsRecord, task: Task) -> None:
+    """Arms that differ in more than how they spend say nothing of it.
+
+    Raises:
+        RecordError: something has changed since a run of the comparison began.
+    """
+    for run in comparison.members().values():
+        if found := changes(run, task):
+            hint = f"put it back to go on; or compare anew: sia arms {task.where}"
+            raise RecordError("; ".join(found), where=f"{comparison.name}, run {run.name}", hint=hint)
 
 
 def _say(part: str, task: Task, before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> str:

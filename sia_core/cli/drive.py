@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 from flows import start as opening
+from flows.fingerprint import check_alike
 from flows.redo import extend, redo
 from flows.session import reporter
 from sia_core.agents.prices import check_priced
@@ -26,6 +27,7 @@ from sia_core.record.lease import LEAVE_S, hold, refuse_held
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan, Comparison
+from sia_core.task import Task
 
 Found = TypeVar("Found")
 
@@ -91,6 +93,7 @@ def go_on_comparing(name: str, seeds: int | None = None) -> None:
     refuse_held(comparison)
     if seeds is not None:
         plan = ArmsPlan.model_validate(comparison.plan).with_seeds(seeds)
+        check_alike(comparison, Task.load(plan.config.task))  # Before the plan is changed: it cannot be made smaller.
         comparison.set_plan(plan.about, plan.model_dump(mode="json"))
     servers.launch_prefect()
     _drive_arms(comparison)

@@ -81,3 +81,4 @@ def test_arms_on_a_changed_task_are_not_set_side_by_side(sia: Sia, tmp_path: Pat
     refused = sia("arms", "--resume", comparison.name, "--seeds", "2", code=7)
     assert "has changed since the run began: task.md" in refused and "sia arms" in refused
     assert len(comparison.members()) == 2
+    assert comparison.plan["seeds"] == 1 and ArmsRecord.open(record, comparison.name).status == "FINISHED"
