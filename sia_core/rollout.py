@@ -184,6 +184,18 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class ProgramRun:
+    """One program that a harness had run by `ctx.run`, as the gateway saw it; long texts are cut."""
+
+    code: str
+    status: str
+    """`ok`, `error`, `timeout`, `memory`, `disk` or `output`."""
+    reason: str = ""
+    stdout: str = ""
+    stderr: str = ""
+
+
+@dataclass(frozen=True)
 class Rollout:
     """The terminal record of one unit: trajectory, answer, verdict, cost."""
 
@@ -200,6 +212,8 @@ class Rollout:
     """Grading's part of it."""
     trace: Trace | None = None
     """Of a twin that ran to its end."""
+    programs: tuple[ProgramRun, ...] = ()
+    """In the order in which the harness asked for them."""
 
     @property
     def score(self) -> float | None:
@@ -239,4 +253,5 @@ class Rollout:
             seconds=data["seconds"],
             verify_seconds=data.get("verify_seconds", 0.0),
             trace=None if data.get("trace") is None else Trace.from_dict(data["trace"]),
+            programs=tuple(ProgramRun(**run) for run in data.get("programs", ())),
         )

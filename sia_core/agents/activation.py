@@ -1,19 +1,20 @@
-"""Did a rewrite do anything? What was changed, and where in its rollouts that shows.
+"""Tell a rewrite that does something from a no-op, by its rollouts beside their twins of the parent.
 
-A changed line inside a function shows in the trace, a changed line of any other text in a prompt that the
-gateway recorded, a changed knob in being read. Whatever was changed, it also shows when the child behaves otherwise
-than its parent under the same randomness (`Unit.twin`): it asks something else, or answers otherwise to the same
-replies. Where only the reply to the same question differs, that is the policy, and nothing is concluded.
-
-Code at module level runs whenever it is imported and lines that were removed never do: both show by behaviour alone.
+A change shows in a rollout in two ways. It ran: a changed line inside a function is in the trace, a changed line of
+any text is in something that was recorded (a prompt, an option, an answer, a program), or a changed knob was read. Or
+the record differs: the child asked, offered, received, ran, answered or scored otherwise than its twin. A no-op
+leaves every recorded thing equal, so a rewrite that scores otherwise on a twin never is one. Where the policy does
+not repeat itself under the same seed, its noise counts as a difference, and the gate decides.
 """
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
+from typing import Any
 
 from sia_core.harness import Harness
 from sia_core.rollout import Rollout
@@ -24,12 +25,12 @@ _WORD = re.compile(r"\w\w")
 
 @dataclass(frozen=True)
 class Changes:
-    """What a rewrite changed, as far as it can be seen to run."""
+    """The parts of a rewrite that can be seen to run."""
 
     lines: frozenset[tuple[str, int]]
     """File and line, inside functions of the child."""
     texts: tuple[re.Pattern[str], ...]
-    """Changed lines of files that are no code; placeholders match anything."""
+    """Changed lines of any file; placeholders match anything."""
     knobs: frozenset[str]
 
     def __str__(self) -> str:
@@ -38,12 +39,12 @@ class Changes:
 
 @dataclass(frozen=True)
 class Sighting:
-    """What of the changes shows in one rollout."""
+    """How the changes show in one rollout."""
 
     ran: bool
-    """A changed line was run, occurred in a prompt, or a changed knob was read."""
+    """A changed line was run, a changed text was recorded, or a changed knob was read."""
     differs: bool
-    """Behaviour differs from the parent's."""
+    """The record differs from the parent's."""
 
 
 def changes(parent: Harness, child: Harness) -> Changes:
@@ -63,31 +64,23 @@ def changes(parent: Harness, child: Harness) -> Changes:
 
 
 def sight(changed: Changes, child: Rollout, parent: Rollout | None) -> Sighting:
-    """What one rollout of the child shows, beside the parent's with the same randomness where there is one."""
+    """Find the changes in one rollout of the child, beside the parent's twin where there is one."""
     ran = False
     if child.trace is not None:
         run = {(name, number) for name, lines in child.trace.lines.items() for number in lines}
         ran = bool(changed.lines & run) or bool(changed.knobs & set(child.trace.knobs))
-    prompts = [turn.prompt for turn in child.turns]
-    ran = ran or any(pattern.search(prompt) for pattern in changed.texts for prompt in prompts)
+    texts = list(_texts(child))
+    ran = ran or any(pattern.search(text) for pattern in changed.texts for text in texts)
     return Sighting(ran, parent is not None and differs(child, parent))
 
 
 def differs(child: Rollout, parent: Rollout) -> bool:
-    """Whether the two harnesses did different things with the same replies."""
-    for one, other in zip(child.turns, parent.turns, strict=False):
-        if (one.kind, one.prompt) != (other.kind, other.prompt):
-            return True
-        if (one.output, one.tool_calls) != (other.output, other.tool_calls):
-            return False
-    ends = [
-        (len(side.turns), side.answer, side.failure and side.failure.kind, _notes(side)) for side in (child, parent)
-    ]
-    return ends[0] != ends[1]
+    """True if anything that was recorded of the two rollouts differs, times and traces aside."""
+    return _recorded(child) != _recorded(parent)
 
 
 def shares(sightings: Sequence[Sighting]) -> dict[str, float]:
-    """Shares of rollouts in which changes ran, behaviour differs, either."""
+    """Shares of rollouts in which changes ran, the record differs, either."""
     count = max(len(sightings), 1)
     return {
         "ran": sum(one.ran for one in sightings) / count,
@@ -96,9 +89,30 @@ def shares(sightings: Sequence[Sighting]) -> dict[str, float]:
     }
 
 
-def _notes(rollout: Rollout) -> tuple[str, ...]:
-    """Without those of failed rollouts, whose last is a traceback with line numbers."""
-    return rollout.notes if rollout.failure is None else ()
+def _recorded(rollout: Rollout) -> tuple[Any, ...]:
+    """Everything by which two rollouts can be told apart; a traceback's line numbers are no behaviour."""
+    turns = [(turn.kind, turn.prompt, turn.options, turn.output, turn.tool_calls) for turn in rollout.turns]
+    programs = [(run.code, run.status) for run in rollout.programs]
+    failure = rollout.failure and rollout.failure.kind
+    notes = rollout.notes if rollout.failure is None else ()
+    return turns, programs, rollout.answer, failure, notes, rollout.score
+
+
+def _texts(rollout: Rollout) -> Iterator[str]:
+    for turn in rollout.turns:
+        yield turn.prompt
+        yield from turn.options or ()
+    yield from (run.code for run in rollout.programs)
+    yield from _strings(rollout.answer)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        yield json.dumps(value, ensure_ascii=False)
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
 
 
 def _changed(before: bytes, after: bytes) -> Iterator[tuple[int, str]]:
@@ -122,6 +136,6 @@ def _lines_of_functions(module: CodeType) -> set[int]:
 
 
 def _pattern(line: str) -> re.Pattern[str]:
-    """Finds a line of a template in a text made from it."""
+    """Match a line of a template in a text made from it."""
     parts = [re.escape(part.strip().replace("{{", "{").replace("}}", "}")) for part in _PLACEHOLDER.split(line.strip())]
     return re.compile(r"[\s\S]{0,4000}?".join(part for part in parts if part))

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 
 from sia_core.agents.quote import elide
-from sia_core.rollout import Rollout, Turn
+from sia_core.rollout import ProgramRun, Rollout, Turn
 
 SHORT_ID = 12
-_PROMPT, _REPLY, _ANSWER, _NOTE = 2400, 2400, 1200, 600
+_PROMPT, _REPLY, _ANSWER, _NOTE, _CODE, _OUTPUT = 2400, 2400, 1200, 600, 1200, 600
 """Characters shown of each part in the cleaned layer."""
 
 
@@ -38,6 +38,8 @@ def _parts(rollout: Rollout, *, clean: bool) -> Iterator[str]:
         yield "said:"
         yield elide(_reply(turn), _REPLY) if clean else _reply(turn)
         before = turn.prompt
+    for number, run in enumerate(rollout.programs, 1):
+        yield from _program(number, run, clean=clean)
     answer = json.dumps(rollout.answer, ensure_ascii=False)
     yield f"[answer]\n{elide(answer, _ANSWER) if clean else answer}"
     yield f"[outcome] {outcome(rollout)}"
@@ -46,6 +48,14 @@ def _parts(rollout: Rollout, *, clean: bool) -> Iterator[str]:
         yield f"[verifier] {rollout.verdict.feedback or 'no feedback'}; metrics: {metrics or 'none'}"
     for note in rollout.notes:
         yield f"[the harness's own words]\n{elide(note, _NOTE) if clean else note}"
+
+
+def _program(number: int, run: ProgramRun, *, clean: bool) -> Iterator[str]:
+    yield f"[program {number}: {run.status}{f': {run.reason}' if run.reason else ''}]"
+    yield elide(run.code, _CODE) if clean else run.code
+    for name, text in (("stdout", run.stdout), ("stderr", run.stderr)):
+        if text:
+            yield f"[{name} of program {number}]\n{elide(text, _OUTPUT) if clean else text}"
 
 
 def outcome(rollout: Rollout) -> str:

@@ -41,7 +41,7 @@ from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed, digest_json
 from sia_core.lab import Lab, Limits
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
-from sia_core.rollout import Failure, Trace, Turn, Unit
+from sia_core.rollout import Failure, ProgramRun, Trace, Turn, Unit
 from sia_core.task import Problem
 
 LINE_LIMIT = 1 << 20
@@ -52,6 +52,8 @@ MAX_WAITING = 64
 COUNTED = ("/v1/chat/completions", "/v1/messages", "/sia/choose", "/sia/run")
 """What the budget counts, and what a retried request gets again."""
 STDOUT_CHARS = 20_000
+KEPT_CODE, KEPT_OUTPUT = 20_000, 2000
+"""Characters of a program and of each of its outputs that the record keeps."""
 STATUS = {"request": 400, "budget": 402, "endpoint": 503}
 """402 and 400 are not retried by the client libraries."""
 
@@ -76,7 +78,7 @@ class _Line:
 class Gateway:
     """Serves one harness process until it answers or hangs up.
 
-    After `join`, `turns`, `notes`, `trace`, `answer`, `failure` and `fatal` hold what happened.
+    After `join`, `turns`, `programs`, `notes`, `trace`, `answer`, `failure` and `fatal` hold what happened.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Gateway:
         self._asked: Counter[str] = Counter()
         self._served: dict[str, Future[_Answer]] = {}
         self._slots: list[Turn | None] = []
+        self._programs: list[ProgramRun | None] = []
         self.notes: list[str] = []
         self.trace: Trace | None = None
         self.answer: Any = None
@@ -121,6 +124,11 @@ class Gateway:
     def turns(self) -> list[Turn]:
         """Turns that the policy answered, in the order in which they were asked for."""
         return [turn for turn in self._slots if turn is not None]
+
+    @property
+    def programs(self) -> list[ProgramRun]:
+        """Programs that were run, in the order in which they were asked for."""
+        return [run for run in self._programs if run is not None]
 
     def serve(self, stream: socket.socket) -> None:
         """Serve the other end of `stream` in a thread."""
@@ -344,9 +352,11 @@ class Gateway:
             raise RefusedError("request", "run takes code (text) and seconds (number)")
         self.budget.take("runs")
         wall = min(max(float(seconds), 0.1), self._harness.config.budget.seconds)
-        return lambda: self._launch(code, wall)
+        slot = len(self._programs)
+        self._programs.append(None)
+        return lambda: self._launch(slot, code, wall)
 
-    def _launch(self, code: str, wall: float) -> _Answer:
+    def _launch(self, slot: int, code: str, wall: float) -> _Answer:
         files = {"main.py": code.encode(), **self._problem.files}
         try:
             with self._running:  # The lab runs one program at a time.
@@ -359,6 +369,13 @@ class Gateway:
         if result.status == "infrastructure":
             self.failure = Failure("sandbox", result.reason)
             raise RefusedError("endpoint", "the sandbox failed")
+        self._programs[slot] = ProgramRun(
+            code[:KEPT_CODE],
+            result.status,
+            result.reason[:KEPT_OUTPUT],
+            result.stdout[:KEPT_OUTPUT],
+            result.stderr[-KEPT_OUTPUT:],
+        )
         return 200, {
             "status": result.status,
             "reason": result.reason,

@@ -183,6 +183,7 @@ class RolloutRunner:
             notes=tuple(notes),
             seconds=round(time.perf_counter() - started, 4),
             trace=gateway.trace,
+            programs=tuple(gateway.programs),
         )
 
     def _grade(self, played: Rollout) -> Rollout:

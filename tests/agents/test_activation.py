@@ -6,7 +6,7 @@ import pytest
 
 from sia_core.agents import activation
 from sia_core.harness import Harness
-from sia_core.rollout import Rollout, Trace, Turn, Unit
+from sia_core.rollout import ProgramRun, Rollout, Trace, Turn, Unit, Verdict
 
 TOML = b'name = "h"\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n'
 AGENT = "LIMIT = 1\n\n\nasync def solve(problem, ctx):\n    if problem:\n        return 1\n    return 2\n"
@@ -50,15 +50,34 @@ def test_a_moved_knob_counts_when_it_was_read() -> None:
     assert seen(child, rollout(trace=Trace({}, ("n",))))[0]
 
 
+def test_a_changed_text_counts_in_options_answers_and_programs() -> None:
+    child = make(AGENT.replace("LIMIT = 1", 'TEMPLATE = "scale the rows"'))
+    plain = rollout()
+    turn = replace(plain.turns[0], options=('x\nTEMPLATE = "scale the rows"',))
+    for one in (
+        replace(plain, turns=(turn,)),
+        replace(plain, answer={"code": '# made\nTEMPLATE = "scale the rows"\n'}),
+        replace(plain, programs=(ProgramRun('TEMPLATE = "scale the rows"', "ok"),)),
+    ):
+        assert seen(child, one, one) == (True, False)
+
+
+WORTH = replace(rollout(), verdict=Verdict(0.2))
+
+
 @pytest.mark.parametrize(
     ("child", "parent", "differs"),
     [
         (rollout(), rollout(), False),
         (rollout("user: Other"), rollout(), True),
         (rollout(answer=2), rollout(), True),
-        (rollout(output="b", answer=2), rollout(), False),  # The policy's doing, whatever comes after.
+        (rollout(output="b", answer=2), rollout(), True),
+        (replace(rollout(), turns=(replace(rollout().turns[0], options=("a", "b")),)), rollout(), True),
         (replace(rollout(), turns=()), rollout(), True),
+        (replace(rollout(), programs=(ProgramRun("x = 1", "ok"),)), rollout(), True),
+        (replace(WORTH, verdict=Verdict(0.3)), WORTH, True),
+        (replace(WORTH, seconds=3.0, trace=Trace({}, ())), WORTH, False),
     ],
 )
-def test_only_what_the_harness_did_is_a_difference(child: Rollout, parent: Rollout, differs: bool) -> None:
+def test_whatever_is_recorded_otherwise_is_a_difference(child: Rollout, parent: Rollout, differs: bool) -> None:
     assert activation.differs(child, parent) is differs
