@@ -1,14 +1,63 @@
 """The first harness, where the Meta-Agent writes it: validated, then planted as the seed of the lineage."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
-from flows.levers import validate_first
+from flows.allowance import TrialAllowance
+from flows.ladder import climb_first
+from flows.rollouts import pick_problems, plan_units, roll_out
 from flows.session import Session
+from flows.source import TaskMaterials
 from flows.start import plant_seed
 from sia_core.agents.meta import Brief
 from sia_core.agents.protocol import NoDecisionError
+from sia_core.agents.reference import reference
+from sia_core.agents.trial import Left, Trial, messages
+from sia_core.candidate import Candidate
 from sia_core.errors import HarnessError
-from sia_core.task import Task
+from sia_core.generation import DRAFT_ID
+from sia_core.harness import Harness
+from sia_core.rollout import Rollout
+
+SMOKE_PROBLEMS = 2
+
+
+class SeedBench:
+    """The place where the Meta-Agent's drafts are validated and played."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._allowance = TrialAllowance(session, set())
+
+    def faults(self, harness: Harness) -> Sequence[str]:
+        """List why a first harness cannot be used: the rungs that need no parent, then a few rollouts."""
+        report = climb_first(self._session, harness)
+        if report.failure:
+            return report.faults
+        smoke = self._roll(harness, pick_problems(self._session, "train", 0, SMOKE_PROBLEMS), 1)
+        if all(rollout.failure is not None for rollout in smoke):
+            return [f"smoke: every rollout failed: {'; '.join(messages(smoke))}"]
+        return []
+
+    def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
+        """Play a draft on training problems."""
+        faults = tuple(climb_first(self._session, harness).faults) or self._allowance.objections(
+            len(problems) * rollouts
+        )
+        played = [] if faults else self._roll(harness, problems, rollouts)
+        self._allowance.take(played)
+        return Trial(harness.digest, faults, tuple(played), (), self.left)
+
+    @property
+    def left(self) -> Left:
+        """The rest of the allowance."""
+        return self._allowance.left
+
+    def _roll(self, harness: Harness, problems: Sequence[str], rollouts: int) -> list[Rollout]:
+        self._session.run.put_harness(harness)
+        candidate = Candidate(harness.digest)
+        units = plan_units(self._session, candidate, "train", problems, rollouts, "first")
+        return roll_out(self._session, candidate, units, f"trial of draft {harness.digest[:DRAFT_ID]}")
 
 
 def write_first(session: Session) -> None:
@@ -21,16 +70,17 @@ def write_first(session: Session) -> None:
         return
     assert session.agents.meta is not None
     session.reporter.say("the Meta-Agent writes the first harness")
+    sdk = (files("sia_core.engine") / "sdk" / "sia_sdk.py").read_text()
     brief = Brief(
         task=session.task.description,
         metric=session.task.config.metric,
         problems=session.task.problems("train"),
-        sdk=(files("sia_core.engine") / "sdk" / "sia_sdk.py").read_text(),
+        reference=reference(sdk, session.task.config, None),
+        materials=TaskMaterials(session.task),
         seed=session.config.seed,
-        references=_references(session.task),
     )
     try:
-        harness = session.agents.meta.write(brief, lambda found: validate_first(session, found))
+        harness = session.agents.meta.write(brief, SeedBench(session))
     except NoDecisionError as error:
         raise HarnessError(
             f"the Meta-Agent wrote no harness that can be used: {error}",
@@ -38,13 +88,3 @@ def write_first(session: Session) -> None:
             hint="read agent/conversation.json of the run in MLflow; try another model, or write a harness yourself",
         ) from error
     plant_seed(session.run, harness)
-
-
-def _references(task: Task) -> dict[str, str]:
-    """Texts under references/ of the task's directory."""
-    folder = task.path / "references"
-    return {
-        file.relative_to(folder).as_posix(): file.read_text(errors="replace")
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }

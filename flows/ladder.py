@@ -2,33 +2,34 @@
 
 Rungs from the cheapest on; the first that says no ends the climb. `static` reads, `import` and `contract` run the
 harness alone in a sandbox of this machine, `smoke`, `activation` and `minibatch` play training problems through the
-session's engine. Each rung's result is an artifact of the generation as soon as it is there, and is taken from there
-when the run is resumed; rollouts come from the journal.
+session's engine. The rungs of VALIDATION are climbed while the agent still decides (`flows.workbench`), so that a
+rewrite that falls there goes back to its author and costs no generation; `minibatch` follows once the decision stands.
+
+Each rung's result is an artifact of the generation as soon as it is there, by the digest of the rewrite, and is taken
+from there when the rewrite climbs again or the run is resumed; rollouts come from the journal.
 
 Smoke rollouts are twins of the parent's (`Unit.twin`): the same problems and randomness. Those that the decision cites
 come first, because there the change is most likely to show.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
 from sia_core.agents import activation, static
 from sia_core.agents.evidence import scores_by_problem
+from sia_core.agents.trial import messages
 from sia_core.candidate import Candidate
 from sia_core.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, SMOKE_ROLLOUTS
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import HarnessError
 from sia_core.generation import SEED_NODE, Cost, Decision, LadderReport, Node, RungResult
 from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
-from sia_core.patch import apply_edits
 from sia_core.record.generation import GenerationRecord
 from sia_core.rollout import SPLITS, Rollout, Unit
 from sia_core.stats import Scores, paired_gain
@@ -40,7 +41,10 @@ FUTILITY = 0.95
 """Confidence of the upper bound of the gain that must lie below 0 for a child to be given up."""
 ANSWER_CHARS = 24
 """Private texts from this length on are looked for in files: shorter ones may stand there by chance."""
-_DEFECTS = ("static", "import", "contract", "smoke")
+READING = ("static", "import", "contract")
+"""Rungs that play no rollout."""
+VALIDATION = (*READING, "smoke", "activation")
+"""Rungs that a rewrite has to pass before it is taken as a decision."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,20 @@ class Climb:
     generation: GenerationRecord
     decision: Decision
     parent: Node
-    parent_harness: Harness
     child: Harness
+    counted: set[str] = field(default_factory=set)
+    """Keys of rollouts that this generation has counted already, those of the execute phase from the beginning."""
+
+    def __post_init__(self) -> None:
+        if self.generation.phase("execute") is not None:
+            self.counted.update(rollout.unit.key for rollout in self.generation.rollouts("train"))
+        if self.generation.phase("analyze") is not None:
+            self.counted.update((self.generation.get_json("drafts.json") or {}).get("counted", ()))
+
+    @property
+    def parent_harness(self) -> Harness:
+        """The harness that was rewritten."""
+        return self.session.run.harness(self.parent.candidate.harness)
 
     @property
     def candidate(self) -> Candidate:
@@ -60,27 +76,30 @@ class Climb:
         return Candidate(self.child.digest, self.parent.candidate.adapter)
 
 
-def climb(
-    session: Session, generation: GenerationRecord, decision: Decision, parent: Node, child: Harness
-) -> LadderReport:
+def climb(it: Climb) -> LadderReport:
     """Put a rewrite to every rung until one rejects it, and store the report as `ladder.json`.
 
     Raises:
         LeakError: a canary of the task is in the rewrite, or in what a rung made of it.
         SandboxError: no sandbox can be had.
     """
-    session.task.canaries.check_files(child.files, f"generation {generation.index}, rewritten harness")
-    session.run.put_harness(child)
-    it = Climb(session, generation, decision, parent, session.run.harness(parent.candidate.harness), child)
+    report = climb_rungs(it, tuple(RUNGS))
+    it.generation.put_json("ladder.json", report.to_dict())
+    return report
+
+
+def climb_rungs(it: Climb, names: Sequence[str]) -> LadderReport:
+    """Put a rewrite to some of the rungs until one rejects it. Raises as `climb` does."""
+    session = it.session
+    session.task.canaries.check_files(it.child.files, f"generation {it.generation.index}, rewritten harness")
+    session.run.put_harness(it.child)
     rungs: list[RungResult] = []
-    for name, rung in RUNGS.items():
-        rungs.append(_stored(it, name) or _put(it, rung(it)))
+    for name in names:
+        rungs.append(_stored(it, name) or _put(it, RUNGS[name](it)))
         session.reporter.say(f"rung {name}: {'passed' if rungs[-1].passed else 'rejected'}: {rungs[-1].reason}")
         if not rungs[-1].passed:
             break
-    report = LadderReport(child.digest, tuple(rungs))
-    generation.put_json("ladder.json", report.to_dict())
-    return report
+    return LadderReport(it.child.digest, tuple(rungs))
 
 
 def climb_first(session: Session, harness: Harness) -> LadderReport:
@@ -121,7 +140,7 @@ def _contract(it: Climb) -> RungResult:
 
 
 def _smoke(it: Climb) -> RungResult:
-    rollouts = _twins(it)
+    rollouts = twins(it)
     judged = [rollout for rollout in rollouts if rollout.score is not None]
     failures = Counter(f"{one.failure.kind}: {one.failure.reason}" for one in judged if one.failure is not None)
     grouped = [f"{count} x {reason}" for reason, count in failures.most_common()]
@@ -135,11 +154,10 @@ def _smoke(it: Climb) -> RungResult:
 
 
 def _activation(it: Climb) -> RungResult:
-    twins, units = _twins(it), _parent_units(it)
-    parents = roll_out(it.session, it.parent.candidate, units, "the parent's smoke rollouts")
+    parents = roll_out(it.session, it.parent.candidate, _parent_units(it), "the parent's smoke rollouts")
     by_key = {rollout.unit.key: rollout for rollout in parents}
     changed = activation.changes(it.parent_harness, it.child)
-    told = [twin for twin in twins if twin.score is not None]
+    told = [twin for twin in twins(it) if twin.score is not None]
     sights = [activation.sight(changed, twin, _scored(by_key[twin.unit.twin or ""])) for twin in told]
     shares = activation.shares(sights)
     active = round(shares["active"] * len(told))
@@ -163,13 +181,16 @@ def _minibatch(it: Climb) -> RungResult:
     block = pick_problems(session, "train", index - 1, session.config.problems)
     problems = sorted(block, key=lambda problem: problem not in named)[:count]  # What was foretold is looked at first.
     each = min(MINIBATCH_ROLLOUTS, session.config.rollouts)
-    sides, cost = [], Cost()
+    sides, cost, said = [], Cost(), ""
     for name, candidate in {"parent": it.parent.candidate, "child": it.candidate}.items():
         # The block of the execute phase: where the parent is what was executed, its rollouts are there.
         units = plan_units(session, candidate, "train", problems, each, f"{index}/execute")
         rollouts = roll_out(session, candidate, units, f"minibatch, {name}")
         sides.append(scores_by_problem(rollouts))
         cost += _cost(it, rollouts)
+        if name == "child":
+            it.generation.put_rollouts("minibatch", rollouts)
+            said = "; ".join(messages(rollouts))
     if len(sides[0].keys() & sides[1].keys()) < 2:
         return RungResult("minibatch", True, "too few problems to tell: left to the gate", cost=cost)
     seed = derive_seed(session.config.seed, "minibatch", index)
@@ -178,7 +199,11 @@ def _minibatch(it: Climb) -> RungResult:
     metrics = {"gain": -loss.mean, "upper": -loss.bound, "problems": loss.problems, **_foretold(it, *sides)}
     futile = loss.bound > 0
     words = f"{-loss.mean:+.4f} on {loss.problems} problems, at most {-loss.bound:+.4f} at {FUTILITY:.0%}"
-    reason = f"futile: gain {words}" if futile else f"gain {words}: left to the gate"
+    reason = (
+        f"futile: gain {words}{f'; its rollouts: {said}' if said else ''}"
+        if futile
+        else f"gain {words}: left to the gate"
+    )
     return RungResult("minibatch", not futile, reason, metrics=metrics, cost=cost)
 
 
@@ -226,7 +251,8 @@ def _parent_units(it: Climb) -> list[Unit]:
     return chosen
 
 
-def _twins(it: Climb) -> list[Rollout]:
+def twins(it: Climb) -> list[Rollout]:
+    """Smoke rollouts of the rewrite."""
     candidate = it.candidate
     units = [replace(unit, harness=candidate.harness, twin=unit.key) for unit in _parent_units(it)]
     return roll_out(it.session, candidate, units, "smoke test")
@@ -238,34 +264,23 @@ def _scored(rollout: Rollout) -> Rollout | None:
 
 
 def _cost(it: Climb, rollouts: Sequence[Rollout]) -> Cost:
-    """Of rollouts that are not the execute phase's, which has counted them."""
-    phase = it.generation.phase("execute")
-    counted = {rollout.unit.key for rollout in it.generation.rollouts("train")} if phase is not None else set()
-    return cost_of([rollout for rollout in rollouts if rollout.unit.key not in counted])
+    """Cost of those that nothing in this generation has counted: neither the execute phase nor an earlier rung."""
+    new = [rollout for rollout in rollouts if rollout.unit.key not in it.counted]
+    it.counted.update(rollout.unit.key for rollout in new)
+    return cost_of(new)
 
 
 def _rejected(it: Climb, nodes: Sequence[Node]) -> Iterator[static.Rejected]:
-    """Earlier rewrites that were not taken, made again from their decisions."""
+    """Earlier rewrites that lost to their parent under the same weights, at the minibatch or at the gate."""
     for node in nodes:
-        rung = node.failure.partition(":")[0]
-        if node.decision is None or node.parent is None or node.lever not in ("harness", "both"):
+        if node.parent is None or node.lever not in ("harness", "both"):
             continue
-        adapter = nodes[node.parent].candidate.adapter
-        lost = node.lever == "harness" and node.gate is not None and not node.promoted
-        lost = lost and node.gate is not None and not node.gate.reason.startswith("void")
-        if rung not in RUNGS and not lost:
-            continue
-        if rung not in _DEFECTS and adapter != it.parent.candidate.adapter:
-            continue  # Under other weights it may do better.
-        before = it.session.run.harness(nodes[node.parent].candidate.harness)
-        try:
-            harness = apply_edits(before, node.decision.edits).with_knobs(node.decision.knobs)
-        except HarnessError:
-            continue
-        worse = node.gate is not None and node.gate.gain.mean <= 0
+        lost = node.lever == "harness" and node.gate is not None and not node.promoted and not node.gate.void
+        futile = bool(node.draft) and node.failure.startswith("minibatch:")
+        if not (lost or futile) or nodes[node.parent].candidate.adapter != it.parent.candidate.adapter:
+            continue  # Under other weights it may do better, and a repair of a defect is a new try.
         reason = node.failure or (f"gate: {node.gate.reason}" if node.gate else "")
-        merit = rung in ("activation", "minibatch") or worse
-        yield static.Rejected(node.index, before.digest, harness, reason, merit)
+        yield static.Rejected(f"node {node.index}", it.session.run.harness(node.harness), reason)
 
 
 def _answers(session: Session) -> list[str]:
@@ -284,15 +299,19 @@ def _answers(session: Session) -> list[str]:
 
 
 def _stored(it: Climb, name: str) -> RungResult | None:
-    data = it.generation.get_bytes(f"ladder/{name}.json")
-    if data is None:
+    found = it.generation.get_json(_place(it, name))
+    if found is None:
         return None
-    found = json.loads(data)
-    return RungResult.from_dict(found["result"]) if found["child"] == it.child.digest else None
+    it.counted.update(found["counted"])
+    return RungResult.from_dict(found["result"])
 
 
 def _put(it: Climb, result: RungResult) -> RungResult:
     metrics = {f"ladder.{result.rung}.{name}": value for name, value in result.metrics.items()}
     it.generation.log_metrics({**metrics, f"ladder.{result.rung}.passed": float(result.passed)})
-    it.generation.put_json(f"ladder/{result.rung}.json", {"child": it.child.digest, "result": asdict(result)})
+    it.generation.put_json(_place(it, result.rung), {"counted": sorted(it.counted), "result": asdict(result)})
     return result
+
+
+def _place(it: Climb, rung: str) -> str:
+    return f"ladder/{it.child.digest}/{rung}.json"

@@ -113,6 +113,16 @@ class Ledger:
                 return f"{name}: {amount:.6g} would be spent, {limit:g} may be"
         return None
 
+    def describe(self) -> str:
+        """Say what was spent, what is left of each limit, and how long a rollout takes."""
+        spent = total(self.spent())
+        played = self.spent()["rollouts"].seconds + self.spent()["verification"].seconds
+        each = f", {played / spent.rollouts:.1f} s a rollout with its verification" if spent.rollouts else ""
+        said = f"spent so far: {spent.rollouts:.0f} rollouts, {spent.tokens:.0f} tokens, {spent.dollars:.2f} dollars, \
+{self.wall_s / 60:.1f} min{each}"
+        limits = [f"{name} {limit - amount:.6g} of {limit:g}" for name, amount, limit in self._shares()]
+        return f"{said}; left: {', '.join(limits) or 'no limit is set'}"
+
     def record(self, step: int) -> None:
         """Show it in MLflow."""
         spent, wall = self.spent(), self.wall_s

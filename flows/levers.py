@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from flows.anchors import check_anchors
-from flows.ladder import climb, climb_first
-from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
+from flows.ladder import VALIDATION, Climb, climb
+from flows.rollouts import cost_of, plan_groups, roll_out, training_rollouts
 from flows.session import Session
 from sia_core.budget import Spent
 from sia_core.candidate import Adapter, Candidate
@@ -29,8 +29,6 @@ from sia_core.weights.serving import why_not_served
 from sia_core.weights.spec import UpdateSpec, refuse
 from sia_core.weights.stopping import best_round, stop_reason
 
-SMOKE_PROBLEMS = 2
-
 
 @dataclass(frozen=True)
 class Pulled:
@@ -41,32 +39,44 @@ class Pulled:
     failure: str = ""
     foretold: Mapping[str, int] = field(default_factory=dict)
     """As `Node.foretold`."""
+    draft: str = ""
+    """As `Node.draft`."""
 
 
-def refusal(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> str | None:
-    """Why a decision cannot be carried out, or None. Checked before it costs anything."""
+def objections(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> list[str]:
+    """List every reason why a decision cannot be carried out. Reads only, so that it costs nothing."""
     needed = ("harness", "weights") if decision.lever == "both" else (decision.lever,)
-    forbidden = [lever for lever in needed if lever not in (*session.config.levers, "none", "stop")]
-    if forbidden:
-        return f"lever {forbidden[0]} is not among this run's levers"
+    found = [
+        f"lever {lever} is not among this run's levers"
+        for lever in needed
+        if lever not in (*session.config.levers, "none", "stop")
+    ]
     if "harness" in needed:
-        try:
-            rewritten = rewrite(session, decision, parent)
-        except HarnessError as error:
-            return str(error)
-        if rewritten.digest == parent.candidate.harness:
-            return "the rewrite changes nothing"
+        found += _unwritable(session, decision, parent)
     if "weights" in needed:
-        if not session.engine.policy.trainable:
-            return f"policy {session.config.policy} cannot be trained: it records no token ids or takes no adapter"
-        # Of another pair the batch is not known yet: it is judged when it is there.
-        stale = any(_pair(rollout) != (parent.candidate.harness, parent.candidate.adapter) for rollout in evidence)
-        try:
-            spec = update_spec(session, decision, parent, evidence)
-        except ProposalError as error:
-            return str(error)
-        return None if decision.lever == "both" or stale else refuse(evidence, spec)
-    return None
+        found += _untrainable(session, decision, parent, evidence)
+    return found
+
+
+def _unwritable(session: Session, decision: Decision, parent: Node) -> list[str]:
+    try:
+        rewritten = rewrite(session, decision, parent)
+    except HarnessError as error:
+        return [str(error)]
+    return ["the rewrite changes nothing"] if rewritten.digest == parent.candidate.harness else []
+
+
+def _untrainable(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> list[str]:
+    if not session.engine.policy.trainable:
+        return [f"policy {session.config.policy} cannot be trained: it records no token ids or takes no adapter"]
+    # The batch of another pair is not known yet: it is judged when it is there.
+    stale = any(_pair(rollout) != (parent.candidate.harness, parent.candidate.adapter) for rollout in evidence)
+    try:
+        spec = update_spec(session, decision, parent, evidence)
+    except ProposalError as error:
+        return [str(error)]
+    reason = None if decision.lever == "both" or stale else refuse(evidence, spec)
+    return [] if reason is None else [reason]
 
 
 def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:
@@ -99,30 +109,16 @@ def pull_harness(session: Session, generation: GenerationRecord, decision: Decis
         child = rewrite(session, decision, parent)
     except HarnessError as error:
         return Pulled(None, Cost(), f"static: {error}")
-    report = climb(session, generation, decision, parent, child)
+    report = climb(Climb(session, generation, decision, parent, child))
     candidate = None if report.failure else Candidate(child.digest, parent.candidate.adapter)
     last = report.rungs[-1]
     foretold = {name: int(last.metrics[name]) for name in _FORETOLD if name in last.metrics}
-    return Pulled(candidate, report.cost, report.failure, foretold)
+    # What the rungs of the validation have cost, the analyze phase has counted.
+    cost = sum((rung.cost for rung in report.rungs if rung.rung not in VALIDATION), Cost())
+    return Pulled(candidate, cost, report.failure, foretold, "" if candidate else child.digest)
 
 
 _FORETOLD = ("played", "better", "worse", "fixes", "fixes_right", "risks", "risks_right")
-
-
-def validate_first(session: Session, harness: Harness) -> str | None:
-    """Why a first harness cannot be used, or None: the rungs that need no parent."""
-    report = climb_first(session, harness)
-    if report.failure:
-        return report.failure
-    candidate = Candidate(harness.digest)
-    session.run.put_harness(harness)
-    problems = pick_problems(session, "train", 0, SMOKE_PROBLEMS)
-    smoke = roll_out(session, candidate, plan_units(session, candidate, "train", problems, 1, "first"), "smoke test")
-    if all(rollout.failure is not None for rollout in smoke):
-        return "every rollout failed: " + "; ".join(
-            f"{rollout.failure.kind}: {rollout.failure.reason}" for rollout in smoke if rollout.failure
-        )
-    return None
 
 
 @dataclass

@@ -7,6 +7,7 @@ process anywhere loses at most the unit in flight.
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.resources import files
 
 from flows.approve import objection
 from flows.gate import play_gate
@@ -17,7 +18,9 @@ from flows.source import SessionSource
 from flows.stopping import tired_lever
 from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
+from sia_core.agents.reference import reference
 from sia_core.agents.rules import RulesAgent
+from sia_core.agents.static import Allowed
 from sia_core.config import LADDER_ROLLOUTS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
@@ -31,7 +34,7 @@ from sia_core.stats import estimate
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
 
-MAX_REFUSALS = 4
+MAX_REFUSALS = 6
 PULLS = ("harness", "weights", "both")
 
 
@@ -62,7 +65,11 @@ def analyze(session: Session, index: int) -> list[Decision]:
     evidence = gather(
         executed.candidate, rollouts, confidence=session.config.confidence, seed=derive_seed(session.config.seed, index)
     )
-    decisions = _decide(session, generation, nodes, evidence) if session.config.levers else [_baseline(executed)]
+    cost = Cost()
+    if session.config.levers:
+        decisions, cost = _decide(session, generation, nodes, evidence)
+    else:
+        decisions = [_baseline(executed)]
     session.task.canaries.check_data([asdict(decision) for decision in decisions], f"generation {index}, decision")
     generation.log_metrics(
         {
@@ -78,7 +85,11 @@ def analyze(session: Session, index: int) -> list[Decision]:
     session.run.log_metrics({"train.score": evidence.score.mean, "train.best_of_k": evidence.best_of}, index)
     generation.complete(
         "analyze",
-        {"evidence": asdict(evidence), "decisions": [asdict(decision) for decision in decisions]},
+        {
+            "evidence": asdict(evidence),
+            "decisions": [asdict(decision) for decision in decisions],
+            "cost": asdict(cost),
+        },
         {
             "sia.lever": ",".join(decision.lever for decision in decisions),
             "sia.decision": "\n".join(decision.reason for decision in decisions),
@@ -108,7 +119,8 @@ def improve(session: Session, index: int) -> list[Node]:
         _child(session, generation.sibling(number), decision, nodes, len(decisions), rejected)
         for number, decision in enumerate(decisions)
     ]
-    made[0] = replace(made[0], cost=made[0].cost + cost_of(generation.rollouts("train")))
+    shared = cost_of(generation.rollouts("train")) + Cost(**analysis.get("cost", {}))
+    made[0] = replace(made[0], cost=made[0].cost + shared)
     made = rank(made)
     made = [replace(node, index=len(nodes) + number) for number, node in enumerate(made)]
     _record_nodes(session, generation, made)
@@ -142,6 +154,7 @@ def _child(
         failure=pulled.failure,
         generation=generation.index,
         foretold=pulled.foretold,
+        draft=pulled.draft,
     )
     _log_node(generation, node)
     return node
@@ -203,19 +216,27 @@ def _baseline(executed: Node) -> Decision:
     return Decision("none", executed.index, "this run has no levers: it is the baseline that only samples", "none")
 
 
-def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> list[Decision]:
-    """One decision for each sibling, until there is none left to make. The first may be to stop."""
+def _decide(
+    session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence
+) -> tuple[list[Decision], Cost]:
+    """Make one decision for each sibling, until there is none left to make, and count what was played for them.
+
+    The first decision may be to stop.
+    """
     situation = _situation(session, generation, nodes, evidence)
     decisions: list[Decision] = []
+    cost = Cost()
     for _ in range(session.config.siblings):
         situation = replace(situation, siblings=tuple(decisions))
-        decision = _decide_one(session, situation, SessionSource(session, generation.index, decisions))
+        source = SessionSource(session, generation.index, decisions)
+        decision = _decide_one(session, situation, source)
+        cost += source.workbench.finish()
         if decision.lever == "stop" and decisions:
             break
         decisions.append(decision)
         if decision.lever == "stop":
             break
-    return decisions
+    return decisions, cost
 
 
 def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
@@ -249,21 +270,42 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         metric=task.config.metric,
         edit_limits=str(EditLimits(config.edit_scope, config.max_edit_lines)),
         problems=sorted({rollout.unit.problem for rollout in rollouts}),
+        reference=_reference(session, nodes[SEED_NODE]),
+        generations=config.generations,
+        spending=_spending(session, generation),
+        metrics=task.config.metrics,
         updates={name: f"{one.allowed}. {one.about}" for name, one in SETTINGS.items()} if trainable else {},
         suggested=": ".join(part for part in suggest(rollouts) if part) if trainable else "",
     )
 
 
+def _reference(session: Session, seed: Node) -> str:
+    first = session.run.harness(seed.candidate.harness).config
+    sdk = (files("sia_core.engine") / "sdk" / "sia_sdk.py").read_text()
+    return reference(sdk, session.task.config, Allowed.of(first, session.task.config.rewrite))
+
+
+def _spending(session: Session, generation: GenerationRecord) -> str:
+    """Spent and left at the first asking: a resumed conversation has to read the same, or it is paid for again."""
+    found = generation.get_json("agent/spending.json")
+    if found is None:
+        found = session.ledger.describe()
+        generation.put_json("agent/spending.json", found)
+    return str(found)
+
+
 def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> Decision:
-    """Ask until a decision passes its preconditions; refusals go back with their reason."""
+    """Ask until a decision passes its preconditions and the first rungs; refusals go back with their reasons."""
     for _ in range(MAX_REFUSALS):
         decision = agent.decide(situation, source)
-        reason = source.refuse(decision)
-        if reason is None:
+        if faults := source.objections(decision):
+            levers = (decision.lever,) if decision.lever in PULLS else ()
+            situation = replace(situation, refused_levers=(*situation.refused_levers, *levers))
+        elif faults := source.validate(decision):
+            situation = replace(situation, fallen=(*situation.fallen, decision))
+        else:
             return decision
-        lever = decision.lever
-        levers = (*situation.refused_levers, lever) if lever in PULLS else situation.refused_levers
-        situation = replace(situation, refused=(*situation.refused, f"{lever}: {reason}"), refused_levers=levers)
+        situation = replace(situation, refused=(*situation.refused, f"{decision.lever}: {'; '.join(faults)}"))
     last = champion(list(situation.nodes)).index
     return Decision("stop", last, "no decision passed its preconditions", agent.spec, refused=situation.refused)
 
@@ -278,7 +320,8 @@ def _pull(session: Session, generation: GenerationRecord, decision: Decision, pa
         if rewritten.child is None:
             return rewritten
         trained = _train(session, generation, decision, replace(parent, candidate=rewritten.child))
-        return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold)
+        draft = rewritten.child.harness if trained.child is None else ""
+        return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold, draft=draft)
     return Pulled(None, Cost())
 
 

@@ -41,6 +41,10 @@ class RunConfig(BaseModel):
     """Tokens for one decision, prompts and replies of all requests together."""
     agent_dollars: float | None = Field(default=None, gt=0)
     """Dollars for one decision; None: no limit but that of tokens."""
+    agent_rollouts: int = Field(default=64, ge=0)
+    """Rollouts that the agent may play to try drafts, for one decision."""
+    agent_seconds: float = Field(default=1200.0, ge=0)
+    """Seconds of such rollouts, summed over those that run side by side."""
     edit_scope: Literal["all", "prompts"] = "all"
     """Which files of the harness a rewrite may change."""
     max_edit_lines: int | None = Field(default=None, ge=1)

@@ -84,6 +84,8 @@ class Decision:
     """Problems that may become worse."""
     falsifier: str = ""
     """What would show that the hypothesis is wrong."""
+    memo: str = ""
+    """A note of the agent to itself, shown before its next decision."""
     cites: tuple[str, ...] = ()
     """Unit keys of the rollouts it rests on."""
     refused: tuple[str, ...] = ()
@@ -213,6 +215,12 @@ class LadderReport:
         return next((f"{rung.rung}: {rung.reason}" for rung in self.rungs if not rung.passed), "")
 
     @property
+    def faults(self) -> tuple[str, ...]:
+        """Everything that the rejecting rung found, `RUNG: reason` first; empty when none rejected."""
+        rejecting = next((rung for rung in self.rungs if not rung.passed), None)
+        return () if rejecting is None else (self.failure, *rejecting.details)
+
+    @property
     def cost(self) -> Cost:
         """Of all rungs."""
         return sum((rung.cost for rung in self.rungs), Cost())
@@ -225,6 +233,39 @@ class LadderReport:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild from `to_dict`."""
         return cls(data["child"], tuple(RungResult.from_dict(rung) for rung in data["rungs"]))
+
+
+DRAFT_ID = 12
+"""Characters of a harness's digest by which agents name a draft."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A rewritten harness that an agent played or submitted in a generation, whether or not a child came of it."""
+
+    harness: str
+    """Digest."""
+    parent: int | None
+    """Lineage node whose adapter it was played with and with which it was compared; None for a first harness."""
+    origin: Literal["tried", "submitted"]
+    failure: str = ""
+    """`RUNG: reason` of the rung that rejected it; empty when none did."""
+    hypothesis: str = ""
+    category: str = ""
+    predicted_gain: float = 0.0
+    cost: Cost = Cost()
+    """Rollouts that no other phase has paid for."""
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name by which agents read it and edit from it."""
+        return f"draft {self.harness[:DRAFT_ID]}"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        return cls(**{**data, "cost": Cost(**data["cost"])})
 
 
 @dataclass(frozen=True)
@@ -247,6 +288,13 @@ class Node:
     foretold: Mapping[str, int] = field(default_factory=dict)
     """Problems that the decision named and the minibatch played: `fixes`, `risks`, how many of them were `fixes_right`,
     `risks_right`, and of all `played` how many became `better`, `worse`. Empty where none was played."""
+    draft: str = ""
+    """Digest of the harness that its decision asked for, where a rung rejected it; empty otherwise."""
+
+    @property
+    def harness(self) -> str:
+        """Digest of the harness that agents read under this node's number: of the draft where there is one."""
+        return self.draft or self.candidate.harness
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data; `from_dict` is its inverse."""
@@ -267,6 +315,7 @@ class Node:
             failure=data["failure"],
             generation=data["generation"],
             foretold=data.get("foretold", {}),
+            draft=data.get("draft", ""),
         )
 
 

@@ -46,29 +46,52 @@ class Edit:
 
 
 def apply_edits(harness: Harness, edits: Sequence[Edit]) -> Harness:
-    """A new harness with the edits made, in order.
+    """Make the edits in order and return the new harness.
 
     Raises:
-        HarnessError: an edit that says too little or too much, a file that is not there or is no text, a block
-            that is not found or found twice, or files that make no harness.
+        HarnessError: edits that say too little or too much, a file that is not there or is no text, blocks that are
+            not found or found twice, or files that make no harness. All faults of all edits are in one error.
     """
     files = dict(harness.files)
-    for edit in edits:
-        if (edit.text is not None) + bool(edit.blocks) + edit.delete != 1:
-            raise HarnessError("give exactly one of text, blocks and delete", where=edit.file)
-        if edit.text is not None:
-            files[edit.file] = edit.text.encode()
-            continue
-        if edit.file not in files:
-            known = ", ".join(sorted(files))
-            raise HarnessError("no such file in the harness", where=edit.file, hint=f"files: {known}")
-        if edit.delete:
-            del files[edit.file]
-        else:
-            files[edit.file] = _replace(edit, files[edit.file]).encode()
-    if "harness.toml" not in files:
-        raise HarnessError("is deleted, and no harness is without it", where="harness.toml")
+    faults = [fault for edit in edits for fault in _apply(edit, files)]
+    if not faults and "harness.toml" not in files:
+        faults = [HarnessError("is deleted, and no harness is without it", where="harness.toml")]
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise HarnessError(f"{len(faults)} faults: " + "; ".join(map(str, faults)), where="edits")
     return Harness.from_files(files, where="patch")
+
+
+def edits_between(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tuple[Edit, ...]:
+    """Write a change as whole texts, so that it applies to any harness and equal changes are equal edits.
+
+    Raises:
+        HarnessError: a new or changed file is no text.
+    """
+    edits = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            edits.append(Edit(name, delete=True))
+        elif before.get(name) != after[name]:
+            edits.append(Edit(name, _text(name, after[name])))
+    return tuple(edits)
+
+
+def _apply(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
+    """Make one edit in `files`, or say what is wrong with it."""
+    if (edit.text is not None) + bool(edit.blocks) + edit.delete != 1:
+        return [HarnessError("give exactly one of text, blocks and delete", where=edit.file)]
+    if edit.text is not None:
+        files[edit.file] = edit.text.encode()
+        return []
+    if edit.file not in files:
+        known = ", ".join(sorted(files))
+        return [HarnessError("no such file in the harness", where=edit.file, hint=f"files: {known}")]
+    if edit.delete:
+        del files[edit.file]
+        return []
+    return _replace(edit, files)
 
 
 @dataclass(frozen=True)
@@ -126,19 +149,30 @@ def unified_diff(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> str
     return "".join(parts)
 
 
-def _replace(edit: Edit, data: bytes) -> str:
+def _text(name: str, data: bytes) -> str:
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
-        raise HarnessError("is no text: give all of its text", where=edit.file) from error
+        raise HarnessError("is no text: give all of its text", where=name) from error
+
+
+def _replace(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
+    try:
+        text = _text(edit.file, files[edit.file])
+    except HarnessError as error:
+        return [error]
+    faults = []
     for number, block in enumerate(edit.blocks, 1):
         found = text.count(block.search) if block.search else 0
         if found != 1:
             what = f"block {number}: its search text occurs {found} times, and must occur exactly once"
             hint = _nearest(text, block.search) if not found else "add lines before or after it to the block"
-            raise HarnessError(what, where=edit.file, hint=f"{hint}; or give the file's whole text")
-        text = text.replace(block.search, block.replace)
-    return text
+            faults.append(HarnessError(what, where=edit.file, hint=f"{hint}; or give the file's whole text"))
+        else:
+            text = text.replace(block.search, block.replace)
+    if not faults:
+        files[edit.file] = text.encode()
+    return faults
 
 
 def _nearest(text: str, search: str) -> str:

@@ -146,6 +146,8 @@ class TaskConfig(_Table):
     title: str
     metric: str
     """What the score is."""
+    metrics: dict[str, str] = {}
+    """Meaning of each metric that verdicts carry, for agents and people."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Least and greatest score a verdict may have. Higher is better."""
     harness: str = "harness"

@@ -16,7 +16,10 @@ from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 from sia_core.rollout import Sampling, ToolCall
 
-ATTEMPTS = 3
+ATTEMPTS = 6
+"""Submissions that are taken at most; each wrong one comes back with its faults."""
+_LAST_TURNS = 3
+"""Turns before the last from which the number left is told."""
 MAX_OUTPUT = 16_000
 """Tokens of one reply, thinking included."""
 
@@ -92,7 +95,7 @@ class Conversation:
         """Talk until a submission is taken.
 
         Raises:
-            NoSubmissionError: the allowance is used up, three submissions were wrong, or the model refuses.
+            NoSubmissionError: the allowance is used up, ATTEMPTS submissions were wrong, or the model refuses.
             EndpointError: the model's server does not answer.
             PolicyError: it cannot be used at all.
         """
@@ -151,13 +154,14 @@ class Conversation:
             span.end(text)
         self._shown += len(text)
         left = allowed.turns - self.transcript.usage.requests
-        return f"{text}\n\n({left} turns are left: call {submit} before they end)" if left <= ATTEMPTS else text
+        return f"{text}\n\n({left} turns are left: call {submit} before they end)" if left <= _LAST_TURNS else text
 
     def _not_taken(self, why: str) -> str:
         self.transcript.attempts.append(why)
-        if len(self.transcript.attempts) >= ATTEMPTS:
-            raise NoSubmissionError(f"{ATTEMPTS} submissions were not taken; the last: {why}")
-        return f"error: not taken: {why}"
+        left = ATTEMPTS - len(self.transcript.attempts)
+        if not left:
+            raise NoSubmissionError(f"{ATTEMPTS} submissions were not taken; the last: {' '.join(why.split())}")
+        return f"error: not taken:\n{why}\n({left} more {'submission is' if left == 1 else 'submissions are'} taken)"
 
 
 def _said(completion: Completion) -> dict[str, Any]:

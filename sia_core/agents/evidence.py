@@ -57,11 +57,21 @@ def _failures(scored: Sequence[Rollout]) -> dict[str, float]:
 
 
 def _examples(scored: Sequence[Rollout]) -> tuple[str, ...]:
-    """Failures first, then the lowest scores, one a problem before a second of any."""
+    """Failures first, then the lowest scores, then the best; one of each outcome and problem before a second of any."""
     ranked = sorted(scored, key=lambda rollout: (rollout.failure is None, rollout.score, rollout.unit.key))
-    seen: Counter[str] = Counter()
-    order: list[tuple[int, int, str]] = []
-    for rollout in ranked:
-        order.append((seen[rollout.unit.problem], len(order), rollout.unit.key))
-        seen[rollout.unit.problem] += 1
-    return tuple(key for _, _, key in sorted(order)[:EXAMPLES])
+    seen: Counter[tuple[str, ...]] = Counter()
+    order: list[tuple[int, int, int, str]] = []
+    for place, rollout in enumerate([*ranked[:1], *ranked[-1:], *ranked[1:-1]]):
+        alike, problem = _outcome(rollout), (rollout.unit.problem,)
+        order.append((seen[alike], seen[problem], place, rollout.unit.key))
+        seen[alike] += 1
+        seen[problem] += 1
+    return tuple(dict.fromkeys(key for *_, key in sorted(order)))[:EXAMPLES]
+
+
+def _outcome(rollout: Rollout) -> tuple[str, ...]:
+    """Equal for rollouts that show a reader the same: how it ended, and what the policy said."""
+    if rollout.failure is not None:
+        return ("failure", rollout.failure.kind, rollout.failure.reason)
+    feedback = rollout.verdict.feedback if rollout.verdict is not None and not rollout.verdict.valid else ""
+    return ("answer", feedback, *(turn.output for turn in rollout.turns))

@@ -5,15 +5,17 @@ transcript, raw transcript by range. All ids are shown short; any unambiguous be
 """
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from sia_core.agents.memory import calibrate, remember
-from sia_core.agents.quote import one_line, quote
+from sia_core.agents.quote import elide, one_line, quote
 from sia_core.agents.source import Source
 from sia_core.agents.transcript import cleaned, outcome, raw, short
-from sia_core.generation import Node
+from sia_core.agents.trial import Left, messages
+from sia_core.generation import DRAFT_ID, Draft, Node
 from sia_core.harness import Harness
 from sia_core.patch import unified_diff
 from sia_core.rollout import Rollout
@@ -21,11 +23,16 @@ from sia_core.rollout import Rollout
 RESULT_CHARS = 12_000
 """Of one answer."""
 ROWS = 40
+_SAID, _SAID_CHARS = 20, 200
 _LEAST_ID = 4
 _HELD = 2
 """Generations kept in memory."""
 
 Order = Literal["worst", "best", "longest"]
+
+
+Ref = int | str
+"""A harness as agents name it: the number of a node, `node 2`, or `draft 0123456789ab`."""
 
 
 class ReadingError(Exception):
@@ -66,10 +73,10 @@ class Library:
             self.coverage.rollouts += 1
             self.coverage.characters += len(raw(rollout))
 
-    def problems(self, generation: int | None, offset: int) -> str:
+    def problems(self, generation: int | None, offset: int, tried: Ref | None = None) -> str:
         """One row a problem: scores, failures, and the ids of its worst and best rollout."""
         groups: dict[str, list[Rollout]] = defaultdict(list)
-        for rollout in self._rollouts(generation):
+        for rollout in self._played(generation, tried):
             groups[rollout.unit.problem].append(rollout)
         order = sorted(groups, key=lambda problem: (_mean(groups[problem]), problem))
         rows = [_problem_row(problem, groups[problem]) for problem in order[offset : offset + ROWS]]
@@ -79,6 +86,7 @@ class Library:
         self,
         generation: int | None,
         *,
+        tried: Ref | None = None,
         problem: str | None,
         failure: str | None,
         least: float | None,
@@ -89,7 +97,7 @@ class Library:
         """One row a rollout, filtered and ordered."""
         found = [
             rollout
-            for rollout in self._rollouts(generation)
+            for rollout in self._played(generation, tried)
             if (problem is None or rollout.unit.problem == problem)
             and (failure is None or failure in (_kind(rollout), "any" if _kind(rollout) != "none" else ""))
             and (least is None or (rollout.score is not None and rollout.score >= least))
@@ -115,13 +123,13 @@ class Library:
         self.coverage.read[key] += min(len(text), limit)
         return quote(text, f"rollout {short(key)}, clean", limit=limit)
 
-    def search(self, text: str, generation: int | None, offset: int) -> str:
+    def search(self, text: str, generation: int | None, offset: int, tried: Ref | None = None) -> str:
         """Places where the text occurs in raw transcripts, first one of each rollout, in any letter case."""
         wanted = text.casefold()
         if not wanted.strip():
             raise ReadingError("give the text to search for")
         hits = []
-        for rollout in self._rollouts(generation):
+        for rollout in self._played(generation, tried):
             whole = raw(rollout)
             at = whole.casefold().find(wanted)
             if at >= 0:
@@ -132,24 +140,25 @@ class Library:
         rows = [row for _, row in shown]
         return quote(_table("id place excerpt", rows, offset, len(hits)), "search results", limit=RESULT_CHARS)
 
-    def files(self, node: int) -> str:
-        """Names and sizes of a node's harness files."""
-        harness = self._harness(node)
+    def files(self, ref: Ref) -> str:
+        """Names and sizes of a harness's files."""
+        harness = self.harness(ref)
         rows = [f"{name} {len(data)} bytes" for name, data in sorted(harness.files.items())]
         return _table("file size", rows, 0, len(rows))
 
-    def file(self, node: int, name: str, start: int) -> str:
+    def file(self, ref: Ref, name: str, start: int) -> str:
         """Text of one harness file."""
-        files = self._harness(node).files
+        files = self.harness(ref).files
         if name not in files:
-            raise ReadingError(f"no file {name!r} in the harness of node {node}; files: {', '.join(sorted(files))}")
+            raise ReadingError(f"no file {name!r} in the harness of {_say(ref)}; files: {', '.join(sorted(files))}")
         text = files[name].decode(errors="replace")
-        return quote(text, f"node {node}, {name}", start=start, limit=RESULT_CHARS)
+        return quote(text, f"{_say(ref)}, {name}", start=start, limit=RESULT_CHARS)
 
-    def diff(self, before: int, after: int, start: int) -> str:
-        """Difference of two nodes' harnesses."""
-        text = unified_diff(self._harness(before).files, self._harness(after).files)
-        return quote(text or "the same files", f"diff of nodes {before} and {after}", start=start, limit=RESULT_CHARS)
+    def diff(self, before: Ref, after: Ref, start: int) -> str:
+        """Difference of two harnesses."""
+        text = unified_diff(self.harness(before).files, self.harness(after).files)
+        title = f"diff of {_say(before)} and {_say(after)}"
+        return quote(text or "the same files", title, start=start, limit=RESULT_CHARS)
 
     def lineage(self, offset: int) -> str:
         """One row a node: lever, parent, gate, what it predicted and what came of it."""
@@ -161,8 +170,19 @@ class Library:
     def rejected(self, offset: int) -> str:
         """Decisions that led to no promoted child, newest first, with the reason."""
         nodes = [node for node in reversed(self._source.nodes()) if node.decision and not node.promoted]
-        rows = [_rejected_row(node) for node in nodes[offset : offset + ROWS]]
-        return quote(_table("node lever category why", rows, offset, len(nodes)), "rejected", limit=RESULT_CHARS)
+        known = {node.harness for node in self._source.nodes()}
+        drafts = [draft for draft in reversed(self._source.drafts()) if draft.harness not in known]
+        rows = [*(_rejected_row(node, self._frequent(node.draft)) for node in nodes)]
+        rows += [_draft_row(draft, self._frequent(draft.harness)) for draft in drafts]
+        shown = _table("node or draft, lever, category, why", rows[offset : offset + ROWS], offset, len(rows))
+        return quote(shown, "rejected", limit=RESULT_CHARS)
+
+    def update(self, node: int) -> str:
+        """Settings, curve and end of a node's weight update."""
+        found = self._source.update(node) if 0 <= node < len(self._source.nodes()) else None
+        if found is None:
+            raise ReadingError(f"node {node} has no weight update; list_nodes shows levers")
+        return quote("\n".join(_update_rows(found)), f"update of node {node}", limit=RESULT_CHARS)
 
     def history(self, offset: int) -> str:
         """Generations of other runs of this task."""
@@ -176,6 +196,26 @@ class Library:
         calibration = calibrate(self._source.nodes())
         return table if calibration is None else f"{table}\nPredictions so far: {calibration}"
 
+    def said(self) -> str:
+        """One row for each reply of the policy in the latest rollouts: count, mean score, failures."""
+        groups: dict[str, list[Rollout]] = defaultdict(list)
+        for rollout in self._rollouts(self._latest):
+            groups[" | ".join(one_line(turn.output, 60) for turn in rollout.turns)].append(rollout)
+        order = sorted(groups, key=lambda text: (-len(groups[text]), text))[:_SAID]
+        rows = [
+            f"{len(groups[text])} {_mean(groups[text]):.6g} {_failed(groups[text])} {elide(text, _SAID_CHARS) or '-'}"
+            for text in order
+        ]
+        return quote(_table("n mean failures replies", rows, 0, len(groups)), "replies", limit=RESULT_CHARS)
+
+    def texts(self) -> Mapping[str, int]:
+        """As `Source.texts`."""
+        return self._source.texts()
+
+    def left(self) -> Left:
+        """As `Source.left`."""
+        return self._source.left()
+
     def find(self, rollout_id: str) -> Rollout:
         """The training rollout whose id begins so.
 
@@ -185,8 +225,10 @@ class Library:
         if len(rollout_id) < _LEAST_ID:
             raise ReadingError(f"{rollout_id!r} is too short for an id: give at least {_LEAST_ID} characters")
         # Generations that are in memory first: ids mostly come from the latest one.
-        for generation in sorted(self._source.generations(), key=lambda index: index not in self._held):
-            found = [rollout for rollout in self._rollouts(generation) if rollout.unit.key.startswith(rollout_id)]
+        generations = sorted(self._source.generations(), key=lambda index: index not in self._held)
+        digests = {draft.harness for draft in self._source.drafts()} | {node.harness for node in self._source.nodes()}
+        for rollouts in chain(map(self._rollouts, generations), map(self._source.draft_rollouts, sorted(digests))):
+            found = [rollout for rollout in rollouts if rollout.unit.key.startswith(rollout_id)]
             if len(found) > 1:
                 raise ReadingError(f"{len(found)} rollouts have an id that begins with {rollout_id!r}: give more of it")
             if found:
@@ -197,6 +239,18 @@ class Library:
         self.coverage.listed.add(rollout.unit.key)
         summary = one_line(outcome(rollout), 160)
         return f"{short(rollout.unit.key)} {rollout.unit.problem} {len(rollout.turns)} {rollout.tokens} {summary}"
+
+    def _played(self, generation: int | None, tried: Ref | None) -> Sequence[Rollout]:
+        """Rollouts of an executed candidate, or those that a rewrite played on the rungs and in trials."""
+        if tried is None:
+            return self._rollouts(generation)
+        found = self._source.draft_rollouts(self.harness(tried).digest)
+        if not found:
+            raise ReadingError(f"{_say(tried)} played no training rollouts that are kept; list_rejected shows drafts")
+        return found
+
+    def _frequent(self, digest: str) -> str:
+        return "; ".join(messages(self._source.draft_rollouts(digest))) if digest else ""
 
     def _rollouts(self, generation: int | None) -> list[Rollout]:
         index = self._latest if generation is None else generation
@@ -210,17 +264,42 @@ class Library:
         self._held.move_to_end(index)
         return self._held[index]
 
-    def _harness(self, node: int) -> Harness:
+    def candidate(self, node: int) -> Harness:
+        """The harness of a node's candidate: what edits of a child of it are made to."""
         nodes = self._source.nodes()
         if not 0 <= node < len(nodes):
-            raise ReadingError(f"no node {node}: the lineage has 0 to {len(nodes) - 1}")
+            raise ReadingError(f"parent: there is no node {node}; the lineage has 0 to {len(nodes) - 1}")
         return self._source.harness(nodes[node].candidate.harness)
+
+    def harness(self, ref: Ref) -> Harness:
+        """The harness behind a node or a draft; of a node whose rewrite was rejected on a rung, that rewrite.
+
+        Raises:
+            ReadingError: there is none, or several.
+        """
+        kind, _, name = str(ref).strip().rpartition(" ")
+        nodes = self._source.nodes()
+        if name.isdigit() and kind in ("", "node"):
+            if int(name) >= len(nodes):
+                raise ReadingError(f"no node {name}: the lineage has 0 to {len(nodes) - 1}")
+            return self._source.harness(nodes[int(name)].harness)
+        digests = [draft.harness for draft in self._source.drafts()]
+        found = {digest for digest in digests if len(name) >= _LEAST_ID and digest.startswith(name)}
+        if len(found) != 1:
+            known = ", ".join(dict.fromkeys(f"draft {digest[:DRAFT_ID]}" for digest in digests)) or "no drafts"
+            raise ReadingError(f"{len(found)} drafts are named {ref!r}; there are nodes 0 to {len(nodes) - 1}, {known}")
+        return self._source.harness(found.pop())
 
 
 def _kind(rollout: Rollout) -> str:
     if rollout.failure is not None:
         return rollout.failure.kind
     return "refused" if rollout.verdict is not None and not rollout.verdict.valid else "none"
+
+
+def _failed(rollouts: Sequence[Rollout]) -> str:
+    failures = Counter(kind for kind in map(_kind, rollouts) if kind != "none")
+    return ",".join(f"{kind}:{count}" for kind, count in sorted(failures.items())) or "none"
 
 
 def _scores(rollouts: Iterable[Rollout]) -> list[float]:
@@ -242,8 +321,7 @@ def _rank(rollout: Rollout, order: Order) -> tuple[bool, float]:
 def _problem_row(problem: str, rollouts: Sequence[Rollout]) -> str:
     ranked = sorted(rollouts, key=lambda rollout: (_rank(rollout, "worst"), rollout.unit.key))
     scores = _scores(rollouts)
-    failures = Counter(kind for kind in map(_kind, rollouts) if kind != "none")
-    failed = ",".join(f"{kind}:{count}" for kind, count in sorted(failures.items())) or "none"
+    failed = _failed(rollouts)
     best = next((rollout for rollout in reversed(ranked) if rollout.score is not None), ranked[0])
     span = f"{min(scores):.6g} {max(scores):.6g}" if scores else "- -"
     ids = f"{short(ranked[0].unit.key)} {short(best.unit.key)}"
@@ -267,13 +345,33 @@ def describe(node: Node) -> str:
     return f"{predicted}{outcome_}, gain at the gate {node.gate.gain}{looks}"
 
 
-def _rejected_row(node: Node) -> str:
+def _rejected_row(node: Node, frequent: str) -> str:
     assert node.decision is not None
     refused = f"; refused before: {'; '.join(node.decision.refused)}" if node.decision.refused else ""
     why = node.failure or (node.gate.reason if node.gate else "no lever was pulled")
     tried = node.decision.hypothesis or node.decision.reason
-    said = f"{why}{refused}. Tried: {tried}"
-    return f"{node.index} {node.lever} {node.decision.category or '-'} {one_line(said, 600)}"
+    said = f"{why}{refused}{f'; its rollouts: {frequent}' if frequent else ''}. Tried: {tried}"
+    return f"node {node.index}, {node.lever}, {node.decision.category or '-'}, {one_line(said, 900)}"
+
+
+def _draft_row(draft: Draft, frequent: str) -> str:
+    came = draft.failure or ("tried, not submitted" if draft.origin == "tried" else "submitted, not decided on")
+    said = f"{came}{f'; its rollouts: {frequent}' if frequent else ''}. Tried: {draft.hypothesis or '-'}"
+    return f"{draft.name} of generation {draft.generation}, harness, {draft.category or '-'}, {one_line(said, 900)}"
+
+
+def _update_rows(update: Mapping[str, Any]) -> Iterator[str]:
+    """Settings, a row for each step, and why it ended."""
+    yield "settings: " + ", ".join(f"{name}={value}" for name, value in sorted(update["spec"].items()) if value)
+    for number, steps in enumerate(update.get("history", ()), 1):
+        for step, metrics in enumerate(steps, 1):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+            yield f"round {number} step {step}: {shown}"
+    yield f"ended: {update.get('stopped') or 'all rounds were made'}; kept: round {update.get('kept', 'none')}"
+
+
+def _say(ref: Ref) -> str:
+    return f"node {ref}" if str(ref).isdigit() else str(ref)
 
 
 def _table(header: str, rows: Sequence[str], offset: int, total: int) -> str:

@@ -1,10 +1,11 @@
 """The Feedback-Agent that is a language model: it reads through tools, then submits a checked decision."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 
-from sia_core.agents.conversation import Allowance, Conversation, NoSubmissionError, Submit
-from sia_core.agents.library import Library, as_record
+from sia_core.agents.conversation import ATTEMPTS, Allowance, Conversation, NoSubmissionError, Submit
+from sia_core.agents.library import Library, ReadingError, Ref, as_record
 from sia_core.agents.opening import opening
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
@@ -14,7 +15,10 @@ from sia_core.agents.source import Source
 from sia_core.agents.submission import Submission, describe_update, take
 from sia_core.agents.tools import reading_tools
 from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.agents.trial import Left, Trial
+from sia_core.agents.trying import material_tools, try_tool
 from sia_core.generation import Decision
+from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Policy
 
@@ -42,9 +46,10 @@ class LlmAgent:
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Read, then decide."""
         library = Library(source, situation.generation)
+        tried = list(situation.problems)
         conversation = Conversation(
             self._model,
-            reading_tools(library),
+            [*reading_tools(library), *material_tools(source), try_tool(Playing(situation, library, source), tried)],
             seed=derive_seed(situation.seed, "feedback", situation.generation, len(situation.siblings)),
             allowance=self._allowance,
             price=self._price,
@@ -52,7 +57,7 @@ class LlmAgent:
         )
         submit = Submit(
             "submit_decision",
-            "End with your decision. What is wrong with it comes back, three times at most.",
+            f"End with your decision. All that is wrong with it comes back; {ATTEMPTS} submissions are taken at most.",
             Submission,
             lambda given: take(given, situation, library, source, self.spec),
         )
@@ -72,4 +77,41 @@ def system_prompt(situation: Situation) -> str:
     """The same for every generation of a run, so that a provider's cache holds it."""
     text = (files("sia_core.agents") / "prompts" / "feedback.md").read_text()
     updates = describe_update(situation.updates) or "none: this policy cannot be trained"
-    return text.format(rule=RULE, levers=", ".join(situation.levers), metric=situation.metric, updates=updates)
+    levers = ", ".join(situation.levers)
+    return text.format(
+        rule=RULE, levers=levers, metric=situation.metric, updates=updates, reference=situation.reference
+    )
+
+
+class Playing:
+    """Drafts of the Feedback-Agent: edits of any harness of the run, compared with a node."""
+
+    def __init__(self, situation: Situation, library: Library, source: Source) -> None:
+        self._situation, self._library, self._source = situation, library, source
+
+    def harness(self, base: Ref | None, parent: int | None) -> Harness:
+        """As `trying.Playing.harness`."""
+        if base is not None:
+            return self._library.harness(base)
+        return self._situation.harness if parent is None else self._library.candidate(parent)
+
+    def play(self, draft: Harness, parent: int | None, problems: Sequence[str], rollouts: int) -> Trial:
+        """As `trying.Playing.play`."""
+        node = self._executed if parent is None else parent
+        if not 0 <= node < len(self._situation.nodes):
+            raise ReadingError(
+                f"parent: there is no node {node}; the lineage has 0 to {len(self._situation.nodes) - 1}"
+            )
+        unknown = sorted(set(problems) - set(self._source.problem_ids()))
+        if unknown:
+            raise ReadingError(f"no training problems {', '.join(unknown)}; list_problems shows their names")
+        return self._source.play(draft, node, problems, rollouts)
+
+    def left(self) -> Left:
+        """As `trying.Playing.left`."""
+        return self._source.left()
+
+    @property
+    def _executed(self) -> int:
+        candidate = self._situation.evidence.candidate
+        return next(node.index for node in reversed(self._situation.nodes) if node.candidate == candidate)

@@ -31,14 +31,22 @@ class Memory:
     chance: float
     """Posterior mean of the chance that the next try is promoted."""
     predicted: float
-    """Mean predicted gain of the tries that reached the gate; 0 when none did."""
-    observed: float
-    """Mean gain at the gate of the same tries."""
+    """Mean predicted gain of all tries, those that no gate saw among them."""
+    observed: float | None
+    """Mean gain of the tries that reached the gate; None when none did."""
+    gated: int
+    """Tries that reached the gate."""
 
     def __str__(self) -> str:
         return (
             f"{self.lever} {self.category or '-'} tried {self.tried}, promoted {self.promoted}, "
-            f"chance of the next {self.chance:.2f}, predicted {self.predicted:+.4g}, observed {self.observed:+.4g}"
+            f"chance of the next {self.chance:.2f}, predicted {self.predicted:+.4g}, observed {self._seen}"
+        )
+
+    @property
+    def _seen(self) -> str:
+        return (
+            "nothing: none reached the gate" if self.observed is None else f"{self.observed:+.4g} at {self.gated} gates"
         )
 
 
@@ -161,16 +169,17 @@ def _memory(lever: str, category: str, tries: Sequence[Node], now: int) -> Memor
             hits += weight
         else:
             misses += weight * (UNPREDICTED if _unpredicted(node) else 1.0)
-    gated = [(node.decision.predicted_gain, node.gate.gain.mean) for node in tries if node.gate and node.decision]
-    count = max(len(gated), 1)
+    predicted = [node.decision.predicted_gain for node in tries if node.decision]
+    gated = [node.gate.gain.mean for node in tries if node.gate]
     return Memory(
         lever,
         category,
         len(tries),
         sum(node.promoted for node in tries),
         hits / (hits + misses),
-        sum(predicted for predicted, _ in gated) / count,
-        sum(observed for _, observed in gated) / count,
+        sum(predicted) / max(len(predicted), 1),
+        sum(gated) / len(gated) if gated else None,
+        len(gated),
     )
 
 

@@ -1,32 +1,37 @@
 """The Meta-Agent: writes a task's first harness from its description, for tasks that bring none.
 
 It sees the description, the shape of the problems and their public parts on the training split, and what a harness
-may use. What it writes climbs the same validation as a rewrite; what fails comes back with the reason.
+may use. It may play drafts before it submits one. A submission climbs the same validation as a rewrite; its faults
+come back.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import Field
 
-from sia_core.agents.conversation import Allowance, Conversation, NoSubmissionError, SubmissionError, Submit
-from sia_core.agents.library import ReadingError
+from sia_core.agents.conversation import ATTEMPTS, Allowance, Conversation, NoSubmissionError, SubmissionError, Submit
+from sia_core.agents.library import ReadingError, Ref
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError
 from sia_core.agents.quote import RULE, elide, quote
 from sia_core.agents.record import Keep, conversation_record
 from sia_core.agents.schema import describe_problems
+from sia_core.agents.source import Materials
 from sia_core.agents.tools import Arguments, Tool
 from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.agents.trial import Left, Trial
+from sia_core.agents.trying import listed, material_tools, try_tool
 from sia_core.errors import HarnessError
+from sia_core.generation import DRAFT_ID
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed
 from sia_core.policy.protocol import Policy
 from sia_core.task import Problem
 
-_TEXT, _SAMPLE, _SAMPLES, _LISTED = 12_000, 3000, 2, 100
+_TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,27 @@ class Brief:
     metric: str
     problems: Sequence[Problem]
     """Of the training split; only their public parts are read."""
-    sdk: str
-    """Source of what a harness may call."""
+    reference: str
+    """The page of `agents.reference`."""
+    materials: Materials
     seed: int = 0
-    references: Mapping[str, str] = field(default_factory=dict)
-    """Texts that the task brings for its solvers: name -> content."""
+
+
+class FirstBench(Protocol):
+    """The place where first harnesses are validated and played."""
+
+    @property
+    def left(self) -> Left:
+        """The rest of the allowance for trials."""
+        ...
+
+    def faults(self, harness: Harness) -> Sequence[str]:
+        """List why a harness cannot be used; empty where it can."""
+        ...
+
+    def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
+        """Play a draft within the allowance."""
+        ...
 
 
 class _File(Arguments):
@@ -50,21 +71,44 @@ class _File(Arguments):
     text: str
 
 
-class Draft(Arguments):
+class FirstHarness(Arguments):
     """The arguments of submit_harness."""
 
-    files: list[_File] = Field(min_length=2, description="all files of the harness, harness.toml among them")
+    files: list[_File] = Field([], description="files of the harness: all of them, or those that differ from the base")
+    base: Ref | None = Field(None, description="a draft that was tried, as `draft ID`, whose other files are kept")
     reasoning: str = Field(max_length=4000, description="how it works, and why so")
 
 
-class _Problem(Arguments):
-    id: str
-    start: int = Field(0, ge=0)
+@dataclass
+class _Drafts:
+    """Drafts of this conversation, as `trying.Playing`."""
 
+    bench: FirstBench
+    tried: dict[str, Harness] = field(default_factory=dict)
 
-class _Reference(Arguments):
-    name: str
-    start: int = Field(0, ge=0)
+    def harness(self, base: Ref | None, parent: int | None) -> Harness:
+        """As `trying.Playing.harness`; an empty one where there is no base."""
+        if parent is not None:
+            raise ReadingError("there is no lineage yet: leave parent out")
+        if base is None:
+            return Harness({})
+        name = str(base).removeprefix("draft").strip()
+        found = [harness for digest, harness in self.tried.items() if name and digest.startswith(name)]
+        if len(found) != 1:
+            known = [f"draft {digest[:DRAFT_ID]}" for digest in self.tried]
+            raise ReadingError(f"{len(found)} drafts are named {base!r}; there are: {listed(known)}")
+        return found[0]
+
+    def play(self, draft: Harness, parent: int | None, problems: Sequence[str], rollouts: int) -> Trial:
+        """As `trying.Playing.play`."""
+        if parent is not None:
+            raise ReadingError("there is no lineage yet: leave parent out")
+        self.tried[draft.digest] = draft
+        return self.bench.play(draft, problems, rollouts)
+
+    def left(self) -> Left:
+        """As `trying.Playing.left`."""
+        return self.bench.left
 
 
 class MetaAgent:
@@ -87,18 +131,16 @@ class MetaAgent:
         self._keep = keep
         self._trace = trace
 
-    def write(self, brief: Brief, validate: Callable[[Harness], str | None]) -> Harness:
-        """A harness that passes validation.
-
-        Args:
-            validate: why a harness cannot be used, or None.
+    def write(self, brief: Brief, bench: FirstBench) -> Harness:
+        """Write a harness that passes validation.
 
         Raises:
             NoDecisionError: it wrote none.
         """
+        drafts = _Drafts(bench)
         conversation = Conversation(
             self._model,
-            _tools(brief),
+            _tools(brief, drafts),
             seed=derive_seed(brief.seed, "meta"),
             allowance=self._allowance,
             price=self._price,
@@ -106,15 +148,15 @@ class MetaAgent:
         )
         submit = Submit(
             "submit_harness",
-            "End with the harness. It is tried out; what fails comes back, three times at most.",
-            Draft,
-            lambda draft: _take(draft, validate),
+            f"End with the harness. It is validated; its faults come back, {ATTEMPTS} submissions are taken at most.",
+            FirstHarness,
+            lambda given: _take(given, drafts),
         )
         prompt = (package_files("sia_core.agents") / "prompts" / "meta.md").read_text()
-        system = prompt.format(rule=RULE, metric=brief.metric, sdk=brief.sdk)
+        system = prompt.format(rule=RULE, metric=brief.metric, reference=brief.reference)
         with self._trace.span("AGENT", "first harness", {"agent": self.spec}) as span:
             try:
-                harness = conversation.run(system, _opening(brief), submit)
+                harness = conversation.run(system, _opening(brief, bench.left), submit)
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
@@ -123,41 +165,24 @@ class MetaAgent:
         return harness
 
 
-def _take(draft: Draft, validate: Callable[[Harness], str | None]) -> Harness:
+def _take(given: FirstHarness, drafts: _Drafts) -> Harness:
     try:
-        harness = Harness.from_files({file.file: file.text.encode() for file in draft.files}, where="draft")
-    except HarnessError as error:
+        kept = drafts.harness(given.base, None).files
+        harness = Harness.from_files({**kept, **{file.file: file.text.encode() for file in given.files}}, where="draft")
+    except (HarnessError, ReadingError) as error:
         raise SubmissionError(str(error)) from error
-    reason = validate(harness)
-    if reason is not None:
-        raise SubmissionError(reason)
+    faults = drafts.bench.faults(harness)
+    if faults:
+        raise SubmissionError("\n".join(f"- {fault}" for fault in faults))
     return harness
 
 
-def _tools(brief: Brief) -> list[Tool[Any]]:
-    return [
-        Tool(
-            "read_problem", "Public part of a training problem, as JSON.", _Problem, lambda given: _read(brief, given)
-        ),
-        Tool("read_reference", "A text that the task brings.", _Reference, lambda given: _refer(brief, given)),
-    ]
+def _tools(brief: Brief, drafts: _Drafts) -> list[Tool[Any]]:
+    ids = [problem.id for problem in brief.problems]
+    return [*material_tools(brief.materials), try_tool(drafts, ids)]
 
 
-def _read(brief: Brief, given: _Problem) -> str:
-    problem = next((problem for problem in brief.problems if problem.id == given.id), None)
-    if problem is None:
-        raise ReadingError(f"no training problem {given.id!r}; there are: {_ids(brief)}")
-    text = canonical_json(problem.public).decode()
-    return quote(text, f"problem {problem.id}", start=given.start, limit=_TEXT)
-
-
-def _refer(brief: Brief, given: _Reference) -> str:
-    if given.name not in brief.references:
-        raise ReadingError(f"no reference {given.name!r}; there are: {', '.join(brief.references) or 'none'}")
-    return quote(brief.references[given.name], given.name, start=given.start, limit=_TEXT)
-
-
-def _opening(brief: Brief) -> str:
+def _opening(brief: Brief, left: Left) -> str:
     samples = [
         quote(canonical_json(problem.public).decode(), f"problem {problem.id}", limit=_SAMPLE)
         for problem in brief.problems[:_SAMPLES]
@@ -165,14 +190,10 @@ def _opening(brief: Brief) -> str:
     return "\n\n".join(
         [
             f"# First harness\n## The task\n{elide(brief.task, _TEXT)}",
-            f"## Problems\n{describe_problems(brief.problems)}\nIds: {_ids(brief)}",
+            f"## Problems\n{describe_problems(brief.problems)}\n"
+            f"Ids: {listed([problem.id for problem in brief.problems])}",
             *samples,
-            f"## References\n{', '.join(brief.references) or 'none'}",
+            f"## Texts to read\n{listed(list(brief.materials.texts()))}",
+            f"## Trials\n{left}",
         ]
     )
-
-
-def _ids(brief: Brief) -> str:
-    ids = [problem.id for problem in brief.problems]
-    more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
-    return ", ".join(ids[:_LISTED]) + more

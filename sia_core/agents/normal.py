@@ -5,8 +5,6 @@ go into a prompt. Of the manifest count the parsed values, without its name and 
 """
 
 import ast
-import difflib
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -16,8 +14,6 @@ from sia_core.hashing import digest_bytes, digest_json
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What the parser raises; the last two for code that is nested beyond its stack."""
 _SILENT = ("README.md", "LICENSE")
-_WORDS = re.compile(r"\w+|[^\w\s]")
-_MOST_WORDS = 4000
 
 
 def imported(harness: Harness) -> dict[str, ast.Module]:
@@ -71,25 +67,6 @@ def manifest(harness: Harness) -> dict[str, object]:
     config = harness.config
     values = config.model_dump(mode="json", include={"entry", "modules", "needs", "budget"})
     return {**values, "knobs": harness.knobs}
-
-
-def similarity(parent: Harness, one: Harness, other: Harness) -> float:
-    """How alike two rewrites of one parent are: share of words in common among those that each changed (0 to 1)."""
-    first, second = _change(parent, one), _change(parent, other)
-    if not first or not second:
-        return 0.0
-    matcher = difflib.SequenceMatcher(None, first, second, autojunk=False)
-    return matcher.ratio() if matcher.quick_ratio() > 0.5 else 0.0
-
-
-def _change(parent: Harness, child: Harness) -> list[str]:
-    words: list[str] = []
-    for name in sorted({*parent.files, *child.files} - {"harness.toml", *_SILENT}):
-        before, after = (side.files.get(name, b"").decode(errors="replace").splitlines() for side in (parent, child))
-        for line in difflib.unified_diff(before, after, n=0, lineterm=""):
-            if line[0] in "+-" and not line.startswith(("+++", "---")):
-                words += [name + line[0], *_WORDS.findall(line[1:])]
-    return words[:_MOST_WORDS]
 
 
 def _parents(base: str) -> list[str]:

@@ -6,6 +6,7 @@ from sia_core.agents.library import Library, describe
 from sia_core.agents.protocol import Situation
 from sia_core.agents.quote import elide, one_line, quote
 from sia_core.agents.transcript import short
+from sia_core.agents.trying import listed
 from sia_core.generation import champion
 
 _TASK, _NODES, _EXAMPLES, _EXAMPLE = 6000, 12, 4, 3000
@@ -17,18 +18,28 @@ def opening(situation: Situation, library: Library) -> str:
 
 
 def _sections(situation: Situation, library: Library) -> Iterator[str]:
-    yield f"# Generation {situation.generation}"
+    yield f"# Generation {situation.generation} of {max(situation.generations, situation.generation)}"
+    if situation.spending:
+        yield f"## Budget\n{situation.spending}\nFor this decision: {library.left()}"
+    if memo := _memo(situation):
+        yield f"## Your memo from the last decision\n{quote(memo, 'memo', limit=_TASK)}"
     if situation.task:
         yield f"## The task\n{elide(situation.task, _TASK)}"
+    if situation.metrics:
+        rows = [f"- {name}: {about}" for name, about in situation.metrics.items()]
+        yield "\n".join(["## Metrics of a verdict", *rows])
     yield f"## Evidence\n{_evidence(situation)}"
     yield f"## Lineage, newest last\n{_lineage(situation)}"
     yield f"## Lever memory\n{library.memory()}"
     yield f"## Problems\n{library.problems(None, 0)}"
+    yield f"## Replies of the policy, most frequent first\n{library.said()}"
+    yield f"## Texts to read\n{listed(list(library.texts()))}"
     yield f"## The executed harness\n{library.files(_executed(situation))}\n{_knobs(situation)}"
     examples = situation.evidence.examples[:_EXAMPLES]
     shown = "\n\n".join(library.example(key, _EXAMPLE) for key in examples)
     more = ", ".join(short(key) for key in situation.evidence.examples[_EXAMPLES:])
-    yield f"## Rollouts worth reading first, failures before low scores\n{shown}\n\nMore: {more or 'none'}"
+    title = "Rollouts worth reading first, unlike each other: failures, low scores, the best"
+    yield f"## {title}\n{shown}\n\nMore: {more or 'none'}"
     if situation.siblings:
         made = [f"{sibling.lever}, {sibling.category or '-'}: {sibling.hypothesis}" for sibling in situation.siblings]
         shown = quote("\n".join(made), "decisions", limit=_EXAMPLE)
@@ -36,6 +47,11 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
     if situation.refused:
         refused = "\n".join(situation.refused)
         yield f"## Refused before\n{quote(refused, 'reasons', limit=_EXAMPLE)}"
+
+
+def _memo(situation: Situation) -> str:
+    memos = [node.decision.memo for node in situation.nodes if node.decision and node.decision.memo]
+    return memos[-1] if memos else ""
 
 
 def _executed(situation: Situation) -> int:

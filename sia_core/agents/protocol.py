@@ -25,6 +25,8 @@ class Situation:
     refused: tuple[str, ...] = ()
     """Why earlier decisions of this generation were refused."""
     refused_levers: tuple[str, ...] = ()
+    fallen: tuple[Decision, ...] = ()
+    """Decisions of this generation whose rewrites a rung of the validation rejected."""
     edit_limits: str = ""
     """How far a rewrite may go, in words; empty where nothing is forbidden."""
     parent: int | None = None
@@ -44,6 +46,14 @@ class Situation:
     """Ids of the training problems that were executed."""
     updates: Mapping[str, str] = field(default_factory=dict)
     """Settings of a weight update that may be proposed: name -> range and meaning."""
+    reference: str = ""
+    """The page of `agents.reference`."""
+    generations: int = 1
+    """Generations of the run."""
+    spending: str = ""
+    """The run's budget and time, spent and left, in words, as of the beginning of this decision."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Meaning of the verifier's metrics, as the task says it."""
     suggested: str = ""
     """The algorithm that fits the executed rollouts and why, or why none does."""
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sia_core.agents.memory import blocked, chance
+from sia_core.agents.memory import asks, blocked, chance
 from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.config import Lever
@@ -78,7 +78,8 @@ class RulesAgent:
 
     def _blocked(self, situation: Situation, parent: Node, found: _Prospect) -> bool:
         decision = self._decision(situation, parent, found.lever, "", found)
-        return blocked(situation.nodes, decision) is not None
+        fallen = any(asks(decision) == asks(earlier) for earlier in situation.fallen)
+        return fallen or blocked(situation.nodes, decision) is not None
 
     def _decision(
         self,

@@ -3,9 +3,8 @@
 Not covered, because the sandbox holds it anyway: imports by a name made at run time, and what code that is handed to
 `ctx.run` imports.
 
-An earlier rewrite that was rejected on its merits (it did nothing, or did worse) also rejects what is nearly the same,
-when both change the same parent under the same manifest: at least NEAR of the words that they change are in
-common. One that was rejected for a defect rejects its exact likes only: nearly the same may be its repair.
+Only the same behaviour is a repetition: a rewrite that equals an earlier rejected one but for comments and layout.
+Anything else may be a repair, and is tried.
 """
 
 import ast
@@ -15,13 +14,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sia_core.agents.normal import UNREADABLE, imported, imports, manifest, normal_digest, similarity
+from sia_core.agents.normal import UNREADABLE, imported, imports, normal_digest
 from sia_core.generation import RungResult
 from sia_core.harness import Harness, HarnessConfig
 from sia_core.task_config import RewriteLimits
 
 RUNG: Final = "static"
-NEAR: Final = 0.95
 CLIENTS: Final = ("openai", "anthropic", "httpx", "httpx2")
 """Client libraries that `ctx.http_client()` is made for."""
 
@@ -30,13 +28,10 @@ CLIENTS: Final = ("openai", "anthropic", "httpx", "httpx2")
 class Rejected:
     """An earlier rewrite that was not taken."""
 
-    node: int
-    parent: str
-    """Digest of the harness it changed."""
+    name: str
+    """The node or draft, as agents name it."""
     harness: Harness
     reason: str
-    merit: bool
-    """Rejected for what it does, not for a defect."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def check(
     if not faults:
         faults = [*_entry(child), *_imports(child), *_answers(child, parent, answers)]
     if not faults and parent is not None:
-        faults = [*_no_op(child, parent), *_repeated(child, parent, rejected)]
+        faults = [*_no_op(child, parent), *_repeated(child, rejected)]
     reason, *others = faults or ["manifest, syntax, entry, imports and files are sound"]
     seconds = round(time.perf_counter() - started, 4)
     return RungResult(RUNG, not faults, reason, tuple(others), {"faults": len(faults)}, seconds)
@@ -171,17 +166,11 @@ def _no_op(child: Harness, parent: Harness) -> Iterator[str]:
         yield "no-op: only comments, layout, or names and help in the manifest differ"
 
 
-def _repeated(child: Harness, parent: Harness, rejected: Sequence[Rejected]) -> Iterator[str]:
+def _repeated(child: Harness, rejected: Sequence[Rejected]) -> Iterator[str]:
     for earlier in reversed(rejected):
-        why = f"node {earlier.node}, rejected there: {earlier.reason}"
         if _digest(earlier.harness) == normal_digest(child):
-            yield f"the same harness as {why}"
+            yield f"the same harness as {earlier.name}, rejected there: {earlier.reason}"
             return
-        if earlier.merit and earlier.parent == parent.digest and manifest(earlier.harness) == manifest(child):
-            alike = similarity(parent, child, earlier.harness)
-            if alike >= NEAR:
-                yield f"{alike:.0%} of the changed words are those of {why}"
-                return
 
 
 def _digest(harness: Harness) -> str | None:

@@ -1,7 +1,9 @@
 """A Feedback-Agent's submission: its schema, and the checks that turn it into a Decision.
 
-Every claim that can be checked is: nodes, rollouts and problems exist, ranges are ordered, edits apply. What is
-wrong goes back in words; nothing is repaired silently.
+Every claim that can be checked is: nodes, rollouts and problems exist, ranges are ordered, edits apply, and a rewrite
+passes the rungs before the minibatch. All faults go back at once, in words; nothing is repaired silently. Edits are
+kept as whole texts against the parent's files, whatever harness they were written for, so that a decision stands
+alone.
 """
 
 from collections.abc import Mapping
@@ -10,13 +12,15 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from sia_core.agents.conversation import SubmissionError
-from sia_core.agents.library import Library, ReadingError
+from sia_core.agents.library import Library, ReadingError, Ref
 from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.agents.tools import Arguments
+from sia_core.agents.trying import EditArgument, to_edit
+from sia_core.errors import HarnessError
 from sia_core.generation import Decision
 from sia_core.harness import KnobValue
-from sia_core.patch import Block, Edit
+from sia_core.patch import Edit, apply_edits, edits_between
 
 Category = Literal[
     "prompt",
@@ -40,22 +44,6 @@ CATEGORIES: tuple[str, ...] = get_args(Category)
 _TEXT = 4000
 
 
-class BlockArgument(Arguments):
-    """Text to be replaced."""
-
-    search: str = Field(description="text that occurs exactly once in the file, indentation included")
-    replace: str
-
-
-class EditArgument(Arguments):
-    """What becomes of one file: exactly one of text, blocks and delete."""
-
-    file: str
-    text: str | None = Field(None, description="the whole new text of the file")
-    blocks: list[BlockArgument] = Field([], description="search/replace blocks, applied in order")
-    delete: bool = False
-
-
 class Submission(Arguments):
     """The arguments of submit_decision."""
 
@@ -72,27 +60,44 @@ class Submission(Arguments):
     predicted_fixes: list[str] = Field([], description="problems that should improve")
     at_risk: list[str] = Field([], description="problems that may become worse")
     falsifier: str = Field("", max_length=_TEXT, description="what would show that the hypothesis is wrong")
-    edits: list[EditArgument] = Field([], description="levers harness and both: changes of files")
+    base: Ref | None = Field(
+        None, description="harness that the edits are made to, a node or `draft ID`; left out, the parent's"
+    )
+    edits: list[EditArgument] = Field([], description="levers harness and both: changes of files of the base")
     knobs: dict[str, KnobValue] = Field({}, description="levers harness and both: knob -> new value")
     update: dict[str, Any] = Field({}, description="levers weights and both: settings that differ from the task's")
+    memo: str = Field("", max_length=_TEXT, description="a note to yourself, shown before your next decision")
 
 
 def take(submission: Submission, situation: Situation, library: Library, source: Source, agent: str) -> Decision:
-    """The decision that was submitted.
+    """Check a submission and make the decision of it.
 
     Raises:
-        SubmissionError: what is wrong with it, all of it at once where that can be told.
+        SubmissionError: everything that is wrong with it; then everything that the rejecting rung found.
     """
-    wrong = list(_wrong(submission, situation))
     cites, unknown = _cites(submission, library)
-    wrong += unknown
-    if wrong:
-        raise SubmissionError("; ".join(wrong))
-    decision = _decision(submission, cites, agent)
-    refused = source.refuse(decision)
-    if refused is not None:
-        raise SubmissionError(refused)
+    wrong = [*_wrong(submission, situation), *unknown]
+    edits, unwritable = _edits(submission, library)
+    decision = _decision(submission, cites, edits, agent)
+    wrong += unwritable
+    # Levers and parents that cannot be are told above; the rest of the preconditions is told beside them.
+    wrong += [] if unwritable else [fault for fault in source.objections(decision) if fault not in wrong]
+    faults = wrong or source.validate(decision)
+    if faults:
+        raise SubmissionError("\n".join(f"- {fault}" for fault in dict.fromkeys(faults)))
     return decision
+
+
+def _edits(given: Submission, library: Library) -> tuple[tuple[Edit, ...], list[str]]:
+    """The edits against the parent's files, or why they cannot be made."""
+    if given.lever not in ("harness", "both"):
+        return (), []
+    try:
+        parent = library.candidate(given.parent)
+        base = parent if given.base is None else library.harness(given.base)
+        return edits_between(parent.files, apply_edits(base, list(map(to_edit, given.edits))).files), []
+    except (HarnessError, ReadingError) as error:
+        return (), [str(error)]
 
 
 def _wrong(given: Submission, situation: Situation) -> list[str]:
@@ -102,12 +107,10 @@ def _wrong(given: Submission, situation: Situation) -> list[str]:
     missing = [lever for lever in needed if lever not in situation.levers]
     if missing:
         wrong.append(f"this run may not pull lever {missing[0]}; it may pull: {', '.join(situation.levers)}")
-    if not 0 <= given.parent < len(situation.nodes):
-        wrong.append(f"parent: there is no node {given.parent}; the lineage has 0 to {len(situation.nodes) - 1}")
-    if rewrites and not (given.edits or given.knobs):
-        wrong.append(f"lever {given.lever} needs edits or knobs")
-    if not rewrites and (given.edits or given.knobs):
-        wrong.append(f"edits and knobs belong to lever harness or both, not to {given.lever}")
+    if rewrites and not (given.edits or given.knobs or given.base is not None):
+        wrong.append(f"lever {given.lever} needs edits, knobs or another base")
+    if not rewrites and (given.edits or given.knobs or given.base is not None):
+        wrong.append(f"base, edits and knobs belong to lever harness or both, not to {given.lever}")
     if not trains and given.update:
         wrong.append(f"update belongs to lever weights or both, not to {given.lever}")
     if given.lever != "stop" and not (given.hypothesis and given.falsifier):
@@ -121,7 +124,8 @@ def _wrong(given: Submission, situation: Situation) -> list[str]:
         wrong.append(f"predicted_gain {given.predicted_gain:g} is not within {low:g} to {high:g}")
     unknown = sorted({*given.predicted_fixes, *given.at_risk} - set(situation.problems))
     if unknown:
-        wrong.append(f"no training problem {unknown[0]!r}; list_problems shows their names")
+        names = ", ".join(map(repr, unknown))
+        wrong.append(f"predicted_fixes, at_risk: no executed problem {names}; list_problems shows their names")
     return wrong
 
 
@@ -135,7 +139,7 @@ def _cites(given: Submission, library: Library) -> tuple[tuple[str, ...], list[s
     return tuple(dict.fromkeys(found)), wrong
 
 
-def _decision(given: Submission, cites: tuple[str, ...], agent: str) -> Decision:
+def _decision(given: Submission, cites: tuple[str, ...], edits: tuple[Edit, ...], agent: str) -> Decision:
     low, high = given.predicted_low, given.predicted_high
     return Decision(
         lever=given.lever,
@@ -146,21 +150,15 @@ def _decision(given: Submission, cites: tuple[str, ...], agent: str) -> Decision
         predicted_gain=given.predicted_gain,
         predicted_range=None if low is None or high is None else (low, high),
         knobs=given.knobs,
-        edits=tuple(map(to_edit, given.edits)),
+        edits=edits,
         update=given.update,
         hypothesis=given.hypothesis,
         category=given.category,
         fixes=tuple(given.predicted_fixes),
         risks=tuple(given.at_risk),
         falsifier=given.falsifier,
+        memo=given.memo,
         cites=cites,
-    )
-
-
-def to_edit(given: EditArgument) -> Edit:
-    """The edit that was asked for."""
-    return Edit(
-        given.file, given.text, tuple(Block(block.search, block.replace) for block in given.blocks), given.delete
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sia_core.agents.library import Library, Order, ReadingError
+from sia_core.agents.library import Library, Order, ReadingError, Ref
 from sia_core.policy.protocol import Tool as Schema
 from sia_core.rollout import ToolCall
 from sia_core.task_config import describe_invalid
@@ -82,7 +82,14 @@ class _OfGeneration(_Paged):
     generation: int | None = Field(None, description="the latest when left out")
 
 
-class _Rollouts(_OfGeneration):
+_TRIED = "a rewrite, as `node 2` or `draft 0123456789ab`: its rollouts of trials and rungs, whatever the generation"
+
+
+class _Problems(_OfGeneration):
+    tried: Ref | None = Field(None, description=_TRIED)
+
+
+class _Rollouts(_Problems):
     problem: str | None = Field(None, description="only of this problem")
     failure: str | None = Field(None, description="`none`, `any`, or a kind of failure: error, timeout, refused, ...")
     min_score: float | None = None
@@ -96,12 +103,15 @@ class _Read(Arguments):
     start: int = Field(0, ge=0, description="character to begin at")
 
 
-class _Search(_OfGeneration):
+class _Search(_Problems):
     text: str = Field(max_length=200)
 
 
+_REF = "a node, or a draft: 2, `node 2` or `draft 0123456789ab`; a node whose rewrite was rejected shows that rewrite"
+
+
 class _Files(Arguments):
-    node: int = Field(description="lineage node whose harness it is")
+    node: Ref = Field(description=_REF)
 
 
 class _File(_Files):
@@ -110,19 +120,27 @@ class _File(_Files):
 
 
 class _Diff(Arguments):
-    before: int
-    after: int
+    before: Ref = Field(description=_REF)
+    after: Ref
     start: int = Field(0, ge=0)
 
 
+class _Update(Arguments):
+    node: int
+
+
 def reading_tools(library: Library) -> list[Tool[Any]]:
-    """All that an agent can look at, over one run's training rollouts."""
+    """List all that an agent can look at, over one run's training rollouts."""
+    return [*_rollout_tools(library), *_harness_tools(library), *_lineage_tools(library)]
+
+
+def _rollout_tools(library: Library) -> list[Tool[Any]]:
     return [
         Tool(
             "list_problems",
             "Training problems of a generation, worst first.",
-            _OfGeneration,
-            lambda given: library.problems(given.generation, given.offset),
+            _Problems,
+            lambda given: library.problems(given.generation, given.offset, given.tried),
         ),
         Tool(
             "list_rollouts",
@@ -130,6 +148,7 @@ def reading_tools(library: Library) -> list[Tool[Any]]:
             _Rollouts,
             lambda given: library.rollouts(
                 given.generation,
+                tried=given.tried,
                 problem=given.problem,
                 failure=given.failure,
                 least=given.min_score,
@@ -148,9 +167,14 @@ def reading_tools(library: Library) -> list[Tool[Any]]:
             "search_rollouts",
             "Find text in the raw trajectories of a generation.",
             _Search,
-            lambda given: library.search(given.text, given.generation, given.offset),
+            lambda given: library.search(given.text, given.generation, given.offset, given.tried),
         ),
-        Tool("list_files", "Files of a harness in the lineage.", _Files, lambda given: library.files(given.node)),
+    ]
+
+
+def _harness_tools(library: Library) -> list[Tool[Any]]:
+    return [
+        Tool("list_files", "Files of a harness.", _Files, lambda given: library.files(given.node)),
         Tool(
             "read_file",
             "Text of a harness file.",
@@ -159,10 +183,15 @@ def reading_tools(library: Library) -> list[Tool[Any]]:
         ),
         Tool(
             "diff_harnesses",
-            "What changed between two nodes' harnesses.",
+            "The difference of two harnesses.",
             _Diff,
             lambda given: library.diff(given.before, given.after, given.start),
         ),
+    ]
+
+
+def _lineage_tools(library: Library) -> list[Tool[Any]]:
+    return [
         Tool(
             "list_nodes",
             "The lineage: what was tried, predicted and observed.",
@@ -171,9 +200,15 @@ def reading_tools(library: Library) -> list[Tool[Any]]:
         ),
         Tool(
             "list_rejected",
-            "What was tried and not promoted, and why.",
+            "Decisions and drafts that were not promoted, why, and the most frequent messages of their rollouts.",
             _Paged,
             lambda given: library.rejected(given.offset),
+        ),
+        Tool(
+            "read_update",
+            "Settings, curve and end of the weight update that made a node, or failed to.",
+            _Update,
+            lambda given: library.update(given.node),
         ),
         Tool(
             "list_other_runs",
@@ -183,7 +218,7 @@ def reading_tools(library: Library) -> list[Tool[Any]]:
         ),
         Tool(
             "lever_memory",
-            "What each lever and kind of hypothesis has brought so far.",
+            "Gains of each lever and kind of hypothesis so far.",
             Arguments,
             lambda _: library.memory(),
         ),

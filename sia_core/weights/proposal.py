@@ -128,38 +128,45 @@ def settle(
         fresh: whether a new adapter begins; an adapter trained further keeps its rank.
 
     Raises:
-        ProposalError: an unknown field, a value out of range, one that the algorithm does not read; or no
-            algorithm is named and none fits.
+        ProposalError: unknown fields, values out of range, fields that the algorithm does not read, all of them in
+            one error; or no algorithm is named and none fits.
     """
-    for name, value in proposed.items():
-        _check_value(name, value)
+    _raise_all([fault for name, value in proposed.items() if (fault := _wrong_value(name, value))])
     algorithm = proposed.get("algorithm") or task.get("algorithm") or _fitting(rollouts)
     loss = proposed.get("loss") or ALGORITHMS[algorithm].loss
-    for name in proposed:
-        _check_read(name, algorithm, loss, fresh=fresh)
+    _raise_all([fault for name in proposed if (fault := _not_read(name, algorithm, loss, fresh=fresh))])
     own = task.get("algorithm", algorithm) == algorithm
     kept = {name: value for name, value in task.items() if own or name not in _PER_ALGORITHM}
     return {**ALGORITHMS[algorithm].defaults, **kept, **proposed, "algorithm": algorithm}
 
 
-def _check_value(name: str, value: Any) -> None:
+def _raise_all(faults: Sequence[ProposalError]) -> None:
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ProposalError(f"{len(faults)} faults: " + "; ".join(map(str, faults)), where="update")
+
+
+def _wrong_value(name: str, value: Any) -> ProposalError | None:
     if name not in SETTINGS:
-        raise ProposalError(
-            "there is no such setting", where=f"update.{name}", hint=f"leave it out; there are {', '.join(SETTINGS)}"
-        )
+        hint = f"leave it out; there are {', '.join(SETTINGS)}"
+        return ProposalError("there is no such setting", where=f"update.{name}", hint=hint)
     if not SETTINGS[name].takes(value):
-        raise ProposalError(f"{value!r} is not allowed", where=f"update.{name}", hint=f"give {SETTINGS[name].allowed}")
+        hint = f"give {SETTINGS[name].allowed}"
+        return ProposalError(f"{value!r} is not allowed", where=f"update.{name}", hint=hint)
+    return None
 
 
-def _check_read(name: str, algorithm: str, loss: str, *, fresh: bool) -> None:
+def _not_read(name: str, algorithm: str, loss: str, *, fresh: bool) -> ProposalError | None:
     where, one = f"update.{name}", SETTINGS[name]
     for kind, chosen, readers in (("algorithm", algorithm, one.algorithms), ("loss", loss, one.losses)):
         if readers and chosen not in readers:
             hint = f"leave it out, or propose as {kind} one of {', '.join(readers)}"
-            raise ProposalError(f"{kind} {chosen} does not read it", where=where, hint=hint)
+            return ProposalError(f"{kind} {chosen} does not read it", where=where, hint=hint)
     if name == "rank" and not fresh:
         hint = "leave it out, or branch from a node without an adapter"
-        raise ProposalError("an adapter that is trained further keeps its rank", where=where, hint=hint)
+        return ProposalError("an adapter that is trained further keeps its rank", where=where, hint=hint)
+    return None
 
 
 def _fitting(rollouts: Sequence[Rollout]) -> str:

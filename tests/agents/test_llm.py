@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
-from sia_core.agents.conversation import Allowance
+from sia_core.agents.conversation import ATTEMPTS, Allowance
 from sia_core.agents.evidence import gather
 from sia_core.agents.llm import LlmAgent
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.submission import CATEGORIES
+from sia_core.agents.trial import Left, Trial
 from sia_core.candidate import Candidate
-from sia_core.generation import Decision, Node
+from sia_core.generation import Decision, Draft, Node
 from sia_core.harness import Harness
 from sia_core.patch import Edit
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
-from sia_core.rollout import Rollout, ToolCall, Turn
+from sia_core.rollout import Rollout, ToolCall, Turn, Verdict
 from tests.agents.models import Script, call, calls, says
 from tests.agents.sources import MemorySource
 from tests.factories import make_rollout
@@ -139,12 +140,12 @@ def test_the_system_prompt_is_the_same_in_every_generation() -> None:
         ({"parent": 3}, "no node 3; the lineage has 0 to 0"),
         ({"cites": []}, "name at least one rollout"),
         ({"cites": ["ffff0000"]}, "no rollout has an id that begins with 'ffff0000'"),
-        ({"edits": [], "knobs": {}}, "needs edits or knobs"),
+        ({"edits": [], "knobs": {}}, "needs edits, knobs or another base"),
         ({"lever": "weights"}, "edits and knobs belong to lever harness"),
         ({"update": {"rank": 4}}, "update belongs to lever weights"),
         ({"predicted_low": None}, "give both of"),
         ({"predicted_gain": 0.3}, "0.3 is not within 0 to 0.2"),
-        ({"at_risk": ["p9"]}, "no training problem 'p9'"),
+        ({"at_risk": ["p9"]}, "no executed problem 'p9'"),
         ({"falsifier": ""}, "hypothesis and falsifier"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         ({"category": "luck"}, "category: Input should be"),
@@ -165,19 +166,19 @@ def test_levers_that_the_run_forbids_are_refused() -> None:
 
 def test_preconditions_are_told_before_anything_is_spent() -> None:
     source = MemorySource(
-        [SEED], {1: BATCH}, {HARNESS.digest: HARNESS}, refusals=lambda decision: "no" if decision.knobs else None
+        [SEED], {1: BATCH}, {HARNESS.digest: HARNESS}, refusals=lambda decision: ["no"] if decision.knobs else []
     )
     bench = Bench(calls(submit()), calls(submit(knobs={})), source=source)
     assert bench.decide().knobs == {}
-    assert "error: not taken: no" in bench.model.told()[-1]
+    assert "error: not taken:\n- no\n(5 more submissions are taken)" in bench.model.told()[-1]
 
 
-def test_three_wrong_submissions_end_it() -> None:
+def test_wrong_submissions_beyond_the_limit_end_the_conversation() -> None:
     bench = Bench(calls(submit(parent=5)))
-    with pytest.raises(NoDecisionError, match="3 submissions were not taken; the last: parent: there is no node 5"):
+    with pytest.raises(NoDecisionError, match="6 submissions were not taken; the last: - parent: there is no node 5"):
         bench.decide()
-    assert len(bench.model.requests) == 3
-    assert len(bench.kept[0]["not_taken"]) == 3
+    assert len(bench.model.requests) == ATTEMPTS
+    assert len(bench.kept[0]["not_taken"]) == ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -274,3 +275,59 @@ def test_a_sibling_is_told_of_the_ones_before_and_talks_apart() -> None:
     assert "more attempts find more" in str(second.messages[1]["content"])
     assert alone.seed != second.seed
     assert [kept["of"] for kept in bench.kept] == [(1, 0), (1, 1)]
+
+
+def test_all_faults_of_a_submission_come_back_at_once() -> None:
+    wrong: list[dict[str, Any]] = [
+        {"file": "agent.py", "blocks": [{"search": text, "replace": ""} for text in ("one", "two")]},
+        {"file": "none.py", "blocks": [{"search": "x", "replace": ""}]},
+    ]
+    bench = Bench(calls(submit(edits=wrong, cites=["0000"], falsifier="", predicted_low=5.0)), calls(submit()))
+    bench.decide()
+    told = bench.model.told()[-1]
+    for words in ("block 1", "block 2", "none.py: no such file", "cites: ", "falsifier", "predicted_gain 0.1"):
+        assert words in told, told
+
+
+def test_faults_of_the_rungs_come_back_and_their_repair_is_taken() -> None:
+    faults = [["static: agent.py:1: invalid syntax"], ["smoke: every smoke rollout failed"], []]
+    source = MemorySource([SEED], {1: BATCH}, {HARNESS.digest: HARNESS}, validations=lambda _: faults.pop(0))
+    bench = Bench(calls(submit()), source=source)
+    assert bench.decide().lever == "harness"
+    assert ["invalid syntax" in text for text in bench.model.told()] == [True, False]
+
+
+def test_a_draft_is_a_base_for_edits_and_the_decision_stands_alone() -> None:
+    draft = Harness.from_files({**HARNESS.files, "helper.py": b"X = 1\n"})
+    harnesses = {HARNESS.digest: HARNESS, draft.digest: draft}
+    source = MemorySource([SEED], {1: BATCH}, harnesses, drafted=[Draft(draft.digest, 0, "submitted", "smoke: boom")])
+    repair = [{"file": "helper.py", "blocks": [{"search": "1", "replace": "2"}]}]
+    bench = Bench(calls(submit(base=f"draft {draft.digest[:12]}", edits=repair)), source=source)
+    assert bench.decide().edits == (Edit("helper.py", "X = 2\n"),)
+
+
+def test_a_trial_is_told_with_scores_messages_and_what_is_left() -> None:
+    played = tuple(make_rollout(f"p{number}", 0, 0.5) for number in range(2))
+    broken = replace(make_rollout("p2", 0), verdict=Verdict(0.0, valid=False, feedback="12 entries are NaN"))
+    source = MemorySource(
+        [SEED],
+        {1: BATCH},
+        {HARNESS.digest: HARNESS},
+        publics={"p0": {}, "p1": {}},
+        plays=lambda draft, _node, _problems, _rollouts: Trial(
+            draft.digest, (), (*played, broken), tuple(BATCH[:3]), Left(61, 30.0)
+        ),
+    )
+    bench = Bench(calls(call("try_harness", knobs={"tries": 2}, problems=["p0", "p1"])), calls(submit()), source=source)
+    bench.decide()
+    (told,) = bench.model.told()
+    assert "3 rollouts on 3 problems" in told and "the parent on the same" in told
+    assert "1 x refused: 12 entries are NaN" in told
+    assert "61 rollouts and 30 s of rollouts are left" in told
+
+
+def test_a_memo_is_shown_before_the_next_decision() -> None:
+    earlier = Node(1, 0, SEED.candidate, "harness", False, None, Decision("harness", 0, "d", "a", memo="try smaller"))
+    bench = Bench(calls(submit()), source=MemorySource([SEED, earlier], {1: BATCH}, {HARNESS.digest: HARNESS}))
+    bench.decide(replace(SITUATION, nodes=[SEED, earlier]))
+    assert "try smaller" in str(bench.model.requests[0].messages[1]["content"])

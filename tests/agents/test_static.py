@@ -86,19 +86,12 @@ def test_what_is_rejected_says_why(files: dict[str, str], words: str) -> None:
     assert "the very long" not in found.reason
 
 
-def test_a_rejected_harness_is_known_again() -> None:
+def test_only_the_same_behaviour_as_a_rejected_rewrite_is_a_repetition() -> None:
     long = "def ask(ctx):\n" + "".join(f"    x{n} = ctx.{n * 'y'}y\n" for n in range(60)) + "    return x1\n"
-    earlier = Rejected(3, PARENT.digest, harness(helper_py=long), "minibatch: futile", merit=True)
+    earlier = Rejected("node 3", harness(helper_py=long), "minibatch: futile")
     same = read(harness(helper_py=long + "# again\n"), (earlier,))
     assert "the same harness as node 3, rejected there: minibatch: futile" in same.reason
-    near = read(harness(helper_py=long.replace("return x1", "return x2")), (earlier,))
-    assert not near.passed
-    assert "of the changed words are those of node 3" in near.reason
-    # Nearly the same as a defect may be its repair; another manifest is another combination.
-    defect = Rejected(3, PARENT.digest, earlier.harness, "import: boom", merit=False)
-    assert read(harness(helper_py=long.replace("return x1", "return x2")), (defect,)).passed
-    moved = TOML.replace("value = 1", "value = 2")
-    assert read(harness(helper_py=long.replace("x1", "x2"), harness_toml=moved), (earlier,)).passed
+    assert read(harness(helper_py=long.replace("return x1", "return x2")), (earlier,)).passed, "it may be a repair"
 
 
 @pytest.mark.parametrize("where", [TOY, "denoising"])

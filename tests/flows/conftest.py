@@ -1,10 +1,13 @@
 """What tests of flows share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.session import Session
 from sia_core.record.store import open_record
+from tests.flows.in_process import open_session
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +16,10 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("mlflow")
     open_record(home, None)
     return home / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Session]:
+    """A session whose first generation was executed, one for each module of tests."""
+    with open_session(tmp_path_factory.mktemp("home"), empty_store) as made:
+        yield made

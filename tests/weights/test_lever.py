@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.levers import refusal, update_spec
+from flows.levers import objections, update_spec
 from sia_core.candidate import Candidate
 from sia_core.generation import Decision, Node
 from sia_core.rollout import Sampling
@@ -29,7 +29,7 @@ def decide(**proposed: Any) -> Decision:
 
 def test_what_is_proposed_is_what_is_trained() -> None:
     decision = decide(algorithm="grpo", learning_rate=1e-5, rounds=2)
-    assert refusal(session(), decision, PARENT, MIXED) is None
+    assert objections(session(), decision, PARENT, MIXED) == []
     spec = update_spec(session(rank=4, anchors=3, max_gap=0.1), decision, PARENT, MIXED)
     assert (spec.algorithm, spec.learning_rate, spec.rounds, spec.rank) == ("grpo", 1e-5, 2, 4)
     assert (spec.reason, spec.batch, spec.temperature, spec.max_gap) == ("headroom", batch_digest(MIXED), 1.0, 0.1)
@@ -48,13 +48,13 @@ def test_what_is_proposed_is_what_is_trained() -> None:
     ],
 )
 def test_what_cannot_be_trained_goes_back_with_the_reason(decision: Decision, words: str) -> None:
-    assert words in (refusal(session(), decision, PARENT, MIXED) or "")
+    assert words in " ".join(objections(session(), decision, PARENT, MIXED))
 
 
 def test_where_nothing_fits_the_lever_is_refused() -> None:
     constant = batch([0, 0], [1, 1])
-    assert "none fits" in (refusal(session(), decide(), PARENT, constant) or "")
-    assert "constant" in (refusal(session(algorithm="dr_grpo"), decide(), PARENT, constant) or "")
+    assert "none fits" in " ".join(objections(session(), decide(), PARENT, constant))
+    assert "constant" in " ".join(objections(session(algorithm="dr_grpo"), decide(), PARENT, constant))
 
 
 def test_one_anchor_is_refused_in_the_task_file() -> None:

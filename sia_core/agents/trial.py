@@ -1,0 +1,102 @@
+"""A draft that an agent plays before it decides: scores against the parent's, failures by message, transcripts.
+
+Drafts play training problems only, with the seeds that the parent was executed with, so the two sides differ by the
+harness alone. The allowance counts rollouts and their seconds as recorded, so that a resumed conversation is told
+the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from sia_core.agents.evidence import scores_by_problem
+from sia_core.agents.quote import one_line, quote
+from sia_core.agents.transcript import cleaned, short
+from sia_core.generation import DRAFT_ID
+from sia_core.rollout import Rollout
+
+_MESSAGES, _MESSAGE, _SHOWN, _PROBLEMS = 8, 400, 3000, 40
+
+
+@dataclass(frozen=True)
+class Left:
+    """The rest of an agent's allowance for playing drafts, for one decision."""
+
+    rollouts: int
+    seconds: float
+    """Of rollouts, as recorded, summed over those that ran side by side."""
+
+    def __str__(self) -> str:
+        return f"{self.rollouts} rollouts and {max(self.seconds, 0):.0f} s of rollouts are left for trials"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The outcome of playing one draft."""
+
+    harness: str
+    """Digest of the draft."""
+    faults: tuple[str, ...]
+    """Why it was not played; empty when it was."""
+    rollouts: tuple[Rollout, ...]
+    compared: tuple[Rollout, ...]
+    """The parent's on the same problems and seeds; empty for a first harness."""
+    left: Left
+
+
+def describe_trial(trial: Trial) -> str:
+    """Tell an agent what came of its draft."""
+    name = f"draft {trial.harness[:DRAFT_ID]}"
+    if trial.faults:
+        return "\n".join([f"{name} was not played:", *(f"- {fault}" for fault in trial.faults), str(trial.left)])
+    parts = [f"{name}: {_summary(trial)}", *_problems(trial), *messages(trial.rollouts), *_transcripts(trial)]
+    return "\n".join([*parts, f"{name} can be read, compared and edited from. {trial.left}"])
+
+
+def messages(rollouts: Sequence[Rollout]) -> list[str]:
+    """The most frequent messages of failures and of the verifier, with counts."""
+    counts = Counter(text for rollout in rollouts if (text := _message(rollout)))
+    return [f"{count} x {one_line(text, _MESSAGE)}" for text, count in counts.most_common(_MESSAGES)]
+
+
+def _message(rollout: Rollout) -> str:
+    if rollout.failure is not None:
+        return f"{rollout.failure.kind}: {rollout.failure.reason}"
+    if rollout.verdict is not None and not rollout.verdict.valid:
+        return f"refused: {rollout.verdict.feedback or 'no feedback'}"
+    return ""
+
+
+def _summary(trial: Trial) -> str:
+    own, other = scores_by_problem(trial.rollouts), scores_by_problem(trial.compared)
+    if not own:
+        return "no rollout was scored"
+    seconds = fmean(rollout.seconds for rollout in trial.rollouts)
+    mean = fmean(fmean(scores) for scores in own.values())
+    text = f"{len(trial.rollouts)} rollouts on {len(own)} problems, mean score {mean:.4f}, {seconds:.1f} s each"
+    common = sorted(own.keys() & other.keys())
+    if not common:
+        return text
+    gains = [fmean(own[problem]) - fmean(other[problem]) for problem in common]
+    better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    return f"{text}; the parent on the same {fmean(fmean(other[problem]) for problem in common):.4f}, difference \
+{fmean(gains):+.4f} (better on {better}, worse on {worse} of {len(common)} problems)"
+
+
+def _problems(trial: Trial) -> Iterator[str]:
+    own, other = scores_by_problem(trial.rollouts), scores_by_problem(trial.compared)
+    if not own:
+        return
+    yield "problem draft parent"
+    for problem in sorted(own)[:_PROBLEMS]:
+        before = f"{fmean(other[problem]):.4f}" if problem in other else "-"
+        yield f"{problem} {fmean(own[problem]):.4f} {before}"
+
+
+def _transcripts(trial: Trial) -> Iterator[str]:
+    """The worst and the best rollout; the others by their ids."""
+    ranked = sorted(trial.rollouts, key=lambda one: (one.failure is None, one.score or 0.0, one.unit.key))
+    for rollout in [*ranked[:1], *ranked[1:][-1:]]:
+        yield quote(cleaned(rollout), f"rollout {short(rollout.unit.key)}, clean", limit=_SHOWN)
+    yield f"rollouts, worst first: {' '.join(short(rollout.unit.key) for rollout in ranked)}"

@@ -1,0 +1,85 @@
+"""A run without Ray for tests of flows: the real record, journal and sandbox, and one process that plays."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flows import phases
+from flows.ledger import Ledger
+from flows.session import Session
+from sia_core.candidate import Adapter, Candidate
+from sia_core.config import RunConfig
+from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.engine.worker import RolloutRunner
+from sia_core.errors import SandboxError
+from sia_core.generation import SEED_NODE, Node
+from sia_core.harness import Harness
+from sia_core.policy.protocol import Completion, Request
+from sia_core.policy.scripted import ScriptedPolicy
+from sia_core.progress import Silent
+from sia_core.record.journal import Journal
+from sia_core.record.store import open_record
+from sia_core.rollout import Rollout, Unit
+from sia_core.task import Task
+from tests.factories import TOY
+
+TOML = b'name = "h"\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n'
+AGENT = 'async def solve(problem, ctx):\n    text = await ctx.chat("Say")\n    return {"colour": "green"}\n'
+PARENT = Harness.from_files({"harness.toml": TOML, "agent.py": AGENT.encode(), "prompts/unused": b"One.\n"})
+
+
+class Real(ScriptedPolicy):
+    """Another than the contract's."""
+
+    def sample(self, request: Request) -> Completion:
+        return Completion("real", super().sample(request).prompt)
+
+
+class InProcess:
+    """The engine's place, without Ray."""
+
+    policy = Real()
+
+    def __init__(self, runner: RolloutRunner) -> None:
+        self._runner = runner
+        self.played: list[Unit] = []
+
+    def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
+        for unit in units:
+            self.played.append(unit)
+            yield self._runner.run(unit, harness, adapter, self.policy)
+
+
+@contextmanager
+def open_session(home: Path, empty_store: Path) -> Iterator[Session]:
+    """A session whose first generation was executed."""
+    try:
+        find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    shutil.copy(empty_store, home)
+    task = Task.load(TOY)
+    plan = {
+        "problems": 4,
+        "rollouts": 2,
+        "gate_problems": 2,
+        "gate_rollouts": 1,
+        "test_problems": 2,
+        "test_rollouts": 1,
+    }
+    config = RunConfig(task=TOY, generations=1, policy="scripted", **plan)  # type: ignore[arg-type]
+    run = open_record(home, None).create(config, {"sia.task": "toy", "sia.task_digest": task.digest})
+    run.put_harness(PARENT)
+    seed = Node(SEED_NODE, None, Candidate(PARENT.digest), "seed", promoted=True)
+    run.complete("start", {"node": seed.to_dict()})
+    with closing(RolloutRunner(task, "strict")) as runner, Journal(Path(home) / "journal.db") as journal:
+        engine = cast("Any", InProcess(runner))
+        ledger = Ledger(run, journal, task.config.resources, None, Silent())
+        made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), Silent(), ledger)
+        phases.execute(made, 1)
+        yield made
