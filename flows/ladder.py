@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 
-from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
+from flows.rollouts import cost_of, executed_shape, pick_problems, plan_units, roll_out, training_block
 from flows.session import Session
 from sia_core.agents import activation, static
 from sia_core.agents.evidence import scores_by_problem
@@ -176,11 +176,12 @@ def _activation(it: Climb) -> RungResult:
 
 def _minibatch(it: Climb) -> RungResult:
     session, index = it.session, it.generation.index
-    count = min(MINIBATCH_PROBLEMS, session.config.problems)
+    shape = executed_shape(it.generation)
+    count = min(MINIBATCH_PROBLEMS, shape.problems)
     named = {*it.decision.fixes, *it.decision.risks}
-    block = pick_problems(session, "train", index - 1, session.config.problems)
+    block = training_block(session, index - 1, shape)
     problems = sorted(block, key=lambda problem: problem not in named)[:count]  # What was foretold is looked at first.
-    each = min(MINIBATCH_ROLLOUTS, session.config.rollouts)
+    each = min(MINIBATCH_ROLLOUTS, shape.rollouts)
     sides, cost, said = [], Cost(), ""
     for name, candidate in {"parent": it.parent.candidate, "child": it.candidate}.items():
         # The block of the execute phase: where the parent is what was executed, its rollouts are there.
@@ -237,8 +238,9 @@ RUNGS: Mapping[str, Callable[[Climb], RungResult]] = {
 def _parent_units(it: Climb) -> list[Unit]:
     """Units of the parent that the smoke rollouts are twins of: some cited, then others of the execute phase."""
     session, index = it.session, it.generation.index
-    problems = pick_problems(session, "train", index - 1, session.config.problems)
-    block = plan_units(session, it.parent.candidate, "train", problems, session.config.rollouts, f"{index}/execute")
+    shape = executed_shape(it.generation)
+    problems = training_block(session, index - 1, shape)
+    block = plan_units(session, it.parent.candidate, "train", problems, shape.rollouts, f"{index}/execute")
     cited = set(it.decision.cites)
     chosen = [unit for unit in block if unit.key in cited][:CITED]
     seen = Counter(unit.problem for unit in chosen)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from flows.approve import objection
 from flows.gate import play_gate
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
-from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
+from flows.rollouts import cost_of, execute_shape, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
 from flows.source import SessionSource
 from flows.stopping import tired_lever
@@ -21,7 +21,7 @@ from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.reference import reference
 from sia_core.agents.rules import RulesAgent
 from sia_core.agents.static import Allowed
-from sia_core.config import LADDER_ROLLOUTS
+from sia_core.config import LADDER_ROLLOUTS, MAX_VALIDATIONS
 from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
@@ -34,7 +34,6 @@ from sia_core.stats import estimate
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
 
-MAX_REFUSALS = 6
 PULLS = ("harness", "weights", "both")
 
 
@@ -47,10 +46,14 @@ def execute(session: Session, index: int) -> None:
     choice = parent_policy(config.parent).choose(nodes, config.confidence)
     node = nodes[choice.node]
     earlier = training_rollouts(session, index) if config.reuse_states else []
-    units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier)
+    shape = execute_shape(session, node)
+    if shape.reason:
+        session.reporter.say(f"generation {index}: {shape.reason}")
+    units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier, shape)
     rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
     generation.put_rollouts("train", rollouts)
-    generation.complete("execute", {"node": node.index, "why": choice.reason, "cost": asdict(cost_of(rollouts))})
+    done = {"node": node.index, "why": choice.reason, "cost": asdict(cost_of(rollouts)), "shape": asdict(shape)}
+    generation.complete("execute", done)
 
 
 def analyze(session: Session, index: int) -> list[Decision]:
@@ -296,7 +299,7 @@ def _spending(session: Session, generation: GenerationRecord) -> str:
 
 def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> Decision:
     """Ask until a decision passes its preconditions and the first rungs; refusals go back with their reasons."""
-    for _ in range(MAX_REFUSALS):
+    for _ in range(MAX_VALIDATIONS):
         decision = agent.decide(situation, source)
         if faults := source.objections(decision):
             levers = (decision.lever,) if decision.lever in PULLS else ()

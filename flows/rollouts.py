@@ -5,12 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from flows.session import Session
+from sia_core.agents.evidence import scores_by_problem
 from sia_core.candidate import Candidate
 from sia_core.errors import TaskError
-from sia_core.generation import Cost
-from sia_core.plan import deal, rollout_seed, shuffled
+from sia_core.generation import Cost, Node
+from sia_core.plan import Shape, deal, rollout_seed, shape_of, shuffled
+from sia_core.record.generation import GenerationRecord
 from sia_core.rollout import Rollout, Split, Unit
 from sia_core.search.states import choose_states
+from sia_core.stats import within_share
 
 
 def pick_problems(session: Session, split: Split, block: int, count: int) -> list[str]:
@@ -23,6 +26,38 @@ def pick_problems(session: Session, split: Split, block: int, count: int) -> lis
     if split == "train":
         ids = ids[len(anchor_problems(session)) :]
     return deal(ids, block, count)
+
+
+def training_block(session: Session, block: int, shape: Shape) -> list[str]:
+    """Training problems of a block, which begins where it would if all blocks had the configuration's size."""
+    ids = _shuffled(session, "train")[len(anchor_problems(session)) :]
+    return deal(ids, block, shape.problems, start=block * session.config.problems)
+
+
+def execute_shape(session: Session, node: Node) -> Shape:
+    """The layout of a node's execute phase, from the newest rollouts of its candidate: training or gate."""
+    ids = _shuffled(session, "train")[len(anchor_problems(session)) :]
+    return shape_of(session.config, within_share(scores_by_problem(_seen(session, node))), len(ids))
+
+
+def executed_shape(generation: GenerationRecord) -> Shape:
+    """The layout that a generation's execute phase had."""
+    phase = generation.phase("execute")
+    assert phase is not None
+    return Shape(**phase["shape"])
+
+
+def _seen(session: Session, node: Node) -> list[Rollout]:
+    records = session.run.generations()
+    for record in reversed(records):
+        phase = record.phase("execute")
+        if phase is not None and phase["node"] == node.index:
+            return record.rollouts("train")
+    made = next((record for record in records if record.index == node.generation), None)
+    parts = [] if made is None else [made.sibling(number) for number in range(session.config.siblings)]
+    sets = [part.own_rollouts("gate_child") for part in parts if "gate_child" in part.rollout_sets()]
+    pair = (node.candidate.harness, node.candidate.adapter)
+    return [one for found in sets for one in found if (one.unit.harness, one.unit.adapter) == pair]
 
 
 def anchor_problems(session: Session) -> list[str]:
@@ -42,9 +77,14 @@ def anchor_problems(session: Session) -> list[str]:
 
 
 def plan_groups(
-    session: Session, candidate: Candidate, block: int, name: str, earlier: Sequence[Rollout]
+    session: Session,
+    candidate: Candidate,
+    block: int,
+    name: str,
+    earlier: Sequence[Rollout],
+    shape: Shape | None = None,
 ) -> list[Unit]:
-    """Units of a block of training problems, a group of `config.rollouts` each.
+    """Plan a block of training problems, a group of `config.rollouts` each, or of another shape.
 
     Where the run reuses states, each group begins from an earlier answer to its problem, and a task of fewer problems
     than the block has groups gets several groups a problem, from several states.
@@ -55,9 +95,10 @@ def plan_groups(
         earlier: training rollouts of this run.
     """
     config = session.config
-    problems = pick_problems(session, "train", block, config.problems)
+    shape = shape or Shape(config.problems, config.rollouts)
+    problems = training_block(session, block, shape)
     if not config.reuse_states:
-        return plan_units(session, candidate, "train", problems, config.rollouts, name)
+        return plan_units(session, candidate, "train", problems, shape.rollouts, name)
     groups = Counter(problems[number % len(problems)] for number in range(config.problems))
     units = []
     for problem, count in groups.items():

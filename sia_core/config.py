@@ -15,6 +15,8 @@ MINIBATCH_PROBLEMS = 6
 MINIBATCH_ROLLOUTS = 2
 LADDER_ROLLOUTS = 2 * (SMOKE_ROLLOUTS + MINIBATCH_PROBLEMS * MINIBATCH_ROLLOUTS)
 """Of a rewrite's validation at most; fewer where the parent's are there already."""
+MAX_VALIDATIONS = 6
+"""Rewrites that are validated for one decision at most."""
 LEVERS: tuple[Lever, ...] = ("harness", "weights")
 
 
@@ -96,6 +98,11 @@ class RunConfig(BaseModel):
     """Rollouts in flight; as many as the cluster has room for when None. Changes no result."""
     graders: int | None = Field(default=None, ge=1)
     """Verifications in flight, by workers of their own; None: by the worker that played. Changes no result."""
+
+    @property
+    def plays_drafts(self) -> bool:
+        """The agent may play drafts before it decides."""
+        return self.agent not in ("rules", "alternate") and not self.agent.startswith("recorded")
 
 
 def parse_levers(text: str) -> tuple[Lever, ...]:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sia_core.config import LADDER_ROLLOUTS, RunConfig
+from sia_core.config import LADDER_ROLLOUTS, MAX_VALIDATIONS, SMOKE_ROLLOUTS, RunConfig
 from sia_core.hashing import derive_seed
 from sia_core.rollout import Split
 from sia_core.task_config import UpdateDefaults
@@ -22,7 +22,9 @@ class RolloutPlan:
     gate: int
     """Of a child."""
     validation: int
-    """Of a rewritten harness."""
+    """Of a rewritten harness, and of those that went back to their author before it."""
+    trials: int
+    """Of drafts that an agent plays before it decides."""
     update: int
     """Of an update of the weights."""
     sealed: int
@@ -32,7 +34,7 @@ class RolloutPlan:
     @property
     def generation(self) -> int:
         """Of one generation, with both levers pulled for each child."""
-        return self.execute + self.siblings * (self.gate + self.validation + self.update)
+        return self.execute + self.siblings * (self.gate + self.validation + self.trials + self.update)
 
 
 def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
@@ -44,7 +46,8 @@ def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
         execute=execute,
         # A child that is better also meets the best earlier node; most gates end after a part of the blocks.
         gate=3 * config.gate_problems * config.gate_rollouts if config.levers else 0,
-        validation=LADDER_ROLLOUTS if "harness" in config.levers else 0,
+        validation=LADDER_ROLLOUTS + (MAX_VALIDATIONS - 1) * SMOKE_ROLLOUTS if "harness" in config.levers else 0,
+        trials=config.agent_rollouts if config.plays_drafts and config.levers else 0,
         update=update.rounds * execute + anchors if "weights" in config.levers else 0,
         sealed=2 * config.test_problems * config.test_rollouts,
         siblings=config.siblings,
@@ -58,9 +61,50 @@ def shuffled(ids: Iterable[str], seed: int, split: Split) -> list[str]:
     return order
 
 
-def deal(order: Sequence[str], block: int, count: int) -> list[str]:
-    """One block of them; blocks share no problem until all have been used."""
-    start = block * count
+@dataclass(frozen=True)
+class Shape:
+    """How the rollouts of an execute phase are laid out."""
+
+    problems: int
+    rollouts: int
+    """Of each problem."""
+    reason: str = ""
+    """Why it differs from what was asked for; empty where it does not."""
+
+
+FEW = 2
+"""Rollouts of a problem where more would say the same; one alone would not show that they still do."""
+SAME = 0.1
+"""Share of the scores' variance within problems up to which rollouts of one problem say the same."""
+
+
+def shape_of(config: RunConfig, within: float | None, available: int) -> Shape:
+    """Lay out as many rollouts as the configuration asks for, given how a candidate's scores vary.
+
+    The variance of the mean over P problems of k rollouts is (between + within / k) / P. Where nearly all variance is
+    between problems, only more problems make the score more certain.
+
+    Args:
+        within: share of the variance that lies within problems, of rollouts seen before; None where none were.
+        available: training problems that there are.
+    """
+    asked = Shape(config.problems, config.rollouts)
+    if config.reuse_states or within is None or within > SAME or config.rollouts <= FEW:
+        return asked
+    problems = min(config.problems * config.rollouts // FEW, available)
+    if problems <= config.problems:
+        return asked
+    why = f"rollouts of one problem differ little (share of variance within problems {within:.2f})"
+    return Shape(problems, FEW, f"{problems} problems x {FEW}, for {why}")
+
+
+def deal(order: Sequence[str], block: int, count: int, start: int | None = None) -> list[str]:
+    """Deal one block; blocks of one size share no problem until all have been used.
+
+    Args:
+        start: place of the first problem, where blocks are of several sizes.
+    """
+    start = block * count if start is None else start
     return [order[(start + offset) % len(order)] for offset in range(min(count, len(order)))]
 
 

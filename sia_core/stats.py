@@ -26,6 +26,11 @@ class Estimate:
     problems: int
     rollouts: int
 
+    @property
+    def basis(self) -> str:
+        """The mean, its interval, and how many problems and rollouts they rest on."""
+        return f"{self} over {self.problems} problems ({self.rollouts} rollouts)"
+
     def __str__(self) -> str:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
@@ -46,6 +51,21 @@ class Gain:
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def within_share(scores: Scores) -> float | None:
+    """Share of the variance of scores that lies within problems, from 0 (each problem one score) to 1.
+
+    The two components are those of a one-way analysis of variance with random effects (Searle et al. 1992, chapter
+    3), the between one cut at 0. None where fewer than two problems have two scores.
+    """
+    groups = [np.asarray(found, float) for _, found in sorted(scores.items()) if len(found) > 1]
+    if len(groups) < 2:
+        return None
+    within = float(np.average([group.var(ddof=1) for group in groups], weights=[len(group) - 1 for group in groups]))
+    size = 1 / float(np.mean([1 / len(group) for group in groups]))
+    between = max(float(np.var([group.mean() for group in groups], ddof=1)) - within / size, 0.0)
+    return within / (within + between) if within + between else 0.0
 
 
 def estimate(scores: Scores, *, confidence: float, seed: int = 0) -> Estimate:

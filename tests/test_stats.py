@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sia_core.stats import estimate, paired_gain
+from sia_core.stats import estimate, paired_gain, within_share
 
 
 def test_estimate_weighs_problems_not_rollouts() -> None:
@@ -38,3 +38,22 @@ def test_problems_without_a_pair_are_left_out() -> None:
 def test_one_problem_is_not_enough() -> None:
     with pytest.raises(ValueError, match="two problems"):
         paired_gain({"a": [0.0]}, {"a": [1.0]}, confidence=0.9)
+
+
+def test_within_share_of_constant_groups_is_zero_and_of_pure_noise_is_high() -> None:
+    rng = np.random.default_rng(0)
+    constant = {f"p{number}": [float(level)] * 4 for number, level in enumerate(rng.random(12))}
+    noise = {f"p{number}": list(rng.random(4)) for number in range(12)}
+    assert within_share(constant) == 0.0
+    assert (within_share(noise) or 0.0) > 0.7
+    assert within_share({"p": [0.1, 0.2], "q": [0.3]}) is None
+
+
+def test_within_share_recovers_known_components() -> None:
+    rng = np.random.default_rng(1)
+    scores = {str(number): list(rng.normal(rng.normal(0, 2), 1, 6)) for number in range(800)}
+    assert within_share(scores) == pytest.approx(0.2, abs=0.02)
+
+
+def test_an_estimate_says_how_many_problems_it_rests_on() -> None:
+    assert estimate({"p": [1.0, 0.0], "q": [1.0]}, confidence=0.9).basis.endswith("over 2 problems (3 rollouts)")

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 from sia_core.agents.prices import Price, Usage
 from sia_core.agents.tools import Arguments, ArgumentsError, Tool, answer, parse_arguments
 from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.config import MAX_VALIDATIONS
 from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 from sia_core.rollout import Sampling, ToolCall
 
-ATTEMPTS = 6
+ATTEMPTS = MAX_VALIDATIONS
 """Submissions that are taken at most; each wrong one comes back with its faults."""
 _LAST_TURNS = 3
 """Turns before the last from which the number left is told."""

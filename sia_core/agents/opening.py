@@ -68,7 +68,7 @@ def _evidence(situation: Situation) -> str:
     return "\n".join(
         [
             f"- from node {_executed(situation)} ({evidence.score.rollouts} rollouts, {trainable})",
-            f"- score {evidence.score}; best of {evidence.group_size} per problem: {evidence.best_of:.4f}",
+            f"- score {evidence.score.basis}; best of {evidence.group_size} per problem: {evidence.best_of:.4f}",
             f"- groups with more than one outcome {evidence.mixed:.0%}, with one only {evidence.constant:.0%}",
             f"- failures: {failures}; unscored {evidence.unscored}",
             f"- a weight update on these rollouts: {situation.suggested or 'not possible with this policy'}",

@@ -4,7 +4,7 @@ Rollouts are drawn, the ladder lets pass and training is a switch; all else is t
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from flows import levers, phases, stopping
+from flows import levers, phases, stopping, workbench
+from flows.ladder import Climb
 from flows.ledger import Ledger
 from flows.levers import Pulled
 from flows.session import Session
@@ -57,14 +58,15 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ladder that lets pass, and a trainer whose adapter is a name."""
 
-    def climb(_session: Session, _generation: Any, _decision: Any, _parent: Node, child: Harness) -> LadderReport:
-        _session.run.put_harness(child)
-        return LadderReport(child.digest, (RungResult("minibatch", True, "left to the gate"),))
+    def climb(it: Climb, _rungs: Sequence[str] = ()) -> LadderReport:
+        it.session.run.put_harness(it.child)
+        return LadderReport(it.child.digest, (RungResult("minibatch", True, "left to the gate"),))
 
     def train(_session: Session, generation: Any, _decision: Any, parent: Node, _first: Any) -> Pulled:
         return Pulled(Candidate(parent.candidate.harness, f"adapter{generation.index}"), Cost())
 
     monkeypatch.setattr(levers, "climb", climb)
+    monkeypatch.setattr(workbench, "climb_rungs", climb)
     monkeypatch.setattr(phases, "pull_weights", train)
     monkeypatch.setattr(RunRecord, "adapter", lambda _, digest: Adapter(digest, Path()) if digest else None)
     monkeypatch.setattr(RunRecord, "promote", lambda *_: None)
