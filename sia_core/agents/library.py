@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sia_core.agents.memory import calibrate, remember
-from sia_core.agents.quote import one_line, quote
+from sia_core.agents.quote import is_mark, one_line, quote
 from sia_core.agents.source import Source
 from sia_core.agents.transcript import cleaned, outcome, raw, short
 from sia_core.generation import Node
@@ -184,6 +184,11 @@ class Library:
         """
         if len(rollout_id) < _LEAST_ID:
             raise ReadingError(f"{rollout_id!r} is too short for an id: give at least {_LEAST_ID} characters")
+        if is_mark(rollout_id):
+            raise ReadingError(
+                f"{rollout_id!r} is the mark of a quotation, not an id: the id stands in the quotation's title, "
+                "as in <<data MARK: rollout ID, ...>>, and list_rollouts shows ids"
+            )
         # Generations that are in memory first: ids mostly come from the latest one.
         for generation in sorted(self._source.generations(), key=lambda index: index not in self._held):
             found = [rollout for rollout in self._rollouts(generation) if rollout.unit.key.startswith(rollout_id)]

@@ -157,6 +157,16 @@ def test_wrong_submissions_come_back_with_the_exact_error(changes: dict[str, Any
     assert says_ in bench.kept[0]["not_taken"][0]
 
 
+def test_cite_of_a_quotations_mark_comes_back_as_such() -> None:
+    first = Bench(calls(submit()))
+    first.decide()
+    mark = str(first.model.requests[0].messages[1]["content"]).partition("<<data ")[2][:16]
+    bench = Bench(calls(submit(cites=[mark])), calls(submit()))
+    assert bench.decide().cites == (ID,)
+    assert "is the mark of a quotation, not an id" in bench.model.told()[-1]
+    assert "list_rollouts shows ids" in bench.model.told()[-1]
+
+
 def test_levers_that_the_run_forbids_are_refused() -> None:
     bench = Bench(calls(submit(lever="both")), calls(submit()))
     bench.decide(replace(SITUATION, levers=("harness",)))
