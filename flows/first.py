@@ -7,8 +7,13 @@ from flows.session import Session
 from flows.start import plant_seed
 from sia_core.agents.meta import Brief
 from sia_core.agents.protocol import NoDecisionError
+from sia_core.agents.quote import one_line
 from sia_core.errors import HarnessError
+from sia_core.report.decided import short_spec
 from sia_core.task import Task
+
+_NAMES = 200
+"""Characters of the names of files that are told."""
 
 
 def write_first(session: Session) -> None:
@@ -38,6 +43,8 @@ def write_first(session: Session) -> None:
             hint="read agent/conversation.json of the run in MLflow; try another model, or write a harness yourself",
         ) from error
     plant_seed(session.run, harness)
+    names = one_line(", ".join(sorted(harness.files)), _NAMES)
+    session.reporter.say(f"the first harness was written by {short_spec(session.agents.meta.spec)}: {names}")
 
 
 def _references(task: Task) -> dict[str, str]:

@@ -19,12 +19,14 @@ from sia_core.agents.evidence import gather, scores_by_problem
 from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
 from sia_core.agents.rules import RulesAgent
 from sia_core.config import LADDER_ROLLOUTS
-from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
+from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion, stand_ins
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
 from sia_core.plan import SEALED
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.stored import STAND_INS
+from sia_core.report.decided import decision_line, stand_in_line
 from sia_core.search.gate import sealed_gain
 from sia_core.search.lineage import parent_policy, rank
 from sia_core.stats import estimate
@@ -63,7 +65,8 @@ def analyze(session: Session, index: int) -> list[Decision]:
         executed.candidate, rollouts, confidence=session.config.confidence, seed=derive_seed(session.config.seed, index)
     )
     decisions = _decide(session, generation, nodes, evidence) if session.config.levers else [_baseline(executed)]
-    session.task.canaries.check_data([asdict(decision) for decision in decisions], f"generation {index}, decision")
+    stood_in = len(stand_ins(nodes)) + sum(bool(decision.instead_of) for decision in decisions)
+    session.run.set_tags({STAND_INS: str(stood_in)})
     generation.log_metrics(
         {
             "train.score": evidence.score.mean,
@@ -212,6 +215,7 @@ def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], e
         decision = _decide_one(session, situation, SessionSource(session, generation.index, decisions))
         if decision.lever == "stop" and decisions:
             break
+        _tell(session, generation.index, decision)
         decisions.append(decision)
         if decision.lever == "stop":
             break
@@ -220,12 +224,20 @@ def _decide(session: Session, generation: GenerationRecord, nodes: list[Node], e
 
 def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
     """What the agent decides, or `rules` where it comes to no decision."""
+    agent = session.agents.feedback
     try:
-        return _ask(session.agents.feedback, situation, source)
+        return _ask(agent, situation, source)
     except NoDecisionError as error:
-        reason = f"{session.config.agent}: {error}"
-        session.reporter.say(f"generation {situation.generation}: rules decides, for {reason}")
-        return _ask(RulesAgent(), replace(situation, refused=(reason,)), source)
+        decision = _ask(RulesAgent(), replace(situation, refused=(f"{agent.spec}: {error}",)), source)
+        return replace(decision, instead_of=agent.spec)
+
+
+def _tell(session: Session, generation: int, decision: Decision) -> None:
+    """Say what was decided, once it is known to hold none of the task's canaries."""
+    session.task.canaries.check_data(asdict(decision), f"generation {generation}, decision")
+    if decision.instead_of:
+        session.reporter.say(stand_in_line(decision, generation))
+    session.reporter.say(f"generation {generation}: {decision_line(decision)}")
 
 
 def _situation(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Situation:

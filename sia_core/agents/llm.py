@@ -17,6 +17,7 @@ from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.generation import Decision
 from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Policy
+from sia_core.progress import SILENT, Reporter
 
 
 class LlmAgent:
@@ -31,6 +32,7 @@ class LlmAgent:
         price: Price | None,
         keep: Keep,
         trace: Trace = NO_TRACE,
+        reporter: Reporter = SILENT,
     ) -> None:
         self.spec = spec
         self._model = model
@@ -38,6 +40,7 @@ class LlmAgent:
         self._price = price
         self._keep = keep
         self._trace = trace
+        self._reporter = reporter
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Read, then decide."""
@@ -49,6 +52,7 @@ class LlmAgent:
             allowance=self._allowance,
             price=self._price,
             trace=self._trace,
+            reporter=self._reporter,
         )
         submit = Submit(
             "submit_decision",
