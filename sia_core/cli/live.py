@@ -77,7 +77,7 @@ class Live:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(plain(text))
+        self._progress.console.print(plain(text), emoji=False)  # `openai:m: ...` holds the code of one.
 
 
 def _draws(console: Console) -> bool:

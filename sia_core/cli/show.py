@@ -21,7 +21,7 @@ from sia_core.search.arms import ArmsPlan, Comparison
 _LINE = 200
 """Width where there is no terminal: a log should hold whole rows."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _LINE)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _LINE)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:

@@ -37,6 +37,13 @@ def test_log_has_one_line_for_each_turn(clock: list[float]) -> None:
     ]
 
 
+def test_line_holds_no_emoji_that_was_not_in_its_text() -> None:
+    out = io.StringIO()
+    with Live(Console(file=out, width=80)) as live:
+        live.say("decided by openai:m: harness :bomb:")
+    assert out.getvalue() == "decided by openai:m: harness :bomb:\n"
+
+
 def drawn(live: Live) -> str:
     """The lines that the terminal shows below what was printed."""
     console = Console(file=io.StringIO(), width=80)

@@ -41,6 +41,13 @@ def test_run_in_which_rules_stood_in_says_so_at_its_end(
     assert all(len(line) <= 100 for line in lines)
 
 
+def test_texts_of_agents_make_no_emoji() -> None:
+    with show.console.capture() as shown:
+        show.print_table(["a"], [["openai:m: :bomb:"]])
+        show.console.print("openai:m: :bomb:")
+    assert shown.get().count("openai:m: :bomb:") == 2
+
+
 def test_comparison_names_its_runs_in_which_rules_stood_in(store: Record, said: io.StringIO) -> None:
     comparison = ArmsRecord.create(store, "toy", "about", {})
     for arm, count in (("choice", "2"), ("harness", "0")):
