@@ -11,15 +11,19 @@ from flows.source import TaskMaterials
 from flows.start import plant_seed
 from sia_core.agents.meta import Brief
 from sia_core.agents.protocol import NoDecisionError
+from sia_core.agents.quote import one_line
 from sia_core.agents.reference import reference
 from sia_core.agents.trial import Left, Trial, messages
 from sia_core.candidate import Candidate
 from sia_core.errors import HarnessError
 from sia_core.generation import DRAFT_ID
 from sia_core.harness import Harness
+from sia_core.report.decided import short_spec
 from sia_core.rollout import Rollout
 
 SMOKE_PROBLEMS = 2
+_NAMES = 200
+"""Characters of the names of files that are told."""
 
 
 class SeedBench:
@@ -88,3 +92,5 @@ def write_first(session: Session) -> None:
             hint="read agent/conversation.json of the run in MLflow; try another model, or write a harness yourself",
         ) from error
     plant_seed(session.run, harness)
+    names = one_line(", ".join(sorted(harness.files)), _NAMES)
+    session.reporter.say(f"the first harness was written by {short_spec(session.agents.meta.spec)}: {names}")

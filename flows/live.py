@@ -15,7 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows import outage
 from flows.session import reporter
-from sia_core.progress import Reporter
+from sia_core.progress import Reporter, Wait
 
 EVERY_S = 3.0
 """An update is a request of some 20 ms."""
@@ -28,13 +28,17 @@ class Shown:
         self.run, self.also = run, also
         self._artifact: UUID | None = None
         self._next = 0.0
+        self._asked: tuple[str, int] | None = None
+        """Label and turn of the wait that is shown."""
 
     def progress(self, label: str, done: int, total: int) -> None:
         """See Reporter."""
         self.also.progress(label, done, total)
         if time.monotonic() < self._next:
             return
-        text, share = f"{self.run}, {label}: {done} of {total}", 100.0 * done / max(total, 1)
+        self._show(f"{self.run}, {label}: {done} of {total}", 100.0 * done / max(total, 1))
+
+    def _show(self, text: str, share: float) -> None:
         try:
             if self._artifact is None:
                 made = create_progress_artifact(share, key=artifact_key(self.run, "now"), description=text)
@@ -44,6 +48,16 @@ class Shown:
         except Exception as error:  # noqa: BLE001  (whatever the client raises while the server is away)
             get_run_logger().debug("progress was not shown: %r", error)
         self._next = time.monotonic() + EVERY_S
+
+    def waiting(self, wait: Wait | None) -> None:
+        """See Reporter. A turn is shown when it begins, however soon after the one before, and then every EVERY_S."""
+        self.also.waiting(wait)
+        if wait is None:
+            return
+        asked = (wait.label, wait.turn)
+        if asked != self._asked or time.monotonic() >= self._next:
+            self._asked = asked
+            self._show(f"{self.run}, {wait.describe(time.time())}", 0.0)
 
     def say(self, text: str) -> None:
         """See Reporter."""

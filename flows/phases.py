@@ -22,12 +22,14 @@ from sia_core.agents.reference import reference
 from sia_core.agents.rules import RulesAgent
 from sia_core.agents.static import Allowed
 from sia_core.config import LADDER_ROLLOUTS, MAX_VALIDATIONS
-from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion
+from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion, stand_ins
 from sia_core.hashing import derive_seed
 from sia_core.patch import EditLimits
 from sia_core.plan import SEALED
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.stored import STAND_INS
+from sia_core.report.decided import decision_line, stand_in_line
 from sia_core.search.gate import sealed_gain
 from sia_core.search.lineage import parent_policy, rank
 from sia_core.stats import estimate
@@ -73,7 +75,8 @@ def analyze(session: Session, index: int) -> list[Decision]:
         decisions, cost = _decide(session, generation, nodes, evidence)
     else:
         decisions = [_baseline(executed)]
-    session.task.canaries.check_data([asdict(decision) for decision in decisions], f"generation {index}, decision")
+    stood_in = len(stand_ins(nodes)) + sum(bool(decision.instead_of) for decision in decisions)
+    session.run.set_tags({STAND_INS: str(stood_in)})
     generation.log_metrics(
         {
             "train.score": evidence.score.mean,
@@ -236,6 +239,7 @@ def _decide(
         cost += source.workbench.finish()
         if decision.lever == "stop" and decisions:
             break
+        _tell(session, generation.index, decision)
         decisions.append(decision)
         if decision.lever == "stop":
             break
@@ -244,12 +248,20 @@ def _decide(
 
 def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
     """What the agent decides, or `rules` where it comes to no decision."""
+    agent = session.agents.feedback
     try:
-        return _ask(session.agents.feedback, situation, source)
+        return _ask(agent, situation, source)
     except NoDecisionError as error:
-        reason = f"{session.config.agent}: {error}"
-        session.reporter.say(f"generation {situation.generation}: rules decides, for {reason}")
-        return _ask(RulesAgent(), replace(situation, refused=(reason,)), source)
+        decision = _ask(RulesAgent(), replace(situation, refused=(f"{agent.spec}: {error}",)), source)
+        return replace(decision, instead_of=agent.spec)
+
+
+def _tell(session: Session, generation: int, decision: Decision) -> None:
+    """Say what was decided, once it is known to hold none of the task's canaries."""
+    session.task.canaries.check_data(asdict(decision), f"generation {generation}, decision")
+    if decision.instead_of:
+        session.reporter.say(stand_in_line(decision, generation))
+    session.reporter.say(f"generation {generation}: {decision_line(decision)}")
 
 
 def _situation(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Situation:

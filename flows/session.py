@@ -85,7 +85,7 @@ def open_session(name: str) -> Iterator[Session]:
         with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
             ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
             restore(run, ledger, journal, config.siblings)
-            agents = _load_agents(run, config, folder, ledger)
+            agents = _load_agents(run, config, folder, ledger, beacon)
             session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
             token = _current.set(session)
             try:
@@ -95,7 +95,7 @@ def open_session(name: str) -> Iterator[Session]:
                 ledger.close()
 
 
-def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger) -> Agents:
+def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger, listener: Reporter) -> Agents:
     forgotten = run.tags.get("sia.forgotten", "0")
 
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
@@ -115,4 +115,5 @@ def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger
         history=lambda: read_history(run),
         keep=keep,
         trace=RunTrace(run),
+        reporter=listener,
     )

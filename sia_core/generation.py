@@ -4,7 +4,7 @@ They are frozen JSON data: what one phase of a generation writes to the record a
 phase, an agent, a report or a resumed run reads back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -90,6 +90,9 @@ class Decision:
     """Unit keys of the rollouts it rests on."""
     refused: tuple[str, ...] = ()
     """Reasons for which earlier decisions of this generation were refused."""
+    instead_of: str = ""
+    """Spec of the agent that was asked and came to no decision; empty where `agent` is the one that was asked. The
+    reason is the first of `refused`."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -317,6 +320,11 @@ class Node:
             foretold=data.get("foretold", {}),
             draft=data.get("draft", ""),
         )
+
+
+def stand_ins(nodes: Sequence[Node]) -> list[Node]:
+    """Nodes that another agent decided than the one that was asked."""
+    return [node for node in nodes if node.decision is not None and node.decision.instead_of]
 
 
 def champion(nodes: list[Node]) -> Node:

@@ -1,6 +1,27 @@
 """How long steps tell a person where they are, without knowing who listens."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+_MINUTES_FROM = 120.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A wait for a language model's reply."""
+
+    label: str
+    """The asker's purpose, such as `asking the agent`."""
+    turn: int
+    """Number of the awaited reply in its conversation, from 1."""
+    tokens: int
+    """Prompt and output tokens of the conversation so far, those of a reply that streams in included."""
+    began: float
+    """Start of the conversation, in seconds since the epoch."""
+
+    def describe(self, now: float) -> str:
+        """Label, turn, time since the conversation began, and tokens, in a line."""
+        return f"{self.label}: turn {self.turn}, {_lasted(max(now - self.began, 0.0))}, {self.tokens:,} tokens"
 
 
 class Reporter(Protocol):
@@ -14,6 +35,10 @@ class Reporter(Protocol):
         """One line worth keeping."""
         ...
 
+    def waiting(self, wait: Wait | None) -> None:
+        """The reply that is waited for now; None once there is no more waiting. A turn may be reported repeatedly."""
+        ...
+
 
 class Silent:
     """A reporter nobody listens to."""
@@ -23,3 +48,13 @@ class Silent:
 
     def say(self, text: str) -> None:
         """See Reporter."""
+
+    def waiting(self, wait: Wait | None) -> None:
+        """See Reporter."""
+
+
+SILENT: Final[Reporter] = Silent()
+
+
+def _lasted(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.1f} min"

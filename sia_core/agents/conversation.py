@@ -5,6 +5,7 @@ to read. Everything that was said is kept for the record. Reading tools answer a
 comes back with the exact error, ATTEMPTS times.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.config import MAX_VALIDATIONS
 from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
+from sia_core.progress import SILENT, Reporter, Wait
 from sia_core.rollout import Sampling, ToolCall
 
 ATTEMPTS = MAX_VALIDATIONS
@@ -82,13 +84,19 @@ class Conversation:
         allowance: Allowance,
         price: Price | None,
         trace: Trace = NO_TRACE,
+        reporter: Reporter = SILENT,
+        label: str = "asking the agent",
     ) -> None:
+        """Prepare a conversation; `reporter` is told under `label` which reply is waited for."""
         self._model = model
         self._tools = tools
         self._seed = seed
         self._allowance = allowance
         self._price = price
         self._trace = trace
+        self._reporter = reporter
+        self._label = label
+        self._began = time.time()
         self._shown = 0
         self.transcript = Transcript()
 
@@ -138,13 +146,21 @@ class Conversation:
             growing=True,
         )
         with self._trace.span("LLM", f"turn {turn + 1}", {"messages": request.messages[-4:]}) as span:
+            self._report(turn + 1)
             try:
                 completion = self._model.sample(request)
             except RejectedRequestError as error:
                 raise NoSubmissionError(f"the model's server refused the conversation: {error.what}") from error
+            finally:
+                self._reporter.waiting(None)
             span.end(_said(completion), completion)
         self.transcript.usage = self.transcript.usage.plus(completion, self._price)
         return completion
+
+    def _report(self, turn: int, streamed: int = 0) -> None:
+        """Tell which reply is waited for; `streamed` counts the output tokens of it that are there already."""
+        tokens = self.transcript.usage.tokens + streamed
+        self._reporter.waiting(Wait(self._label, turn, tokens, self._began))
 
     def _answer(self, call: ToolCall, submit: str) -> str:
         allowed = self._allowance

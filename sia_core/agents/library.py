@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from sia_core.agents.memory import calibrate, remember
-from sia_core.agents.quote import elide, one_line, quote
+from sia_core.agents.quote import elide, is_mark, one_line, quote
 from sia_core.agents.source import Source
 from sia_core.agents.transcript import cleaned, outcome, raw, short
 from sia_core.agents.trial import Left, messages
@@ -224,6 +224,11 @@ class Library:
         """
         if len(rollout_id) < _LEAST_ID:
             raise ReadingError(f"{rollout_id!r} is too short for an id: give at least {_LEAST_ID} characters")
+        if is_mark(rollout_id):
+            raise ReadingError(
+                f"{rollout_id!r} is the mark of a quotation, not an id: the id stands in the quotation's title, "
+                "as in <<data MARK: rollout ID, ...>>, and list_rollouts shows ids"
+            )
         # Generations that are in memory first: ids mostly come from the latest one.
         generations = sorted(self._source.generations(), key=lambda index: index not in self._held)
         digests = {draft.harness for draft in self._source.drafts()} | {node.harness for node in self._source.nodes()}

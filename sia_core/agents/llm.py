@@ -21,6 +21,7 @@ from sia_core.generation import Decision
 from sia_core.harness import Harness
 from sia_core.hashing import derive_seed
 from sia_core.policy.protocol import Policy
+from sia_core.progress import SILENT, Reporter
 
 
 class LlmAgent:
@@ -35,6 +36,7 @@ class LlmAgent:
         price: Price | None,
         keep: Keep,
         trace: Trace = NO_TRACE,
+        reporter: Reporter = SILENT,
     ) -> None:
         self.spec = spec
         self._model = model
@@ -42,6 +44,7 @@ class LlmAgent:
         self._price = price
         self._keep = keep
         self._trace = trace
+        self._reporter = reporter
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Read, then decide."""
@@ -54,6 +57,7 @@ class LlmAgent:
             allowance=self._allowance,
             price=self._price,
             trace=self._trace,
+            reporter=self._reporter,
         )
         submit = Submit(
             "submit_decision",

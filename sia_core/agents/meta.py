@@ -29,6 +29,7 @@ from sia_core.generation import DRAFT_ID
 from sia_core.harness import Harness
 from sia_core.hashing import canonical_json, derive_seed
 from sia_core.policy.protocol import Policy
+from sia_core.progress import SILENT, Reporter
 from sia_core.task import Problem
 
 _TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
@@ -123,6 +124,7 @@ class MetaAgent:
         price: Price | None,
         keep: Keep,
         trace: Trace = NO_TRACE,
+        reporter: Reporter = SILENT,
     ) -> None:
         self.spec = spec
         self._model = model
@@ -130,6 +132,7 @@ class MetaAgent:
         self._price = price
         self._keep = keep
         self._trace = trace
+        self._reporter = reporter
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:
         """Write a harness that passes validation.
@@ -145,6 +148,8 @@ class MetaAgent:
             allowance=self._allowance,
             price=self._price,
             trace=self._trace,
+            reporter=self._reporter,
+            label="asking the agent for the first harness",
         )
         submit = Submit(
             "submit_harness",

@@ -19,6 +19,7 @@ from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
 from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import parse_spec
+from sia_core.progress import SILENT, Reporter
 
 RULES = "rules"
 WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "alternate": AlternateAgent}
@@ -75,6 +76,7 @@ def load_agents(
     history: Callable[[], History],
     keep: Keep,
     trace: Trace = NO_TRACE,
+    reporter: Reporter = SILENT,
 ) -> Agents:
     """The agents behind a spec.
 
@@ -82,14 +84,15 @@ def load_agents(
         log: where replies of a model are kept, so that none is paid for twice.
         history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
         keep: takes the record of each conversation.
+        reporter: is told which reply is waited for.
     """
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
     check_agent(spec, allowance.dollars)
     model, price = _model(spec, log, history)
     return Agents(
-        LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace),
-        MetaAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace),
+        LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
+        MetaAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sia_core.errors import RecordError, UsageError
 from sia_core.generation import Node, champion
 from sia_core.record.store import RunRecord
+from sia_core.report.decided import stand_in_lines
 from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
 from sia_core.stats import Estimate, Gain
 
@@ -60,7 +61,7 @@ class Result:
     rows: tuple[Mapping[str, str], ...] = field(repr=False)
     """The lineage as `sia status` shows it."""
     lines: tuple[str, ...] = field(repr=False)
-    """The sealed test in words."""
+    """The sealed test in words, and the decisions that another agent made in the place of the run's."""
     _record: RunRecord = field(repr=False, compare=False)
 
     @property
@@ -148,7 +149,7 @@ def read_result(run: RunRecord) -> Result:
         harness=dict(run.harness(winner.candidate.harness).files),
         adapter=adapter.path if adapter else None,
         rows=tuple(lineage_rows(nodes)),
-        lines=tuple(sealed_lines(test, config.confidence)),
+        lines=(*sealed_lines(test, config.confidence), *stand_in_lines(nodes)),
         _record=run,
     )
 

@@ -16,7 +16,7 @@ from sia_core.budget import Budget
 from sia_core.cli import servers
 from sia_core.cli.early import begin
 from sia_core.cli.live import Live
-from sia_core.cli.show import console, print_arms, print_result
+from sia_core.cli.show import console, print_arms, print_result, print_stand_ins
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
 from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError
@@ -125,6 +125,7 @@ def _drive_arms(comparison: ArmsRecord) -> None:
 
     console.print(f"comparison {comparison.name}")
     print_arms(_see_through(work, f"sia arms --resume {comparison.name}", open_runs))
+    print_stand_ins(comparison)
 
 
 def _see_through(

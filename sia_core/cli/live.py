@@ -1,14 +1,30 @@
 """Progress bars in a terminal; plain lines, one a finished step, where there is none."""
 
 import time
+from collections.abc import Iterable
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from sia_core.cli.plain import plain
+from sia_core.progress import Wait
+
+
+class _Bars(Progress):
+    """Bars, and below them the wait for a model's reply, whose seconds go on by themselves."""
+
+    wait: Wait | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """All that is drawn."""
+        yield from super().get_renderables()
+        wait = self.wait
+        if wait is not None:
+            yield Text(wait.describe(time.time()))
 
 
 class Live:
@@ -16,7 +32,7 @@ class Live:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -25,6 +41,8 @@ class Live:
             transient=True,
             disable=not _draws(console),
         )
+        self._turn: tuple[str, int, float] | None = None
+        """The turn whose line is printed already."""
         self._steps: dict[str, tuple[TaskID, float]] = {}
 
     def __enter__(self) -> Self:
@@ -47,9 +65,19 @@ class Live:
             self._progress.remove_task(step)
             self.say(f"{label}: {total} in {time.monotonic() - started:.1f} s")
 
+    def waiting(self, wait: Wait | None) -> None:
+        """Draw the wait for a reply; where nothing can be drawn over, print a line when a turn begins."""
+        if not self._progress.disable:
+            self._progress.wait = wait
+            return
+        turn = None if wait is None else (wait.label, wait.turn, wait.began)
+        if wait is not None and turn != self._turn:
+            self._turn = turn
+            self.say(wait.describe(time.time()))
+
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(plain(text))
+        self._progress.console.print(plain(text), emoji=False)  # `openai:m: ...` holds the code of one.
 
 
 def _draws(console: Console) -> bool:

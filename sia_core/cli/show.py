@@ -7,23 +7,21 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from sia_core.agents.memory import calibrate
+from sia_core.cli.lineage import ONLY_WIDE, WIDE, lineage_table
 from sia_core.cli.plain import plain
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
 from sia_core.record.summary import RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
+from sia_core.report.decided import calibrations, stand_in_lines
 from sia_core.report.spending import spent_lines
-from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
+from sia_core.report.table import COLUMNS, report_rows, sealed_lines
 from sia_core.search.arms import ArmsPlan, Comparison
 
 _LINE = 200
 """Width where there is no terminal: a log should hold whole rows."""
 
-WHOLE = ("generation", "parent", "score", "gain over parent")
-"""Columns of the lineage that are not wrapped."""
-
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _LINE)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _LINE)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:
@@ -73,6 +71,7 @@ def print_comparison(comparison: ArmsRecord) -> None:
     print_table(("seed", "arm", "run", "status", "sealed test, mean"), rows)
     if (found := comparison.get_json("comparison.json")) is not None:
         print_arms(Comparison.from_dict(found))
+    print_stand_ins(comparison)
     if comparison.status not in ("RUNNING", "FINISHED"):
         console.print(f"not finished; go on with: sia arms --resume {comparison.name}")
 
@@ -81,14 +80,17 @@ def print_result(run: RunRecord) -> None:
     """The lineage table and the sealed test of one run."""
     config = run.config
     console.print(f"{run.name}: {run.status.lower()}, task {config.task}, levers {', '.join(config.levers) or 'none'}")
-    rows = [[row[column] for column in COLUMNS] for row in lineage_rows(run.nodes())]
-    print_table(COLUMNS, rows, WHOLE)
+    nodes = run.nodes()
+    table = lineage_table(nodes, console.width)
+    console.print(table)
+    if len(table.columns) < len(COLUMNS):
+        console.print(f"{', '.join(ONLY_WIDE)}: in a terminal of {WIDE} columns, or by sia report {run.name}")
     console.print(
         f"scores and gains: fresh gate problems each generation, two-sided {config.confidence:.0%} intervals; "
         f"promoted when the one-sided {config.confidence:.0%} bound of the gain, valid over all looks, is above 0"
     )
-    if (calibration := calibrate(run.nodes())) is not None:
-        console.print(f"predictions: {calibration}")
+    for one in calibrations(nodes):
+        console.print(plain(str(one)))
     if (stop := run.phase("stop")) is not None:
         console.print(f"ended by rule {stop['rule']}: {plain(stop['reason'])}")
     test = run.phase("test")
@@ -101,6 +103,8 @@ def print_result(run: RunRecord) -> None:
             console.print(line)
     if test is None and run.status != "RUNNING":
         console.print(f"not finished; go on with: sia resume {run.name}")
+    for line in stand_in_lines(nodes):
+        console.print(plain(line))
 
 
 def print_arms(found: Comparison) -> None:
@@ -110,6 +114,14 @@ def print_arms(found: Comparison) -> None:
             print_table(columns, rows)
     for note in notes(found):
         console.print(plain(note))
+
+
+def print_stand_ins(comparison: ArmsRecord) -> None:
+    """One line for each run of a comparison in which `rules` decided in the agent's place."""
+    for run in comparison.summaries().values():
+        if run.stand_ins:
+            times = "once" if run.stand_ins == 1 else f"{run.stand_ins} times"
+            console.print(f"{run.name}: rules decided {times} in the place of its agent (sia status {run.name})")
 
 
 def _print_report(rows: Sequence[dict[str, str]]) -> None:

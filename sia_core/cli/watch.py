@@ -37,10 +37,18 @@ def watch(
     else:
         while not pulse.ended:  # Into a pipe or a log: a line a change, not a screen a look.
             before, pulse = pulse, watcher.look_again(every)
-            if headline(pulse) != headline(before):
+            if _place(pulse) != _place(before):
                 console.print(headline(pulse), soft_wrap=True)
     if pulse.status != "FINISHED":
         raise RecordError(f"has ended as {pulse.status}", where=pulse.name, hint=f"go on with: sia resume {pulse.name}")
+
+
+def _place(pulse: "Pulse") -> tuple[object, ...]:
+    """The parts of the headline that do not change with time alone."""
+    step = pulse.progress
+    wait = None if step is None or step.wait is None else (step.wait.label, step.wait.turn, step.wait.began)
+    at = None if step is None else (step.label, step.done, step.total)
+    return pulse.status, pulse.generation, pulse.phase, pulse.lost, wait or at
 
 
 def headline(pulse: "Pulse") -> str:
@@ -54,6 +62,8 @@ def headline(pulse: "Pulse") -> str:
     if pulse.lost and pulse.silent_s is not None:
         return f"{said}; not heard of for {pulse.silent_s:.0f} s: it may have been killed (sia resume {pulse.name})"
     step = pulse.progress
+    if step is not None and step.wait is not None:
+        return f"{said}; {plain(step.wait.describe(step.at + (pulse.silent_s or 0.0)))}"
     if step is None or not step.total:
         return said
     return f"{said}; {plain(step.label)}: {step.done} of {step.total}"
@@ -63,28 +73,25 @@ def draw(pulse: "Pulse") -> "RenderableType":
     """A look at a run, for the terminal."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
-    from rich.table import Table
 
+    from sia_core.cli.lineage import lineage_table
     from sia_core.cli.plain import plain
-    from sia_core.cli.show import WHOLE
+    from sia_core.cli.show import console
+    from sia_core.report.decided import stand_in_lines
     from sia_core.report.spending import spent_lines
-    from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+    from sia_core.report.table import sealed_lines
 
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=column in WHOLE)
-    for row in lineage_rows(pulse.nodes):
-        table.add_row(*(plain(row[column]) for column in COLUMNS))
     parts: list[RenderableType] = [headline(pulse)]
     step = pulse.progress
-    if step is not None and step.total and not pulse.ended and not pulse.lost:
+    if step is not None and step.total and step.wait is None and not pulse.ended and not pulse.lost:
         parts.append(ProgressBar(total=step.total, completed=step.done, width=60))
     if pulse.nodes:
-        parts.append(table)
+        parts.append(lineage_table(pulse.nodes, console.width))
     if pulse.stop is not None:
         parts.append(f"ended by rule {plain(pulse.stop['rule'])}: {plain(pulse.stop['reason'])}")
     if pulse.test is not None:
         parts += sealed_lines(pulse.test, pulse.config.confidence)
     if pulse.spending is not None:
         parts += spent_lines(pulse.spending, pulse.budget)
+    parts += map(plain, stand_in_lines(pulse.nodes))
     return Group(*parts)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from sia_core.progress import Reporter
+from sia_core.progress import Reporter, Wait
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 
@@ -31,12 +31,18 @@ class Progress:
     total: int
     at: float
     """Seconds since the epoch at which this was written."""
+    wait: Wait | None = None
+    """The reply that was waited for; None where none was."""
 
 
 def read_progress(tags: dict[str, str]) -> Progress | None:
     """What a run's tag says; None where it was never written."""
     text = tags.get(TAG)
-    return None if text is None else Progress(**json.loads(text))
+    if text is None:
+        return None
+    values = json.loads(text)
+    wait = values.pop("wait", None)
+    return Progress(**values, wait=Wait(**wait) if wait else None)
 
 
 class Beacon:
@@ -45,6 +51,7 @@ class Beacon:
     def __init__(self, run: RunRecord, listener: Reporter, period: float = PERIOD) -> None:
         self._run, self._listener, self._period = run, listener, period
         self._latest = ("starting", 0, 0)
+        self._wait: Wait | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._shine, name="beacon", daemon=True)
 
@@ -67,10 +74,15 @@ class Beacon:
         """As `Reporter.say`."""
         self._listener.say(text)
 
+    def waiting(self, wait: Wait | None) -> None:
+        """As `Reporter.waiting`."""
+        self._wait = wait
+        self._listener.waiting(wait)
+
     def _shine(self) -> None:
         while True:
             label, done, total = self._latest
-            now = Progress(label[:200], done, total, round(time.time(), 1))
+            now = Progress(label[:200], done, total, round(time.time(), 1), self._wait)
             # A store that is down must not end the run that waits for it.
             with contextlib.suppress(Exception), in_haste():
                 self._run.set_tags({TAG: json.dumps(asdict(now))})

@@ -13,11 +13,11 @@ from pathlib import Path
 from mlflow.entities import Param
 
 from sia_core.config import RunConfig
-from sia_core.generation import Node, champion
+from sia_core.generation import Node, champion, stand_ins
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.store import RunRecord
-from sia_core.record.stored import Stored
+from sia_core.record.stored import STAND_INS, Stored
 
 FORGOTTEN = "forgotten"
 _CONCLUSIONS = ("stop", "test")
@@ -45,7 +45,7 @@ def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
     if any(generation.tags.get("sia.promoted") == "true" for generation in gone):
         _crown(run)
     done = min((generation.index for generation in gone), default=first) - 1
-    run.set_tags({_COUNT: str(count), _BY: by, "sia.generations_done": str(min(done, _done(run)))})
+    run.set_tags({_COUNT: str(count), _BY: by, "sia.generations_done": str(min(done, _done(run))), **_stood_in(run)})
     return sorted(generation.index for generation in gone)
 
 
@@ -84,13 +84,17 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
         if generation.index < first and generation.phase("improve") is not None:
             _copy_generation(generation, child.generation(generation.index))
     _copy_metrics(parent, child, first)
-    child.set_tags({_WHOLE: "whole", "sia.generations_done": str(_done(child))})
+    child.set_tags({_WHOLE: "whole", "sia.generations_done": str(_done(child)), **_stood_in(child)})
     return child
 
 
 def is_whole(child: RunRecord) -> bool:
     """Whether a child run's making was not cut short."""
     return child.tags.get(_WHOLE) == "whole"
+
+
+def _stood_in(run: RunRecord) -> dict[str, str]:
+    return {STAND_INS: str(len(stand_ins(run.nodes())))}
 
 
 def _crown(run: RunRecord) -> None:

@@ -16,6 +16,8 @@ TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
 LINEAGE = frozenset({"sia.phase.improve", "sia.kind"})
 """Tags of a generation by which it belongs to the lineage."""
+STAND_INS = "sia.stand_ins"
+"""Tag of a run: number of its decisions that `rules` made in the place of the agent that was asked."""
 
 
 class Fence(Protocol):

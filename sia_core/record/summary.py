@@ -5,6 +5,8 @@ from typing import Self
 
 from mlflow.entities import Run
 
+from sia_core.record.stored import STAND_INS
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -18,6 +20,8 @@ class RunSummary:
     score: float | None
     started: int
     """Milliseconds since the epoch."""
+    stand_ins: int
+    """Decisions that `rules` made in the place of the run's agent."""
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -32,4 +36,5 @@ class RunSummary:
             levers=tags.get("sia.levers", ""),
             score=metrics.get("test.final"),
             started=int(run.info.start_time),
+            stand_ins=int(tags.get(STAND_INS, "0")),
         )

@@ -16,6 +16,7 @@ from sia_core.generation import Cost
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
 from sia_core.report.command import settings
+from sia_core.report.decided import stand_in_lines
 from sia_core.report.problems import Pair, Tally, pair_up, tally
 from sia_core.search.gate import sealed_gain
 from sia_core.stats import Estimate, Gain, Scores
@@ -62,6 +63,8 @@ class RunRow:
     wall_s: float | None
     """None where it was not recorded."""
     point: Price | None
+    stand_ins: tuple[str, ...]
+    """Decisions that were not made by the run's agent, a line each."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ def _row(side: _Side) -> RunRow:
         dollars=dollars,
         wall_s=wall,
         point=_price(gain, cost, dollars, wall or 0.0),
+        stand_ins=tuple(stand_in_lines(nodes)),
     )
 
 
@@ -253,7 +257,8 @@ def versus_rows(found: RunComparison) -> list[tuple[str, ...]]:
 
 
 def notes(found: RunComparison) -> Iterator[str]:
-    """What the columns mean."""
+    """Decisions of another agent than the run's, then what the columns mean."""
+    yield from (f"{row.name}: {line}" for row in found.rows for line in row.stand_ins)
     yield (
         f"two-sided {found.confidence:.0%} intervals over problems, of these runs: "
         "another run of the same settings may end elsewhere (sia arms repeats runs over seeds)"

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.agents.memory import Calibration, calibrate
 from sia_core.budget import Budget
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError
@@ -19,6 +18,7 @@ from sia_core.record.arms import SCORES, ArmsRecord
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.parquet import Row, read_rows, read_some
 from sia_core.record.store import RunRecord
+from sia_core.report.decided import AgentCalibration, calibrations
 from sia_core.rollout import Rollout
 from sia_core.stats import Scores
 
@@ -108,7 +108,8 @@ class Facts:
     budget: Budget
     nodes: tuple[Node, ...]
     generations: tuple[Generation, ...]
-    calibration: Calibration | None
+    calibrations: tuple[AgentCalibration, ...]
+    """How well each agent predicted."""
     test: Mapping[str, Any] | None
     sealed: tuple[Scores, Scores] | None
     """Scores by problem of the seed and of the final candidate."""
@@ -142,7 +143,7 @@ def read_facts(run: RunRecord) -> Facts:
         budget=run.budget,
         nodes=tuple(nodes),
         generations=tuple(_generation(run, generation, nodes) for generation in run.generations()),
-        calibration=calibrate(nodes),
+        calibrations=tuple(calibrations(nodes)),
         test=run.phase("test"),
         sealed=None if scores is None else (scores["seed"], scores["final"]),
         stop=run.phase("stop"),

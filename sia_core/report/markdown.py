@@ -45,6 +45,8 @@ def proposal_markdown(decision: Decision, diff: str) -> str:
 def _decision(decision: Decision) -> Iterator[str]:
     low_high = decision.predicted_range
     span = f" ({low_high[0]:+.4f} to {low_high[1]:+.4f})" if low_high else ""
+    if decision.instead_of:
+        yield f"**Decided in the place of {_code(decision.instead_of)}**, which came to no decision."
     yield (
         f"Agent {_code(decision.agent)}, branching from node {decision.parent}, "
         f"predicted gain {decision.predicted_gain:+.4f}{span}."

@@ -7,6 +7,7 @@ smaller until the page fits. What is not shown is counted, and the page says so.
 from sia_core.errors import RecordError
 from sia_core.record.store import RunRecord
 from sia_core.report import sections
+from sia_core.report.decided import stand_in_lines
 from sia_core.report.facts import Facts, read_facts
 from sia_core.report.html import render
 from sia_core.report.story import Shelf, tell
@@ -48,7 +49,8 @@ def _page(facts: Facts, room: int) -> str:
         sealed=sections.sealed(facts),
         lineage=sections.lineage(facts),
         stop=facts.stop,
-        calibration=facts.calibration,
+        calibrations=facts.calibrations,
+        stand_ins=stand_in_lines(facts.nodes),
         generations=generations,
         arms=arms,
         spending=sections.spending(facts),

@@ -6,7 +6,7 @@ from typing import Any
 
 from sia_core.agents.quote import elide
 from sia_core.budget import HOUR, read_spent, total
-from sia_core.generation import Node
+from sia_core.generation import Node, stand_ins
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.command import BY_TASK, run_command, settings
@@ -27,7 +27,7 @@ def head(facts: Facts) -> list[tuple[str, str]]:
     config, spent = facts.config, _whole(facts)
     pairs = [
         ("policy", config.policy),
-        ("Feedback-Agent", config.agent),
+        ("Feedback-Agent", f"{config.agent}{_stood_in(facts)}"),
         ("levers", ", ".join(config.levers) or "none: the baseline that only samples"),
         ("generations", f"{facts.tags.get('sia.generations_done', '0')} of {config.generations}"),
         ("sandbox", f"tier {config.tier}"),
@@ -40,6 +40,12 @@ def head(facts: Facts) -> list[tuple[str, str]]:
         dollars = f", {spent.dollars:.2f} dollars" if spent.dollars else ""
         pairs.append(("spent", f"{spent.rollouts:,.0f} rollouts, {spent.tokens:,.0f} tokens{dollars}"))
     return pairs
+
+
+def _stood_in(facts: Facts) -> str:
+    """The share of decisions that another agent made."""
+    made, others = sum(node.decision is not None for node in facts.nodes), len(stand_ins(facts.nodes))
+    return f"; rules decided {others} of {made} times in its place" if others else ""
 
 
 def verdict(facts: Facts) -> str:

@@ -159,6 +159,8 @@ def _child(facts: Facts, generation: Generation, child: Child, shelf: Shelf) -> 
 def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
     yield "lever", decision.lever
     yield "by", elide(decision.agent, 200)
+    if decision.instead_of:
+        yield "in the place of", f"{elide(decision.instead_of, 200)}, which came to no decision"
     yield "branches from", f"node {decision.parent}"
     span = decision.predicted_range
     yield "predicted gain", f"{decision.predicted_gain:+.4f}" + (f" ({span[0]:+.4f} to {span[1]:+.4f})" if span else "")

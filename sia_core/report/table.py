@@ -5,8 +5,12 @@ from typing import Any
 
 from sia_core.agents.quote import one_line
 from sia_core.generation import Node
+from sia_core.report.decided import decided_by
 
-COLUMNS = ("generation", "lever", "parent", "score", "gain over parent", "looks", "promoted", "rollouts", "tokens")
+COLUMNS = (
+    *("generation", "lever", "decided by", "parent", "score", "gain over parent"),
+    *("looks", "promoted", "rollouts", "tokens"),
+)
 
 
 def lineage_rows(nodes: Sequence[Node]) -> list[dict[str, str]]:
@@ -29,6 +33,7 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
     return {
         "generation": "seed" if node.parent is None else _place(node),
         "lever": f"{node.lever} ({move})" if move else node.lever,
+        "decided by": decided_by(node),
         "parent": "" if node.parent is None else "seed" if node.parent == 0 else str(node.parent),
         "score": score,
         "gain over parent": gain,

@@ -115,6 +115,13 @@ def test_ids_that_name_nothing(library: Library, asked: str, says: str) -> None:
         library.find(asked)
 
 
+def test_mark_of_a_quotation_is_named_as_one(library: Library) -> None:
+    mark = library.read(BATCH[0].unit.key, "clean", 0).removeprefix("<<data ")[:16]
+    for cited in (mark, mark[:12]):
+        with pytest.raises(ReadingError, match=f"'{cited}' is the mark of a quotation, not an id"):
+            library.find(cited)
+
+
 def test_unknown_generations_are_named(library: Library) -> None:
     with pytest.raises(ReadingError, match="generation 7; there are: 1, 2"):
         library.problems(7, 0)

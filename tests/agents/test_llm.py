@@ -1,6 +1,6 @@
 """The Feedback-Agent that is a language model: bounded, checked, and never a reason for a run to fail."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from sia_core.agents.conversation import ATTEMPTS, Allowance
 from sia_core.agents.evidence import gather
 from sia_core.agents.llm import LlmAgent
+from sia_core.agents.meta import Brief, MetaAgent
 from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.submission import CATEGORIES
@@ -18,6 +19,7 @@ from sia_core.generation import Decision, Draft, Node
 from sia_core.harness import Harness
 from sia_core.patch import Edit
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
+from sia_core.progress import SILENT, Reporter, Silent, Wait
 from sia_core.rollout import Rollout, ToolCall, Turn, Verdict
 from tests.agents.models import Script, call, calls, says
 from tests.agents.sources import MemorySource
@@ -66,10 +68,24 @@ SITUATION = Situation(
 )
 
 
+class Lenient:
+    """A `FirstBench` that takes every first harness, and plays none."""
+
+    left = Left(0, 0.0)
+
+    def faults(self, harness: Harness) -> Sequence[str]:
+        return ()
+
+    def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
+        raise AssertionError
+
+
 class Bench:
     """An agent under test."""
 
-    def __init__(self, *replies: Any, source: MemorySource | None = None, **allowed: Any) -> None:
+    def __init__(
+        self, *replies: Any, source: MemorySource | None = None, reporter: Reporter = SILENT, **allowed: Any
+    ) -> None:
         self.model = Script(replies)
         self.source = source or MemorySource([SEED], {1: BATCH}, {HARNESS.digest: HARNESS})
         self.kept: list[Mapping[str, Any]] = []
@@ -80,6 +96,7 @@ class Bench:
             allowance=Allowance(**allowed),
             price=price,
             keep=lambda generation, sibling, record: self.kept.append({"of": (generation, sibling), **record}),
+            reporter=reporter,
         )
 
     def decide(self, situation: Situation = SITUATION) -> Decision:
@@ -156,6 +173,16 @@ def test_wrong_submissions_come_back_with_the_exact_error(changes: dict[str, Any
     assert bench.decide().lever == "harness"
     assert says_ in bench.model.told()[-1]
     assert says_ in bench.kept[0]["not_taken"][0]
+
+
+def test_cite_of_a_quotations_mark_comes_back_as_such() -> None:
+    first = Bench(calls(submit()))
+    first.decide()
+    mark = str(first.model.requests[0].messages[1]["content"]).partition("<<data ")[2][:16]
+    bench = Bench(calls(submit(cites=[mark])), calls(submit()))
+    assert bench.decide().cites == (ID,)
+    assert "is the mark of a quotation, not an id" in bench.model.told()[-1]
+    assert "list_rollouts shows ids" in bench.model.told()[-1]
 
 
 def test_levers_that_the_run_forbids_are_refused() -> None:
@@ -264,6 +291,46 @@ def test_the_whole_conversation_stays_bounded_over_a_long_run() -> None:
     assert whole < 60_000 + 200_000 + 120_000
     assert bench.kept[0]["coverage"]["reachable_characters"] > 10_000_000
     assert bench.kept[0]["coverage"]["reachable_rollouts"] == 10_000
+
+
+class Heard(Silent):
+    """Remembers what was waited for, and when there was no more waiting."""
+
+    def __init__(self) -> None:
+        self.waits: list[Wait | None] = []
+
+    def waiting(self, wait: Wait | None) -> None:
+        self.waits.append(wait)
+
+    @property
+    def turns(self) -> list[tuple[str, int, int] | None]:
+        return [None if wait is None else (wait.label, wait.turn, wait.tokens) for wait in self.waits]
+
+
+def test_each_turn_is_reported_with_the_tokens_so_far_until_its_reply_is_there() -> None:
+    heard = Heard()
+    bench = Bench(calls(call("list_nodes"), tokens=60), calls(submit()), reporter=heard)
+    bench.decide()
+    assert heard.turns == [("asking the agent", 1, 0), None, ("asking the agent", 2, 61), None]
+    assert len({wait.began for wait in heard.waits if wait}) == 1
+
+
+def test_a_server_that_fails_leaves_no_wait_behind() -> None:
+    heard = Heard()
+    with pytest.raises(EndpointError):
+        Bench(EndpointError("down"), reporter=heard).decide()
+    assert heard.turns == [("asking the agent", 1, 0), None]
+
+
+def test_meta_agent_is_waited_for_under_its_own_name() -> None:
+    heard = Heard()
+    files = [{"file": name, "text": data.decode()} for name, data in HARNESS.files.items()]
+    model = Script([says("hm"), calls(call("submit_harness", files=files, reasoning="plain"))])
+    agent = MetaAgent("openai:m", model, allowance=Allowance(), price=None, keep=lambda *_: None, reporter=heard)
+    brief = Brief("t", "m", [], "page", MemorySource())
+    assert agent.write(brief, Lenient()).digest == HARNESS.digest
+    label = "asking the agent for the first harness"
+    assert heard.turns == [(label, 1, 0), None, (label, 2, 11), None]
 
 
 def test_a_sibling_is_told_of_the_ones_before_and_talks_apart() -> None:

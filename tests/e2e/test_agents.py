@@ -104,6 +104,9 @@ def test_a_run_steered_over_the_wire(sia: Sia, tiny_model: Path, kind: str) -> N
             sia, wire, kind, SCRIPT, "--policy", f"local:{tiny_model}", "--generations", "4", "--rollouts", "4"
         )
     assert "finished" in output
+    told = rf"generation 1: decided by {kind}:m: harness \(search\): a wider menu holds a better colour; "
+    assert re.search(told + r"predicted \+0.2000; cites 1 rollout$", output, re.MULTILINE), output
+    assert "in the place of" not in output and run.tags["sia.stand_ins"] == "0"
     _seed, wider, crashed, injected, trained = run.nodes()
 
     assert wider.promoted and wider.lever == "harness"
@@ -211,8 +214,17 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     assert decision is not None
     assert decision.agent == "rules" and decision.lever == "harness"
     assert re.search(r"openai:m@\S+: 3 submissions were not taken; the last: .*no node 99", decision.refused[0])
-    assert "rules decides" in output
-    assert run.generations()[0].tags["sia.decided_by"] == "rules"
+    assert run.generations()[0].tags["sia.decided_by"] == "rules" and run.tags["sia.stand_ins"] == "1"
+    notice = "rules decided in the place of openai:m in generation 1: 3 submissions were not taken; the last: "
+    lines = output.splitlines()
+    end = next(at for at, line in enumerate(lines) if line.startswith("all of it on one page"))
+    assert lines[end - 1].startswith(notice), output
+    turns = [line for line in lines if re.fullmatch(r"asking the agent: turn \d+, .+, [\d,]+ tokens", line)]
+    assert [line.split()[4] for line in turns] == ["1,", "2,", "3,"]
+    assert any(line.startswith("generation 1: decided by rules: harness") for line in lines)
+    assert any(re.match(r"1 +harness .* rules +seed ", line) for line in lines)
+    assert notice in sia("status", run.name)
+    assert notice in (run.get_bytes("report.html") or b"").decode()
 
 
 @pytest.mark.slow
@@ -262,12 +274,14 @@ def bare_task(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_task: Path) -> None:
     with serve() as wire:
-        run, _ = start(
+        run, output = start(
             sia, wire, "openai", FIRST, "--policy", "scripted", "--generations", "1", "--rollouts", "2", task=bare_task
         )
     seed, stopped = run.nodes()
     assert run.harness(seed.candidate.harness).files["menus.py"] == MENUS.encode()
     assert stopped.lever == "stop"
+    assert re.search(r"^asking the agent for the first harness: turn 3, .+ tokens$", output, re.MULTILINE), output
+    assert "the first harness was written by openai:m: agent.py, harness.toml, menus.py" in output
     bodies = [json.dumps(body) for _, _, body in wire.requests]
     assert '\\"number\\":1' in bodies[1]
     assert "no training problem 'gate-1'" in bodies[1]

@@ -4,6 +4,7 @@ Rollouts are drawn, the ladder lets pass and training is a switch; all else is t
 """
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,18 +20,23 @@ from flows.ledger import Ledger
 from flows.levers import Pulled
 from flows.session import Session
 from flows.start import plant_seed
+from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.registry import Agents
 from sia_core.agents.rules import RulesAgent
+from sia_core.agents.source import Source
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
-from sia_core.generation import Cost, LadderReport, Node, RungResult
+from sia_core.errors import SiaError
+from sia_core.generation import Cost, Decision, LadderReport, Node, RungResult
 from sia_core.harness import Harness, KnobValue
 from sia_core.progress import Silent
 from sia_core.record.journal import Journal
+from sia_core.record.rewind import forget
 from sia_core.record.store import RunRecord, open_record
 from sia_core.rollout import Failure, Rollout, Unit, Verdict
 from sia_core.task import Task
 from tests.factories import TOY, make_rollout
+from tests.toy.task import CANARY
 
 Score = Callable[[Mapping[str, KnobValue], bool, random.Random], float | str]
 """Knobs, whether trained, randomness of the rollout -> a score or the kind of its failure."""
@@ -202,6 +208,61 @@ def test_lost_rollouts_void_the_gate_and_are_no_verdict(world: None, store_home:
     with running(store_home, knob("menu"), score, levers=("harness",)) as session:
         node = play(session)[1]
     assert node.gate is not None and node.gate.void and node.gate.looks == 3 and not node.promoted
+
+
+class Undecided:
+    """Comes to no decision in some generations, and moves the first knob in the others."""
+
+    spec = "openai:m@http://host/v1"
+
+    def __init__(self, *silent: int, words: str = "") -> None:
+        self.silent, self.words = silent, words
+
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        if situation.generation in self.silent:
+            raise NoDecisionError(f"no decision in 30 turns{self.words}")
+        made = RulesAgent().decide(situation, source)
+        return replace(made, agent=self.spec, hypothesis=f"richer is better{self.words}")
+
+
+class Sayings(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_rules_in_an_agents_place_is_recorded_counted_and_said(world: None, store_home: Path) -> None:
+    heard = Sayings()
+    names = knob("one", "two", "three")
+    with running(store_home, names, worse, generations=2) as opened:
+        session = replace(opened, agents=Agents(Undecided(2), None), reporter=heard)
+        _, own, other = play(session)
+        tags = session.run.tags
+        decided_by = [generation.tags["sia.decided_by"] for generation in session.run.generations()]
+        assert own.decision is not None and other.decision is not None
+        assert (own.decision.agent, own.decision.instead_of) == (Undecided.spec, "")
+        assert (other.decision.agent, other.decision.instead_of) == ("rules", Undecided.spec)
+        assert other.decision.refused == (f"{Undecided.spec}: no decision in 30 turns",)
+        assert decided_by == [Undecided.spec, "rules"] and tags["sia.stand_ins"] == "1"
+        told = r"generation 1: decided by openai:m: harness \(knob one\): richer is better; predicted \S+; cites 12 \w+"
+        assert re.fullmatch(told, heard.said[0])
+        at = heard.said.index("rules decided in the place of openai:m in generation 2: no decision in 30 turns")
+        assert heard.said[at + 1].startswith("generation 2: decided by rules: ")
+        forget(session.run, 2)
+        assert session.run.tags["sia.stand_ins"] == "0"
+
+
+@pytest.mark.parametrize("silent", [(), (1,)])
+def test_canary_in_a_decision_is_not_said(world: None, store_home: Path, silent: tuple[int, ...]) -> None:
+    heard = Sayings()
+    agents = Agents(Undecided(*silent, words=f" {CANARY}"), None)
+    with running(store_home, knob("one"), worse) as session, pytest.raises(SiaError, match="canary"):
+        play(replace(session, agents=agents, reporter=heard))
+    assert CANARY not in "".join(heard.said)
 
 
 def test_puct_executes_another_node_and_its_child_has_to_beat_the_champion(world: None, store_home: Path) -> None:

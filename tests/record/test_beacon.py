@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sia_core.progress import Silent
+from sia_core.progress import Silent, Wait
 from sia_core.record.beacon import TAG, Beacon, read_progress
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.test_record import CONFIG
@@ -22,16 +22,19 @@ class Listener(Silent):
     def say(self, text: str) -> None:
         self.heard.append(text)
 
+    def waiting(self, wait: Wait | None) -> None:
+        self.heard.append(wait)
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Record:
     return open_record(tmp_path_factory.mktemp("home"), None)
 
 
-def wait_for(run: RunRecord, label: str) -> None:
+def wait_for(run: RunRecord, label: str, wait: Wait | None = None) -> None:
     for _ in range(200):
         found = read_progress(run.tags)
-        if found is not None and found.label == label:
+        if found is not None and (found.label, found.wait) == (label, wait):
             return
         time.sleep(0.05)
     pytest.fail(f"{label} was never written")
@@ -50,6 +53,18 @@ def test_the_latest_step_is_in_the_record_and_is_handed_on(store: Record) -> Non
     assert listener.heard == [("first", 0, 3), "words", ("second", 1, 3)]
     time.sleep(0.2)
     assert read_progress(run.tags) == found  # It goes out with the work.
+
+
+def test_wait_for_a_reply_is_in_the_record_while_it_lasts(store: Record) -> None:
+    run, listener = store.create(CONFIG, {"sia.task": "toy"}), Listener()
+    wait = Wait("asking the agent", 3, 12_300, began=1000.0)
+    with Beacon(run, listener, period=0.05) as beacon:
+        beacon.progress("execute", 16, 16)
+        beacon.waiting(wait)
+        wait_for(run, "execute", wait)
+        beacon.waiting(None)
+        wait_for(run, "execute")
+    assert listener.heard == [("execute", 16, 16), wait, None]
 
 
 def test_a_store_that_is_down_stops_nothing(store: Record, monkeypatch: pytest.MonkeyPatch) -> None:

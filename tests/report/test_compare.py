@@ -1,6 +1,7 @@
 """Runs side by side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def test_a_point_has_a_price_where_a_gain_was_shown(store: Record, finished_run:
     assert (rows[0].point.rollouts, rows[0].point.tokens) == pytest.approx((1.3, 18.0))
     assert rows[1].point is None
     assert "no gain shown" in run_rows(compare_runs([finished_run, worse]))[1]
+
+
+def test_run_whose_agent_did_not_decide_is_named(
+    finished_run: RunRecord, better: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("in the place of" in note for note in notes(compare_runs([finished_run, better])))
+    first, second, _ = finished_run.nodes()
+    assert second.decision is not None
+    made = replace(second, decision=replace(second.decision, instead_of="openai:m", refused=("openai:m: no decision",)))
+    monkeypatch.setattr(RunRecord, "nodes", lambda run: [first, made] if run.name == better.name else [first])
+    said = next(iter(notes(compare_runs([finished_run, better]))))
+    assert said == f"{better.name}: rules decided in the place of openai:m in generation 1: no decision"
 
 
 def test_only_common_problems_count(store: Record, finished_run: RunRecord) -> None:

@@ -91,6 +91,26 @@ def test_a_run_in_the_middle_shows_what_there_is(store: Record) -> None:
     assert "The sealed test has not been played" in said and "Begun; nothing is complete yet." in said
 
 
+def test_stand_in_of_rules_is_the_first_notice(finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = finished_run.nodes()
+    assert second.decision is not None
+    made = replace(second.decision, instead_of="openai:m@http://h/v1", refused=("openai:m@http://h/v1: no decision",))
+    monkeypatch.setattr(RunRecord, "nodes", lambda _: [first, replace(second, decision=made), third])
+    tree = parse(report(finished_run))
+    check_accessible(tree)
+    header = next(elements(tree, "header"))
+    assert [text_of(one).strip() for one in header][1] == (
+        "rules decided in the place of openai:m in generation 1: no decision"
+    )
+    assert "rules decided 1 of 2 times in its place" in text_of(header)
+    table = next(one for one in elements(tree, "table") if "Nodes of the lineage" in text_of(one))
+    assert "decided by" in text_of(table)
+
+
+def test_run_without_a_stand_in_has_no_notice(tree: Element) -> None:
+    assert "in the place of" not in text_of(tree)
+
+
 def test_a_run_that_never_began_is_an_error(store: Record) -> None:
     run = store.create(CONFIG, {"sia.task": "toy"})
     assert "There is no first candidate yet." in text_of(parse(report(run)))

@@ -1,23 +1,25 @@
 """A run seen from elsewhere."""
 
 import json
+import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from typer.testing import CliRunner
 
 from sia_core.cli.main import app
-from sia_core.cli.watch import headline
+from sia_core.cli.watch import _place, headline
 from sia_core.errors import RecordError
+from sia_core.progress import Wait
 from sia_core.record.beacon import SILENCE, TAG, Progress
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.pulse import Watcher
 from tests.report.made import CONFIG, make_run
 
 
-def heard(run: RunRecord, ago: float) -> None:
-    progress = Progress("generation 3: gate, child", 7, 20, time.time() - ago)
+def heard(run: RunRecord, ago: float, wait: Wait | None = None) -> None:
+    progress = Progress("generation 3: gate, child", 7, 20, time.time() - ago, wait)
     run.set_tags({TAG: json.dumps(asdict(progress))})
 
 
@@ -51,6 +53,20 @@ def test_silence_is_told_from_work(store: Record) -> None:
     assert "may have been killed" in headline(Watcher(run).look())
     run.end("KILLED")
     assert "killed" in headline(Watcher(run).look()) and not Watcher(run).look().lost
+
+
+def test_wait_for_the_agent_is_seen_and_its_seconds_alone_are_no_news(store: Record) -> None:
+    run = make_run(store, finished=False, with_generations=False)
+    wait = Wait("asking the agent", 3, 12_300, began=time.time() - 40.0)
+    heard(run, 1, wait)
+    pulse = Watcher(run).look()
+    assert re.search(r"; asking the agent: turn 3, 4\d s, 12,300 tokens$", headline(pulse))
+    assert "gate, child" not in headline(pulse)
+    assert pulse.progress is not None and pulse.silent_s is not None
+    later = replace(pulse, silent_s=pulse.silent_s + 5)
+    assert headline(later) != headline(pulse) and _place(later) == _place(pulse)
+    next_turn = replace(pulse, progress=replace(pulse.progress, wait=replace(wait, turn=4)))
+    assert _place(next_turn) != _place(pulse)
 
 
 def test_a_look_that_fails_is_followed_by_another(finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:

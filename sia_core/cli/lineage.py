@@ -1,0 +1,52 @@
+"""The lineage as a table that stays readable in a terminal of 100 columns.
+
+Where it does not fit, looks and costs are left out, an interval stands below its mean, and a model below its provider.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from sia_core.cli.plain import plain
+from sia_core.generation import Node
+from sia_core.report.table import COLUMNS, lineage_rows
+
+WIDE = 160
+"""Columns of a terminal from which the table is shown with all its columns."""
+ONLY_WIDE = ("looks", "rollouts", "tokens")
+_WHOLE = ("generation", "parent", "score", "gain over parent")
+_FOLDS = {"score": (" [", "\n["), "gain over parent": (" [", "\n["), "decided by": (":", ":\n")}
+"""Column -> where a line is broken in a narrow table."""
+
+
+def lineage_table(nodes: Sequence[Node], width: int) -> Table:
+    """One row a node, in `width` columns."""
+    rows = lineage_rows(nodes)
+    whole = _table(COLUMNS, [[plain(row[column]) for column in COLUMNS] for row in rows], _WHOLE)
+    if width >= WIDE or _natural_width(whole) <= width:
+        return whole
+    columns = [column for column in COLUMNS if column not in ONLY_WIDE]
+    return _table(
+        columns, [[_fold(column, plain(row[column])) for column in columns] for row in rows], (*_WHOLE, *_FOLDS)
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in whole)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _natural_width(table: Table) -> int:
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, table).maximum
+
+
+def _fold(column: str, text: str) -> str:
+    before, after = _FOLDS.get(column, ("", ""))
+    return text.replace(before, after, 1) if before else text

@@ -1,0 +1,78 @@
+"""Who decided, and what: a decision in a line, and the decisions that `rules` made in an agent's place.
+
+Texts of agents are cut, and characters that do not print are spelled out (`agents.quote.one_line`).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sia_core.agents.memory import Calibration, calibrate
+from sia_core.agents.quote import one_line
+from sia_core.generation import Decision, Node, stand_ins
+
+_SPEC, _TEXT = 40, 300
+_ADDRESS = re.compile(r"@https?://[^#\s]+|#[A-Za-z_]\w*$")
+_FOLDER = re.compile(r"^(replay:).*/")
+
+
+def short_spec(spec: str) -> str:
+    """An agent's spec without address, name of a key's variable and folder."""
+    return one_line(_FOLDER.sub(r"\1", _ADDRESS.sub("", spec)), _SPEC)
+
+
+def decided_by(node: Node) -> str:
+    """The agent behind a node; a dash where nobody decided."""
+    return "-" if node.decision is None or node.decision.agent == "none" else short_spec(node.decision.agent)
+
+
+def decision_line(decision: Decision) -> str:
+    """Agent, lever, hypothesis, prediction and the number of rollouts that are cited."""
+    kind = f" ({one_line(decision.category, _SPEC)})" if decision.category else ""
+    why = one_line(decision.hypothesis or decision.reason, _TEXT)
+    parts = [f"decided by {short_spec(decision.agent)}: {decision.lever}{kind}: {why}"]
+    if decision.lever not in ("none", "stop"):
+        parts.append(f"predicted {_prediction(decision)}")
+    if decision.cites:
+        parts.append(f"cites {len(decision.cites)} rollout{'s' if len(decision.cites) > 1 else ''}")
+    return "; ".join(parts)
+
+
+def stand_in_line(decision: Decision, generation: int) -> str:
+    """Whose place the deciding agent took, and why; of a decision that was made in another agent's place."""
+    place = decision.instead_of
+    why = decision.refused[0].removeprefix(f"{place}: ") if decision.refused else "no reason was recorded"
+    return (
+        f"{short_spec(decision.agent)} decided in the place of {short_spec(place)} in generation {generation}: "
+        f"{one_line(why, _TEXT)}"
+    )
+
+
+def stand_in_lines(nodes: Sequence[Node]) -> list[str]:
+    """One line for each decision that was not made by the agent that was asked; none where all were."""
+    return [stand_in_line(node.decision, node.generation) for node in stand_ins(nodes) if node.decision]
+
+
+@dataclass(frozen=True)
+class AgentCalibration:
+    """How well one agent predicted; `agent` is empty where all decisions of a run are one agent's."""
+
+    agent: str
+    calibration: Calibration
+
+    def __str__(self) -> str:
+        return f"predictions{f' of {self.agent}' if self.agent else ''}: {self.calibration}"
+
+
+def calibrations(nodes: Sequence[Node]) -> list[AgentCalibration]:
+    """The calibration of each agent that decided, so that none is credited with another's predictions."""
+    agents = list(dict.fromkeys(node.decision.agent for node in nodes if node.decision))
+    found = [(agent, calibrate(nodes, agent)) for agent in agents]
+    return [
+        AgentCalibration(short_spec(agent) if len(agents) > 1 else "", one) for agent, one in found if one is not None
+    ]
+
+
+def _prediction(decision: Decision) -> str:
+    span = decision.predicted_range
+    return f"{decision.predicted_gain:+.4f}" + (f" [{span[0]:+.4f}, {span[1]:+.4f}]" if span else "")
