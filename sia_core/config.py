@@ -41,6 +41,8 @@ class RunConfig(BaseModel):
     """Tokens for one decision, prompts and replies of all requests together."""
     agent_dollars: float | None = Field(default=None, gt=0)
     """Dollars for one decision; None: no limit but that of tokens."""
+    agent_timeout: int = Field(default=1200, ge=1)
+    """Seconds that the server of the agent's model may send nothing. Changes no result."""
     edit_scope: Literal["all", "prompts"] = "all"
     """Which files of the harness a rewrite may change."""
     max_edit_lines: int | None = Field(default=None, ge=1)
