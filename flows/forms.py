@@ -25,6 +25,12 @@ _AGENT = Field(
     pattern=r"^(rules|alternate|(anthropic|openai|replay):.+)$",
     description="rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.",
 )
+_AGENT_TIMEOUT = Field(
+    default=1200,
+    ge=1,
+    title="Agent's silence",
+    description="Seconds of silence after which the server of the agent's model is given up.",
+)
 _BUDGET = Field(
     default="",
     title="Budget",
@@ -48,6 +54,7 @@ class EvolveForm(BaseModel):
     )
     policy: str = _POLICY
     agent: str = _AGENT
+    agent_timeout: int = _AGENT_TIMEOUT
     budget: str = _BUDGET
     seed: int = Field(default=0, title="Seed", description="Every random choice derives from it.")
     siblings: int = Field(default=1, ge=1, le=8, title="Siblings", description="Children a generation tries.")
@@ -83,7 +90,7 @@ class EvolveForm(BaseModel):
             meta=False,
             **self.model_dump(
                 include={"policy", "agent", "budget", "seed", "siblings", "approve", "until_plateau"}
-                | {"threads", "workers"}
+                | {"threads", "workers", "agent_timeout"}
             ),
         )
 
@@ -129,6 +136,7 @@ class ArmsForm(BaseModel):
     generations: int | None = _GENERATIONS
     policy: str = _POLICY
     agent: str = _AGENT
+    agent_timeout: int = _AGENT_TIMEOUT
     budget: str = _BUDGET
     sandbox: Tier = Field(default="strict", title="Sandbox")
     threads: int = Field(default=2, ge=1, title="Threads", description="CPU threads of policy and training.")
@@ -145,6 +153,6 @@ class ArmsForm(BaseModel):
             levers="harness,weights",
             tier=self.sandbox,
             meta=False,
-            **self.model_dump(include={"policy", "agent", "budget", "seed", "threads"}),
+            **self.model_dump(include={"policy", "agent", "agent_timeout", "budget", "seed", "threads"}),
         )
         return plan_arms(config, [name.strip() for name in self.arms.split(",") if name.strip()], self.seeds)

@@ -110,6 +110,7 @@ def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger
     return load_agents(
         config.agent,
         allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
+        silence_s=config.agent_timeout,
         # What was said in generations that are forgotten is not to be repeated, but asked again.
         log=folder / f"agent{f'-{forgotten}' if forgotten != '0' else ''}.jsonl",
         history=lambda: read_history(run),

@@ -47,6 +47,8 @@ class RunConfig(BaseModel):
     """Rollouts that the agent may play to try drafts, for one decision."""
     agent_seconds: float = Field(default=1200.0, ge=0)
     """Seconds of such rollouts, summed over those that run side by side."""
+    agent_timeout: int = Field(default=1200, ge=1)
+    """Seconds that the server of the agent's model may send nothing. Changes no result."""
     edit_scope: Literal["all", "prompts"] = "all"
     """Which files of the harness a rewrite may change."""
     max_edit_lines: int | None = Field(default=None, ge=1)

@@ -105,7 +105,8 @@ class Conversation:
 
         Raises:
             NoSubmissionError: the allowance is used up, ATTEMPTS submissions were wrong, or the model refuses.
-            EndpointError: the model's server does not answer.
+            EndpointError: the model's server does not answer. The run ends and can be resumed; the replies that came
+                are in its log (`policy.log`), so only the missing turn is asked for again.
             PolicyError: it cannot be used at all.
         """
         messages = self.transcript.messages

@@ -72,6 +72,7 @@ def load_agents(
     spec: str,
     *,
     allowance: Allowance,
+    silence_s: float,
     log: Path,
     history: Callable[[], History],
     keep: Keep,
@@ -81,6 +82,7 @@ def load_agents(
     """The agents behind a spec.
 
     Args:
+        silence_s: how long the model's server may send nothing before it is given up.
         log: where replies of a model are kept, so that none is paid for twice.
         history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
         keep: takes the record of each conversation.
@@ -89,19 +91,20 @@ def load_agents(
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
     check_agent(spec, allowance.dollars)
-    model, price = _model(spec, log, history)
+    model, price = _model(spec, silence_s, log, history)
     return Agents(
         LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
         MetaAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
     )
 
 
-def _model(spec: str, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:
+def _model(spec: str, silence_s: float, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:
     if spec.startswith(_REPLAY):
         return ReplayPolicy(spec, _file(spec)), None
     server = parse_spec(spec)
     assert server is not None
-    return LoggedPolicy(load_policy(spec), log, {"history": history()}), find_price(server.model)
+    model = load_policy(spec, silence_s=silence_s)
+    return LoggedPolicy(model, log, {"history": history()}), find_price(server.model)
 
 
 def replayed_history(spec: str) -> History | None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sia_core.cli.run import BudgetOption, Generations, Problems, Rollouts, print_plan
+from sia_core.cli.run import AgentTimeout, BudgetOption, Generations, Problems, Rollouts, print_plan
 
 _SEEDS = 3
 
@@ -29,6 +29,7 @@ def arms(
     agent: Annotated[
         str, typer.Option(help="The agent that chooses; rules is an arm of its own beside another.")
     ] = "rules",
+    agent_timeout: AgentTimeout = 1200,
     budget: BudgetOption = "",
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     rollouts: Rollouts = None,
@@ -61,6 +62,7 @@ def arms(
         tier=sandbox,
         policy=policy,
         agent=agent,
+        agent_timeout=agent_timeout,
         meta=False,
         budget=budget,
         seed=seed,

@@ -45,8 +45,15 @@ def start(config: RunConfig, *, ui: bool) -> None:
     _drive(run, ui)
 
 
-def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int | None = None) -> None:
-    """Go on with an interrupted run, under another budget or to more generations where they are given."""
+def go_on(
+    name: str,
+    *,
+    ui: bool,
+    budget: Budget | None = None,
+    generations: int | None = None,
+    agent_timeout: int | None = None,
+) -> None:
+    """Go on with an interrupted run; budget, generations and the agent's timeout are changed where they are given."""
     run = opening.record().open(name)
     if run.status == "FINISHED" and (generations is None or generations <= run.config.generations):
         more = f"give it more: sia resume {run.name} --generations {run.config.generations + 1}"
@@ -58,6 +65,9 @@ def go_on(name: str, *, ui: bool, budget: Budget | None = None, generations: int
         check_priced(run.config.policy, budget)
         with hold(run, console.print):
             run.set_budget(budget)
+    if agent_timeout is not None:
+        with hold(run, console.print):
+            run.set_agent_timeout(agent_timeout)
     _go_on(run, f"run {run.name}: resuming", ui)
 
 

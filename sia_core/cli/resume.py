@@ -13,10 +13,15 @@ def resume(
     generations: Annotated[
         int | None, typer.Option(min=1, help="Generations it is to have in all: a finished run is extended.")
     ] = None,
+    agent_timeout: Annotated[
+        int | None,
+        typer.Option(min=1, help="From now on, seconds of silence after which the agent's model is given up."),
+    ] = None,
     ui: UiOption = True,
 ) -> None:
     """Finish an interrupted run; what is finished is not run again."""
     from sia_core.budget import Budget
     from sia_core.cli.drive import go_on  # Loads Prefect, Ray and MLflow.
 
-    go_on(run, ui=ui, budget=Budget.parse(budget) if budget else None, generations=generations)
+    allowed = Budget.parse(budget) if budget else None
+    go_on(run, ui=ui, budget=allowed, generations=generations, agent_timeout=agent_timeout)

@@ -13,6 +13,9 @@ UiOption = Annotated[bool, typer.Option("--ui/--no-ui", help="Start both UIs at 
 BudgetOption = Annotated[
     str, typer.Option(help="What may be spent: rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2; any of them.")
 ]
+AgentTimeout = Annotated[
+    int, typer.Option(min=1, help="Seconds of silence after which the server of the agent's model is given up.")
+]
 TestProblems = Annotated[int | None, typer.Option(min=2, help="Sealed problems scored at the end.")]
 Problems = Annotated[int | None, typer.Option(min=1, help="Training problems a generation executes.")]
 
@@ -34,6 +37,7 @@ def run(
     agent_turns: Annotated[int, typer.Option(min=1, help="Requests to the agent's model a decision.")] = 30,
     agent_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decision may take.")] = 600_000,
     agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
+    agent_timeout: AgentTimeout = 1200,
     budget: BudgetOption = "",
     edit_scope: Annotated[str, typer.Option(help="Files a rewrite may change: all, or prompts (.md, .txt).")] = "all",
     max_edit_lines: Annotated[int | None, typer.Option(min=1, help="Lines a rewrite may add and remove.")] = None,
@@ -80,6 +84,7 @@ def run(
         agent_turns=agent_turns,
         agent_tokens=agent_tokens,
         agent_dollars=agent_dollars,
+        agent_timeout=agent_timeout,
         budget=budget,
         edit_scope=edit_scope,
         max_edit_lines=max_edit_lines,

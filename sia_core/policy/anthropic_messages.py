@@ -1,6 +1,7 @@
 """`anthropic:MODEL[@BASE_URL]`: the messages API of Anthropic.
 
-Replies are streamed, for a long one would else be cut off by what lies between. No token ids and no logprobs
+Replies are streamed, for a long one would else be cut off by what lies between; agents, whose patience limits repeats
+(`retry.Patience`), ask a server that offers no streams without. No token ids and no logprobs
 come back, so its rollouts cannot train weights; and the API takes no seed. Options become a JSON schema of the
 reply: models of 2026 refuse a tool that must be called.
 """
@@ -20,6 +21,7 @@ from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import render
 from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
+from sia_core.policy.streaming import BROKEN, Heard, Way, Ways, limits, plain_body, watched
 from sia_core.rollout import ToolCall
 
 HOTTEST: Final = 1.0
@@ -40,8 +42,6 @@ _KEPT: Final = {
     "tool_use": ("id", "name", "input"),
 }
 """What of each kind of block the API takes back."""
-_BROKEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What the SDK raises at events that make no sense."""
 
 
 class _Block(Answer):
@@ -80,7 +80,10 @@ class AnthropicPolicy:
         self.digest = spec.digest
         self.concurrency = spec.concurrency()
         self._endpoint = spec
-        self._server = Server(spec, key, retry or Retry())
+        retry = retry or Retry()
+        self._server = Server(spec, key, retry)
+        self._careful = retry.patience.careful
+        self._ways = Ways("stream", "plain") if self._careful else Ways("stream")
         self._client = anthropic.Anthropic(api_key=key, base_url=spec.base_url, max_retries=0)
 
     def sample(self, request: Request) -> Completion:
@@ -130,14 +133,39 @@ class AnthropicPolicy:
             # Up to here the next request reads from the cache.
             last = messages[-1]["content"]
             last[-1] = {**last[-1], "cache_control": {"type": "ephemeral"}}
-        return self._server.ask(lambda timeout: self._stream(body, timeout), _Reply, request=request)
 
-    def _stream(self, body: dict[str, Any], timeout: float) -> bytes:
-        try:
-            with self._client.messages.stream(**body, timeout=timeout) as stream:
-                return stream.get_final_message().model_dump_json(warnings=False).encode()
-        except _BROKEN as error:
-            raise GarbledError(f"a broken stream: {type(error).__name__}: {error}") from None
+        def send(timeout: float) -> bytes:
+            heard = Heard(request.on_progress)
+            return self._ways.ask(lambda way: self._send(way, body, timeout, heard))
+
+        return self._server.ask(send, _Reply, request=request)
+
+    def _send(self, way: Way, body: dict[str, Any], timeout: float, heard: Heard) -> bytes:
+        within = limits(timeout) if self._careful else timeout
+        if way == "plain":
+            return self._client.messages.with_raw_response.create(**body, timeout=within).http_response.content
+        with self._client.messages.stream(**body, timeout=within) as stream:
+            plain = plain_body(stream.response)
+            if plain is None:
+                for event in watched(stream):
+                    heard.add(*_written(event))
+                return _final(stream)
+        self._ways.no_stream(plain)
+        return plain
+
+
+def _written(event: Any) -> tuple[str | None, ...]:
+    """Text, thinking and arguments that an event adds to the reply."""
+    if event.type != "content_block_delta":
+        return ()
+    return tuple(getattr(event.delta, name, None) for name in ("text", "thinking", "partial_json"))
+
+
+def _final(stream: anthropic.MessageStream[Any]) -> bytes:
+    try:
+        return stream.get_final_message().model_dump_json(warnings=False).encode()
+    except BROKEN as error:
+        raise GarbledError(f"a broken stream: {type(error).__name__}: {error}") from None
 
 
 def _completion(request: Request, reply: _Reply) -> Completion:

@@ -33,6 +33,14 @@ class GarbledError(Exception):
     """An answer with status 200 that is none."""
 
 
+class BrokenOffError(GarbledError):
+    """A stream of events that failed after a part of the reply had come."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"the stream broke off: {type(error).__name__}: {error}")
+        self.error = error
+
+
 class UnknownModelError(PolicyError):
     """The server does not know the model, or the address is none of its."""
 
@@ -55,8 +63,10 @@ class Judge:
             asked: the asker's own words. A server that quotes them says nothing about the policy by it, or a harness
                 could end a run by the name of a tool.
         """
+        if isinstance(error, BrokenOffError):
+            return self._passing(f"the stream broke off: {self.describe(error.error)}")
         if isinstance(error, GarbledError):
-            return self._passing(str(error))
+            return self._passing(self.redact(str(error)))
         if type(error).__module__.partition(".")[0] not in _WIRE:
             return None
         status, text = getattr(error, "status_code", None), self.describe(error)

@@ -1,5 +1,7 @@
 """`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any server that speaks them.
 
+Rollouts are asked for plainly. Agents, whose patience limits repeats (`retry.Patience`), are answered in a stream where
+the server offers one: they write long replies, and only its silence tells that it is gone.
 No token ids come back, so its rollouts cannot train weights; and no logprobs are asked for, which would be
 of no use without them. Options become a strict JSON schema.
 """
@@ -12,11 +14,13 @@ from pydantic import Field
 from sia_core.candidate import Adapter
 from sia_core.errors import PolicyError
 from sia_core.policy.choice import choose, room_for, schema_of
+from sia_core.policy.openai_chunks import gather
 from sia_core.policy.protocol import Completion, Message, Request
 from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import render
 from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
+from sia_core.policy.streaming import Heard, Way, Ways, limits, plain_body, watched
 from sia_core.rollout import ToolCall
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -70,7 +74,10 @@ class OpenAIPolicy:
         self.digest = spec.digest
         self.concurrency = spec.concurrency()
         self._endpoint = spec
-        self._server = Server(spec, key, retry or Retry())
+        retry = retry or Retry()
+        self._server = Server(spec, key, retry)
+        self._careful = retry.patience.careful
+        self._ways = Ways("counted", "stream", "plain") if self._careful else Ways("plain")
         self._client = openai.OpenAI(api_key=key, base_url=spec.base_url, max_retries=0)
         # OpenAI's own models take only the new name, many other servers only the old one.
         self._limit = _LIMITS[spec.official]
@@ -118,9 +125,13 @@ class OpenAIPolicy:
 
     def _ask(self, request: Request, body: dict[str, Any], max_tokens: int) -> _Chat:
         def ask(limit: str) -> _Chat:
-            return self._server.ask(
-                lambda timeout: self._send({**body, limit: max_tokens}, timeout), _Chat, request=request
-            )
+            whole = {**body, limit: max_tokens}
+
+            def send(timeout: float) -> bytes:
+                heard = Heard(request.on_progress)
+                return self._ways.ask(lambda way: self._send(way, whole, timeout, heard))
+
+            return self._server.ask(send, _Chat, request=request)
 
         limit = self._limit
         try:
@@ -132,9 +143,18 @@ class OpenAIPolicy:
         self._limit = other
         return ask(other)
 
-    def _send(self, body: dict[str, Any], timeout: float) -> bytes:
-        created = self._client.chat.completions.with_raw_response.create(**body, timeout=timeout)
-        return created.http_response.content
+    def _send(self, way: Way, body: dict[str, Any], timeout: float, heard: Heard) -> bytes:
+        within = limits(timeout) if self._careful else timeout
+        if way == "plain":
+            created = self._client.chat.completions.with_raw_response.create(**body, timeout=within)
+            return created.http_response.content
+        counted: dict[str, Any] = {"stream_options": {"include_usage": True}} if way == "counted" else {}
+        with self._client.chat.completions.create(**body, **counted, stream=True, timeout=within) as stream:
+            plain = plain_body(stream.response)
+            if plain is None:
+                return gather(watched(stream), heard)
+        self._ways.no_stream(plain)
+        return plain
 
 
 def _message(message: Message) -> dict[str, Any]:

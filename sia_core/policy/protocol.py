@@ -4,8 +4,8 @@ A policy samples; it knows nothing of harnesses, tasks or scores. The randomness
 its `seed` alone, so that a resumed run repeats itself where the model behind the policy allows it.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
@@ -20,6 +20,13 @@ Message = Mapping[str, Any]
 None), for tools `tool_calls` (assistant) and `tool_call_id` (tool), and `blocks` as `Completion.blocks`."""
 Tool = Mapping[str, Any]
 """A tool of OpenAI's chat completions: {"type": "function", "function": {name, description, parameters}}."""
+
+
+Progress = Callable[[int], None]
+"""Takes the number of characters of a reply that have come so far, thinking and arguments of tools included; about
+four are a token. Called with 0 when an attempt begins, then with each part that comes, in the thread that asks. A reply
+that is not streamed gives 0 only; a reply from a log gives nothing. It has to return at once, and what it raises ends
+the request."""
 
 
 class EndpointError(ServiceError):
@@ -45,6 +52,8 @@ class Request:
     growing: bool = False
     """Whether the next request will begin with these messages, so that a provider's cache is worth its price.
     Changes no sample, so it is no part of the key."""
+    on_progress: Progress | None = field(default=None, compare=False, repr=False)
+    """Listener to the reply as it comes; no part of the key either."""
 
     @property
     def words(self) -> list[str]:

@@ -8,6 +8,7 @@ from sia_core.errors import UsageError
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
 from sia_core.policy.protocol import Policy
+from sia_core.policy.retry import Patience, Retry
 from sia_core.policy.scripted import ScriptedPolicy
 from sia_core.policy.spec import (
     CONCURRENCY_VARIABLE,
@@ -97,7 +98,13 @@ def base_directory(spec: str) -> Path:
 
 
 def load_policy(
-    spec: str, *, threads: int | None = None, batch: int = 1, log: Path | None = None, serve: Serve | None = None
+    spec: str,
+    *,
+    threads: int | None = None,
+    batch: int = 1,
+    log: Path | None = None,
+    serve: Serve | None = None,
+    silence_s: float | None = None,
 ) -> Policy:
     """The policy behind a spec, its weights in memory.
 
@@ -106,6 +113,7 @@ def load_policy(
         batch: requests a local model samples together.
         log: where the replies of a model behind a server are kept.
         serve: for a spec whose server is to be started.
+        silence_s: for an agent's model, behind openai: or anthropic:, how long its server may send nothing.
 
     Raises:
         UsageError: such a spec, and nothing to start it with.
@@ -117,7 +125,7 @@ def load_policy(
     if server is not None:
         from sia_core.policy.log import LoggedPolicy
 
-        policy = _load_server(server, serve)
+        policy = _load_server(server, serve, Retry() if silence_s is None else Retry(Patience.of_agent(silence_s)))
         return policy if log is None else LoggedPolicy(policy, log)
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import ReplayPolicy
@@ -129,16 +137,16 @@ def load_policy(
     return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, os.cpu_count() or 1), batch=batch)
 
 
-def _load_server(server: ServerSpec, serve: Serve | None) -> Policy:
+def _load_server(server: ServerSpec, serve: Serve | None, retry: Retry) -> Policy:
     # Each loads an SDK; the last one transformers too.
     if server.kind == "openai":
         from sia_core.policy.openai_chat import OpenAIPolicy
 
-        return OpenAIPolicy(server)
+        return OpenAIPolicy(server, retry)
     if server.kind == "anthropic":
         from sia_core.policy.anthropic_messages import AnthropicPolicy
 
-        return AnthropicPolicy(server)
+        return AnthropicPolicy(server, retry)
     if server.own:
         if serve is None:
             raise UsageError("a run is needed to start its server", where=server.spec, hint="use vllm:DIR@URL")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from sia_core.errors import SiaError
 
@@ -27,6 +27,8 @@ class Fault:
     """Whether another attempt may go better."""
     after_s: float | None = None
     """How long the server asks to wait."""
+    paid: bool = False
+    """Whether the server may have made a reply, and charge for it, that did not arrive."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Patience:
     """For one attempt: how long the server may send nothing."""
     total_s: float = 900.0
     """No attempt begins later than this."""
+    repeats: int | None = None
+    """Repeats of a request that may have been paid for; None: it is retried as any other."""
+
+    @property
+    def careful(self) -> bool:
+        """Whether requests that may have been paid for are repeated less than others."""
+        return self.repeats is not None
+
+    @classmethod
+    def of_agent(cls, silence_s: float) -> Self:
+        """For long replies: each attempt has the whole limit of silence, and a reply is paid for twice at most."""
+        return cls(timeout_s=silence_s, total_s=math.inf, repeats=1)
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Retry:
                 and with it the key.
         """
         deadline = self.clock() + self.patience.total_s
+        paid = 0
         for attempt in count(1):
             try:
                 return call(max(min(self.patience.timeout_s, deadline - self.clock()), 0.001))
@@ -71,13 +86,17 @@ class Retry:
                 fault = judge(error)
                 if fault is None:
                     raise
-            if not fault.again or attempt >= self.patience.attempts:
+            paid += fault.paid
+            if not fault.again or attempt >= self.patience.attempts or self._paid_enough(paid):
                 raise fault.error
             wait = self._wait(attempt, fault.after_s)
             if self.clock() + wait >= deadline:
                 raise fault.error
             self.sleep(wait)
         raise AssertionError("count() does not end")
+
+    def _paid_enough(self, times: int) -> bool:
+        return self.patience.repeats is not None and times > self.patience.repeats
 
     def _wait(self, attempt: int, after_s: float | None) -> float:
         if after_s is not None:

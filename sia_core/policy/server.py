@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sia_core.errors import PolicyError
 from sia_core.policy.faults import GarbledError, Judge
+from sia_core.policy.paid import careful
 from sia_core.policy.protocol import Request
 from sia_core.policy.retry import Fault, Retry
 from sia_core.policy.spec import ServerSpec
@@ -40,6 +41,7 @@ class Server:
     """One policy's connection to its server. Thread-safe."""
 
     def __init__(self, spec: ServerSpec, key: str, retry: Retry) -> None:
+        self._spec = spec
         self._judge = Judge(spec, key)
         self._retry = retry
 
@@ -51,7 +53,7 @@ class Server:
             opinion: a second one on each fault, where a status means something else than usual.
 
         Raises:
-            EndpointError: no answer, after bounded retries.
+            EndpointError: no answer, after bounded retries; where the patience limits repeats, as `paid` says.
             RejectedRequestError: this request is refused.
             PolicyError: key, model or a parameter of ours is refused.
         """
@@ -62,8 +64,12 @@ class Server:
         return self._run(lambda timeout: send(timeout).decode(errors="replace"), opinion)
 
     def _run(self, call: Callable[[float], T], opinion: Opinion | None, request: Request | None = None) -> T:
+        patience = self._retry.patience
+
         def judge(error: Exception) -> Fault | None:
             fault = self._judge(error, request.words if request else ())
+            if fault is not None and patience.careful:
+                fault = careful(fault, error, self._spec, patience.timeout_s)
             return fault if fault is None or opinion is None else opinion(fault)
 
         return self._retry.run(call, judge)

@@ -46,6 +46,8 @@ DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
 _HARNESSES, _PAGE = 64, 1000
 """Harnesses kept at hand; runs in one answer of MLflow's."""
+_CHANGED = {"generations": "sia.generations", "agent_timeout": "sia.agent_timeout"}
+"""Setting that `sia resume` may change -> tag that holds its last value."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
 
@@ -170,9 +172,10 @@ class RunRecord(Stored):
 
     @property
     def config(self) -> RunConfig:
-        """The configuration: as it was started with, but for generations it was extended by."""
-        extended = self.tags.get("sia.generations")
-        return self.started_with.model_copy(update={"generations": int(extended)} if extended else {})
+        """The configuration: as it was started with, but for the numbers it was resumed with."""
+        tags = self.tags
+        changed = {name: int(tags[tag]) for name, tag in _CHANGED.items() if tag in tags}
+        return self.started_with.model_copy(update=changed)
 
     @property
     def lease_id(self) -> str:
@@ -186,7 +189,11 @@ class RunRecord(Stored):
 
     def extend(self, generations: int) -> None:
         """Let it have so many generations in all."""
-        self.set_tags({"sia.generations": str(generations)})
+        self.set_tags({_CHANGED["generations"]: str(generations)})
+
+    def set_agent_timeout(self, seconds: int) -> None:
+        """Let the server of the agent's model be silent for so long from now on."""
+        self.set_tags({_CHANGED["agent_timeout"]: str(seconds)})
 
     @property
     def started_with(self) -> RunConfig:

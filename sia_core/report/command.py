@@ -15,6 +15,7 @@ OPTIONS = {
     "agent_turns": "--agent-turns",
     "agent_tokens": "--agent-tokens",
     "agent_dollars": "--agent-dollars",
+    "agent_timeout": "--agent-timeout",
     "edit_scope": "--edit-scope",
     "max_edit_lines": "--max-edit-lines",
     "reuse_states": "--reuse-states",

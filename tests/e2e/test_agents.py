@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.e2e.test_weights import check_served
 from tests.toy.task import CANARY
 from tests.wire.brain import Asked, Brain, Said, Step
 from tests.wire.server import Wire, error, raw, serve
+from tests.wire.streams import stream
 
 KEY = "sk-secret-77aa"
 VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -225,6 +227,26 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     assert any(re.match(r"1 +harness .* rules +seed ", line) for line in lines)
     assert notice in sia("status", run.name)
     assert notice in (run.get_bytes("report.html") or b"").decode()
+
+
+@pytest.mark.slow
+def test_run_whose_agent_fell_silent_is_resumed_with_what_it_had_been_told(sia: Sia) -> None:
+    over = threading.Event()
+    script: Mapping[int, Sequence[Step]] = {1: [read_first, lambda asked: submit(asked, lever="stop")]}
+    options = ("--policy", "scripted", "--generations", "1", "--rollouts", "2", "--levers", "harness")
+    with serve() as wire:
+        wire.faults.extend([Brain(script), stream([over])])
+        run, output = start(sia, wire, "openai", script, *options, "--agent-timeout", "1", code=8)
+        over.set()
+        assert "sent nothing for 1 s" in output and "--agent-timeout 2" in output
+        assert f"sia resume {run.name}" in output and run.status == "FAILED"
+        sia("resume", run.name, "--agent-timeout", "60", "--no-ui")
+        bodies = [body for _, _, body in wire.requests]
+    assert [len(body["messages"]) for body in bodies] == [2, 5, 5], "the first turn was paid for once"
+    assert bodies[1] == bodies[2] and all(body["stream"] for body in bodies)
+    resumed = sia.run()
+    assert (resumed.status, resumed.config.agent_timeout, resumed.started_with.agent_timeout) == ("FINISHED", 60, 1)
+    assert [node.lever for node in resumed.nodes()] == ["seed", "stop"]
 
 
 @pytest.mark.slow

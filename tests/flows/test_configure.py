@@ -15,9 +15,10 @@ def config() -> RunConfig:
 
 def test_settings_are_read_as_on_the_command_line(config: RunConfig) -> None:
     asked = {"levers": "harness", "budget": "rollouts=50", "siblings": "2", "approve": "true", "plateau": "0.1"}
+    asked["agent_timeout"] = "3600"
     changed = change_config(config, asked)
     assert (changed.levers, changed.budget.rollouts, changed.siblings) == (("harness",), 50, 2)
-    assert changed.approve is True and changed.plateau == 0.1
+    assert changed.approve is True and changed.plateau == 0.1 and changed.agent_timeout == 3600
     same = set(RunConfig.model_fields) - set(asked)
     assert all(getattr(changed, name) == getattr(config, name) for name in same)
     assert change_config(config, {}) == config
@@ -31,6 +32,7 @@ def test_settings_are_read_as_on_the_command_line(config: RunConfig) -> None:
         ("colour", "blue", "'colour' cannot be changed"),
         ("siblings", "nine", "siblings"),
         ("siblings", "9", "siblings"),
+        ("agent_timeout", "0", "agent_timeout"),
         ("levers", "all", "unknown lever"),
         ("edit_scope", "prompts", "rules moves knobs"),
     ],

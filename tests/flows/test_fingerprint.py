@@ -64,6 +64,13 @@ def test_an_extension_is_no_change(run: RunRecord) -> None:
     fingerprint.check_unchanged(run, Task.load(run.config.task))
 
 
+def test_longer_silence_of_the_agent_is_no_change(run: RunRecord) -> None:
+    assert run.config.agent_timeout == 1200
+    run.set_agent_timeout(7200)
+    assert (run.config.agent_timeout, run.started_with.agent_timeout) == (7200, 1200)
+    fingerprint.check_unchanged(run, Task.load(run.config.task))
+
+
 def test_how_runs_are_shown_decides_nothing() -> None:
     names = fingerprint.code_digests()
     assert {"flows/gate.py", "sia_core/stats.py", "sia_core/engine/gateway.py", "sia_core/search/gate.py"} <= set(names)

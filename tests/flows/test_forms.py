@@ -36,6 +36,7 @@ def told(form: type[Any], values: dict[str, Any]) -> str:
         ("levers", "both"),
         ("sandbox", "no"),
         ("seed", "x"),
+        ("agent_timeout", 0),
         ("task", ""),
         ("colour", "blue"),
     ],
@@ -52,12 +53,14 @@ def test_what_the_form_takes_for_a_budget_is_one(budget: str) -> None:
 
 def test_a_form_becomes_what_the_command_line_makes_of_the_same() -> None:
     config = EvolveForm(
-        task=TOY, policy="scripted", seed=7, rollouts=3, budget="rollouts=900", levers="harness"
+        task=TOY, policy="scripted", seed=7, rollouts=3, budget="rollouts=900", levers="harness", agent_timeout=60
     ).config()
     assert (config.task, config.seed, config.rollouts, config.levers) == (TOY, 7, 3, ("harness",))
     assert config.generations == 2, "the task's plan"
     assert config.budget.rollouts == 900 and config.tier == "strict"
-    plan = ArmsForm(task=TOY, policy="scripted", arms="harness,choice", seeds=2).plan()
+    assert config.agent_timeout == 60
+    plan = ArmsForm(task=TOY, policy="scripted", arms="harness,choice", seeds=2, agent_timeout=60).plan()
+    assert plan.config.agent_timeout == 60
     assert plan.arms == ("harness", "choice") and len(plan.members) == 4
 
 

@@ -73,6 +73,45 @@ def test_patience_ends_before_the_attempts_do() -> None:
     assert clock.now <= 100.0
 
 
+def test_request_that_may_have_been_paid_for_is_repeated_once_among_other_faults() -> None:
+    clock = Clock()
+    calls: list[float] = []
+    paid = iter([False, True, False, True, False])
+
+    def slow(timeout: float) -> str:
+        calls.append(timeout)
+        raise ValueError("lost")
+
+    def judge(_: Exception) -> Fault:
+        return Fault(SiaError("lost"), again=True, paid=next(paid))
+
+    with pytest.raises(SiaError, match="lost"):
+        clock.retry(repeats=1).run(slow, judge)
+    assert len(calls) == 4
+
+
+def test_paid_requests_are_repeated_as_others_without_a_limit_of_repeats() -> None:
+    clock = Clock()
+    with pytest.raises(SiaError):
+        clock.retry().run(fail, lambda _: Fault(SiaError("lost"), again=True, paid=True))
+    assert len(clock.waits) == 4
+
+
+def test_every_attempt_of_an_agent_has_the_whole_limit_of_silence() -> None:
+    clock = Clock()
+    timeouts: list[float] = []
+
+    def long(timeout: float) -> str:
+        timeouts.append(timeout)
+        clock.now += 10_000.0  # A long stream, which broke off.
+        raise ValueError("lost")
+
+    kept = Retry(Patience.of_agent(1200.0), clock.sleep, lambda: clock.now, lambda low, high: high)
+    with pytest.raises(SiaError):
+        kept.run(long, lambda _: Fault(SiaError("lost"), again=True, paid=True))
+    assert timeouts == [1200.0, 1200.0]
+
+
 def test_what_cannot_pass_is_raised_at_once_and_alone() -> None:
     clock = Clock()
     with pytest.raises(SiaError, match="refused") as raised:

@@ -38,6 +38,7 @@ def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
             "reuse_states": True,
             "parent": "puct",
             "max_edit_lines": 4,
+            "agent_timeout": 3600,
         },
     ],
 )

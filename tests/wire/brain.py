@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.wire.server import Handler, chat, message
+from tests.wire.streams import DONE, USAGE, chunk, stream
 
 Said = tuple[str, Mapping[str, Any]]
 """Name of a tool, and arguments."""
@@ -54,6 +55,10 @@ class Brain:
             }
             for at, (name, given) in enumerate(calls)
         ]
+        if body.get("stream"):
+            parts = [chunk({"tool_calls": [{"index": at, **call}]}) for at, call in enumerate(functions)]
+            stream([*parts, chunk({}, "tool_calls"), chunk(usage=USAGE), DONE])(handler, body)
+            return
         chat(None, calls=functions, finish="tool_calls")(handler, body)
 
 

@@ -4,7 +4,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -42,6 +42,10 @@ class Wire:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wire: Wire
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # The client may have left.
+            super().handle()
 
     def do_GET(self) -> None:
         if self.wire.down:
