@@ -21,6 +21,8 @@ from sia_core.rollout import Sampling, ToolCall
 
 ATTEMPTS = MAX_VALIDATIONS
 """Submissions that are taken at most; each wrong one comes back with its faults."""
+_CHARACTERS = 4
+"""Of a token, about: a reply that still arrives is counted in characters."""
 _LAST_TURNS = 3
 """Turns before the last from which the number left is told."""
 MAX_OUTPUT = 16_000
@@ -145,6 +147,7 @@ class Conversation:
             derive_seed(self._seed, turn),
             tools=(*(tool.schema for tool in self._tools), schema),
             growing=True,
+            on_progress=lambda characters: self._report(turn + 1, characters // _CHARACTERS),
         )
         with self._trace.span("LLM", f"turn {turn + 1}", {"messages": request.messages[-4:]}) as span:
             self._report(turn + 1)

@@ -38,6 +38,8 @@ def run(
     agent_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decision may take.")] = 600_000,
     agent_dollars: Annotated[float | None, typer.Option(help="Dollars a decision may take.")] = None,
     agent_timeout: AgentTimeout = 1200,
+    agent_rollouts: Annotated[int, typer.Option(min=0, help="Rollouts of drafts that a decision may take.")] = 64,
+    agent_seconds: Annotated[float, typer.Option(min=0, help="Seconds of such rollouts, added up.")] = 1200.0,
     budget: BudgetOption = "",
     edit_scope: Annotated[str, typer.Option(help="Files a rewrite may change: all, or prompts (.md, .txt).")] = "all",
     max_edit_lines: Annotated[int | None, typer.Option(min=1, help="Lines a rewrite may add and remove.")] = None,
@@ -85,6 +87,8 @@ def run(
         agent_tokens=agent_tokens,
         agent_dollars=agent_dollars,
         agent_timeout=agent_timeout,
+        agent_rollouts=agent_rollouts,
+        agent_seconds=agent_seconds,
         budget=budget,
         edit_scope=edit_scope,
         max_edit_lines=max_edit_lines,
@@ -135,6 +139,8 @@ def print_plan(config: "RunConfig") -> None:
         print(f"  gate         {plan.gate:6d} rollouts a child at most {sides}, {config.siblings} a generation")
     if plan.validation:
         print(f"  validation   {plan.validation:6d} rollouts at most for a rewritten harness")
+    if plan.trials:
+        print(f"  trials       {plan.trials:6d} rollouts of drafts at most for each decision")
     if plan.update:
         print(f"  update       {plan.update:6d} rollouts at most each time that lever is pulled")
     print(f"  sealed test  {plan.sealed:6d} rollouts, once")

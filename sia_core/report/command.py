@@ -16,6 +16,8 @@ OPTIONS = {
     "agent_tokens": "--agent-tokens",
     "agent_dollars": "--agent-dollars",
     "agent_timeout": "--agent-timeout",
+    "agent_rollouts": "--agent-rollouts",
+    "agent_seconds": "--agent-seconds",
     "edit_scope": "--edit-scope",
     "max_edit_lines": "--max-edit-lines",
     "reuse_states": "--reuse-states",

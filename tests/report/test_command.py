@@ -39,6 +39,8 @@ def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
             "parent": "puct",
             "max_edit_lines": 4,
             "agent_timeout": 3600,
+            "agent_rollouts": 32,
+            "agent_seconds": 60.0,
         },
     ],
 )
