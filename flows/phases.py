@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flows.approve import objection
-from flows.gate import play_gate
+from flows.gate import gate_terms, play_gate
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
@@ -251,6 +251,7 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         problems=sorted({rollout.unit.problem for rollout in rollouts}),
         updates={name: f"{one.allowed}. {one.about}" for name, one in SETTINGS.items()} if trainable else {},
         suggested=": ".join(part for part in suggest(rollouts) if part) if trainable else "",
+        gate=gate_terms(session, nodes, rollouts),
     )
 
 

@@ -18,11 +18,12 @@ from flows.ledger import Ledger
 from flows.levers import Pulled
 from flows.session import Session
 from flows.start import plant_seed
+from sia_core.agents.protocol import Situation
 from sia_core.agents.registry import Agents
 from sia_core.agents.rules import RulesAgent
 from sia_core.candidate import Adapter, Candidate
 from sia_core.config import RunConfig
-from sia_core.generation import Cost, LadderReport, Node, RungResult
+from sia_core.generation import Cost, Decision, LadderReport, Node, RungResult
 from sia_core.harness import Harness, KnobValue
 from sia_core.progress import Silent
 from sia_core.record.journal import Journal
@@ -150,6 +151,27 @@ def test_constant_groups_are_never_trained_on(world: None, store_home: Path) -> 
 def worse(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
     """Each knob does harm, training too: what did nothing would be promoted once in ten times."""
     return 0.6 - 0.2 * sum(value == "b" for value in knobs.values()) - 0.1 * trained + rng.uniform(0, 0.02)
+
+
+def test_agent_is_told_the_terms_of_the_gate(world: None, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Situation] = []
+    decide = RulesAgent.decide
+
+    def watched(self: RulesAgent, situation: Situation, source: Any) -> Decision:
+        told.append(situation)
+        return decide(self, situation, source)
+
+    monkeypatch.setattr(RulesAgent, "decide", watched)
+    with running(store_home, knob("tries"), worse, generations=2) as session:
+        play(session)
+    first, second = (situation.gate for situation in told[:2])
+    assert first is not None and second is not None
+    config = session.config
+    assert (first.problems, first.rollouts, first.price) == (config.gate_problems, config.gate_rollouts, config.price)
+    assert first.level == pytest.approx(told[0].evidence.score.mean)
+    assert first.detectable is not None and 0 < first.detectable < 1
+    # From the second generation on the spread is that of the gate that was played.
+    assert second.detectable is not None and second.detectable != first.detectable
 
 
 def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_switches(
