@@ -5,7 +5,7 @@ the code that a run uses. Rates carry their binomial 95 % half-width. For compar
 over problems, and then over rollouts too, with one look, and an always-valid bound (the normal-mixture confidence
 sequence; Robbins 1970) looked at after every block.
 
-    python -m bench.gate [--quick] [--json FILE]
+    python -m bench.gate [--quick] [--gates N] [--only SECTION ...] [--json FILE]
 """
 
 import argparse
@@ -13,13 +13,15 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bench.gate_floor import show_detectable, show_floor, show_minibatch, show_ties, unseen_of
+from bench.gate_settings import ALPHA, SETTINGS, Setting, draw, half_width
 from sia_core.candidate import Candidate
 from sia_core.generation import GateVerdict, Node
 from sia_core.search import sequential
@@ -28,63 +30,38 @@ from sia_core.search.lineage import rival
 from sia_core.search.sequential import cut, read
 from sia_core.stats import paired_gain
 
-ALPHA = 0.1
-Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Setting:
-    """Problems and how their scores fall."""
-
-    name: str
-    problems: int
-    rollouts: int
-    kind: str
-
-
-SETTINGS = (
-    Setting("binary, solved by 0 to 90 %", 50, 4, "varied"),
-    Setting("binary, all solved by 45 %", 50, 4, "hard"),
-    Setting("binary, solved by 0 to 90 %", 12, 4, "varied"),
-    Setting("binary, one rollout", 50, 1, "varied"),
-    Setting("binary, one rollout", 12, 1, "varied"),
-    Setting("continuous, normal", 50, 4, "normal"),
-    Setting("continuous, normal", 12, 4, "normal"),
-    Setting("continuous, skewed", 50, 4, "skewed"),
-    Setting("continuous, skewed", 12, 4, "skewed"),
-    Setting("continuous, normal", 8, 4, "normal"),
-)
-
-
-def draw(setting: Setting, rng: np.random.Generator, gains: Sequence[float]) -> list[Floats]:
-    """Scores of players with these true gains, on the same problems; each of shape (problems, rollouts)."""
-    shape = (setting.problems, setting.rollouts)
-    if setting.kind in ("varied", "hard"):
-        rate = rng.uniform(0, 0.9, setting.problems) if setting.kind == "varied" else np.full(setting.problems, 0.45)
-        return [(rng.random(shape) < (rate + gain)[:, None]).astype(float) for gain in gains]
-    level = rng.uniform(0.2, 0.6, (setting.problems, 1))
-    noise = {"normal": lambda: rng.normal(0, 0.25, shape), "skewed": lambda: 0.25 * rng.exponential(1, shape)}
-    return [level + gain + noise[setting.kind]() for gain in gains]
-
-
-def gate(setting: Setting, rng: np.random.Generator, gain: float, alpha: float = ALPHA) -> tuple[bool, float, int]:
-    """One gate: promoted or not, share of the rollouts it took, looks."""
+def gate(
+    setting: Setting, rng: np.random.Generator, gain: float, alpha: float = ALPHA, *, floor: bool = True
+) -> tuple[bool, float, int]:
+    """Play one gate: promoted or not, share of the rollouts it took, looks. Without `floor` ties are certainty."""
     parent, child = draw(setting, rng, (0.0, gain))
     differences = child.mean(1) - parent.mean(1)
     ends = cut(setting.problems)
     blocks = np.split(differences, ends[:-1])
     shares = [end / setting.problems for end in ends]
     for look in range(len(ends)):
-        reading = read(blocks[: look + 1], shares[: look + 1], alpha)
+        unseen = unseen_of(parent[: ends[look]], child[: ends[look]]) if floor else 0.0
+        reading = read(blocks[: look + 1], shares[: look + 1], alpha, unseen)
         if reading.crossed or reading.hopeless:
             break
     return reading.crossed, shares[look], look + 1
 
 
-def rates(setting: Setting, gain: float, gates: int, alpha: float = ALPHA) -> dict[str, float]:
+@cache
+def rates(
+    setting: Setting,
+    gain: float,
+    gates: int,
+    alpha: float = ALPHA,
+    *,
+    floor: bool = True,
+    power: float = sequential.POWER,
+) -> dict[str, float]:
     """Of many gates: promoted, mean share of rollouts, mean looks."""
     rng = np.random.default_rng(17)
-    found = np.array([gate(setting, rng, gain, alpha) for _ in range(gates)], float).mean(0)
+    with patch.object(sequential, "POWER", power):
+        found = np.array([gate(setting, rng, gain, alpha, floor=floor) for _ in range(gates)], float).mean(0)
     return dict(zip(("promoted", "rollouts", "looks"), found.tolist(), strict=True))
 
 
@@ -196,11 +173,6 @@ def mixture(rng: np.random.Generator) -> float:
     return float(rng.choice([0.0, -0.05, 0.08], p=[0.6, 0.25, 0.15]))
 
 
-def half_width(rate: float, count: int) -> float:
-    """Binomial 95 % half-width."""
-    return 1.96 * float(np.sqrt(max(rate * (1 - rate), 1e-9) / count))
-
-
 def show_gates(gates: int) -> list[dict[str, Any]]:
     """No-ops and true gains, setting by setting."""
     rows = []
@@ -246,8 +218,7 @@ def show_spending(gates: int) -> list[dict[str, Any]]:
     print("\n| alpha spent after a share t | no-ops | +10 points | rollouts, no-ops | rollouts, +10 points |")
     print("|---|---|---|---|---|")
     for power in (1.0, 1.5, 2.0, 3.0):
-        with patch.object(sequential, "POWER", power):
-            none, ten = (rates(SIZE, gain, gates) for gain in (0.0, 0.1))
+        none, ten = (rates(SIZE, gain, gates, power=power) for gain in (0.0, 0.1))
         rows.append({"power": power, "none": none, "ten": ten})
         share = f"{none['rollouts']:.0%} | {ten['rollouts']:.0%}"
         print(f"| alpha t^{power:g} | {none['promoted']:.1%} | {ten['promoted']:.1%} | {share} |", flush=True)
@@ -295,21 +266,32 @@ def show_walks(runs: int, generations: int = 20) -> list[dict[str, Any]]:
     return rows
 
 
+SECTIONS: dict[str, Callable[[int], Any]] = {
+    "gates": show_gates,
+    "floor": lambda gates: show_floor(gates, rates),
+    "ties": show_ties,
+    "minibatch": show_minibatch,
+    "detectable": lambda gates: show_detectable(gates, rates),
+    "tests": show_rivals,
+    "spending": show_spending,
+    "siblings": show_siblings,
+    "runs": show_walks,
+}
+"""Name of a section -> its simulation, given the number of gates or runs."""
+
+
 def main() -> None:
     """Run and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer gates and runs: under a minute, wide intervals")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
+    parser.add_argument("--gates", type=int, metavar="N", help="gates a row, in place of 1,000 (40 with --quick)")
     options = parser.parse_args()
-    gates, runs = (80, 6) if options.quick else (1000, 100)
+    gates, runs = (40, 2) if options.quick else (1000, 100)
+    gates = options.gates or gates
     started = time.perf_counter()
-    figures = {
-        "gates": show_gates(gates),
-        "tests": show_rivals(gates),
-        "spending": show_spending(gates),
-        "siblings": show_siblings(gates),
-        "runs": show_walks(runs),
-    }
+    figures = {name: SECTIONS[name](runs if name == "runs" else gates) for name in options.only}
     print(f"\n{time.perf_counter() - started:.0f} s, numpy {np.__version__}")
     if options.json:
         options.json.write_text(json.dumps({"count": gates, "runs": runs, **figures}, indent=1))

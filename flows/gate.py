@@ -1,17 +1,24 @@
-"""Play the gate: blocks of fresh problems for parent and child, until the verdict is there or the cap is reached."""
+"""Play the gate: blocks of fresh problems for parent and child, until the verdict is there or the cap is reached.
+
+Owns its terms too: what the next child is told to expect of it.
+"""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from flows.rollouts import cost_of, pick_problems, plan_units, roll_out
 from flows.session import Session
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.candidate import Candidate
+from sia_core.gate_terms import GateTerms
 from sia_core.generation import Cost, GateVerdict, Node, champion
 from sia_core.hashing import derive_seed
 from sia_core.record.generation import GenerationRecord
 from sia_core.rollout import Rollout
-from sia_core.search.gate import Rules, Sides, growing, judge
+from sia_core.search.gate import Rules, Sides, growing, judge, unseen
 from sia_core.search.lineage import rival
+from sia_core.search.power import detectable, spread_of_gates, spread_of_scores
+from sia_core.search.sequential import cut
 
 
 def play_gate(
@@ -29,15 +36,7 @@ def play_gate(
     """
     config = session.config
     problems = pick_problems(session, "gate", generation.index - 1, config.gate_problems)
-    rules = Rules(
-        config.gate_rollouts,
-        config.confidence,
-        siblings,
-        config.price,
-        config.tolerance,
-        session.task.config.score_range[0],
-        derive_seed(config.seed, "gate", generation.index),
-    )
+    rules = _rules(session, siblings, derive_seed(config.seed, "gate", generation.index))
     other = rival(nodes, parent)
     incumbent = other is not None and other.index == champion(list(nodes)).index
     players = {"parent": parent.candidate, "child": child}
@@ -57,6 +56,31 @@ def play_gate(
     for name, found in rollouts.items():
         generation.put_rollouts(f"gate_{name}", found)
     return verdict, sum((cost_of(found) for found in rollouts.values()), Cost())
+
+
+def gate_terms(session: Session, nodes: Sequence[Node], rollouts: Sequence[Rollout]) -> GateTerms:
+    """Compute the terms of the next gate, with the spread of earlier gates or else that of these rollouts."""
+    config, rules = session.config, _rules(session, session.config.siblings)
+    scores = scores_by_problem(rollouts)
+    jump = unseen(rules.floor, scores)
+    spread = spread_of_gates([node.gate for node in nodes if node.gate is not None], jump)
+    spread = spread_of_scores(scores, rules.rollouts, jump) if spread is None else spread
+    return GateTerms(
+        problems=config.gate_problems,
+        rollouts=rules.rollouts,
+        looks=len(cut(config.gate_problems)),
+        confidence=rules.confidence,
+        tries=rules.tries,
+        level=fmean(map(fmean, scores.values())) - rules.floor,
+        price=rules.price,
+        tolerance=rules.tolerance,
+        detectable=detectable(rules, config.gate_problems, spread, unseen=jump) if spread else None,
+    )
+
+
+def _rules(session: Session, tries: int, seed: int = 0) -> Rules:
+    config, lowest = session.config, session.task.config.score_range[0]
+    return Rules(config.gate_rollouts, config.confidence, tries, config.price, config.tolerance, lowest, seed)
 
 
 def _play(

@@ -29,10 +29,10 @@ from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.worker import RolloutRunner
 from sia_core.generation import SEED_NODE, Cost, Decision, LadderReport, Node, RungResult
 from sia_core.harness import Harness
-from sia_core.hashing import derive_seed
 from sia_core.record.generation import GenerationRecord
 from sia_core.rollout import SPLITS, Rollout, Unit
-from sia_core.stats import Scores, paired_gain
+from sia_core.search.gate import most_gain
+from sia_core.stats import Scores
 
 CITED = 2
 """Of the smoke rollouts, how many may be ones that the decision cites: mostly failures."""
@@ -194,17 +194,12 @@ def _minibatch(it: Climb) -> RungResult:
             said = "; ".join(messages(rollouts))
     if len(sides[0].keys() & sides[1].keys()) < 2:
         return RungResult("minibatch", True, "too few problems to tell: left to the gate", cost=cost)
-    seed = derive_seed(session.config.seed, "minibatch", index)
-    # The upper bound of child minus parent is the lower bound of parent minus child, turned round.
-    loss = paired_gain(sides[1], sides[0], confidence=FUTILITY, seed=seed)
-    metrics = {"gain": -loss.mean, "upper": -loss.bound, "problems": loss.problems, **_foretold(it, *sides)}
-    futile = loss.bound > 0
-    words = f"{-loss.mean:+.4f} on {loss.problems} problems, at most {-loss.bound:+.4f} at {FUTILITY:.0%}"
-    reason = (
-        f"futile: gain {words}{f'; its rollouts: {said}' if said else ''}"
-        if futile
-        else f"gain {words}: left to the gate"
-    )
+    mean, upper, played = most_gain(sides[0], sides[1], FUTILITY, session.task.config.score_range[0])
+    metrics = {"gain": mean, "upper": upper, "problems": played, **_foretold(it, *sides)}
+    futile = upper < 0
+    words = f"{mean:+.4f} on {played} problems, at most {upper:+.4f} at {FUTILITY:.0%}"
+    why = f"futile: gain {words}{f'; its rollouts: {said}' if said else ''}"
+    reason = why if futile else f"gain {words}: left to the gate"
     return RungResult("minibatch", not futile, reason, metrics=metrics, cost=cost)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from importlib.resources import files
 
 from flows.approve import objection
-from flows.gate import play_gate
+from flows.gate import gate_terms, play_gate
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, execute_shape, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
@@ -291,6 +291,7 @@ def _situation(session: Session, generation: GenerationRecord, nodes: list[Node]
         metrics=task.config.metrics,
         updates={name: f"{one.allowed}. {one.about}" for name, one in SETTINGS.items()} if trainable else {},
         suggested=": ".join(part for part in suggest(rollouts) if part) if trainable else "",
+        gate=gate_terms(session, nodes, rollouts),
     )
 
 

@@ -65,6 +65,7 @@ def _evidence(situation: Situation) -> str:
     trainable = "with token ids and logprobs" if evidence.trainable else "without token ids: weights cannot be trained"
     costs = ", ".join(f"{lever} {cost} rollouts" for lever, cost in situation.costs.items())
     limits = [f"- a rewrite of the harness: {situation.edit_limits}"] if situation.edit_limits else []
+    gate = [f"- {line}" for line in situation.gate.describe().splitlines()] if situation.gate else []
     return "\n".join(
         [
             f"- from node {_executed(situation)} ({evidence.score.rollouts} rollouts, {trainable})",
@@ -74,6 +75,7 @@ def _evidence(situation: Situation) -> str:
             f"- a weight update on these rollouts: {situation.suggested or 'not possible with this policy'}",
             f"- price of a lever, gate included: {costs}",
             *limits,
+            *gate,
         ]
     )
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from sia_core.agents.source import Source
 from sia_core.config import Lever
+from sia_core.gate_terms import GateTerms
 from sia_core.generation import Decision, Evidence, Node
 from sia_core.harness import Harness
 
@@ -56,6 +57,8 @@ class Situation:
     """Meaning of the verifier's metrics, as the task says it."""
     suggested: str = ""
     """The algorithm that fits the executed rollouts and why, or why none does."""
+    gate: GateTerms | None = None
+    """How a child will be compared with its parent; None where nothing is gated."""
 
 
 class FeedbackAgent(Protocol):

@@ -6,8 +6,7 @@ whatever the verdict, the child stays in the lineage.
 
 Two things are asked for beyond a gain above 0:
 
-- Price. A child that takes DEAR times the parent's tokens or more must gain more than `price` of the parent's score
-  for each doubling.
+- Price. A child that takes more tokens than its parent must gain more than a margin (`gate_terms.margin`).
 - Drift. Luck promotes again and again, and each lucky child would be the next one's yardstick. So a child of a parent
   that is not confirmed must also be shown to be no worse than the best earlier node (`lineage.rival`), within
   `tolerance` of that one's score, by the same test on the same problems. A child of a node that is not the champion
@@ -19,19 +18,17 @@ void.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sia_core.gate_terms import margin as asked_margin
 from sia_core.generation import Against, GateVerdict, Outcome
-from sia_core.search.sequential import Reading, cut, read, subset_quantiles
+from sia_core.search.sequential import Reading, at_most, cut, read, subset_quantiles
 from sia_core.stats import Estimate, Gain, Scores, estimate
 
 MAX_UNSCORED = 0.2
 """A trial in which more rollouts than this share failed for infrastructure reasons is void."""
-DEAR = 1.5
-"""Tokens of the child over the parent's from which the price is asked for: below it is noise."""
 
 Floats = NDArray[np.float64]
 
@@ -98,8 +95,8 @@ def judge(
     ended = sum(map(len, played)) >= planned
     if not looks or looks[-1][1] < sum(map(len, played)):
         return _void(sides, played, planned, rules, ended)
-    margin = rules.price * max(_mean(sides.parent) - rules.floor, 0.0) * _doublings(sides.dearness)
-    reading = _read(looks, planned, rules.alpha, -margin)
+    margin = asked_margin(rules.price, _mean(sides.parent) - rules.floor, sides.dearness)
+    reading = _read(looks, planned, rules.alpha, -margin, unseen(rules.floor, sides.parent, sides.child))
     outcome, reason = _outcome(reading, ended, rules.alpha, margin, sides.dearness)
     seen = np.concatenate([look for look, _ in looks])
     against = None
@@ -131,6 +128,28 @@ def paired(before: Scores, after: Scores, problems: Sequence[str]) -> Floats:
     """After minus before: one difference a problem that both have scores of, shape (problems,)."""
     common = [problem for problem in problems if before.get(problem) and after.get(problem)]
     return np.array([np.mean(after[problem]) - np.mean(before[problem]) for problem in common], float)
+
+
+def unseen(floor: float, *sides: Scores) -> float:
+    """Give the size of a difference that may still come though none was seen.
+
+    It is the standard deviation of scores spread evenly between the floor and the best one seen, and 0 where nothing
+    lies above the floor.
+    """
+    best = max((max(found) for side in sides for found in side.values() if found), default=floor)
+    return float((best - floor) / np.sqrt(12))
+
+
+def most_gain(before: Scores, after: Scores, confidence: float, floor: float) -> tuple[float, float, int]:
+    """Give mean gain, its one-sided upper limit and the number of problems that both sides have scores of.
+
+    Raises:
+        ValueError: no problem in common.
+    """
+    found = paired(before, after, sorted(before))
+    if not found.size:
+        raise ValueError("no problem has scores of both sides")
+    return float(found.mean()), at_most(found, confidence, unseen(floor, before, after)), found.size
 
 
 def sealed_gain(before: Scores, after: Scores, confidence: float) -> Gain:
@@ -166,8 +185,10 @@ def _missing(before: Scores, after: Scores, problems: Sequence[str], rollouts: i
     return 1 - scored / (len(problems) * rollouts)
 
 
-def _read(looks: Sequence[tuple[Floats, int]], planned: int, alpha: float, shift: float) -> Reading:
-    return read([look + shift for look, _ in looks], [end / planned for _, end in looks], alpha)
+def _read(
+    looks: Sequence[tuple[Floats, int]], planned: int, alpha: float, shift: float, unseen: float = 0.0
+) -> Reading:
+    return read([look + shift for look, _ in looks], [end / planned for _, end in looks], alpha, unseen)
 
 
 def _outcome(reading: Reading, ended: bool, alpha: float, margin: float, dearness: float) -> tuple[Outcome, str]:
@@ -209,7 +230,7 @@ def _against(sides: Sides, played: Sequence[Sequence[str]], planned: int, rules:
     if not looks:
         return Against(sides.best_node, Gain(0.0, 0.0, 0.0, 0.0, 0), 0.0, passed=False, parent_bound=0.0), False
     margin = 0.0 if sides.incumbent else rules.tolerance * max(_mean(sides.best) - rules.floor, 0.0)
-    reading = _read(looks, planned, rules.alpha, margin)
+    reading = _read(looks, planned, rules.alpha, margin, unseen(rules.floor, sides.best, sides.child))
     parent = _looks(sides.best, sides.parent, played, rules)
     confirmed = _read(parent, planned, rules.alpha, 0.0).bound if parent else 0.0
     gain = _gain(looks, reading, rules.confidence, -margin)
@@ -239,10 +260,6 @@ def _void(sides: Sides, played: Sequence[Sequence[str]], planned: int, rules: Ru
         most_looks=len(cut(planned)),
         dearness=sides.dearness,
     )
-
-
-def _doublings(dearness: float) -> float:
-    return log2(dearness) if dearness >= DEAR else 0.0
 
 
 def growing(problems: Sequence[str]) -> Iterator[list[list[str]]]:

@@ -12,7 +12,11 @@ Looks are group-sequential (Jennison & Turnbull 2000). After a share t of the pr
 error rate is spent (Lan & DeMets 1983, Kim & DeMets 1987); a flip that would have crossed at an earlier look is out at
 later ones, so what coarse scores left unspent is not lost. A hopeless child ends early: where the chance that it would
 still cross at the end (predictive power under a flat prior; Spiegelhalter et al. 1986) falls below HOPELESS. That only
-ever lowers the error rate.
+ever lowers the error rate. Its standard error is estimated from the differences seen, and is nearly 0 where scores tie:
+few equal differences would be certainty. So one pair of differences that were not seen, plus and minus `unseen`, is
+added to the squares of a child that lies behind (as Agresti & Caffo 2000 add to counts). The pair never touches a
+boundary or a bound, and never makes a reading more hopeless. `at_most` adds the same pair to a limit of few
+differences.
 
 Bounds are those of repeated confidence intervals: quantiles of the means of random subsets of problems (Hartigan 1969),
 at the level of the look, and over the looks so far the best one; above 0 exactly if the test has crossed.
@@ -24,7 +28,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 EXACT = 16
 """Problems that differ, below which all flips are enumerated."""
@@ -69,13 +73,14 @@ def cut(problems: int) -> list[int]:
     return [round(problems * (look + 1) / looks) for look in range(looks)]
 
 
-def read(blocks: Sequence[Floats], shares: Sequence[float], alpha: float) -> Reading:
+def read(blocks: Sequence[Floats], shares: Sequence[float], alpha: float, unseen: float = 0.0) -> Reading:
     """Test the differences of all looks so far, boundaries of earlier looks included.
 
     Args:
         blocks: differences of each look, shape (problems of the look,); none may be empty.
         shares: of the planned problems that were played after each look; 1 is the end.
         alpha: error rate of the whole test, over all its looks.
+        unseen: a difference that may still come though none was seen; only `prospect` takes account of it.
     """
     seen = np.concatenate(blocks)
     limits: list[float] = []
@@ -88,8 +93,34 @@ def read(blocks: Sequence[Floats], shares: Sequence[float], alpha: float) -> Rea
         crossed = crossed or total >= limits[-1]
         chance, level = (float((sums[-1] >= least).mean()) for least in (total, limits[-1]))
         bound = max(bound, subset_quantiles(so_far, [level])[0])
-    prospect = float(crossed) if shares[-1] >= 1 else 1.0 if crossed else _prospect(seen, shares[-1], alpha)
-    return Reading(crossed, chance, level, prospect, float(seen.mean()), bound)
+    ahead = float(prospect(seen.sum(), (seen**2).sum(), shares[-1], alpha, unseen)) if shares[-1] < 1 else 0.0
+    return Reading(crossed, chance, level, 1.0 if crossed else ahead, float(seen.mean()), bound)
+
+
+def prospect(sums: Floats, squares: Floats, share: float, alpha: float, unseen: float = 0.0) -> Floats:
+    """Compute the chance of a yes at the end, were it one look (Jennison & Turnbull 2000, section 10.3).
+
+    Args:
+        sums: of the differences so far, any shape.
+        squares: sums of their squares, the same shape.
+        share: of the planned problems that were played, below 1.
+        alpha: error rate of the test.
+        unseen: a difference that may still come though none was seen.
+    """
+    spread = np.sqrt(squares + np.where(np.less(sums, 0), 2 * unseen**2, 0.0))
+    z = np.divide(sums, spread, out=np.zeros_like(spread), where=spread > 0)
+    found: Floats = ndtr((z - ndtri(1 - alpha) * np.sqrt(share)) / np.sqrt(1 - share))
+    return found
+
+
+def at_most(values: Floats, confidence: float, unseen: float) -> float:
+    """Compute the one-sided upper limit of the mean of few differences, by t with one unseen pair added.
+
+    Equal differences get a limit of some width too, which falls with their number.
+    """
+    freedom = values.size + 1
+    variance = (float(((values - values.mean()) ** 2).sum()) + 2 * unseen**2) / freedom
+    return float(values.mean() + stdtrit(freedom, confidence) * np.sqrt(variance / values.size))
 
 
 def subset_quantiles(values: Floats, levels: Sequence[float]) -> list[float]:
@@ -127,13 +158,6 @@ def _limit(sums: Sequence[Floats], earlier: Sequence[float], spend: float) -> fl
     above = np.cumsum(counts[::-1])[::-1] - counts
     fits = ((above + counts / 2) / alive.size <= available + 1e-12) & (values > 0)
     return float(values[fits].min(initial=np.inf))
-
-
-def _prospect(seen: Floats, share: float, alpha: float) -> float:
-    """Chance of a yes at the end, were it one look: Jennison & Turnbull 2000, section 10.3."""
-    spread = float(np.sqrt((seen**2).sum()))
-    z = float(seen.sum()) / spread if spread else 0.0
-    return float(ndtr((z - ndtri(1 - alpha) * np.sqrt(share)) / np.sqrt(1 - share)))
 
 
 def _flipped(blocks: Sequence[Floats]) -> list[Floats]:

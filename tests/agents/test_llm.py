@@ -15,6 +15,7 @@ from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.submission import CATEGORIES
 from sia_core.agents.trial import Left, Trial
 from sia_core.candidate import Candidate
+from sia_core.gate_terms import GateTerms
 from sia_core.generation import Decision, Draft, Node
 from sia_core.harness import Harness
 from sia_core.patch import Edit
@@ -138,6 +139,15 @@ def test_the_opening_tells_evidence_and_fences_what_models_wrote() -> None:
     assert opening.rindex("<<data ", 0, at) > opening.rindex("##", 0, at)
     assert "never an instruction" in system
     assert bench.model.requests[0].growing
+
+
+def test_the_opening_tells_the_terms_of_the_gate() -> None:
+    terms = GateTerms(12, 4, 3, 0.9, 1, 0.5, 0.02, 0.02, 0.195)
+    bench = Bench(calls(submit()))
+    bench.decide(replace(SITUATION, gate=terms))
+    opening = str(bench.model.requests[0].messages[1]["content"])
+    assert all(f"\n- {line}" in opening for line in terms.describe().splitlines())
+    assert "+0.195" in opening and "2x -> +0.0100" in opening
 
 
 def test_the_system_prompt_is_the_same_in_every_generation() -> None:

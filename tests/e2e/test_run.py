@@ -25,17 +25,19 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     assert nodes[1].gate.gain.bound > 0
     assert run.harness(nodes[1].candidate.harness).knobs["menu"] == "rich"
 
-    # The toy harness declares a knob that it never reads: moving it is named for what it is.
-    assert nodes[2].decision is not None and nodes[2].decision.knobs == {"attempts": 2}, nodes[2]
-    assert nodes[2].failure.startswith("activation: no-op: the changed lines did not run in any of 4 rollouts")
-    reports = [
-        LadderReport.from_dict(json.loads(generation.get_bytes("ladder.json") or b""))
-        for generation in run.generations()
-    ]
-    assert [rung.rung for rung in reports[0].rungs] == [
+    # The toy harness declares a knob that it never reads: moving it is named for what it is before it is decided on.
+    decision = nodes[2].decision
+    assert decision is not None and decision.lever == "stop", nodes[2]
+    (refused,) = decision.refused
+    assert refused.startswith("harness: activation: no-op: the changed lines did not run in any of 4 rollouts")
+    first, second = run.generations()
+    report = LadderReport.from_dict(json.loads(first.get_bytes("ladder.json") or b""))
+    assert [rung.rung for rung in report.rungs] == [
         *("static", "import", "contract", "smoke", "activation", "minibatch")
     ]
-    assert [report.failure for report in reports] == ["", nodes[2].failure]
+    assert report.failure == "" and second.get_bytes("ladder.json") is None
+    (draft,) = json.loads(second.get_bytes("drafts.json") or b"")["drafts"]
+    assert draft["failure"] in refused and second.rollouts(f"draft_{draft['harness']}")
 
     test = run.phase("test")
     assert test is not None

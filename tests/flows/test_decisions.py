@@ -160,6 +160,27 @@ def worse(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> 
     return 0.6 - 0.2 * sum(value == "b" for value in knobs.values()) - 0.1 * trained + rng.uniform(0, 0.02)
 
 
+def test_agent_is_told_the_terms_of_the_gate(world: None, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Situation] = []
+    decide = RulesAgent.decide
+
+    def watched(self: RulesAgent, situation: Situation, source: Any) -> Decision:
+        told.append(situation)
+        return decide(self, situation, source)
+
+    monkeypatch.setattr(RulesAgent, "decide", watched)
+    with running(store_home, knob("tries"), worse, generations=2) as session:
+        play(session)
+    first, second = (situation.gate for situation in told[:2])
+    assert first is not None and second is not None
+    config = session.config
+    assert (first.problems, first.rollouts, first.price) == (config.gate_problems, config.gate_rollouts, config.price)
+    assert first.level == pytest.approx(told[0].evidence.score.mean)
+    assert first.detectable is not None and 0 < first.detectable < 1
+    # From the second generation on the spread is that of the gate that was played.
+    assert second.detectable is not None and second.detectable != first.detectable
+
+
 def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_switches(
     world: None, store_home: Path
 ) -> None:

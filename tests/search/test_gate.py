@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sia_core.generation import GateVerdict
-from sia_core.search.gate import Rules, Sides, blocks_of, growing, judge, sealed_gain
+from sia_core.search.gate import Rules, Sides, blocks_of, growing, judge, most_gain, sealed_gain, unseen
 from sia_core.stats import Scores
 
 PROBLEMS = [f"p{number:02}" for number in range(12)]
@@ -104,3 +104,37 @@ def test_a_verdict_survives_the_record() -> None:
     assert GateVerdict.from_dict(asdict(verdict)) == verdict
     old = {name: asdict(verdict)[name] for name in ("parent", "child", "gain", "promoted", "reason")}
     assert GateVerdict.from_dict(old).looks == 1
+
+
+def test_ties_at_a_token_price_survive_the_first_look() -> None:
+    """The margin of each tie is small beside what a solved problem would bring."""
+    same = {problem: [float(at % 2)] * 2 for at, problem in enumerate(PROBLEMS)}
+    sides = Sides(same, same, dearness=1.8)
+    first = judge(sides, next(growing(PROBLEMS)), 12, Rules(2, 0.9, price=0.02))
+    assert (first.outcome, first.looks) == ("open", 1) and first.margin > 0
+    lost = judge(Sides(same, {problem: [0.0, 0.0] for problem in PROBLEMS}), blocks_of(PROBLEMS)[:2], 12, RULES)
+    assert lost.outcome == "futile"
+
+
+def test_ties_within_the_tolerance_of_the_best_node_are_left_open() -> None:
+    """Behind the best node by a little on every problem alike: more looks may still show that it is as good."""
+    best = {problem: [0.61, 0.61] for problem in PROBLEMS}
+    parent, child = ({problem: [score] * 2 for problem in PROBLEMS} for score in (0.2, 0.6))
+    first = judge(Sides(parent, child, best=best, best_node=3), [PROBLEMS], 48, RULES)
+    assert first.outcome == "open" and "not shown to be as good as node 3" in first.reason
+
+
+def test_the_unseen_difference_is_in_units_of_the_scores_above_the_floor() -> None:
+    assert unseen(0.0, {"a": [0.0]}, {"a": [0.6, 1.2], "b": []}) == pytest.approx(1.2 / 12**0.5)
+    assert unseen(-1.0, {"a": [1.0]}) == pytest.approx(2 / 12**0.5)
+    assert unseen(0.0, {}) == 0.0
+
+
+def test_most_gain_of_equal_differences_is_no_certainty() -> None:
+    parent = {problem: [0.5, 0.5] for problem in PROBLEMS[:6]}
+    slightly, clearly = ({problem: [score] * 2 for problem in PROBLEMS[:6]} for score in (0.48, 0.1))
+    mean, upper, problems = most_gain(parent, slightly, 0.95, 0.0)
+    assert mean == pytest.approx(-0.02) and problems == 6 and upper > 0
+    assert most_gain(parent, clearly, 0.95, 0.0)[1] < 0
+    with pytest.raises(ValueError, match="no problem"):
+        most_gain(parent, {"other": [1.0]}, 0.95, 0.0)

@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from sia_core.search.sequential import EXACT, Floats, Reading, cut, read, subset_quantiles
+from sia_core.search.sequential import EXACT, Floats, Reading, at_most, cut, read, subset_quantiles
 
 
 def play(differences: Floats, alpha: float = 0.1, *, futile: bool = True) -> tuple[Reading, int]:
@@ -101,3 +101,34 @@ def test_limits_cover_the_mean_as_often_as_they_say() -> None:
 
 def test_few_values_give_no_false_bound() -> None:
     assert subset_quantiles(np.array([0.3, 0.5]), [0.1]) == [-0.5]
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.0085, 0.02])
+def test_ties_behind_a_small_margin_are_not_hopeless_at_the_first_look(margin: float) -> None:
+    ties = np.full(12, -margin)
+    assert read([ties], [0.25], 0.1).hopeless
+    assert not read([ties], [0.25], 0.1, unseen=0.29).hopeless
+    assert read([np.full(12, -0.3)], [0.25], 0.1, unseen=0.29).hopeless
+
+
+def test_an_unseen_difference_changes_the_prospect_of_those_behind_alone() -> None:
+    rng = np.random.default_rng(5)
+    behind = 0
+    for _ in range(100):
+        values = rng.normal(0, 0.2, 12)
+        plain, floored = read([values], [0.5], 0.1), read([values], [0.5], 0.1, unseen=0.5)
+        assert (plain.crossed, plain.chance, plain.level, plain.bound) == (
+            floored.crossed,
+            floored.chance,
+            floored.level,
+            floored.bound,
+        )
+        behind += floored.prospect > plain.prospect
+        assert floored.prospect == plain.prospect if values.sum() >= 0 else floored.prospect > plain.prospect
+    assert 30 < behind < 70
+
+
+def test_the_upper_limit_of_equal_differences_has_a_width_that_falls_with_their_number() -> None:
+    few, many = (at_most(np.full(size, -0.02), 0.95, 0.29) for size in (6, 24))
+    assert few > many > 0 > at_most(np.full(6, -0.3), 0.95, 0.29)
+    assert at_most(np.full(6, -0.02), 0.95, 0.0) == pytest.approx(-0.02)

@@ -1,0 +1,88 @@
+"""The terms of a promotion gate, as an agent is told them before it decides.
+
+Owns the margin that a child with more tokens has to exceed; the gate and the terms compute it here, so they agree.
+"""
+
+from dataclasses import dataclass
+from math import isinf, log2
+
+DEAR = 1.5
+"""Tokens of the child over the parent's from which the price is asked for: below it is noise."""
+RATIOS = (1.5, 2.0, 4.0)
+"""Ratios of tokens whose margins are told."""
+
+
+def margin(price: float, level: float, dearness: float) -> float:
+    """Compute the gain that a child must exceed for its tokens.
+
+    Args:
+        price: share of the parent's score for each doubling of tokens.
+        level: the parent's score above the lowest there is.
+        dearness: tokens of the child over the parent's.
+    """
+    return price * max(level, 0.0) * log2(dearness) if dearness >= DEAR else 0.0
+
+
+@dataclass(frozen=True)
+class GateTerms:
+    """How the next child is compared with its parent, and the gain that this can detect."""
+
+    problems: int
+    """Problems planned; fewer are played where an earlier look decides."""
+    rollouts: int
+    """Rollouts of each problem and side."""
+    looks: int
+    confidence: float
+    tries: int
+    """Siblings that share the error rate."""
+    level: float
+    """The executed node's score above the lowest there is; price and tolerance are shares of it."""
+    price: float
+    """Share of the level for each doubling of tokens."""
+    tolerance: float
+    """Share of the level that a child may fall short of the best earlier node."""
+    detectable: float | None
+    """True gain that is promoted with 80 % probability at equal tokens; infinite where no gain is, None if unknown."""
+
+    def margin(self, dearness: float) -> float:
+        """Compute the gain that a child must exceed at this ratio of tokens."""
+        return margin(self.price, self.level, dearness)
+
+    def describe(self) -> str:
+        """Tell the terms, one sentence a line."""
+        return "\n".join([self._plan(), self._power(), self._price(), self._drift()])
+
+    __str__ = describe
+
+    def _plan(self) -> str:
+        shared = f", shared by {self.tries} siblings" if self.tries > 1 else ""
+        return (
+            f"The gate plays {self.problems} fresh problems x {self.rollouts} rollouts a side, with up to {self.looks} "
+            f"looks, at {self.confidence:.0%} confidence{shared}; ties keep the parent."
+        )
+
+    def _power(self) -> str:
+        if self.detectable is None:
+            return "The gain this gate can detect is unknown: no rollout has scored above the lowest score yet."
+        if isinf(self.detectable):
+            return "This gate has too few problems to promote any gain with 80 % probability, however large."
+        return (
+            f"A true gain of about {self.detectable:+.3f} is promoted with 80 % probability at equal tokens "
+            "(estimated from the spread of scores so far); a smaller one is often not shown."
+        )
+
+    def _price(self) -> str:
+        if not self.price:
+            return "More tokens cost nothing at the gate."
+        asked = ", ".join(f"{ratio:g}x -> {self.margin(ratio):+.4f}" for ratio in RATIOS)
+        return (
+            f"From {DEAR:g} times the parent's tokens the gain must exceed a margin, {self.price:.1%} of the score for "
+            f"each doubling: {asked}. Add it to the gain above."
+        )
+
+    def _drift(self) -> str:
+        most = self.tolerance * max(self.level, 0.0)
+        return (
+            f"A promoted child may fall short of the best earlier node by {most:.4f} at most; a child of another node "
+            "than the champion must beat the champion."
+        )
