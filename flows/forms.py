@@ -121,8 +121,9 @@ class ArmsForm(BaseModel):
     arms: str = Field(
         default="",
         title="Arms",
-        pattern=r"^$|^(harness|weights|alternate|rules|choice|best-of-n)(,(harness|weights|alternate|rules|choice|best-of-n))*$",
-        description="Some of harness,weights,alternate,rules,choice,best-of-n; all when left out.",
+        pattern=r"^$|^(harness|weights|alternate|rules|agent|choice|best-of-n)"
+        r"(,(harness|weights|alternate|rules|agent|choice|best-of-n))*$",
+        description="Some of harness,weights,alternate,rules,agent,best-of-n; all when left out.",
     )
     seeds: int = Field(default=3, ge=1, title="Seeds", description="Runs of each arm, with a seed each.")
     seed: int = Field(default=0, title="First seed")

@@ -16,7 +16,7 @@ from tests.e2e.test_resume import wait_until
 
 @pytest.mark.slow
 def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
-    options = ("--seeds", "1", "--arms", "harness,choice,best-of-n", "--generations", "1", "--seed", "1")
+    options = ("--seeds", "1", "--arms", "harness,agent,best-of-n", "--generations", "1", "--seed", "1")
     process = sia.start("arms", str(TOY), "--policy", "scripted", *options)
     record = open_record(sia.home, None)
     wait_until(lambda: any(run.status == "FINISHED" for run in record.summaries()))
@@ -30,7 +30,7 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
 
     output = sia("arms", "--resume", comparison.name, timeout=400)
     members = comparison.members()
-    assert sorted(arm for _, arm in members) == ["best-of-n", "choice", "harness"]
+    assert sorted(arm for _, arm in members) == ["agent", "best-of-n", "harness"]
     assert before <= {run.name for run in members.values()} and len(members) == 3
     assert all(
         run.status == "FINISHED" and run.tags["mlflow.parentRunId"] == found.info.run_id for run in members.values()
@@ -39,12 +39,12 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
     table = json.loads(comparison.get_bytes("comparison.json") or b"")
     rows = {row["arm"]: row for row in table["rows"]}
     # The toy's two levers choose the same first move, so both arms end at the same candidate with the same scores.
-    assert rows["harness"]["score"] == rows["choice"]["score"]
+    assert rows["harness"]["score"] == rows["agent"]["score"]
     assert rows["seed"]["score"]["mean"] < rows["harness"]["score"]["mean"]
     # The verifier's pick of many tries reaches the best the seed can do, 0.3 a problem.
     assert rows["best-of-n"]["score"]["mean"] == pytest.approx(0.3)
-    assert rows["best-of-n"]["cost"]["rollouts"] >= rows["choice"]["cost"]["rollouts"]
-    for words in ("gain over seed", "choice - harness", "one seed", "best-of-n lets the verifier choose"):
+    assert rows["best-of-n"]["cost"]["rollouts"] >= rows["agent"]["cost"]["rollouts"]
+    for words in ("gain over seed", "agent - harness", "one seed", "best-of-n lets the verifier choose"):
         assert words in output
 
     refused = sia("arms", "--resume", comparison.name, "--generations", "3", code=2)
