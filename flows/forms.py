@@ -22,8 +22,8 @@ _POLICY = Field(
 _AGENT = Field(
     default="rules",
     title="Feedback-Agent",
-    pattern=r"^(rules|alternate|(anthropic|openai|replay):.+)$",
-    description="rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.",
+    pattern=r"^(rules|alternate|recorded|(anthropic|openai|recorded|replay):.+)$",
+    description="rules, anthropic:MODEL, openai:MODEL[@URL], recorded, recorded:FILE or replay:FILE.",
 )
 _BUDGET = Field(
     default="",

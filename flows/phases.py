@@ -116,7 +116,7 @@ def improve(session: Session, index: int) -> list[Node]:
     decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
     rejected = objection(generation)
     made = [
-        _child(session, generation.sibling(number), decision, nodes, len(decisions), rejected)
+        replace(_child(session, generation.sibling(number), decision, nodes, len(decisions), rejected), sibling=number)
         for number, decision in enumerate(decisions)
     ]
     shared = cost_of(generation.rollouts("train")) + Cost(**analysis.get("cost", {}))
@@ -242,7 +242,11 @@ def _decide(
 def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
     """What the agent decides, or `rules` where it comes to no decision."""
     try:
-        return _ask(session.agents.feedback, situation, source)
+        decision = _ask(session.agents.feedback, situation, source)
+        if decision.lever == "none":
+            why = "; ".join(decision.refused)
+            session.reporter.say(f"generation {situation.generation}: the recorded decision is not made here: {why}")
+        return decision
     except NoDecisionError as error:
         reason = f"{session.config.agent}: {error}"
         session.reporter.say(f"generation {situation.generation}: rules decides, for {reason}")
@@ -322,7 +326,7 @@ def _pull(session: Session, generation: GenerationRecord, decision: Decision, pa
         trained = _train(session, generation, decision, replace(parent, candidate=rewritten.child))
         draft = rewritten.child.harness if trained.child is None else ""
         return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold, draft=draft)
-    return Pulled(None, Cost())
+    return Pulled(None, Cost(), "; ".join(decision.refused) if decision.lever == "none" else "")
 
 
 def _train(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
