@@ -173,7 +173,7 @@ class Recording(_Part):
     generations: int = Field(ge=0)
     """Generations that were decided."""
     siblings: int = Field(default=1, ge=1)
-    agent: str
+    agent: str = Field(min_length=1, max_length=200)
     """A label for people: `a language model`, or the name of an agent without one."""
     made: str
     """Date on which the recorded run began."""

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.harness import Harness
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import open_record
+from sia_core.task import Task
+from tests.agents.recordings import entry, put
 from tests.e2e.conftest import TOY, Sia
 from tests.e2e.test_resume import wait_until
 
@@ -82,3 +85,25 @@ def test_arms_on_a_changed_task_are_not_set_side_by_side(sia: Sia, tmp_path: Pat
     assert "has changed since the run began: task.md" in refused and "sia arms" in refused
     assert len(comparison.members()) == 2
     assert comparison.plan["seeds"] == 1 and ArmsRecord.open(record, comparison.name).status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_recorded_decisions_are_compared_with_rules_on_another_seed(sia: Sia, tmp_path: Path) -> None:
+    knob = entry(1, edits=[], knobs={"menu": "rich"}, reason="a wider menu holds a better colour")
+    first = {"harness": Harness.load(TOY / "harness").digest}
+    file = put(tmp_path / "d.json", knob, task={"name": "toy", "digest": Task.load(TOY).digest}, first=first)
+    options = ("--policy", "scripted", "--seeds", "1", "--seed", "1", "--generations", "1")
+    output = sia(
+        "arms", str(TOY), "--agent", f"recorded:{file}", "--arms", "agent,rules,harness", *options, timeout=600
+    )
+    assert "agent - rules" in output and "agent - harness" in output
+    record = open_record(sia.home, None)
+    (found,) = record.search("tags.`sia.kind` = 'arms'")
+    members = {arm: run for (_, arm), run in ArmsRecord(record, found).members().items()}
+    decided = {arm: run.nodes()[1].decision for arm, run in members.items()}
+    assert {arm: decision and decision.agent for arm, decision in decided.items()} == {
+        "agent": "recorded:d",
+        "rules": "rules",
+        "harness": "rules",
+    }
+    assert decided["agent"] is not None and decided["agent"].knobs == {"menu": "rich"}
