@@ -8,7 +8,9 @@ from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
+from sia_core.agents.fit import check_fit
 from sia_core.agents.prices import check_priced
+from sia_core.agents.recorded import absolute
 from sia_core.agents.registry import WITHOUT_MODEL, check_agent
 from sia_core.budget import Budget
 from sia_core.config import RunConfig, Tier, parse_levers
@@ -44,7 +46,7 @@ def build_config(
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
     check_spec(settings["policy"])
-    settings["budget"] = Budget.parse(settings.get("budget", ""))
+    settings["budget"], settings["agent"] = Budget.parse(settings.get("budget", "")), absolute(settings["agent"])
     check_agent(settings["agent"], settings.get("agent_dollars") or settings["budget"].dollars)
     check_priced(settings["policy"], settings["budget"])
     parent_policy(settings.get("parent", "best"))
@@ -59,13 +61,15 @@ def build_config(
     check_edit_scope(settings.get("edit_scope", "all"), settings["agent"])
     defaults = loaded.config.plan.model_dump()
     asked = {name: value for name, value in plan.items() if value is not None}
-    return RunConfig(
+    config = RunConfig(
         task=loaded.where,
         levers=parse_levers(levers),
         tier=sandbox_tier,
         **(defaults | asked),
         **settings,
     )
+    check_fit(config, loaded)
+    return config
 
 
 def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
@@ -82,6 +86,8 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
             known = ", ".join(sorted(_CHANGEABLE))
             raise UsageError(f"{name!r} cannot be changed in a child run", where="--set", hint=f"one of {known}")
     values: dict[str, Any] = dict(changes)
+    if "agent" in values:
+        values["agent"] = absolute(values["agent"])
     if "levers" in values:
         values["levers"] = parse_levers(values["levers"])
     if "budget" in values:
@@ -93,6 +99,7 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
     check_agent(changed.agent, changed.agent_dollars or changed.budget.dollars)
     check_priced(changed.policy, changed.budget)
     check_edit_scope(changed.edit_scope, changed.agent)
+    check_fit(changed, Task.load(changed.task))
     return changed
 
 

@@ -18,7 +18,9 @@ from flows.generation import generation
 from flows.live import artifact_key, shown
 from flows.session import Session, open_session
 from flows.start import complete_opening, mlflow_address
+from sia_core.agents.recording import DECISIONS, write_recording
 from sia_core.errors import HeldError
+from sia_core.export.decisions import recording_of
 from sia_core.interrupts import listening
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S
@@ -70,6 +72,14 @@ def keep_report(run: RunRecord) -> None:
     )
 
 
+def keep_decisions(session: Session) -> None:
+    """Put all decisions of the finished run beside its other artifacts, as one file for `--agent recorded:FILE`."""
+    try:
+        session.run.put_bytes(DECISIONS, write_recording(recording_of(session.run, session.task)))
+    except ValueError as error:  # A decision that the format does not take; the run itself is sound.
+        session.reporter.say(f"no {DECISIONS} was kept: {error}")
+
+
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)
 def evolve(run: str) -> None:
     """Run, or go on with, the run of that name until it is finished."""
@@ -99,6 +109,7 @@ def see_through(run: str) -> None:
         seal(run)
         _show_lineage(session)
         _link_comparison(session.run)
+        keep_decisions(session)
         session.run.end("FINISHED")
         write_report(run)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sia_core.agents.recorded import is_recorded, recorded_digests
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError
 from sia_core.hashing import digest_json, digest_path
@@ -39,7 +40,7 @@ def take(config: RunConfig, task: Task) -> dict[str, dict[str, Any]]:
     return {
         "task": dict(task.file_digests()),
         "code": code_digests(),
-        "policy": {config.policy: policy_digest(config.policy)},
+        "policy": {config.policy: policy_digest(config.policy), **recorded_digests(config.agent, task)},
         "config": config.model_dump(mode="json"),
     }
 
@@ -109,4 +110,6 @@ def _say(part: str, task: Task, before: Mapping[str, Mapping[str, Any]], now: Ma
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     what = {"task": f"task {task.name}", "code": "SIA's code", "policy": "policy", "config": "configuration"}[part]
+    if names and all(map(is_recorded, names)):
+        what = "the file of recorded decisions"
     return f"{what} has changed since the run began: {listed or 'its record'}"

@@ -73,7 +73,7 @@ def write_first(session: Session) -> None:
     if session.run.phase("start") is not None:
         return
     assert session.agents.meta is not None
-    session.reporter.say("the Meta-Agent writes the first harness")
+    session.reporter.say(f"the first harness is written by {session.agents.meta.spec}")
     sdk = (files("sia_core.engine") / "sdk" / "sia_sdk.py").read_text()
     brief = Brief(
         task=session.task.description,
@@ -87,9 +87,9 @@ def write_first(session: Session) -> None:
         harness = session.agents.meta.write(brief, SeedBench(session))
     except NoDecisionError as error:
         raise HarnessError(
-            f"the Meta-Agent wrote no harness that can be used: {error}",
+            f"{session.agents.meta.spec} wrote no harness that can be used: {error}",
             where=session.run.name,
-            hint="read agent/conversation.json of the run in MLflow; try another model, or write a harness yourself",
+            hint="read agent/conversation.json of the run in MLflow; try another agent, or write a harness yourself",
         ) from error
     plant_seed(session.run, harness)
     names = one_line(", ".join(sorted(harness.files)), _NAMES)

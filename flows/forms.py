@@ -22,8 +22,8 @@ _POLICY = Field(
 _AGENT = Field(
     default="rules",
     title="Feedback-Agent",
-    pattern=r"^(rules|alternate|(anthropic|openai|replay):.+)$",
-    description="rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.",
+    pattern=r"^(rules|alternate|recorded|(anthropic|openai|recorded|replay):.+)$",
+    description="rules, anthropic:MODEL, openai:MODEL[@URL], recorded, recorded:FILE or replay:FILE.",
 )
 _AGENT_TIMEOUT = Field(
     default=1200,
@@ -128,8 +128,9 @@ class ArmsForm(BaseModel):
     arms: str = Field(
         default="",
         title="Arms",
-        pattern=r"^$|^(harness|weights|alternate|rules|choice|best-of-n)(,(harness|weights|alternate|rules|choice|best-of-n))*$",
-        description="Some of harness,weights,alternate,rules,choice,best-of-n; all when left out.",
+        pattern=r"^$|^(harness|weights|alternate|rules|agent|choice|best-of-n)"
+        r"(,(harness|weights|alternate|rules|agent|choice|best-of-n))*$",
+        description="Some of harness,weights,alternate,rules,agent,best-of-n; all when left out.",
     )
     seeds: int = Field(default=3, ge=1, title="Seeds", description="Runs of each arm, with a seed each.")
     seed: int = Field(default=0, title="First seed")

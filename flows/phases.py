@@ -7,34 +7,23 @@ process anywhere loses at most the unit in flight.
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.resources import files
 
 from flows.approve import objection
-from flows.gate import gate_terms, play_gate
+from flows.deciding import baseline, decide, executed_node
+from flows.gate import play_gate
 from flows.levers import Pulled, fresh_rollouts, pull_harness, pull_weights, refuse_batch
 from flows.rollouts import cost_of, execute_shape, pick_problems, plan_groups, plan_units, roll_out, training_rollouts
 from flows.session import Session
-from flows.source import SessionSource
-from flows.stopping import tired_lever
 from sia_core.agents.evidence import gather, scores_by_problem
-from sia_core.agents.protocol import FeedbackAgent, NoDecisionError, Situation
-from sia_core.agents.reference import reference
-from sia_core.agents.rules import RulesAgent
-from sia_core.agents.static import Allowed
-from sia_core.config import LADDER_ROLLOUTS, MAX_VALIDATIONS
-from sia_core.generation import SEED_NODE, Cost, Decision, Evidence, Node, champion, stand_ins
+from sia_core.generation import SEED_NODE, Cost, Decision, Node, champion, stand_ins
 from sia_core.hashing import derive_seed
-from sia_core.patch import EditLimits
 from sia_core.plan import SEALED
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.stored import STAND_INS
-from sia_core.report.decided import decision_line, stand_in_line
 from sia_core.search.gate import sealed_gain
 from sia_core.search.lineage import parent_policy, rank
 from sia_core.stats import estimate
-from sia_core.weights.preconditions import suggest
-from sia_core.weights.proposal import SETTINGS
 
 PULLS = ("harness", "weights", "both")
 
@@ -65,16 +54,16 @@ def analyze(session: Session, index: int) -> list[Decision]:
     if done is not None:
         return [Decision.from_dict(decision) for decision in done["decisions"]]
     nodes = session.run.nodes()
-    executed = _executed(generation, nodes)
+    executed = executed_node(generation, nodes)
     rollouts = generation.rollouts("train")
     evidence = gather(
         executed.candidate, rollouts, confidence=session.config.confidence, seed=derive_seed(session.config.seed, index)
     )
     cost = Cost()
     if session.config.levers:
-        decisions, cost = _decide(session, generation, nodes, evidence)
+        decisions, cost = decide(session, generation, nodes, evidence)
     else:
-        decisions = [_baseline(executed)]
+        decisions = [baseline(executed)]
     stood_in = len(stand_ins(nodes)) + sum(bool(decision.instead_of) for decision in decisions)
     session.run.set_tags({STAND_INS: str(stood_in)})
     generation.log_metrics(
@@ -122,7 +111,7 @@ def improve(session: Session, index: int) -> list[Node]:
     decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
     rejected = objection(generation)
     made = [
-        _child(session, generation.sibling(number), decision, nodes, len(decisions), rejected)
+        replace(_child(session, generation.sibling(number), decision, nodes, len(decisions), rejected), sibling=number)
         for number, decision in enumerate(decisions)
     ]
     shared = cost_of(generation.rollouts("train")) + Cost(**analysis.get("cost", {}))
@@ -212,120 +201,6 @@ def seal(session: Session) -> None:
     )
 
 
-def _executed(generation: GenerationRecord, nodes: list[Node]) -> Node:
-    phase = generation.phase("execute")
-    assert phase is not None
-    return nodes[int(phase["node"])]
-
-
-def _baseline(executed: Node) -> Decision:
-    return Decision("none", executed.index, "this run has no levers: it is the baseline that only samples", "none")
-
-
-def _decide(
-    session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence
-) -> tuple[list[Decision], Cost]:
-    """Make one decision for each sibling, until there is none left to make, and count what was played for them.
-
-    The first decision may be to stop.
-    """
-    situation = _situation(session, generation, nodes, evidence)
-    decisions: list[Decision] = []
-    cost = Cost()
-    for _ in range(session.config.siblings):
-        situation = replace(situation, siblings=tuple(decisions))
-        source = SessionSource(session, generation.index, decisions)
-        decision = _decide_one(session, situation, source)
-        cost += source.workbench.finish()
-        if decision.lever == "stop" and decisions:
-            break
-        _tell(session, generation.index, decision)
-        decisions.append(decision)
-        if decision.lever == "stop":
-            break
-    return decisions, cost
-
-
-def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
-    """What the agent decides, or `rules` where it comes to no decision."""
-    agent = session.agents.feedback
-    try:
-        return _ask(agent, situation, source)
-    except NoDecisionError as error:
-        decision = _ask(RulesAgent(), replace(situation, refused=(f"{agent.spec}: {error}",)), source)
-        return replace(decision, instead_of=agent.spec)
-
-
-def _tell(session: Session, generation: int, decision: Decision) -> None:
-    """Say what was decided, once it is known to hold none of the task's canaries."""
-    session.task.canaries.check_data(asdict(decision), f"generation {generation}, decision")
-    if decision.instead_of:
-        session.reporter.say(stand_in_line(decision, generation))
-    session.reporter.say(f"generation {generation}: {decision_line(decision)}")
-
-
-def _situation(session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence) -> Situation:
-    config, task = session.config, session.task
-    gate = 2 * config.gate_problems * config.gate_rollouts
-    trainable = session.engine.policy.trainable
-    rollouts = generation.rollouts("train")
-    anchors = 2 * task.config.update.anchors * config.gate_rollouts
-    training = anchors + (task.config.update.rounds - 1) * config.problems * config.rollouts
-    return Situation(
-        evidence,
-        nodes,
-        session.run.harness(evidence.candidate.harness),
-        config.levers,
-        {"harness": gate + LADDER_ROLLOUTS, "weights": gate + training},
-        generation=generation.index,
-        parent=_executed(generation, nodes).index,
-        tired=tuple(lever for lever in config.levers if tired_lever(session, nodes, lever)),
-        seed=config.seed,
-        task=task.description,
-        metric=task.config.metric,
-        edit_limits=str(EditLimits(config.edit_scope, config.max_edit_lines)),
-        problems=sorted({rollout.unit.problem for rollout in rollouts}),
-        reference=_reference(session, nodes[SEED_NODE]),
-        generations=config.generations,
-        spending=_spending(session, generation),
-        metrics=task.config.metrics,
-        updates={name: f"{one.allowed}. {one.about}" for name, one in SETTINGS.items()} if trainable else {},
-        suggested=": ".join(part for part in suggest(rollouts) if part) if trainable else "",
-        gate=gate_terms(session, nodes, rollouts),
-    )
-
-
-def _reference(session: Session, seed: Node) -> str:
-    first = session.run.harness(seed.candidate.harness).config
-    sdk = (files("sia_core.engine") / "sdk" / "sia_sdk.py").read_text()
-    return reference(sdk, session.task.config, Allowed.of(first, session.task.config.rewrite))
-
-
-def _spending(session: Session, generation: GenerationRecord) -> str:
-    """Spent and left at the first asking: a resumed conversation has to read the same, or it is paid for again."""
-    found = generation.get_json("agent/spending.json")
-    if found is None:
-        found = session.ledger.describe()
-        generation.put_json("agent/spending.json", found)
-    return str(found)
-
-
-def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> Decision:
-    """Ask until a decision passes its preconditions and the first rungs; refusals go back with their reasons."""
-    for _ in range(MAX_VALIDATIONS):
-        decision = agent.decide(situation, source)
-        if faults := source.objections(decision):
-            levers = (decision.lever,) if decision.lever in PULLS else ()
-            situation = replace(situation, refused_levers=(*situation.refused_levers, *levers))
-        elif faults := source.validate(decision):
-            situation = replace(situation, fallen=(*situation.fallen, decision))
-        else:
-            return decision
-        situation = replace(situation, refused=(*situation.refused, f"{decision.lever}: {'; '.join(faults)}"))
-    last = champion(list(situation.nodes)).index
-    return Decision("stop", last, "no decision passed its preconditions", agent.spec, refused=situation.refused)
-
-
 def _pull(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
     if decision.lever == "harness":
         return pull_harness(session, generation, decision, parent)
@@ -338,7 +213,7 @@ def _pull(session: Session, generation: GenerationRecord, decision: Decision, pa
         trained = _train(session, generation, decision, replace(parent, candidate=rewritten.child))
         draft = rewritten.child.harness if trained.child is None else ""
         return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold, draft=draft)
-    return Pulled(None, Cost())
+    return Pulled(None, Cost(), "; ".join(decision.refused) if decision.lever == "none" else "")
 
 
 def _train(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:

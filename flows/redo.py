@@ -12,6 +12,7 @@ from pathlib import Path
 from flows import fingerprint
 from flows.configure import change_config
 from flows.start import record
+from sia_core.agents.recorded import recorded_tags
 from sia_core.errors import UsageError
 from sia_core.home import home
 from sia_core.record.lease import hold
@@ -104,6 +105,7 @@ def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], o
         "sia.task_digest": task.digest,
         "sia.policy_digest": taken["policy"][config.policy],
         "sia.agent": config.agent,
+        **recorded_tags(config.agent, task),
         "sia.levers": ",".join(config.levers) or "none",
         "sia.changed": "; ".join([*fingerprint.changes(run, task), *settings]),
         ORIGIN: origin,

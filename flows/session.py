@@ -85,7 +85,7 @@ def open_session(name: str) -> Iterator[Session]:
         with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
             ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
             restore(run, ledger, journal, config.siblings)
-            agents = _load_agents(run, config, folder, ledger, beacon)
+            agents = _load_agents(run, config, task, folder, ledger, beacon)
             session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
             token = _current.set(session)
             try:
@@ -95,7 +95,9 @@ def open_session(name: str) -> Iterator[Session]:
                 ledger.close()
 
 
-def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger, listener: Reporter) -> Agents:
+def _load_agents(
+    run: RunRecord, config: RunConfig, task: Task, folder: Path, ledger: Ledger, listener: Reporter
+) -> Agents:
     forgotten = run.tags.get("sia.forgotten", "0")
 
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
@@ -109,6 +111,7 @@ def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger
 
     return load_agents(
         config.agent,
+        task,
         allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
         silence_s=config.agent_timeout,
         # What was said in generations that are forgotten is not to be repeated, but asked again.

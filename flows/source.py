@@ -108,7 +108,7 @@ class SessionSource(TaskMaterials):
     def objections(self, decision: Decision) -> Sequence[str]:
         """As `Source.objections`."""
         found = []
-        if any(_whole(decision) == _whole(sibling) for sibling in self._siblings):
+        if decision.lever != "none" and any(_whole(decision) == _whole(sibling) for sibling in self._siblings):
             found.append("this is what a sibling of this generation does already")
         if not 0 <= decision.parent < len(self._nodes):
             return [f"parent: there is no node {decision.parent}; the lineage has 0 to {len(self._nodes) - 1}"]

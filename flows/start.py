@@ -6,6 +6,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from flows import fingerprint
+from sia_core.agents.fit import check_fit
+from sia_core.agents.recorded import recorded_tags
 from sia_core.agents.registry import check_agent, replayed_history
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
@@ -43,6 +45,8 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
     check_spec(config.policy)
     check_agent(config.agent, config.agent_dollars)
     task = Task.load(config.task)
+    if differences := check_fit(config, task):
+        reporter.say(f"not as in the recorded run: {'; '.join(differences)}")
     check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
     harness = None if config.meta or config.branch_from else Harness.load(task.path / task.config.harness)
     _ = task.module
@@ -78,6 +82,7 @@ def open_run(
         "sia.policy": config.policy,
         "sia.policy_digest": taken["policy"][config.policy],
         "sia.agent": config.agent,
+        **recorded_tags(config.agent, task),
         "sia.levers": ",".join(config.levers) or "none",
         "sia.version": version("sia"),
         "sia.sandbox.tier": config.tier,

@@ -293,6 +293,8 @@ class Node:
     `risks_right`, and of all `played` how many became `better`, `worse`. Empty where none was played."""
     draft: str = ""
     """Digest of the harness that its decision asked for, where a rung rejected it; empty otherwise."""
+    sibling: int = 0
+    """Number of its decision among those of the generation."""
 
     @property
     def harness(self) -> str:
@@ -319,6 +321,7 @@ class Node:
             generation=data["generation"],
             foretold=data.get("foretold", {}),
             draft=data.get("draft", ""),
+            sibling=data.get("sibling", 0),
         )
 
 

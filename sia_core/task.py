@@ -28,6 +28,8 @@ from sia_core.lab import Lab
 from sia_core.rollout import SPLITS, Rollout, Sampling, Split, Turn, Verdict
 from sia_core.task_config import TaskConfig, read_config
 
+RECORDED = "recorded.json"
+"""Decisions of a run that ship with a task; no part of its digest, for they name it."""
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while data are prepared."""
 Report = dict[str, float | str]
@@ -54,7 +56,7 @@ class Task:
     path: Path
     config: TaskConfig
     digest: str
-    """Over every file of the directory but the seed harnesses, README.md and caches."""
+    """Over every file of the directory but the seed harnesses, README.md, recorded.json and caches."""
     form: str = ""
     """Which of [forms] this is; the plain task when empty."""
 
@@ -286,4 +288,5 @@ def _digested_files(path: Path, plain: TaskConfig) -> dict[str, bytes]:
 
 def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:
     """Whether a file is no part of the task's digest."""
-    return bool({"README.md", "__pycache__"}.intersection(name.parts)) or any(map(name.is_relative_to, harnesses))
+    apart = name == Path(RECORDED) or bool({"README.md", "__pycache__"}.intersection(name.parts))
+    return apart or any(map(name.is_relative_to, harnesses))

@@ -12,6 +12,7 @@ from sia_core.agents.meta import MetaAgent
 from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.record import Keep
+from sia_core.agents.recorded import RecordedAgent, RecordedFirst, is_recorded, load_recording
 from sia_core.agents.rules import RulesAgent
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.errors import PolicyError, SiaError, UsageError
@@ -20,13 +21,17 @@ from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import parse_spec
 from sia_core.progress import SILENT, Reporter
+from sia_core.task import Task
 
 RULES = "rules"
 WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "alternate": AlternateAgent}
 """Agents that ask no language model."""
 _REPLAY = "replay:"
 _KINDS = ("openai", "anthropic")
-_HINT = "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL] or replay:FILE"
+_HINT = (
+    "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL], recorded, recorded:FILE or "
+    "replay:FILE"
+)
 
 History = list[dict[str, Any]]
 
@@ -38,7 +43,7 @@ def check_agent(spec: str, dollars: float | None) -> None:
         UsageError: unknown spec, or a limit in dollars for a model without a price.
         PolicyError: no key in the environment, or a replay file that is none.
     """
-    if spec in WITHOUT_MODEL:
+    if spec in WITHOUT_MODEL or is_recorded(spec):  # Recorded decisions are checked beside their task: `agents.fit`.
         return
     if spec.startswith(_REPLAY):
         read_log(_file(spec))
@@ -64,12 +69,18 @@ class Agents:
     """The agents of one run; both talk to one model."""
 
     feedback: FeedbackAgent
-    meta: MetaAgent | None
+    meta: MetaAgent | RecordedFirst | None
     """None for agents without a language model, which write no harness."""
+
+
+def asks_model(spec: str) -> bool:
+    """Tell whether an agent takes the tokens of a language model."""
+    return spec not in WITHOUT_MODEL and not is_recorded(spec)
 
 
 def load_agents(
     spec: str,
+    task: Task,
     *,
     allowance: Allowance,
     silence_s: float,
@@ -83,6 +94,7 @@ def load_agents(
 
     Args:
         silence_s: how long the model's server may send nothing before it is given up.
+        task: that of the run, with which recorded decisions may ship.
         log: where replies of a model are kept, so that none is paid for twice.
         history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
         keep: takes the record of each conversation.
@@ -90,6 +102,9 @@ def load_agents(
     """
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
+    if is_recorded(spec):
+        recording = load_recording(spec, task)
+        return Agents(RecordedAgent(spec, recording), RecordedFirst(spec, recording))
     check_agent(spec, allowance.dollars)
     model, price = _model(spec, silence_s, log, history)
     return Agents(

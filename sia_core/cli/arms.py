@@ -19,7 +19,7 @@ def arms(
         ),
     ] = None,
     only: Annotated[
-        str, typer.Option("--arms", help="Some of harness,weights,alternate,rules,choice,best-of-n; all by default.")
+        str, typer.Option("--arms", help="Some of harness,weights,alternate,rules,agent,best-of-n; all by default.")
     ] = "",
     resume: Annotated[
         str, typer.Option(metavar="NAME", help="Go on with a comparison that was cut short, or add seeds to it.")
@@ -27,7 +27,7 @@ def arms(
     generations: Generations = None,
     policy: Annotated[str, typer.Option(help="The policy; as in sia run.")] = "smollm2",
     agent: Annotated[
-        str, typer.Option(help="The agent that chooses; rules is an arm of its own beside another.")
+        str, typer.Option(help="The agent that chooses, as in sia run; rules is an arm of its own beside another.")
     ] = "rules",
     agent_timeout: AgentTimeout = 1200,
     budget: BudgetOption = "",

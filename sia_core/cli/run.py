@@ -31,7 +31,10 @@ def run(
         ),
     ] = "smollm2",
     agent: Annotated[
-        str, typer.Option(help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL] or replay:FILE.")
+        str,
+        typer.Option(
+            help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL], recorded, recorded:FILE or replay:FILE."
+        ),
     ] = "rules",
     meta: Annotated[bool, typer.Option("--meta", help="Let the agent write the first harness.")] = False,
     agent_turns: Annotated[int, typer.Option(min=1, help="Requests to the agent's model a decision.")] = 30,
@@ -122,7 +125,7 @@ def run(
 
 def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
-    from sia_core.agents.registry import WITHOUT_MODEL
+    from sia_core.agents.registry import asks_model
     from sia_core.plan import plan_rollouts
     from sia_core.policy.spec import parse_spec
     from sia_core.task import Task
@@ -150,6 +153,6 @@ def print_plan(config: "RunConfig") -> None:
     print(f"at most {most} rollouts, which {price}")
     if str(config.budget):
         print(f"budget: {config.budget}")
-    if config.agent not in WITHOUT_MODEL and config.levers:
+    if asks_model(config.agent) and config.levers:
         limit = f", {config.agent_dollars:g} dollars" if config.agent_dollars else ""
         print(f"  agent        {config.agent_tokens:6d} tokens a decision at most{limit}")

@@ -4,6 +4,7 @@
     README.md    the model card, for people
     harness/     the harness, file by file
     adapter/     adapter_config.json and adapter_model.safetensors, as PEFT lays them out; absent for the bare policy
+    decisions.json    every decision of the run (`agents.recording`), for --agent recorded:FILE
 
 The manifest holds all that `sia eval` needs to play the sealed test again, unit by unit, and all that `sia serve`
 needs to answer. Nothing is used before its digest was seen to be the one that the manifest names. The base model

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sia_core.agents.recording import DECISIONS, write_recording
 from sia_core.candidate import Adapter
 from sia_core.config import RunConfig
 from sia_core.errors import RecordError
 from sia_core.export.card import Story, write_card
+from sia_core.export.decisions import recording_of
 from sia_core.export.manifest import (
     ADAPTER,
     CARD,
@@ -73,6 +75,7 @@ def _fill(
     manifest = _manifest(run, task, winner, adapter, test)
     story = Story(manifest, run.config, run.nodes(), test, run.get_json("spending.json"), run.budget, task)
     (folder / CARD).write_text(write_card(story))
+    (folder / DECISIONS).write_bytes(write_recording(recording_of(run, task)))
     manifest = manifest.model_copy(update={"files": list_files(folder)})
     (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
     return manifest

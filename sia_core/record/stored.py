@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -51,6 +52,11 @@ class Stored:
         self._started = int(run.info.start_time)
         self.prefix = ""
         """Before the name of each artifact and metric."""
+
+    @property
+    def started(self) -> datetime:
+        """The moment it began, UTC."""
+        return datetime.fromtimestamp(self._started / 1000, UTC)
 
     @property
     def tags(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sia_core.agents.quote import elide
+from sia_core.agents.recorded import RECORDED_BY
 from sia_core.budget import HOUR, read_spent, total
 from sia_core.generation import Node, stand_ins
 from sia_core.report import charts
@@ -24,10 +25,10 @@ MINUTE = 60.0
 
 def head(facts: Facts) -> list[tuple[str, str]]:
     """What a reader asks first."""
-    config, spent = facts.config, _whole(facts)
+    config, spent, decided = facts.config, _whole(facts), facts.tags.get(RECORDED_BY)
     pairs = [
         ("policy", config.policy),
-        ("Feedback-Agent", f"{config.agent}{_stood_in(facts)}"),
+        ("Feedback-Agent", f"{config.agent}{f', decisions of {decided}' if decided else ''}{_stood_in(facts)}"),
         ("levers", ", ".join(config.levers) or "none: the baseline that only samples"),
         ("generations", f"{facts.tags.get('sia.generations_done', '0')} of {config.generations}"),
         ("sandbox", f"tier {config.tier}"),
@@ -250,7 +251,7 @@ def reproduce(facts: Facts) -> Section:
     if "sia.arms" in tags:
         again = f"sia arms --resume {tags['sia.arms']}"
         about = f"The run is a member of a comparison, which goes on, or is shown, by {again}. By itself it is:"
-    if not config.agent.startswith(("rules", "alternate", "replay")):
+    if not config.agent.startswith(("rules", "alternate", "recorded", "replay")):
         about += " The agent is a language model: replay its recorded decisions to repeat them (docs/agents.md)."
     return {
         "about": about,

@@ -23,8 +23,11 @@ from sia_core.record.store import RunRecord
 from sia_core.stats import Estimate, Gain, Scores, estimate, paired_gain
 
 SEED = "seed"
+RULES, RECORDED = "rules", "recorded"
 BEST_OF_N = "best-of-n"
-CHOICE = "choice"
+AGENT = "agent"
+FORMER = "choice"
+"""The arm `agent` under the name that earlier comparisons know it by."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,16 @@ ARMS = {
         Arm("harness", "rewrites of the harness alone", {"levers": ("harness",)}),
         Arm("weights", "updates of the weights alone", {"levers": ("weights",)}),
         Arm("alternate", "both levers in turn", {"agent": "alternate"}),
-        Arm("rules", "both levers, as the rules agent chooses", {"agent": "rules"}),
-        Arm(CHOICE, "both levers, as the agent chooses"),
+        Arm(RULES, "both levers, as the rules agent chooses", {"agent": RULES}),
+        Arm(AGENT, "both levers, as the agent chooses"),
+        Arm(FORMER, "both levers, as the agent chooses"),
         Arm(BEST_OF_N, "the seed, N tries a sealed problem, the verifier takes the best", {"levers": ()}),
     )
 }
+
+
+_SINGLE = ("harness", "weights")
+"""Arms with one lever."""
 
 
 class ArmsPlan(BaseModel):
@@ -56,7 +64,7 @@ class ArmsPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: RunConfig
-    """Of the arm `choice`; its seed is the first."""
+    """Of the arm `agent`; its seed is the first."""
     arms: tuple[str, ...]
     seeds: int = Field(ge=1)
 
@@ -69,7 +77,11 @@ class ArmsPlan(BaseModel):
     @property
     def about(self) -> str:
         """A sentence for people."""
-        return f"Arms {', '.join(self.arms)} over {self.seeds} seeds, policy {self.config.policy}."
+        config = self.config
+        alone = [name for name in self.arms if name in _SINGLE and config.agent != self._agent(name)]
+        instead = f" ({RULES} in {' and '.join(alone)})" if alone else ""
+        run = f"policy {config.policy}, agent {config.agent}{instead}"
+        return f"Arms {', '.join(self.arms)} over {self.seeds} seeds, {run}."
 
     def with_seeds(self, seeds: int) -> "ArmsPlan":
         """The same over more seeds.
@@ -88,32 +100,42 @@ class ArmsPlan(BaseModel):
         Args:
             others: what the seed's other arms have cost, their sealed tests apart.
         """
-        changes: dict[str, Any] = {**arm.settings, "seed": seed}
+        changes: dict[str, Any] = {"agent": self._agent(arm.name), **arm.settings, "seed": seed}
         if arm.name == BEST_OF_N:
             most = max(cost.rollouts for cost in others)
             tries = math.ceil(most / self.config.test_problems)
             # No generation is needed to sample the seed; one of one rollout is the least there is.
-            changes |= {"agent": "rules", "generations": 1, "problems": 1, "rollouts": 1, "test_rollouts": tries}
+            changes |= {"agent": RULES, "generations": 1, "problems": 1, "rollouts": 1, "test_rollouts": tries}
         return self.config.model_copy(update=changes)
+
+    def _agent(self, arm: str) -> str:
+        """The agent of an arm: recorded decisions pull both levers, so `rules` pulls a single one."""
+        recorded = self.config.agent.partition(":")[0] == RECORDED
+        return RULES if recorded and arm in _SINGLE else self.config.agent
 
 
 def plan_arms(config: RunConfig, names: Sequence[str], seeds: int) -> ArmsPlan:
     """The plan for arms by name; all that apply when none is named.
 
+    Args:
+        names: `choice` is taken for `agent`.
+
     Raises:
         UsageError: an unknown arm, or one that cannot be run.
     """
-    by_rules = config.agent == "rules"
-    chosen = names or [name for name in ARMS if not (name == "rules" and by_rules)]
-    unknown = [name for name in chosen if name not in ARMS]
+    by_rules = config.agent == RULES
+    known = [name for name in ARMS if name != FORMER]
+    chosen = [AGENT if name == FORMER else name for name in names]
+    chosen = chosen or [name for name in known if not (name == RULES and by_rules)]
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise UsageError(f"unknown arm {unknown[0]!r}", where="--arms", hint=f"use {', '.join(ARMS)}")
-    if "rules" in chosen and CHOICE in chosen and by_rules:
-        raise UsageError("arms rules and choice are the same here", where="--arms", hint="name an --agent, or one arm")
+        raise UsageError(f"unknown arm {unknown[0]!r}", where="--arms", hint=f"use {', '.join(known)}")
+    if RULES in chosen and AGENT in chosen and by_rules:
+        raise UsageError("arms rules and agent are the same here", where="--arms", hint="name an --agent, or one arm")
     if BEST_OF_N in chosen and len(set(chosen)) == 1:
         what = "best-of-n spends what another arm has spent"
         raise UsageError(what, where="--arms", hint="add another, such as harness")
-    ordered = [name for name in ARMS if name in chosen]
+    ordered = [name for name in known if name in chosen]
     return ArmsPlan(config=config, arms=tuple(ordered), seeds=seeds)
 
 
@@ -249,7 +271,7 @@ def compare(runs: Sequence[ArmRun], *, confidence: float, seed: int = 0) -> Comp
     first = next(iter(by_arm.values()))
     seed_runs = [ArmRun(SEED, run.seed, run.run, run.initial, run.initial, Cost()) for run in first]
     rows = [_row(side, confidence, seed) for side in (seed_runs, *by_arm.values())]
-    lead = CHOICE if CHOICE in by_arm else next(iter(by_arm))
+    lead = next((name for name in (AGENT, FORMER) if name in by_arm), next(iter(by_arm)))
     versus = [_versus(by_arm[lead], by_arm[other], confidence, seed) for other in by_arm if other != lead]
     return Comparison(confidence, tuple(rows), tuple(versus))
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from sia_core.agents.recording import read_recording
 from sia_core.record.store import RunRecord
+from sia_core.report.page import report
 from tests.e2e.conftest import TOY, Sia
 from tests.e2e.test_weights import check_served
 from tests.toy.task import CANARY
@@ -34,6 +36,7 @@ async def solve(problem, ctx):
     return {"colour": colour}
 """
 CRASHING = AGENT.replace("    picks =", '    raise RuntimeError("no colour")\n    picks =')
+NOTED = AGENT.replace("picked {colour}", "{colour} it is")
 INJECTED = AGENT.replace('f"picked {colour}"', repr(INJECTION)).replace('"colour": colour', '"colour": "red"')
 
 
@@ -65,6 +68,9 @@ def broken_block(asked: Asked) -> list[Said]:
     return submit(asked, lever="harness", edits=wrong)
 
 
+UNREPAIRED: Sequence[Step] = [
+    lambda asked: submit(asked, lever="harness", parent=1, edits=edits(agent_py=NOTED), category="tools")
+]
 SCRIPT: Mapping[int, Sequence[Step]] = {
     1: [
         read_first,
@@ -183,6 +189,33 @@ def test_a_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
         replace_agent(node.to_dict()) for node in run.nodes()
     ]
     assert again.phase("test") == run.phase("test")
+
+
+@pytest.mark.slow
+def test_exported_decisions_make_the_same_harnesses_on_another_seed_without_a_server(sia: Sia, tmp_path: Path) -> None:
+    options = ("--policy", "scripted", "--rollouts", "4", "--levers", "harness")
+    with serve() as wire:
+        run, _ = start(sia, wire, "openai", {**SCRIPT, 2: UNREPAIRED}, "--generations", "3", *options)
+    sia("export", run.name, str(tmp_path / "winner"))
+    made = read_recording(tmp_path / "winner" / "decisions.json")
+    assert (made.agent, made.used.turns) == ("a language model", 5)
+    assert wire.url not in (tmp_path / "winner" / "decisions.json").read_text()
+
+    home = tmp_path / "again"
+    second = replace(sia, home=home, environment={**sia.environment, "SIA_HOME": str(home)})
+    agent = f"recorded:{tmp_path / 'winner' / 'decisions.json'}"
+    words = ("run", str(TOY), "--agent", agent, "--seed", "1", "--no-ui", "--threads", "1", "--generations", "4")
+    output = second(*words, *options, timeout=500)
+    assert "decisions of 3 generations are recorded: the run stops after them" in output
+    again = second.run()
+    _seed, wider, noted, injected, stopped = again.nodes()
+    assert [node.harness for node in again.nodes()[:4]] == [node.harness for node in run.nodes()]
+    assert wider.promoted and wider.gate is not None
+    assert noted.lever == "harness" and injected.failure.startswith("minibatch: futile")
+    assert stopped.lever == "stop" and again.tags["sia.stopped"] == "agent"
+    assert {one.tags["sia.decided_by"] for one in again.generations()} == {"recorded:decisions"}
+    assert again.tags["sia.recorded_by"] == "a language model"
+    assert "decisions of a language model" in report(again)
 
 
 def _give_up(asked: Asked) -> list[Said]:
@@ -338,6 +371,8 @@ def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
         (["--agent", "gemini:m"], 2, "use rules or alternate (no language model), anthropic:MODEL"),
         (["--agent", "smollm2"], 2, "unknown agent 'smollm2'"),
         (["--agent", "replay:nowhere.jsonl"], 5, "cannot be read"),
+        (["--agent", "recorded:nowhere.json"], 5, "cannot be read"),
+        (["--agent", "recorded"], 2, "task toy ships no recorded decisions"),
         (["--agent", "openai:m@http://127.0.0.1:1/v1", "--agent-dollars", "1"], 2, "no price is known for 'm'"),
         (["--agent", "openai:m@http://127.0.0.1:1/v1", "--budget", "dollars=1"], 2, "no price is known for 'm'"),
         (["--budget", "euros=5"], 2, "--budget: unknown limit 'euros'"),

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.harness import Harness
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import open_record
+from sia_core.task import Task
+from tests.agents.recordings import entry, put
 from tests.e2e.conftest import TOY, Sia
 from tests.e2e.test_resume import wait_until
 
 
 @pytest.mark.slow
 def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
-    options = ("--seeds", "1", "--arms", "harness,choice,best-of-n", "--generations", "1", "--seed", "1")
+    options = ("--seeds", "1", "--arms", "harness,agent,best-of-n", "--generations", "1", "--seed", "1")
     process = sia.start("arms", str(TOY), "--policy", "scripted", *options)
     record = open_record(sia.home, None)
     wait_until(lambda: any(run.status == "FINISHED" for run in record.summaries()))
@@ -30,7 +33,7 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
 
     output = sia("arms", "--resume", comparison.name, timeout=400)
     members = comparison.members()
-    assert sorted(arm for _, arm in members) == ["best-of-n", "choice", "harness"]
+    assert sorted(arm for _, arm in members) == ["agent", "best-of-n", "harness"]
     assert before <= {run.name for run in members.values()} and len(members) == 3
     assert all(
         run.status == "FINISHED" and run.tags["mlflow.parentRunId"] == found.info.run_id for run in members.values()
@@ -39,12 +42,12 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
     table = json.loads(comparison.get_bytes("comparison.json") or b"")
     rows = {row["arm"]: row for row in table["rows"]}
     # The toy's two levers choose the same first move, so both arms end at the same candidate with the same scores.
-    assert rows["harness"]["score"] == rows["choice"]["score"]
+    assert rows["harness"]["score"] == rows["agent"]["score"]
     assert rows["seed"]["score"]["mean"] < rows["harness"]["score"]["mean"]
     # The verifier's pick of many tries reaches the best the seed can do, 0.3 a problem.
     assert rows["best-of-n"]["score"]["mean"] == pytest.approx(0.3)
-    assert rows["best-of-n"]["cost"]["rollouts"] >= rows["choice"]["cost"]["rollouts"]
-    for words in ("gain over seed", "choice - harness", "one seed", "best-of-n lets the verifier choose"):
+    assert rows["best-of-n"]["cost"]["rollouts"] >= rows["agent"]["cost"]["rollouts"]
+    for words in ("gain over seed", "agent - harness", "one seed", "best-of-n lets the verifier choose"):
         assert words in output
 
     refused = sia("arms", "--resume", comparison.name, "--generations", "3", code=2)
@@ -82,3 +85,25 @@ def test_arms_on_a_changed_task_are_not_set_side_by_side(sia: Sia, tmp_path: Pat
     assert "has changed since the run began: task.md" in refused and "sia arms" in refused
     assert len(comparison.members()) == 2
     assert comparison.plan["seeds"] == 1 and ArmsRecord.open(record, comparison.name).status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_recorded_decisions_are_compared_with_rules_on_another_seed(sia: Sia, tmp_path: Path) -> None:
+    knob = entry(1, edits=[], knobs={"menu": "rich"}, reason="a wider menu holds a better colour")
+    first = {"harness": Harness.load(TOY / "harness").digest}
+    file = put(tmp_path / "d.json", knob, task={"name": "toy", "digest": Task.load(TOY).digest}, first=first)
+    options = ("--policy", "scripted", "--seeds", "1", "--seed", "1", "--generations", "1")
+    output = sia(
+        "arms", str(TOY), "--agent", f"recorded:{file}", "--arms", "agent,rules,harness", *options, timeout=600
+    )
+    assert "agent - rules" in output and "agent - harness" in output
+    record = open_record(sia.home, None)
+    (found,) = record.search("tags.`sia.kind` = 'arms'")
+    members = {arm: run for (_, arm), run in ArmsRecord(record, found).members().items()}
+    decided = {arm: run.nodes()[1].decision for arm, run in members.items()}
+    assert {arm: decision and decision.agent for arm, decision in decided.items()} == {
+        "agent": "recorded:d",
+        "rules": "rules",
+        "harness": "rules",
+    }
+    assert decided["agent"] is not None and decided["agent"].knobs == {"menu": "rich"}

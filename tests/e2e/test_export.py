@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sia_core.agents.recording import read_recording
 from sia_core.export.evaluate import sealed_units
 from sia_core.export.manifest import Export
 from sia_core.export.write import write_export
@@ -25,6 +26,13 @@ def test_a_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished
     assert export.manifest == manifest
     assert export.harness.knobs["menu"] == "rich" and export.adapter is None
     assert manifest.test.final.mean == test["final"]["mean"] and len(manifest.test.scores) == 12
+
+    # Its decisions are beside it, as in the record, and are looked after like every other file.
+    kept = (tmp_path / "winner" / "decisions.json").read_bytes()
+    assert kept == run.get_bytes("decisions.json") and "decisions.json" in manifest.files
+    made = read_recording(tmp_path / "winner" / "decisions.json")
+    assert made.agent == "rules" and made.run == run.name and made.used.turns == 0
+    assert [one.harness for one in made.decisions] == [node.candidate.harness for node in run.nodes()[1:]]
 
     # What `sia eval` plays is what was played: each unit, by its key, is in the run's journal.
     units = sealed_units(export, task, manifest.policy.digest, None)

@@ -57,6 +57,15 @@ def test_what_was_changed_is_refused(
     assert caught.value.hint or error is HarnessError
 
 
+def test_decisions_that_were_changed_are_refused(tmp_path: Path) -> None:
+    tmp_path.joinpath("decisions.json").write_text("{}")
+    folder = make_export(tmp_path)
+    Export.load(folder)
+    (folder / "decisions.json").write_text("[]")
+    with pytest.raises(RecordError, match=r"decisions\.json is missing or was changed"):
+        Export.load(folder)
+
+
 def test_a_file_outside_is_not_looked_at(tmp_path: Path) -> None:
     folder = make_export(tmp_path / "export")
     (tmp_path / "secret").write_text("x")

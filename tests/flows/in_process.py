@@ -56,7 +56,7 @@ class InProcess:
 
 
 @contextmanager
-def open_session(home: Path, empty_store: Path) -> Iterator[Session]:
+def open_session(home: Path, empty_store: Path, **settings: Any) -> Iterator[Session]:
     """A session whose first generation was executed."""
     try:
         find_bubblewrap()
@@ -72,7 +72,7 @@ def open_session(home: Path, empty_store: Path) -> Iterator[Session]:
         "test_problems": 2,
         "test_rollouts": 1,
     }
-    config = RunConfig(task=TOY, generations=1, policy="scripted", **plan)  # type: ignore[arg-type]
+    config = RunConfig(task=TOY, policy="scripted", **{"generations": 1, **plan, **settings})
     run = open_record(home, None).create(config, {"sia.task": "toy", "sia.task_digest": task.digest})
     run.put_harness(PARENT)
     seed = Node(SEED_NODE, None, Candidate(PARENT.digest), "seed", promoted=True)

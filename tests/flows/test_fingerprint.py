@@ -9,9 +9,11 @@ import pytest
 from flows import fingerprint, start
 from flows.configure import build_config
 from sia_core.errors import RecordError
+from sia_core.harness import Harness
 from sia_core.progress import Silent
 from sia_core.record.store import RunRecord
 from sia_core.task import Task
+from tests.agents.recordings import entry, put
 from tests.factories import TOY
 
 SETTINGS: dict[str, Any] = {"policy": "scripted", "agent": "rules", "meta": False}
@@ -82,3 +84,35 @@ def test_an_opening_that_was_cut_is_completed(run: RunRecord) -> None:
     run.record.client.delete_tag(run.run_id, "sia.phase.start")
     start.complete_opening(run, Task.load(run.config.task))
     assert run.phase("start") == before
+
+
+def test_another_file_of_recorded_decisions_is_named(
+    tmp_path: Path, run: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {"harness": Harness.load(Path(TOY) / "harness").digest}
+    file = put(tmp_path / "decisions.json", entry(1), first=first)
+    monkeypatch.chdir(tmp_path)
+    settings = {**SETTINGS, "agent": "recorded:decisions.json"}
+    config = build_config(run.config.task, {}, levers="harness", tier="none", **settings)
+    told = Said()
+    played = start.open_run(config, *start.prepare(config, told), None)
+    assert played.tags["sia.recorded_by"] == "a language model"
+    (line,) = told.lines
+    assert line.startswith("not as in the recorded run: the files of task toy are not those")
+    task = Task.load(run.config.task)
+    monkeypatch.chdir("/")
+    assert fingerprint.changes(played, task) == []
+    put(file, entry(1), first=first, note="edited")
+    assert fingerprint.changes(played, task) == [
+        f"the file of recorded decisions has changed since the run began: recorded:{file}"
+    ]
+
+
+class Said(Silent):
+    """A reporter that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)

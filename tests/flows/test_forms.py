@@ -61,7 +61,7 @@ def test_a_form_becomes_what_the_command_line_makes_of_the_same() -> None:
     assert config.agent_timeout == 60
     plan = ArmsForm(task=TOY, policy="scripted", arms="harness,choice", seeds=2, agent_timeout=60).plan()
     assert plan.config.agent_timeout == 60
-    assert plan.arms == ("harness", "choice") and len(plan.members) == 4
+    assert plan.arms == ("harness", "agent") and len(plan.members) == 4
 
 
 def test_what_only_the_worker_can_tell_is_told_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

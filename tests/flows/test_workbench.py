@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows import phases
+from flows import deciding
 from flows.session import Session
 from flows.source import SessionSource
 from sia_core.agents.evidence import gather
@@ -130,8 +130,8 @@ def test_an_agent_that_makes_each_mistake_once_still_decides_in_its_generation(s
     source = SessionSource(session, 1)
     stored, nodes = session.run.generation(1), session.run.nodes()
     evidence = gather(nodes[0].candidate, stored.rollouts("train"), confidence=0.9, seed=0)
-    situation = cast("Any", phases)._situation(session, stored, nodes, evidence)
-    decision = cast("Any", phases)._ask(agent, situation, source)
+    situation = cast("Any", deciding)._situation(session, stored, nodes, evidence)
+    decision = cast("Any", deciding)._ask(agent, situation, source)
     assert decision.edits == (BETTER,)
     *_, told = agent.refused
     assert [reason.split(": ")[1] for reason in told] == ["edits", "static", "import", "static"]

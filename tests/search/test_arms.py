@@ -33,18 +33,18 @@ def run(arm: str, seed: int, mean: float, spread: float = 0.0) -> ArmRun:
 
 def test_the_arms_of_a_plan_and_their_configurations() -> None:
     plan = plan_arms(CONFIG, [], seeds=2)
-    assert plan.arms == ("harness", "weights", "alternate", "choice", "best-of-n")
+    assert plan.arms == ("harness", "weights", "alternate", "agent", "best-of-n")
     assert [seed for seed, _ in plan.members] == [5] * 5 + [6] * 5
     configs = {arm.name: plan.member_config(seed, arm, [Cost(95), Cost(40)]) for seed, arm in plan.members}
     assert configs["harness"].levers == ("harness",) and configs["harness"].seed == 6
-    assert configs["alternate"].agent == "alternate" and configs["choice"] == CONFIG.model_copy(update={"seed": 6})
+    assert configs["alternate"].agent == "alternate" and configs["agent"] == CONFIG.model_copy(update={"seed": 6})
     # As many rollouts as the dearest other arm, spread over the sealed problems.
     assert (configs["best-of-n"].levers, configs["best-of-n"].test_rollouts) == ((), 10)
     assert ArmsPlan.model_validate(plan.model_dump(mode="json")) == plan
 
 
 def test_a_comparison_grows_by_seeds_and_keeps_those_it_has() -> None:
-    plan = plan_arms(CONFIG, ["harness", "choice"], seeds=1)
+    plan = plan_arms(CONFIG, ["harness", "agent"], seeds=1)
     more = plan.with_seeds(3)
     assert more.members[: len(plan.members)] == plan.members
     assert [seed for seed, _ in more.members] == [5, 5, 6, 6, 7, 7] and "3 seeds" in more.about
@@ -62,7 +62,7 @@ def test_beside_a_language_model_rules_is_an_arm() -> None:
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(["both"], "unknown arm 'both'"), ([BEST_OF_N], "spends what another"), (["rules", "choice"], "the same here")],
+    [(["both"], "unknown arm 'both'"), ([BEST_OF_N], "spends what another"), (["rules", "agent"], "the same here")],
 )
 def test_arms_that_cannot_be_run(names: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
@@ -70,10 +70,10 @@ def test_arms_that_cannot_be_run(names: list[str], words: str) -> None:
 
 
 def test_finished_runs_side_by_side() -> None:
-    runs = [run("choice", seed, mean, 0.05) for seed, mean in enumerate((0.5, 0.6, 0.7))]
+    runs = [run("agent", seed, mean, 0.05) for seed, mean in enumerate((0.5, 0.6, 0.7))]
     runs += [run("harness", seed, mean) for seed, mean in enumerate((0.3, 0.4, 0.5))]
     found = compare(runs, confidence=0.9)
-    seed, choice, harness = found.rows
+    seed, agent, harness = found.rows
     assert seed.arm == "seed" and seed.gain is None and seed.score.mean == pytest.approx(0.2)
     assert harness.by_seed == pytest.approx((0.3, 0.4, 0.5)) and harness.seeds == 3
     assert harness.gain is not None and harness.gain.mean == pytest.approx(0.2)
@@ -83,19 +83,42 @@ def test_finished_runs_side_by_side() -> None:
     assert harness.gain_over_seeds.high == pytest.approx(0.2 + 2.92 * 0.1 / 3**0.5, abs=1e-4)
     assert harness.cost == Cost(100, 1000, 5.0)
     (versus,) = found.versus
-    assert (versus.arm, versus.other) == ("choice", "harness")
+    assert (versus.arm, versus.other) == ("agent", "harness")
     assert versus.over_problems.mean == pytest.approx(versus.over_seeds.mean) == pytest.approx(0.2, abs=0.03)
-    assert choice.score.low < choice.score.mean < choice.score.high
+    assert agent.score.low < agent.score.mean < agent.score.high
     text = arms_markdown(found)
     assert all(cell in text for row in (*arm_rows(found), *versus_rows(found)) for cell in row)
 
 
 def test_one_seed_says_nothing_of_others() -> None:
-    found = compare([run("choice", 0, 0.5), run(BEST_OF_N, 0, 0.4)], confidence=0.9)
+    found = compare([run("agent", 0, 0.5), run(BEST_OF_N, 0, 0.4)], confidence=0.9)
     assert found.rows[1].gain_over_seeds is not None and found.rows[1].gain_over_seeds.low is None
     assert "one seed" in arms_markdown(found) and "the verifier choose" in arms_markdown(found)
 
 
 def test_arms_of_different_seeds_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same seeds"):
-        compare([run("choice", 0, 0.5), run("harness", 1, 0.4)], confidence=0.9)
+        compare([run("agent", 0, 0.5), run("harness", 1, 0.4)], confidence=0.9)
+
+
+def test_recorded_decisions_stand_beside_rules_which_pulls_the_single_levers() -> None:
+    config = CONFIG.model_copy(update={"agent": "recorded:FILE"})
+    plan = plan_arms(config, ["agent", "rules", "best-of-n", "harness", "weights"], seeds=3)
+    agents = {arm.name: plan.member_config(seed, arm, [Cost(95)]).agent for seed, arm in plan.members}
+    assert agents.pop("agent") == "recorded:FILE" and set(agents.values()) == {"rules"}
+    assert plan.about.endswith("policy smollm2, agent recorded:FILE (rules in harness and weights).")
+    assert len(plan.members) == 15
+
+
+def test_a_language_model_pulls_single_levers_itself() -> None:
+    plan = plan_arms(CONFIG.model_copy(update={"agent": "openai:m"}), ["harness", "agent"], seeds=1)
+    assert {plan.member_config(seed, arm, []).agent for seed, arm in plan.members} == {"openai:m"}
+    assert "rules in" not in plan.about
+
+
+def test_comparisons_made_with_arm_choice_are_still_read() -> None:
+    found = compare([run("choice", 0, 0.5), run("harness", 0, 0.4)], confidence=0.9)
+    assert found.versus[0].arm == "choice"
+    old = ArmsPlan(config=CONFIG, arms=("harness", "choice"), seeds=1)
+    assert [arm.name for _, arm in old.members] == ["harness", "choice"]
+    assert plan_arms(CONFIG, ["harness", "choice"], seeds=1).arms == ("harness", "agent")

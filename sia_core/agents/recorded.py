@@ -1,0 +1,195 @@
+"""`recorded:FILE`: makes the decisions of a file again, by generation and sibling, on whatever seed or machine.
+
+All but the decisions is live: rollouts, rungs, training, gate and sealed test. A decision that cannot be made here ends
+its generation with nothing (lever `none`, and the reasons), and the next recorded decision follows; nobody decides in
+its place. After the last recorded decision the agent stops.
+
+A rewrite always leads to the recorded harness, whatever became of its parent here: where the files of the parent differ
+from the recorded ones, the edits are made anew against them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sia_core.agents.meta import Brief, FirstBench
+from sia_core.agents.protocol import NoDecisionError, Situation
+from sia_core.agents.recording import DECISIONS, REWRITES, SEED, Key, RecordedDecision, Recording, read_recording
+from sia_core.agents.source import Source
+from sia_core.errors import HarnessError, UsageError
+from sia_core.generation import SEED_NODE, Decision, Node, champion
+from sia_core.harness import Harness
+from sia_core.hashing import digest_path
+from sia_core.patch import Edit, edits_between
+from sia_core.task import RECORDED, Task
+
+SPEC = "recorded"
+_PREFIX = "recorded:"
+RECORDED_BY = "sia.recorded_by"
+"""Tag of a run with recorded decisions: the agent that made them."""
+
+
+def is_recorded(spec: str) -> bool:
+    """Tell whether a spec names recorded decisions."""
+    return spec == SPEC or spec.startswith(_PREFIX)
+
+
+def absolute(spec: str) -> str:
+    """The spec with the whole path of its file, so that a run goes on from any directory; another spec as it is."""
+    return f"{_PREFIX}{_file(spec)}" if spec.startswith(_PREFIX) else spec
+
+
+def find_recording(spec: str, task: Task) -> Path:
+    """The file behind a spec: the one that is named, that of an export, or the one that ships with the task.
+
+    Raises:
+        UsageError: the task ships none.
+    """
+    if spec != SPEC:
+        named = _file(spec)
+        return named / DECISIONS if named.is_dir() else named
+    shipped = task.path / RECORDED
+    if not shipped.is_file():
+        raise UsageError(
+            f"task {task.name} ships no recorded decisions",
+            where=f"--agent {SPEC}",
+            hint=f"name a file that `sia export RUN DIR` wrote: --agent recorded:DIR/{DECISIONS}",
+        )
+    return shipped
+
+
+def load_recording(spec: str, task: Task) -> Recording:
+    """The decisions behind a spec.
+
+    Raises:
+        UsageError: as `find_recording`, or decisions that were made for another task.
+        PolicyError: as `read_recording`.
+    """
+    path = find_recording(spec, task)
+    recording = read_recording(path)
+    if recording.task.name != task.name:
+        raise UsageError(
+            f"{path} holds decisions for task {recording.task.name}, not for {task.name}",
+            where="--agent",
+            hint=f"sia run {recording.task.name} --agent {spec}, or name decisions that were made for {task.name}",
+        )
+    return recording
+
+
+def recorded_tags(spec: str, task: Task) -> dict[str, str]:
+    """Tag the agent that made the decisions; empty for an agent that is not recorded. Raises as `load_recording`."""
+    return {RECORDED_BY: load_recording(spec, task).agent} if is_recorded(spec) else {}
+
+
+def recorded_digests(spec: str, task: Task) -> dict[str, str]:
+    """Digest by spec of the decisions that a run goes on with; empty for an agent that is not recorded.
+
+    Raises:
+        PolicyError: the file is not there any more, or is no record of decisions.
+    """
+    if not is_recorded(spec):
+        return {}
+    load_recording(spec, task)
+    return {spec: digest_path(find_recording(spec, task))}
+
+
+class RecordedAgent:
+    """The agent behind specs like `recorded:FILE`."""
+
+    def __init__(self, spec: str, recording: Recording) -> None:
+        self.spec = spec if spec == SPEC else f"{_PREFIX}{_file(spec).stem}"
+        self._recording = recording
+
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        """Make the recorded decision of this generation and sibling; `stop` where the file has none."""
+        entry = self._recording.find(Key(situation.generation, len(situation.siblings)))
+        executed = _executed(situation)
+        if entry is None:
+            reason = f"the recording ends here: it holds {len(self._recording.decisions)} decisions"
+            return Decision("stop", executed.index, reason, self.spec)
+        if entry.lever == "stop":
+            return self._decision(entry, executed)
+        node = _node(situation, entry.parent_key)
+        if situation.refused:
+            return self._nothing(entry, node or executed, situation.refused)
+        if node is None:
+            return self._nothing(entry, executed, (f"there is no node of {entry.parent_key} in this run",))
+        if entry.lever == "none":
+            return self._nothing(entry, node, (f"not made in the recorded run: {entry.failure or entry.reason}",))
+        try:
+            return self._rewritten(entry, node, situation, source)
+        except HarnessError as error:
+            return self._nothing(entry, node, (f"{entry.lever}: {error}",))
+
+    def _rewritten(self, entry: RecordedDecision, node: Node, situation: Situation, source: Source) -> Decision:
+        decision = self._decision(entry, node)
+        if entry.lever not in REWRITES:
+            return decision
+        first = source.harness(situation.nodes[SEED_NODE].candidate.harness)
+        base, parent = self._recording.harness(entry.parent_key, first), source.harness(node.candidate.harness)
+        if base.digest == parent.digest:
+            return decision
+        return replace(decision, edits=edits_between(parent.files, entry.rewrite(base).files), knobs={})
+
+    def _decision(self, entry: RecordedDecision, parent: Node) -> Decision:
+        return Decision(
+            lever=entry.lever,
+            parent=parent.index,
+            reason=entry.reason,
+            parent_reason=entry.parent_reason or "as recorded",
+            agent=self.spec,
+            predicted_gain=entry.predicted_gain,
+            predicted_range=entry.predicted_range,
+            knobs=entry.knobs,
+            edits=tuple(Edit(edit.file, edit.text, delete=edit.delete) for edit in entry.edits),
+            update=entry.update,
+            hypothesis=entry.hypothesis,
+            category=entry.category,
+            fixes=entry.fixes,
+            risks=entry.risks,
+            falsifier=entry.falsifier,
+            memo=entry.memo,
+        )
+
+    def _nothing(self, entry: RecordedDecision, parent: Node, why: tuple[str, ...]) -> Decision:
+        """The end of a decision that cannot be made in this run."""
+        return replace(self._decision(entry, parent), lever="none", refused=why)
+
+
+class RecordedFirst:
+    """Plants the first harness that a file holds, in the place of the Meta-Agent."""
+
+    def __init__(self, spec: str, recording: Recording) -> None:
+        self.spec = spec
+        self._recording = recording
+
+    def write(self, brief: Brief, bench: FirstBench) -> Harness:  # noqa: ARG002  (asks nobody)
+        """Put the recorded harness to the validation of first harnesses.
+
+        Raises:
+            NoDecisionError: the file holds none, or the validation rejects it here.
+        """
+        files = self._recording.first.files
+        if files is None:
+            raise NoDecisionError("the recorded run began with the task's own harness, and its file holds no other")
+        harness = Harness.from_files({name: text.encode() for name, text in files.items()}, where="recorded harness")
+        faults: Sequence[str] = bench.faults(harness)
+        if faults:
+            raise NoDecisionError(f"the recorded first harness is rejected here: {'; '.join(faults)}")
+        return harness
+
+
+def _executed(situation: Situation) -> Node:
+    nodes = list(situation.nodes)
+    return champion(nodes) if situation.parent is None else nodes[situation.parent]
+
+
+def _node(situation: Situation, key: Key) -> Node | None:
+    if key == SEED:
+        return situation.nodes[SEED_NODE]
+    made = (node for node in situation.nodes if node.parent is not None)
+    return next((node for node in made if (node.generation, node.sibling) == key), None)
+
+
+def _file(spec: str) -> Path:
+    return Path(spec.removeprefix(_PREFIX)).expanduser().absolute()
