@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.commanding import commanding
 from flows.fingerprint import check_unchanged
 from flows.ledger import Ledger
 from flows.restore import restore
@@ -85,7 +86,7 @@ def open_session(name: str) -> Iterator[Session]:
         with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
             ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
             restore(run, ledger, journal, config.siblings)
-            agents = _load_agents(run, config, folder, ledger)
+            agents = _load_agents(run, config, task, folder, ledger)
             session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
             token = _current.set(session)
             try:
@@ -95,7 +96,7 @@ def open_session(name: str) -> Iterator[Session]:
                 ledger.close()
 
 
-def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger) -> Agents:
+def _load_agents(run: RunRecord, config: RunConfig, task: Task, folder: Path, ledger: Ledger) -> Agents:
     forgotten = run.tags.get("sia.forgotten", "0")
 
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
@@ -115,4 +116,5 @@ def _load_agents(run: RunRecord, config: RunConfig, folder: Path, ledger: Ledger
         history=lambda: read_history(run),
         keep=keep,
         trace=RunTrace(run),
+        means=commanding(config, task, folder, forgotten),
     )

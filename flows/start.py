@@ -6,6 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from flows import fingerprint
+from flows.commanding import check_command
 from sia_core.agents.registry import check_agent, replayed_history
 from sia_core.candidate import Candidate
 from sia_core.config import RunConfig
@@ -42,6 +43,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
     """
     check_spec(config.policy)
     check_agent(config.agent, config.agent_dollars)
+    check_command(config)
     task = Task.load(config.task)
     check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
     harness = None if config.meta or config.branch_from else Harness.load(task.path / task.config.harness)

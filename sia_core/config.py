@@ -45,6 +45,16 @@ class RunConfig(BaseModel):
     """Rollouts that the agent may play to try drafts, for one decision."""
     agent_seconds: float = Field(default=1200.0, ge=0)
     """Seconds of such rollouts, summed over those that run side by side."""
+    agent_minutes: float = Field(default=60.0, gt=0)
+    """Agent `command:`: wall clock of one decision, all starts of the command together."""
+    agent_network: tuple[str, ...] = ()
+    """Agent `command:`: hosts that the command may reach; `*` is every public one."""
+    agent_env: tuple[str, ...] = ()
+    """Agent `command:`: names of environment variables that are passed in. Values are never recorded."""
+    agent_files: tuple[str, ...] = ()
+    """Agent `command:`: files below the user's home of which the command's home holds copies."""
+    agent_mounts: tuple[str, ...] = ()
+    """Agent `command:`: further directories that the command may read."""
     edit_scope: Literal["all", "prompts"] = "all"
     """Which files of the harness a rewrite may change."""
     max_edit_lines: int | None = Field(default=None, ge=1)
@@ -96,6 +106,11 @@ class RunConfig(BaseModel):
     """Rollouts in flight; as many as the cluster has room for when None. Changes no result."""
     graders: int | None = Field(default=None, ge=1)
     """Verifications in flight, by workers of their own; None: by the worker that played. Changes no result."""
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parse_levers(text: str) -> tuple[Lever, ...]:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.alternate import AlternateAgent
+from sia_core.agents.command.agent import CommandAgent
+from sia_core.agents.command.first import CommandWriter
+from sia_core.agents.command.spec import PREFIX, Commanding, parse_command
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.llm import LlmAgent
-from sia_core.agents.meta import MetaAgent
+from sia_core.agents.meta import FirstWriter, MetaAgent
 from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.record import Keep
@@ -25,7 +28,7 @@ WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "
 """Agents that ask no language model."""
 _REPLAY = "replay:"
 _KINDS = ("openai", "anthropic")
-_HINT = "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL] or replay:FILE"
+_HINT = "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL], command:CMD or replay:FILE"
 
 History = list[dict[str, Any]]
 
@@ -41,6 +44,12 @@ def check_agent(spec: str, dollars: float | None) -> None:
         return
     if spec.startswith(_REPLAY):
         read_log(_file(spec))
+        return
+    if spec.startswith(PREFIX):
+        parse_command(spec)
+        if dollars is not None:
+            what, hint = "what a command spends is not known, so a limit in dollars could not be kept", "leave it out"
+            raise UsageError(what, where="--agent", hint=f"{hint}; --agent-minutes bounds its time")
         return
     try:
         server = parse_spec(spec)
@@ -63,7 +72,7 @@ class Agents:
     """The agents of one run; both talk to one model."""
 
     feedback: FeedbackAgent
-    meta: MetaAgent | None
+    meta: FirstWriter | None
     """None for agents without a language model, which write no harness."""
 
 
@@ -75,6 +84,7 @@ def load_agents(
     history: Callable[[], History],
     keep: Keep,
     trace: Trace = NO_TRACE,
+    means: Commanding | None = None,
 ) -> Agents:
     """The agents behind a spec.
 
@@ -82,10 +92,16 @@ def load_agents(
         log: where replies of a model are kept, so that none is paid for twice.
         history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
         keep: takes the record of each conversation.
+        means: what a command is run with; needed for `command:` alone.
     """
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
     check_agent(spec, allowance.dollars)
+    if spec.startswith(PREFIX):
+        assert means is not None
+        return Agents(
+            CommandAgent(spec, means, keep=keep, trace=trace), CommandWriter(spec, means, keep=keep, trace=trace)
+        )
     model, price = _model(spec, log, history)
     return Agents(
         LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace),

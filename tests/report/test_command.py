@@ -39,6 +39,13 @@ def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
             "parent": "puct",
             "max_edit_lines": 4,
         },
+        {
+            "agent": "command:sh -c 'a b' {prompt}",
+            "agent_network": ("api.example.com", "127.0.0.1:8000"),
+            "agent_env": ("HOME",),
+            "agent_mounts": ("/usr/share",),
+            "agent_minutes": 5.0,
+        },
     ],
 )
 def test_it_comes_back(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
