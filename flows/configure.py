@@ -8,12 +8,13 @@ from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
+from flows.commanding import check_command
 from sia_core.agents.fit import check_fit
 from sia_core.agents.prices import check_priced
 from sia_core.agents.recorded import absolute
 from sia_core.agents.registry import WITHOUT_MODEL, check_agent
 from sia_core.budget import Budget
-from sia_core.config import RunConfig, Tier, parse_levers
+from sia_core.config import RunConfig, Tier, parse_levers, parse_names
 from sia_core.errors import UsageError
 from sia_core.harness import Harness
 from sia_core.patch import EditScope
@@ -56,7 +57,7 @@ def build_config(
             if not asked_meta
             else f"{settings['agent']} writes no harness",
             where="--agent",
-            hint="name a language model that writes one: --agent anthropic:MODEL or openai:MODEL[@URL]",
+            hint="name one that writes it: --agent anthropic:MODEL, openai:MODEL[@URL] or command:CMD",
         )
     check_edit_scope(settings.get("edit_scope", "all"), settings["agent"])
     defaults = loaded.config.plan.model_dump()
@@ -69,6 +70,7 @@ def build_config(
         **settings,
     )
     check_fit(config, loaded)
+    check_command(config)
     return config
 
 
@@ -92,6 +94,8 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
         values["levers"] = parse_levers(values["levers"])
     if "budget" in values:
         values["budget"] = Budget.parse(values["budget"])
+    for name in _NAMES & values.keys():
+        values[name] = parse_names(values[name])
     try:
         changed = RunConfig.model_validate({**config.model_dump(), **values})
     except ValidationError as error:
@@ -100,9 +104,11 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
     check_priced(changed.policy, changed.budget)
     check_edit_scope(changed.edit_scope, changed.agent)
     check_fit(changed, Task.load(changed.task))
+    check_command(changed)
     return changed
 
 
+_NAMES = frozenset({"agent_network", "agent_env", "agent_files", "agent_mounts"})
 _CHANGEABLE = frozenset(RunConfig.model_fields) - {"task", "policy", "seed", "meta"}
 """Another policy does not fit the lineage's adapters; another seed deals played problems out again."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.commanding import commanding
 from flows.fingerprint import check_unchanged
 from flows.ledger import Ledger
 from flows.restore import restore
@@ -120,4 +121,5 @@ def _load_agents(
         keep=keep,
         trace=RunTrace(run),
         reporter=listener,
+        means=commanding(config, task, folder, forgotten),
     )

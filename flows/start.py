@@ -6,6 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from flows import fingerprint
+from flows.commanding import check_command
 from sia_core.agents.fit import check_fit
 from sia_core.agents.recorded import recorded_tags
 from sia_core.agents.registry import check_agent, replayed_history
@@ -44,6 +45,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
     """
     check_spec(config.policy)
     check_agent(config.agent, config.agent_dollars)
+    check_command(config)
     task = Task.load(config.task)
     if differences := check_fit(config, task):
         reporter.say(f"not as in the recorded run: {'; '.join(differences)}")

@@ -49,6 +49,16 @@ class RunConfig(BaseModel):
     """Seconds of such rollouts, summed over those that run side by side."""
     agent_timeout: int = Field(default=1200, ge=1)
     """Seconds that the server of the agent's model may send nothing. Changes no result."""
+    agent_minutes: float = Field(default=60.0, gt=0)
+    """Agent `command:`: wall clock of one decision, all starts of the command together."""
+    agent_network: tuple[str, ...] = ()
+    """Agent `command:`: hosts that the command may reach; `*` is every public one."""
+    agent_env: tuple[str, ...] = ()
+    """Agent `command:`: names of environment variables that are passed in. Values are never recorded."""
+    agent_files: tuple[str, ...] = ()
+    """Agent `command:`: files below the user's home of which the command's home holds copies."""
+    agent_mounts: tuple[str, ...] = ()
+    """Agent `command:`: further directories that the command may read."""
     edit_scope: Literal["all", "prompts"] = "all"
     """Which files of the harness a rewrite may change."""
     max_edit_lines: int | None = Field(default=None, ge=1)
@@ -105,6 +115,11 @@ class RunConfig(BaseModel):
     def plays_drafts(self) -> bool:
         """The agent may play drafts before it decides."""
         return self.agent not in ("rules", "alternate") and not self.agent.startswith("recorded")
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parse_levers(text: str) -> tuple[Lever, ...]:

@@ -112,8 +112,18 @@ class _Drafts:
         return self.bench.left
 
 
+class FirstWriter(Protocol):
+    """An agent that writes first harnesses."""
+
+    spec: str
+
+    def write(self, brief: Brief, bench: FirstBench) -> Harness:
+        """Write a harness that passes validation. Raises NoDecisionError where it wrote none."""
+        ...
+
+
 class MetaAgent:
-    """Writes first harnesses."""
+    """The Meta-Agent that is a language model."""
 
     def __init__(
         self,

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.alternate import AlternateAgent
+from sia_core.agents.command.agent import CommandAgent
+from sia_core.agents.command.first import CommandWriter
+from sia_core.agents.command.spec import PREFIX, Commanding, parse_command
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.llm import LlmAgent
-from sia_core.agents.meta import MetaAgent
+from sia_core.agents.meta import FirstWriter, MetaAgent
 from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.record import Keep
@@ -29,8 +32,8 @@ WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "
 _REPLAY = "replay:"
 _KINDS = ("openai", "anthropic")
 _HINT = (
-    "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL], recorded, recorded:FILE or "
-    "replay:FILE"
+    "use rules or alternate (no language model), anthropic:MODEL, openai:MODEL[@URL], command:CMD, recorded, "
+    "recorded:FILE or replay:FILE"
 )
 
 History = list[dict[str, Any]]
@@ -47,6 +50,12 @@ def check_agent(spec: str, dollars: float | None) -> None:
         return
     if spec.startswith(_REPLAY):
         read_log(_file(spec))
+        return
+    if spec.startswith(PREFIX):
+        parse_command(spec)
+        if dollars is not None:
+            what, hint = "what a command spends is not known, so a limit in dollars could not be kept", "leave it out"
+            raise UsageError(what, where="--agent", hint=f"{hint}; --agent-minutes bounds its time")
         return
     try:
         server = parse_spec(spec)
@@ -69,7 +78,7 @@ class Agents:
     """The agents of one run; both talk to one model."""
 
     feedback: FeedbackAgent
-    meta: MetaAgent | RecordedFirst | None
+    meta: FirstWriter | None
     """None for agents without a language model, which write no harness."""
 
 
@@ -89,6 +98,7 @@ def load_agents(
     keep: Keep,
     trace: Trace = NO_TRACE,
     reporter: Reporter = SILENT,
+    means: Commanding | None = None,
 ) -> Agents:
     """The agents behind a spec.
 
@@ -99,6 +109,7 @@ def load_agents(
         history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
         keep: takes the record of each conversation.
         reporter: is told which reply is waited for.
+        means: what a command is run with; needed for `command:` alone.
     """
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
@@ -106,6 +117,11 @@ def load_agents(
         recording = load_recording(spec, task)
         return Agents(RecordedAgent(spec, recording), RecordedFirst(spec, recording))
     check_agent(spec, allowance.dollars)
+    if spec.startswith(PREFIX):
+        assert means is not None
+        return Agents(
+            CommandAgent(spec, means, keep=keep, trace=trace), CommandWriter(spec, means, keep=keep, trace=trace)
+        )
     model, price = _model(spec, silence_s, log, history)
     return Agents(
         LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),

@@ -93,8 +93,13 @@ def _try(playing: Playing, problems: Sequence[str], given: TryArguments) -> Tria
         draft = draft.with_knobs(given.knobs)
     except HarnessError as error:
         raise ReadingError(f"{error}\n{playing.left()}") from error
-    named = given.problems or list(problems)[: max(1, min(8, playing.left().rollouts // (2 * given.rollouts)))]
+    named = given.problems or chosen(playing, problems, given.rollouts)
     return playing.play(draft, given.parent, list(dict.fromkeys(named)), given.rollouts)
+
+
+def chosen(playing: Playing, problems: Sequence[str], rollouts: int) -> list[str]:
+    """Pick the problems of a trial that names none: as many as the allowance holds."""
+    return list(problems)[: max(1, min(8, playing.left().rollouts // (2 * rollouts)))]
 
 
 class _Problem(Arguments):

@@ -33,7 +33,8 @@ def run(
     agent: Annotated[
         str,
         typer.Option(
-            help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL], recorded, recorded:FILE or replay:FILE."
+            help="Feedback-Agent: rules, anthropic:MODEL, openai:MODEL[@URL], command:CMD, recorded, recorded:FILE or "
+            "replay:FILE."
         ),
     ] = "rules",
     meta: Annotated[bool, typer.Option("--meta", help="Let the agent write the first harness.")] = False,
@@ -43,6 +44,20 @@ def run(
     agent_timeout: AgentTimeout = 1200,
     agent_rollouts: Annotated[int, typer.Option(min=0, help="Rollouts of drafts that a decision may take.")] = 64,
     agent_seconds: Annotated[float, typer.Option(min=0, help="Seconds of such rollouts, added up.")] = 1200.0,
+    agent_minutes: Annotated[float, typer.Option(min=0.01, help="Agent command: minutes a decision may take.")] = 60.0,
+    agent_network: Annotated[
+        str,
+        typer.Option(metavar="HOSTS", help="Agent command: hosts it may reach, such as api.example.com; * for all."),
+    ] = "",
+    agent_env: Annotated[
+        str, typer.Option(metavar="NAMES", help="Agent command: environment variables it is given, such as a key.")
+    ] = "",
+    agent_files: Annotated[
+        str, typer.Option(metavar="PATHS", help="Agent command: files of your home that it finds copies of in its own.")
+    ] = "",
+    agent_mounts: Annotated[
+        str, typer.Option(metavar="PATHS", help="Agent command: further directories that it may read.")
+    ] = "",
     budget: BudgetOption = "",
     edit_scope: Annotated[str, typer.Option(help="Files a rewrite may change: all, or prompts (.md, .txt).")] = "all",
     max_edit_lines: Annotated[int | None, typer.Option(min=1, help="Lines a rewrite may add and remove.")] = None,
@@ -78,6 +93,7 @@ def run(
 ) -> None:
     """Improve a task agent on TASK."""
     from flows.configure import build_config
+    from sia_core.config import parse_names
 
     config = build_config(
         task,
@@ -92,6 +108,11 @@ def run(
         agent_timeout=agent_timeout,
         agent_rollouts=agent_rollouts,
         agent_seconds=agent_seconds,
+        agent_minutes=agent_minutes,
+        agent_network=parse_names(agent_network),
+        agent_env=parse_names(agent_env),
+        agent_files=parse_names(agent_files),
+        agent_mounts=parse_names(agent_mounts),
         budget=budget,
         edit_scope=edit_scope,
         max_edit_lines=max_edit_lines,
@@ -154,5 +175,8 @@ def print_plan(config: "RunConfig") -> None:
     if str(config.budget):
         print(f"budget: {config.budget}")
     if asks_model(config.agent) and config.levers:
+        if config.agent.startswith("command:"):
+            print(f"  agent        {config.agent_minutes:6g} minutes a decision at most; tokens are not known")
+            return
         limit = f", {config.agent_dollars:g} dollars" if config.agent_dollars else ""
         print(f"  agent        {config.agent_tokens:6d} tokens a decision at most{limit}")

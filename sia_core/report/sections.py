@@ -251,7 +251,9 @@ def reproduce(facts: Facts) -> Section:
     if "sia.arms" in tags:
         again = f"sia arms --resume {tags['sia.arms']}"
         about = f"The run is a member of a comparison, which goes on, or is shown, by {again}. By itself it is:"
-    if not config.agent.startswith(("rules", "alternate", "recorded", "replay")):
+    if config.agent.startswith("command:"):
+        about += " The agent is a command: it need not decide the same again, and its decisions cannot be replayed."
+    elif not config.agent.startswith(("rules", "alternate", "recorded", "replay")):
         about += " The agent is a language model: replay its recorded decisions to repeat them (docs/agents.md)."
     return {
         "about": about,

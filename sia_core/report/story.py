@@ -190,6 +190,11 @@ def _conversation(kept: Mapping[str, Any] | None) -> str:
     if kept is None:
         return ""
     usage = kept.get("usage", {})
+    if not kept.get("usage_known", True):
+        return (
+            f"The agent's command was started {usage.get('requests', 0)} times and tried {kept.get('trials', 0)} "
+            "drafts; what its own model took is not known. Its output is in agent/conversation.json in MLflow."
+        )
     return (
         f"The agent's conversation took {usage.get('requests', 0)} requests, {usage.get('prompt_tokens', 0):,} prompt "
         f"and {usage.get('output_tokens', 0):,} output tokens; it is agent/conversation.json in MLflow."

@@ -42,6 +42,13 @@ def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
             "agent_rollouts": 32,
             "agent_seconds": 60.0,
         },
+        {
+            "agent": "command:sh -c 'a b' {prompt}",
+            "agent_network": ("api.example.com", "127.0.0.1:8000"),
+            "agent_env": ("HOME",),
+            "agent_mounts": ("/usr/share",),
+            "agent_minutes": 5.0,
+        },
     ],
 )
 def test_it_comes_back(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,16 +118,16 @@ def _file_system(sdk: Path | None, shared: Path | None) -> Iterator[str]:
     bound = interpreter.bound()
     made: set[Path] = set()
     for path in bound:
-        yield from _bind(path, path, made)
-    yield from _system_links(made)
+        yield from bind(path, path, made)
+    yield from system_links(made)
     for path in interpreter.private(bound):
         yield from ("--tmpfs", str(path), "--remount-ro", str(path))
-    yield from _bind(interpreter.INSIDE, Path("/sia/sia_inside"), made)
+    yield from bind(interpreter.INSIDE, Path("/sia/sia_inside"), made)
     if sdk is not None:
-        yield from _bind(sdk.resolve(), Path(_SDK_INSIDE), made)
+        yield from bind(sdk.resolve(), Path(_SDK_INSIDE), made)
     if shared is not None:
-        yield from _bind(shared.resolve(), Path(SHARED_INSIDE), made)
-    yield from _directories(Path(BOX), made)
+        yield from bind(shared.resolve(), Path(SHARED_INSIDE), made)
+    yield from directories(Path(BOX), made)
     yield from ("--proc", "/proc")
     yield from _devices()
     yield from ("--remount-ro", "/")
@@ -141,12 +141,14 @@ def _devices() -> Iterator[str]:
     yield from ("--symlink", SHARED_MEMORY, "/dev/shm", "--remount-ro", "/dev")
 
 
-def _bind(source: Path, target: Path, made: set[Path]) -> Iterator[str]:
-    yield from _directories(target, made)
+def bind(source: Path, target: Path, made: set[Path]) -> Iterator[str]:
+    """Show `source` read-only at `target`; `made` are directories on the way that are there already."""
+    yield from directories(target, made)
     yield from ("--ro-bind", str(source), str(target))
 
 
-def _directories(target: Path, made: set[Path]) -> Iterator[str]:
+def directories(target: Path, made: set[Path]) -> Iterator[str]:
+    """Make the directories above `target`, open to every user."""
     # bubblewrap would make missing parents itself, but as root with mode 0700.
     for parent in reversed(target.parents[:-1]):
         if parent not in made:
@@ -154,7 +156,8 @@ def _directories(target: Path, made: set[Path]) -> Iterator[str]:
             yield from ("--perms", "0755", "--dir", str(parent))
 
 
-def _system_links(made: set[Path]) -> Iterator[str]:
+def system_links(made: set[Path]) -> Iterator[str]:
+    """Show the system's libraries and programs where they are looked for."""
     for name in interpreter.SYSTEM:
         path = Path(name)
         if path.is_symlink():
@@ -162,5 +165,5 @@ def _system_links(made: set[Path]) -> Iterator[str]:
         elif path.is_dir():
             yield from ("--ro-bind", name, name)
     for name in interpreter.SYSTEM_FILES:
-        yield from _directories(Path(name), made)
+        yield from directories(Path(name), made)
         yield from ("--ro-bind-try", name, name)

@@ -5,11 +5,9 @@ for, and sizes are checked before anything is read.
 """
 
 import os
-import stat
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+from sia_core.untrusted import open_regular
 
 
 def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | None:
@@ -17,7 +15,7 @@ def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | N
     opened: dict[str, int] = {}
     try:
         for name in dict.fromkeys(names):
-            fd = _open_regular(folder, name)
+            fd = open_regular(folder, name)
             if fd >= 0:
                 opened[name] = fd
         if sum(os.fstat(fd).st_size for fd in opened.values()) > cap:
@@ -26,23 +24,6 @@ def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | N
     finally:
         for fd in opened.values():
             os.close(fd)
-
-
-def _open_regular(folder: int, name: str) -> int:
-    """A descriptor on the file `name`; -1 when there is none, or a link on the way, or no file."""
-    fd = os.dup(folder)
-    for part in PurePosixPath(name).parts:
-        parent = fd
-        try:
-            fd = os.open(part, _FLAGS, dir_fd=parent)
-        except OSError:
-            return -1
-        finally:
-            os.close(parent)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    return -1
 
 
 def _read(fd: int) -> bytes:

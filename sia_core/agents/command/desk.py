@@ -1,0 +1,188 @@
+"""The directory that a command works in: what is written before it starts, and what is taken from it.
+
+What is written is text and copies; nothing that the command changes there is trusted, and nothing of it is read but
+the directories it names as harnesses, `decision.json` and requests, all by `untrusted`.
+"""
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files as package_files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sia_core.disk import cannot_write
+from sia_core.errors import UsageError
+from sia_core.harness import MAX_BYTES, MAX_FILES
+from sia_core.jail import GIVEN, Jail
+from sia_core.untrusted import UntrustedError, discard, open_folder, read_regular, read_tree, replace
+
+DECISION, FAULTS, HARNESS = "decision.json", "FAULTS.md", "harness"
+REQUESTS, PROGRAM = "requests", "try_harness"
+DECISION_BYTES = 256 * 1024
+_IGNORED = ("README.md", "LICENSE")
+_HOME_BYTES, _HOME_FILES = 64 << 20, 5000
+_NO_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_READY = "ready"
+_START = '#!/bin/sh\nexec {python} -I -S -B {given}/try_harness.py "$@"\n'
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a command handed in when it ended."""
+
+    files: Mapping[str, bytes]
+    """Of harness/."""
+    decision: dict[str, Any]
+
+
+class Desk:
+    """Directories of one decision. `work` and `home` are the command's, `given` is read-only for it."""
+
+    def __init__(self, folder: Path, jail: Jail) -> None:
+        self._jail = jail
+        self._folder = folder
+        self.work, self.home, self.given = folder / "work", folder / "home", folder / "given"
+        self.replies = self.given / "replies"
+
+    def lay(self, contents: Iterable[tuple[str, bytes]], copies: tuple[Path, ...]) -> None:
+        """Write everything, unless it is all there since before the run was interrupted; the home always.
+
+        Raises:
+            RecordError: the disk is full.
+            UsageError: the files for the home are too large.
+        """
+        try:
+            self._jail.remove(self.home)
+            self._jail.remove(self.given)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.home.mkdir(mode=0o700)
+            for folder in (self.given, self.replies):
+                folder.mkdir()
+                folder.chmod(0o755)  # Whatever the umask is: the command may be another user.
+            source = (package_files("sia_core.agents.command") / f"{PROGRAM}.py").read_bytes()
+            (self.given / f"{PROGRAM}.py").write_bytes(source)
+            (self.given / f"{PROGRAM}.py").chmod(0o644)
+            for path in copies:
+                _copy(path, self.home / path.relative_to(Path.home()))
+            self._jail.own(self.home)
+            if not (self._folder / _READY).exists():
+                self._jail.remove(self.work)
+                for name, data in contents:
+                    _write(self.work / name, data)
+                (self.work / PROGRAM).write_text(_START.format(python=shlex.quote(sys.executable), given=GIVEN))
+                (self.work / PROGRAM).chmod(0o755)
+                self._jail.own(self.work)
+                (self._folder / _READY).touch()
+        except OSError as error:
+            raise cannot_write(error, self._folder) from error
+
+    def clear(self) -> None:
+        """Remove what the command had: copies of a person's files lie there."""
+        for folder in (self.work, self.home, self.given):
+            self._jail.remove(folder)
+        (self._folder / _READY).unlink(missing_ok=True)
+
+    def put_away_home(self) -> None:
+        """Remove the copies of a person's files."""
+        self._jail.remove(self.home)
+
+    def begin_round(self, faults: str) -> None:
+        """Put what was handed in and asked for in the round before away, and tell what was wrong with it."""
+        work = open_folder(self.work)
+        try:
+            for name in (DECISION, REQUESTS):
+                discard(work, name)
+            os.mkdir(REQUESTS, 0o755, dir_fd=work)
+            if faults:
+                replace(work, FAULTS, faults.encode())
+        finally:
+            os.close(work)
+        self._jail.own(self.work / REQUESTS)
+
+    def handed(self) -> Handed:
+        """What the command left.
+
+        Raises:
+            UntrustedError: it cannot be taken, in words for the command.
+        """
+        work = open_folder(self.work)
+        try:
+            data = read_regular(work, DECISION, DECISION_BYTES)
+            if data is None:
+                raise UntrustedError(f"there is no file {DECISION}")
+            return Handed(self._tree(work, HARNESS), parse_object(data, DECISION))
+        finally:
+            os.close(work)
+
+    def harness(self, name: str) -> dict[str, bytes]:
+        """Files of a directory here.
+
+        Raises:
+            UntrustedError: it cannot be taken.
+        """
+        work = open_folder(self.work)
+        try:
+            return self._tree(work, name)
+        finally:
+            os.close(work)
+
+    @staticmethod
+    def _tree(work: int, name: str) -> dict[str, bytes]:
+        return read_tree(work, name, files=MAX_FILES, cap=MAX_BYTES, ignored=_IGNORED)
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file of a harness is one that is not taken from a directory: hidden, a cache, or about it."""
+    path = PurePosixPath(name)
+    return path.name in _IGNORED or any(part.startswith((".", "__pycache__")) for part in path.parts)
+
+
+def parse_object(data: bytes, name: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UntrustedError: it is none.
+    """
+    try:
+        found = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise UntrustedError(f"{name} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UntrustedError(f"{name} holds no JSON object")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file; one whose name no file system takes, as a rejected draft may hold it, is left out."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except ValueError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_NAMES:
+            raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    found = [source, *(source.rglob("*") if source.is_dir() else ())]
+    size = sum(one.stat().st_size for one in found if one.is_file())
+    if len(found) > _HOME_FILES or size > _HOME_BYTES:
+        what = f"{source} holds {len(found)} files, {size >> 20} MB"
+        hint = f"name single files; {_HOME_FILES} files and {_HOME_BYTES >> 20} MB are copied at most"
+        raise UsageError(what, where="--agent-files", hint=hint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)

@@ -1,0 +1,78 @@
+"""The Meta-Agent that is a command of the user's: it writes the first harness into an empty directory."""
+
+from typing import Any
+
+from sia_core.agents.command.agent import command_record
+from sia_core.agents.command.contents import first_contents
+from sia_core.agents.command.desk import Desk, Handed
+from sia_core.agents.command.log import Log
+from sia_core.agents.command.mail import TryRequest
+from sia_core.agents.command.rounds import Rounds
+from sia_core.agents.command.spec import Commanding, parse_command
+from sia_core.agents.conversation import SubmissionError
+from sia_core.agents.library import ReadingError
+from sia_core.agents.meta import Brief, FirstBench
+from sia_core.agents.record import Keep
+from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.agents.trial import Trial
+from sia_core.errors import HarnessError
+from sia_core.harness import Harness
+
+_FOLDER = "first"
+_PROBLEMS = 8
+
+
+class CommandWriter:
+    """Writes first harnesses."""
+
+    def __init__(self, spec: str, means: Commanding, *, keep: Keep, trace: Trace = NO_TRACE) -> None:
+        self._spec = spec
+        self._command = parse_command(spec)
+        self._means = means
+        self._keep = keep
+        self._trace = trace
+
+    def write(self, brief: Brief, bench: FirstBench) -> Harness:
+        """Start the command until its harness passes validation.
+
+        Raises:
+            NoDecisionError: it wrote none.
+        """
+        desk = Desk(self._means.folder / _FOLDER, self._means.jail)
+        desk.lay(first_contents(brief, bench.left), self._means.files)
+        log = Log(self._means.folder / _FOLDER / "log.jsonl")
+        ids = [problem.id for problem in brief.problems]
+
+        def play(draft: Harness, request: TryRequest) -> Trial:
+            if request.parent is not None:
+                raise ReadingError("there is no lineage yet: leave --parent out")
+            unknown = sorted(set(request.problems) - set(ids))
+            if unknown:
+                raise ReadingError(f"no training problems {', '.join(unknown)}; PROBLEMS.md names them")
+            few = max(1, min(_PROBLEMS, bench.left.rollouts // (2 * request.rollouts)))
+            return bench.play(draft, list(dict.fromkeys(request.problems or ids[:few])), request.rollouts)
+
+        rounds = Rounds(self._command, self._means, desk, log, play=play, take=lambda handed: _take(handed, bench))
+        with self._trace.span("AGENT", "first harness", {"agent": self._spec}) as span:
+            try:
+                harness = rounds.run()
+            finally:
+                desk.put_away_home()
+                self._keep(0, 0, command_record(rounds))
+            span.end({"harness": harness.digest})
+        desk.clear()
+        return harness
+
+
+def _take(handed: Handed, bench: FirstBench) -> Harness:
+    wrong: dict[str, Any] = {name: value for name, value in handed.decision.items() if name != "reasoning"}
+    if wrong or not isinstance(handed.decision.get("reasoning"), str):
+        raise SubmissionError("- decision.json: give `reasoning`, a text, and nothing else")
+    try:
+        harness = Harness.from_files(handed.files, where="harness")
+    except HarnessError as error:
+        raise SubmissionError(f"- {error}") from error
+    faults = bench.faults(harness)
+    if faults:
+        raise SubmissionError("\n".join(f"- {fault}" for fault in faults))
+    return harness

@@ -1,0 +1,91 @@
+"""Requests of a running command to play a draft: files that `try_harness` writes, answered one at a time.
+
+A request names a directory and how to play it. It is a small JSON file in a directory of which a descriptor is held;
+the answer lies where the command cannot write. Number and size of requests are bounded.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from sia_core.agents.command.desk import REQUESTS, Desk, parse_object
+from sia_core.agents.library import ReadingError
+from sia_core.agents.tools import Arguments
+from sia_core.agents.trial import Trial, describe_trial
+from sia_core.errors import HarnessError
+from sia_core.harness import Harness
+from sia_core.task_config import describe_invalid
+from sia_core.untrusted import UntrustedError, open_folder, read_regular
+
+MAX_REQUESTS = 200
+"""Of one decision."""
+_NAME = re.compile(r"[0-9a-f]{32}\.json")
+_BYTES, _LOOKED_AT = 64 * 1024, 1000
+
+
+class TryRequest(Arguments):
+    """One request of try_harness."""
+
+    folder: str = Field("harness", max_length=400)
+    problems: list[str] = Field([], max_length=64)
+    rollouts: int = Field(1, ge=1, le=16)
+    parent: int | None = None
+
+
+Play = Callable[[Harness, TryRequest], Trial]
+"""Plays a draft; raises ReadingError or HarnessError where that cannot be."""
+
+
+class Mailbox:
+    """Requests and answers of one round."""
+
+    def __init__(self, desk: Desk, play: Play, count: int) -> None:
+        """Open the box; `count` requests of this decision were answered before."""
+        self._desk, self._play = desk, play
+        self._requests = open_folder(desk.work / REQUESTS)
+        self._seen: set[str] = set()
+        self.count = count
+
+    def close(self) -> None:
+        """Answer no more."""
+        os.close(self._requests)
+
+    def serve(self) -> None:
+        """Answer the requests that are there."""
+        for name in self._names():
+            if name not in self._seen:
+                self._seen.add(name)
+                self._reply(name, *self._answer(name))
+
+    def _names(self) -> list[str]:
+        with os.scandir(self._requests) as entries:
+            names = [entry.name for entry in islice(entries, _LOOKED_AT)]
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
+    def _answer(self, name: str) -> tuple[bool, str]:
+        """Whether it was played, and what is to be told."""
+        self.count += 1
+        if self.count > MAX_REQUESTS:
+            return False, f"{MAX_REQUESTS} drafts were asked for: hand in what you have"
+        try:
+            data = read_regular(self._requests, name, _BYTES)
+            request = TryRequest.model_validate(parse_object(data or b"", "the request"))
+            files = self._desk.harness(request.folder)
+            trial = self._play(Harness.from_files(files, where=request.folder), request)
+        except ValidationError as error:
+            return False, f"error: {describe_invalid(error)}"
+        except (UntrustedError, ReadingError, HarnessError) as error:
+            return False, f"error: {error}"
+        return not trial.faults, describe_trial(trial)
+
+    def _reply(self, name: str, played: bool, text: str) -> None:
+        answer: dict[str, Any] = {"played": played, "text": text}
+        part = self._desk.replies / f".{name}"
+        part.write_text(json.dumps(answer))
+        part.chmod(0o644)
+        part.rename(self._desk.replies / name)

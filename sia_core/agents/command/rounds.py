@@ -1,0 +1,192 @@
+"""Rounds of a command: it is started, hands in, and is started again with the faults until what it hands in is taken.
+
+Bounded by ATTEMPTS rounds and a wall clock over all of them. What happened is in the log before it counts, so that a
+resumed run repeats neither a trial nor a round that has ended.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sia_core.agents.command.desk import DECISION, HARNESS, Desk, Handed
+from sia_core.agents.command.log import Log, packed, unpacked
+from sia_core.agents.command.mail import Mailbox, Play, TryRequest
+from sia_core.agents.command.spec import PROMPT, Commanding
+from sia_core.agents.conversation import ATTEMPTS, SubmissionError
+from sia_core.agents.library import ReadingError
+from sia_core.agents.protocol import NoDecisionError
+from sia_core.agents.quote import one_line
+from sia_core.agents.trial import Trial
+from sia_core.errors import HarnessError
+from sia_core.harness import Harness
+from sia_core.jail import GIVEN, WORK, Ended, Errand
+from sia_core.untrusted import UntrustedError
+
+T = TypeVar("T")
+
+_ASK = (
+    "You are in a directory that was prepared for you. Read README.md and do what it says: study the evidence, improve "
+    "the files in harness/, measure drafts with ./try_harness, then write decision.json and exit. Nobody can answer "
+    "questions."
+)
+_AGAIN = " What you handed in before was not taken: read FAULTS.md first, and repair it."
+_TOLD, _SAID = 4000, 1000
+"""Characters of its own output that a command is told in FAULTS.md, and of the last fault in the record."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One start of the command, and what it handed in."""
+
+    ended: Ended
+    handed: Handed | None
+    fault: str
+    """Why nothing could be taken from it; empty where something was handed in."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        handed = self.handed and {"files": packed(self.handed.files), "decision": self.handed.decision}
+        return {"ended": vars(self.ended), "handed": handed, "fault": self.fault}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Round":
+        """Rebuild from `to_dict`."""
+        given = data["handed"]
+        handed = given and Handed(unpacked(given["files"]), given["decision"])
+        return cls(Ended(**data["ended"]), handed or None, data["fault"])
+
+
+class Rounds(Generic[T]):
+    """All rounds of one decision."""
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        means: Commanding,
+        desk: Desk,
+        log: Log,
+        *,
+        play: Play,
+        take: Callable[[Handed], T],
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            play: plays a draft.
+            take: makes a decision of what is handed in; raises SubmissionError.
+        """
+        self._command, self._means, self._desk, self._log = command, means, desk, log
+        self._play, self._take = play, take
+        self.rounds: list[Round] = []
+        self.faults: list[str] = []
+        """Why each round was not taken."""
+        self.trials = 0
+
+    def run(self) -> T:
+        """Go on until something is taken.
+
+        Raises:
+            NoDecisionError: rounds or time are used up.
+            SandboxError: the jail cannot be had.
+        """
+        for event in list(self._log.events):
+            if "trial" in event:
+                self._repeat(event["trial"])
+                continue
+            self.rounds.append(Round.from_dict(event["round"]))
+            if (taken := self._judge(self.rounds[-1])) is not None:
+                return taken
+        while len(self.rounds) < ATTEMPTS and self._left > 0:
+            self.rounds.append(self._start())
+            if (taken := self._judge(self.rounds[-1])) is not None:
+                return taken
+        used = f"{len(self.rounds)} rounds of the command" if self._left > 0 else f"{self._means.minutes:g} minutes"
+        last = one_line((self.faults or ["nothing was started"])[-1], _SAID)
+        raise NoDecisionError(f"no decision in {used}; the last fault: {last}")
+
+    @property
+    def _left(self) -> float:
+        return 60 * self._means.minutes - sum(one.ended.seconds for one in self.rounds)
+
+    def _start(self) -> Round:
+        self._desk.begin_round(_page(self.faults))
+        mailbox = Mailbox(self._desk, self._try, self.trials)
+        try:
+            ended = self._means.jail.run(self._errand(), mailbox.serve)
+        finally:
+            mailbox.close()
+            self.trials = mailbox.count
+        ended = Ended(**{**vars(ended), "stdout": self._hide(ended.stdout), "stderr": self._hide(ended.stderr)})
+        made = self._collect(ended)
+        self._log.append({"round": made.to_dict()})
+        return made
+
+    def _errand(self) -> Errand:
+        ask = _ASK + (_AGAIN if self.faults else "")
+        words = tuple(word.replace(PROMPT, ask) for word in self._command)
+        told = words != self._command
+        environment = {
+            **self._means.environment,
+            "SIA_ROUND": str(len(self.rounds) + 1),
+            "SIA_WORK": WORK,
+            "SIA_REPLIES": f"{GIVEN}/replies",
+        }
+        desk = self._desk
+        stdin = b"" if told else f"{ask}\n".encode()
+        return Errand(words, desk.work, desk.home, desk.given, stdin, environment, self._left)
+
+    def _collect(self, ended: Ended) -> Round:
+        try:
+            if ended.killed_for is not None:
+                raise UntrustedError(f"the command was ended by its limit of {ended.killed_for}")
+            if ended.code != 0:
+                raise UntrustedError(f"the command ended with status {ended.code}")
+            handed = self._desk.handed()
+            self._refuse_secrets(handed)
+        except UntrustedError as error:
+            return Round(ended, None, f"{error}. The end of its output:\n{_end_of(ended)}")
+        return Round(ended, handed, "")
+
+    def _refuse_secrets(self, handed: Handed) -> None:
+        texts = {f"{HARNESS}/{name}": data.decode(errors="replace") for name, data in handed.files.items()}
+        for name, text in {DECISION: json.dumps(handed.decision, ensure_ascii=False), **texts}.items():
+            if self._hide(text) != text:
+                raise UntrustedError(f"{name} holds a secret of the environment")
+
+    def _judge(self, made: Round) -> T | None:
+        """What is made of a round; None where it is not taken, and `faults` says why."""
+        if made.handed is None:
+            self.faults.append(made.fault)
+            return None
+        try:
+            return self._take(made.handed)
+        except SubmissionError as error:
+            self.faults.append(str(error))
+            return None
+
+    def _try(self, draft: Harness, request: TryRequest) -> Trial:
+        self._log.append({"trial": {"files": packed(draft.files), "request": request.model_dump()}})
+        return self._play(draft, request)
+
+    def _repeat(self, trial: Mapping[str, Any]) -> None:
+        """Play a trial again as it was, so that drafts, allowance and costs are as they were."""
+        self.trials += 1
+        try:
+            self._play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))
+        except (ReadingError, HarnessError):
+            return
+
+    def _hide(self, text: str) -> str:
+        return self._means.hide(text)
+
+
+def _page(faults: list[str]) -> str:
+    """The text of FAULTS.md; the newest faults first."""
+    rows = [f"# Round {number}\n{text}" for number, text in enumerate(faults, 1)]
+    return "\n\n".join(reversed(rows)) + "\n" if rows else ""
+
+
+def _end_of(ended: Ended) -> str:
+    text = "\n".join(part for part in (ended.stdout.rstrip(), ended.stderr.rstrip()) if part)
+    return text[-_TOLD:] or "(nothing)"

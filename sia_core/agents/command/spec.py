@@ -1,0 +1,83 @@
+"""What a command agent is given: `command:CMD`, and the settings of a run that belong to it."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sia_core.errors import UsageError
+from sia_core.jail import Jail
+
+PREFIX = "command:"
+PROMPT = "{prompt}"
+"""Stands in CMD for the instruction; where it does not, the instruction is the standard input."""
+_SHORTEST_SECRET = 8
+
+
+@dataclass(frozen=True)
+class Commanding:
+    """The means of a command agent."""
+
+    jail: Jail
+    folder: Path
+    """Where its directories and its log lie; a run's own."""
+    minutes: float
+    """Wall clock of one decision, all rounds together."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that are passed in."""
+    files: tuple[Path, ...] = ()
+    """Files and directories below the user's home of which the command's home holds copies."""
+
+    def hide(self, text: str) -> str:
+        """The text without the values of variables that were passed in."""
+        for name, value in self.environment.items():
+            if len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, f"[{name}]")
+        return text
+
+
+def parse_command(spec: str) -> tuple[str, ...]:
+    """The words of a spec's command.
+
+    Raises:
+        UsageError: it is not quoted as a shell would have it, or empty.
+    """
+    text = spec.removeprefix(PREFIX)
+    hint = "give one quoted word, such as --agent 'command:mytool --flag {prompt}'"
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"the command cannot be read: {error}", where="--agent", hint=hint) from error
+    if not words:
+        raise UsageError("no command is named", where="--agent", hint=hint)
+    return words
+
+
+def passed_in(names: tuple[str, ...]) -> dict[str, str]:
+    """The variables of this process that a command is to find in its own environment.
+
+    Raises:
+        UsageError: one is not set.
+    """
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise UsageError(f"{missing[0]} is not set", where="--agent-env", hint=f"export {missing[0]}=...")
+    return {name: os.environ[name] for name in names}
+
+
+def home_files(names: tuple[str, ...]) -> tuple[Path, ...]:
+    """Files below the user's home of which the command is to find copies in its own.
+
+    Raises:
+        UsageError: one is not there, or not below the home.
+    """
+    home = Path.home()
+    paths = tuple(Path(name).expanduser().absolute() for name in names)
+    for path in paths:
+        if not path.exists() or not path.is_relative_to(home) or path == home:
+            what = "is not there" if not path.exists() else f"does not lie below {home}"
+            raise UsageError(
+                f"{path} {what}", where="--agent-files", hint="name files of your home, as ~/.tool/auth.json"
+            )
+    return paths

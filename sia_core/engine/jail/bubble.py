@@ -1,0 +1,180 @@
+"""The command line of bubblewrap that makes a jail.
+
+The new root is an empty read-only file system. Into it are bound read-only, at their own paths: /usr, the running
+interpreter, certificates, and what the command's program needs. Writable are the errand's two directories and
+a /tmp in memory. Process ids, network, IPC and host name are the jail's own.
+
+As root no user namespace is made, for the reasons of `sandbox.bubblewrap`: the command runs as a user that
+owns nothing on this machine but the errand's directories.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sia_core.engine.jail.tool import Tool, is_broad
+from sia_core.engine.sandbox import interpreter
+from sia_core.engine.sandbox.bubblewrap import bind, directories, system_links
+from sia_core.errors import UsageError
+from sia_core.jail import GIVEN, HOME, WORK, Errand
+
+ROOTLESS_UID = 65532
+"""User of commands where SIA is root; another than that of sandboxes."""
+_INSIDE = Path(__file__).with_name("inside.py")
+_START = "/sia/start.py"
+_CERTIFICATES = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies")
+_TMP_BYTES, _SHM_BYTES = 1 << 30, 1 << 28
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class Walls:
+    """What is shown to every command of a jail, and what is never."""
+
+    mounts: tuple[Path, ...]
+    """Shown read-only, besides what the command's program needs."""
+    hidden: tuple[Path, ...]
+    """Covered wherever they lie below something that is shown."""
+
+
+def uid() -> int:
+    """The user that commands become; -1 where they stay who SIA is."""
+    return ROOTLESS_UID if os.geteuid() == 0 else -1
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """Descriptors that the jail's processes are started with."""
+
+    info: int
+    """bubblewrap writes there which process is the jail's first."""
+    filter: int
+    """A file with the seccomp filter."""
+    control: int
+    """A socket, see `inside`."""
+
+
+def command_line(bwrap: str, errand: Errand, tool: Tool, walls: Walls, given: Inherited, *, proxy: bool) -> list[str]:
+    """Arguments of the process that becomes the jail."""
+    told = [str(uid()), str(given.control), "proxy" if proxy else "alone", WORK]
+    return [
+        bwrap,
+        *_namespaces(),
+        *("--info-fd", str(given.info), "--seccomp", str(given.filter)),
+        *_file_system(errand, tool, walls),
+        *("--chdir", "/", "--", sys.executable, "-I", "-S", "-B", _START, *told, tool.program, *errand.command[1:]),
+    ]
+
+
+def environment(errand: Errand, tool: Tool) -> dict[str, str]:
+    """The command's whole environment, but for what points to the proxy."""
+    return {
+        "PATH": ":".join([*tool.path, _PATH]),
+        "HOME": HOME,
+        "USER": "agent",
+        "LOGNAME": "agent",
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "TMPDIR": "/tmp",
+        **errand.environment,
+    }
+
+
+def shown(tool: Tool, walls: Walls) -> list[Path]:
+    """Everything that is shown at its own path.
+
+    Raises:
+        UsageError: showing one of them would show what has to stay hidden, or a person's files.
+    """
+    asked = [*tool.mounts, *walls.mounts]
+    for path in asked:
+        real = path.resolve()
+        within = next((one for one in walls.hidden if real.is_relative_to(one)), None)
+        if within is not None or is_broad(real):
+            what = f"{path} lies in {within}, which agents must not see" if within else f"{path} holds too much"
+            raise UsageError(
+                what, where="--agent-mounts", hint="put what the command needs into a directory of its own"
+            )
+        if not path.exists():
+            raise UsageError(f"{path} does not exist", where="--agent-mounts", hint="correct the path")
+        if os.geteuid() == 0 and not _open_to_others(path):
+            hint = "chmod it, or start SIA as the user who owns it"
+            raise UsageError(f"{path} is closed to other users, and commands run as one for SIA is root", hint=hint)
+    bound = interpreter.bound()
+    return [*bound, *(path for path in dict.fromkeys(asked) if not interpreter.covered(path, bound))]
+
+
+def _open_to_others(path: Path) -> bool:
+    mode = path.stat().st_mode
+    return bool(mode & 0o004) and (not path.is_dir() or bool(mode & 0o001))
+
+
+def _namespaces() -> Iterator[str]:
+    yield from ("--die-with-parent", "--new-session", "--hostname", "jail")
+    yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+    if os.geteuid() == 0:
+        yield from ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+    else:
+        yield from ("--unshare-user", "--cap-drop", "ALL")
+
+
+def _file_system(errand: Errand, tool: Tool, walls: Walls) -> Iterator[str]:
+    made = {Path("/tmp")}
+    seen = shown(tool, walls)
+    # Before the rest: what a command needs may lie below it.
+    yield from ("--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp")
+    for path in sorted(seen, key=lambda one: len(one.parts)):
+        yield from bind(path, path, made)
+    yield from system_links(made)
+    for name in _CERTIFICATES:
+        if Path(name).is_dir():
+            yield from bind(Path(name), Path(name), made)
+    for path in _covered([*seen, *map(Path, _CERTIFICATES)], walls.hidden):
+        yield from ("--tmpfs", str(path), "--remount-ro", str(path))
+    for name in _ACCOUNTS:
+        yield from bind(errand.given / ACCOUNTS / name, Path("/etc") / name, made)
+    yield from bind(_INSIDE, Path(_START), made)
+    yield from bind(errand.given, Path(GIVEN), made)
+    for source, target in ((errand.work, WORK), (errand.home, HOME)):
+        yield from directories(Path(target), made)
+        yield from ("--bind", str(source), target)
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from ("--perms", "1777", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm")
+    yield from ("--remount-ro", "/")
+
+
+def _covered(roots: Sequence[Path], hidden: Sequence[Path]) -> list[Path]:
+    """Directories to be covered: those to be hidden that lie below what is shown, under every name."""
+    found = [*interpreter.private(list(roots))]
+    for path in hidden:
+        for root in roots:
+            real = root.resolve()
+            if path.is_dir() and path.is_relative_to(real):
+                found.append(root / path.relative_to(real))
+    return list(dict.fromkeys(found))
+
+
+ACCOUNTS = ".accounts"
+"""Directory among what is given, with the files of _ACCOUNTS."""
+_ACCOUNTS = ("passwd", "group", "hosts", "nsswitch.conf")
+
+
+def write_accounts(given: Path) -> None:
+    """Write the few files of /etc by which a program finds out who it is."""
+    number = ROOTLESS_UID if os.geteuid() == 0 else os.getuid()
+    group = ROOTLESS_UID if os.geteuid() == 0 else os.getgid()
+    folder = given / ACCOUNTS
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    texts = {
+        "passwd": f"agent:x:{number}:{group}:agent:{HOME}:/bin/sh\n",
+        "group": f"agent:x:{group}:\n",
+        "hosts": "127.0.0.1 localhost\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }
+    for name in _ACCOUNTS:
+        (folder / name).write_text(texts[name])
+        (folder / name).chmod(0o644)

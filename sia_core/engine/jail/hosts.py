@@ -1,0 +1,92 @@
+"""Hosts that a command may reach, as a person names them.
+
+`api.example.com` is that host on port 443, `*.example.com` everything below it, `host:port` another port, and `*` every
+public host on ports 80 and 443. An address of this machine or of a private network is reached only where it is named
+itself, as in `127.0.0.1:8000`.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sia_core.errors import UsageError
+
+_HOST = re.compile(r"(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_WEB = (80, 443)
+
+
+class RefusedError(Exception):
+    """A host that may not be reached, and why."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """One entry of the list."""
+
+    host: str
+    ports: tuple[int, ...]
+    exact: bool
+    """Whether it names one host and port, so that a private address of it was meant."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Allowed":
+        """Read one entry.
+
+        Raises:
+            UsageError: it names no host.
+        """
+        if not _HOST.fullmatch(text):
+            hint = "name hosts, such as api.example.com, *.example.com or 127.0.0.1:8000, or * for all public ones"
+            raise UsageError(f"{text!r} names no host", where="--agent-network", hint=hint)
+        host, _, port = (
+            text.rpartition(":") if re.search(r":[0-9]+$", text) and not text.endswith("]") else (text, "", "")
+        )
+        host = host.strip("[]").casefold()
+        ports = (int(port),) if port else _WEB if host == "*" else (443,)
+        return cls(host, ports, bool(port) and "*" not in host)
+
+    def holds(self, host: str, port: int) -> bool:
+        """Whether the entry allows this host, as far as its name tells."""
+        if port not in self.ports:
+            return False
+        return self.host in ("*", host) or (self.host.startswith("*.") and host.endswith(self.host[1:]))
+
+
+def connect(host: str, port: int, allowed: Sequence[Allowed], timeout: float) -> socket.socket:
+    """Connect to a host that is allowed, by the address that was looked at.
+
+    Raises:
+        RefusedError: it is not allowed.
+        OSError: it cannot be reached.
+    """
+    host = host.strip("[]").casefold().rstrip(".")
+    holding = [one for one in allowed if one.holds(host, port)]
+    if not holding:
+        raise RefusedError(f"{host}:{port} is not among the hosts that this command may reach")
+    exact = any(one.exact for one in holding)
+    failure: OSError = OSError(f"{host} has no address")
+    private = False
+    for family, kind, number, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if not exact and not _public(str(address[0])):
+            private = True
+            continue
+        made = socket.socket(family, kind, number)
+        made.settimeout(timeout)
+        try:
+            made.connect(address)
+        except OSError as error:
+            made.close()
+            failure = error
+        else:
+            return made
+    if private:
+        raise RefusedError(f"{host} is an address of this machine or of a private network")
+    raise failure
+
+
+def _public(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_global) and not found.is_multicast

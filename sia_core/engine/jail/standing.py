@@ -1,0 +1,107 @@
+"""A jail that stands: which process's death ends it, and how that is learnt.
+
+bubblewrap tells the number of the first process in the jail's process namespace. When that one has ended, the kernel
+has killed and collected all others.
+"""
+
+import json
+import os
+import select
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sia_core.engine.jail.watch import Tail, kill
+from sia_core.errors import SandboxError
+
+_START_S = 30.0
+LOOK_S = 0.1
+
+
+def ready(fds: Sequence[int], seconds: float) -> list[int]:
+    """Those of the descriptors from which something can be read, or that have ended; waits a while for one."""
+    poll = select.poll()  # `select` itself knows no descriptor above 1023.
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(1000 * seconds)]
+
+
+@dataclass
+class Started:
+    """A running jail."""
+
+    process: subprocess.Popen[bytes]
+    """bubblewrap's outer one."""
+    out: Tail
+    errors: Tail
+    first: int = -1
+    """Descriptor of the process whose end is that of all others; -1 where it has ended already."""
+
+    def gone(self, seconds: float) -> bool:
+        """Whether nothing is alive any more; waits a while for it."""
+        if self.first < 0:
+            return True
+        return bool(ready([self.first], seconds))
+
+    def close(self) -> None:
+        """End it, and let go of it."""
+        self.end()
+        if self.first >= 0:
+            os.close(self.first)
+            self.first = -1
+
+    def end(self) -> None:
+        """Kill all that is alive, and wait until nothing is. Idempotent."""
+        if self.first >= 0:
+            kill(self.first)
+            while not self.gone(LOOK_S):
+                pass
+        else:
+            self.process.kill()
+        self.process.wait()
+
+
+class Nothing:
+    """The answer of a jail that does not stand."""
+
+
+NOTHING = Nothing()
+
+
+def first_process(info: BinaryIO) -> int:
+    """A descriptor of the jail's first process, as bubblewrap tells it; -1 where there is none any more."""
+    data = b""
+    while not data.rstrip().endswith(b"}"):
+        if not ready([info.fileno()], _START_S):
+            return -1
+        more = os.read(info.fileno(), 1 << 12)
+        if not more:
+            return -1
+        data += more
+    try:
+        return os.pidfd_open(int(json.loads(data)["child-pid"]))
+    except ProcessLookupError:
+        return -1
+
+
+def way_out(ours: socket.socket, *, proxy: bool) -> socket.socket | Nothing | None:
+    """The socket on which the command asks for hosts, if it may; NOTHING where the jail does not stand."""
+    ours.settimeout(_START_S)
+    try:
+        said, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    except OSError:
+        return NOTHING
+    if not said or bool(fds) != proxy:
+        return NOTHING
+    return socket.socket(fileno=fds[0]) if fds else None
+
+
+def cannot_start(errors: str) -> SandboxError:
+    line = (errors.strip().splitlines() or ["it ended without a word"])[-1]
+    return SandboxError(
+        f"the jail of the agent's command cannot start: {line}",
+        where="--agent command",
+        hint="run `sia doctor`: a jail needs what the sandbox tier strict needs, bubblewrap and its namespaces",
+    )

@@ -1,0 +1,162 @@
+"""Reading and writing in a directory that untrusted code fills, while that code may still run.
+
+Everything goes by descriptors from a directory of our own making. No link is followed at any step of a name, nothing
+that could block is waited for, and number, size and depth of what is looked at are bounded.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 64
+_BLOCK = 512
+
+
+class UntrustedError(Exception):
+    """A file that cannot be taken, and why, in words for whoever left it there."""
+
+
+def open_folder(path: Path) -> int:
+    """Open a directory; the caller closes the descriptor."""
+    return os.open(path, _OPEN | os.O_DIRECTORY)
+
+
+def open_regular(folder: int, name: str) -> int:
+    """A descriptor on the file `name`; -1 when there is none, or a link on the way, or no file."""
+    fd = _walk(folder, name)
+    if fd >= 0 and not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return -1
+    return fd
+
+
+def read_regular(folder: int, name: str, cap: int) -> bytes | None:
+    """The content of the file `name`; None when there is none, or a link on the way, or no file.
+
+    Raises:
+        UntrustedError: it is larger than `cap` bytes.
+    """
+    fd = open_regular(folder, name)
+    if fd < 0:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(cap + 1)
+    if len(data) > cap:
+        raise UntrustedError(f"{name} is larger than {cap} bytes")
+    return data
+
+
+def read_tree(folder: int, name: str, *, files: int, cap: int, ignored: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """All files below the directory `name`, but for hidden ones and those of `ignored` names.
+
+    Raises:
+        UntrustedError: there is no such directory, or it holds a link, another thing that is no file, or too much.
+    """
+    top = _walk(folder, name)
+    if top < 0:
+        raise UntrustedError(f"there is no directory {name}")
+    found: dict[str, bytes] = {}
+    try:
+        if not stat.S_ISDIR(os.fstat(top).st_mode):
+            raise UntrustedError(f"{name} is no directory")
+        for path, parent, _ in _below(top, 20 * files, ignored):
+            data = read_regular(parent, PurePosixPath(path).name, cap)
+            if data is None:
+                raise UntrustedError(f"{name}/{path} is no regular file: links and the like are not taken")
+            found[path] = data
+            if len(found) > files or sum(map(len, found.values())) > cap:
+                raise UntrustedError(f"{name} holds more than {files} files or {cap} bytes")
+    finally:
+        os.close(top)
+    return found
+
+
+def replace(folder: int, name: str, data: bytes) -> None:
+    """Write the file `name`, whatever is in its place."""
+    token = f".{os.urandom(8).hex()}"
+    fd = os.open(token, _CREATE, 0o644, dir_fd=folder)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        os.fchmod(fd, 0o644)
+    discard(folder, name)
+    os.rename(token, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def discard(folder: int, name: str) -> None:
+    """Move whatever is at `name` out of the way."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(name, f".{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def measure(folder: Path, most: int) -> int:
+    """Bytes on disk below a directory.
+
+    Raises:
+        UntrustedError: there are more than `most` files, or they are nested too deep.
+    """
+    top = open_folder(folder)
+    try:
+        return sum(found.st_blocks * _BLOCK for _, _, found in _below(top, most, None))
+    finally:
+        os.close(top)
+
+
+def _below(top: int, most: int, ignored: tuple[str, ...] | None) -> Iterator[tuple[str, int, os.stat_result]]:
+    """Path, parent's descriptor and status of all that is no directory; of hidden ones too where `ignored` is None."""
+    count = 0
+
+    def visit(folder: int, prefix: str, depth: int) -> Iterator[tuple[str, int, os.stat_result]]:
+        nonlocal count
+        if depth > _DEEPEST:
+            raise UntrustedError(f"directories are nested deeper than {_DEEPEST}")
+        for name in _names(folder, most):
+            count += 1
+            if count > most:
+                raise UntrustedError(f"there are more than {most} files")
+            if ignored is not None and (name.startswith((".", "__pycache__")) or name in ignored):
+                continue
+            try:
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                inner = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=folder) if stat.S_ISDIR(found.st_mode) else -1
+            except OSError:  # Removed or closed a moment ago.
+                continue
+            if inner < 0:
+                yield prefix + name, folder, found
+                continue
+            try:
+                yield from visit(inner, f"{prefix}{name}/", depth + 1)
+            finally:
+                os.close(inner)
+
+    yield from visit(top, "", 0)
+
+
+def _names(folder: int, most: int) -> list[str]:
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            names.append(entry.name)
+            if len(names) > most:
+                break
+    return sorted(names)
+
+
+def _walk(folder: int, name: str) -> int:
+    """A descriptor on what is at `name`, with no link on the way; -1 where that cannot be."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        return -1
+    fd = os.dup(folder)
+    for part in path.parts:
+        parent = fd
+        try:
+            fd = os.open(part, _OPEN, dir_fd=parent)
+        except OSError:
+            return -1
+        finally:
+            os.close(parent)
+    return fd
