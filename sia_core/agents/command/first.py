@@ -26,7 +26,7 @@ class CommandWriter:
     """Writes first harnesses."""
 
     def __init__(self, spec: str, means: Commanding, *, keep: Keep, trace: Trace = NO_TRACE) -> None:
-        self._spec = spec
+        self.spec = spec
         self._command = parse_command(spec)
         self._means = means
         self._keep = keep
@@ -53,7 +53,7 @@ class CommandWriter:
             return bench.play(draft, list(dict.fromkeys(request.problems or ids[:few])), request.rollouts)
 
         rounds = Rounds(self._command, self._means, desk, log, play=play, take=lambda handed: _take(handed, bench))
-        with self._trace.span("AGENT", "first harness", {"agent": self._spec}) as span:
+        with self._trace.span("AGENT", "first harness", {"agent": self.spec}) as span:
             try:
                 harness = rounds.run()
             finally:
