@@ -4,17 +4,17 @@ Layers, each reached from the one above: overview of a generation, problems, rol
 transcript, raw transcript by range. All ids are shown short; any unambiguous beginning of an id is understood.
 """
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
 from sia_core.agents.memory import calibrate, remember
-from sia_core.agents.quote import elide, is_mark, one_line, quote
+from sia_core.agents.quote import is_mark, one_line, quote
 from sia_core.agents.source import Source
 from sia_core.agents.transcript import cleaned, outcome, raw, short
-from sia_core.agents.trial import Left, messages
+from sia_core.agents.trial import Left, failed, kind, messages, replies
 from sia_core.generation import DRAFT_ID, Draft, Node
 from sia_core.harness import Harness
 from sia_core.patch import unified_diff
@@ -23,7 +23,6 @@ from sia_core.rollout import Rollout
 RESULT_CHARS = 12_000
 """Of one answer."""
 ROWS = 40
-_SAID, _SAID_CHARS = 20, 200
 _LEAST_ID = 4
 _HELD = 2
 """Generations kept in memory."""
@@ -99,7 +98,7 @@ class Library:
             rollout
             for rollout in self._played(generation, tried)
             if (problem is None or rollout.unit.problem == problem)
-            and (failure is None or failure in (_kind(rollout), "any" if _kind(rollout) != "none" else ""))
+            and (failure is None or failure in (kind(rollout), "any" if kind(rollout) != "none" else ""))
             and (least is None or (rollout.score is not None and rollout.score >= least))
             and (most is None or (rollout.score is not None and rollout.score <= most))
         ]
@@ -198,15 +197,8 @@ class Library:
 
     def said(self) -> str:
         """One row for each reply of the policy in the latest rollouts: count, mean score, failures."""
-        groups: dict[str, list[Rollout]] = defaultdict(list)
-        for rollout in self._rollouts(self._latest):
-            groups[" | ".join(one_line(turn.output, 60) for turn in rollout.turns)].append(rollout)
-        order = sorted(groups, key=lambda text: (-len(groups[text]), text))[:_SAID]
-        rows = [
-            f"{len(groups[text])} {_mean(groups[text]):.6g} {_failed(groups[text])} {elide(text, _SAID_CHARS) or '-'}"
-            for text in order
-        ]
-        return quote(_table("n mean failures replies", rows, 0, len(groups)), "replies", limit=RESULT_CHARS)
+        rows, total = replies(self._rollouts(self._latest))
+        return quote(_table("n mean failures replies", rows, 0, total), "replies", limit=RESULT_CHARS)
 
     def texts(self) -> Mapping[str, int]:
         """As `Source.texts`."""
@@ -296,17 +288,6 @@ class Library:
         return self._source.harness(found.pop())
 
 
-def _kind(rollout: Rollout) -> str:
-    if rollout.failure is not None:
-        return rollout.failure.kind
-    return "refused" if rollout.verdict is not None and not rollout.verdict.valid else "none"
-
-
-def _failed(rollouts: Sequence[Rollout]) -> str:
-    failures = Counter(kind for kind in map(_kind, rollouts) if kind != "none")
-    return ",".join(f"{kind}:{count}" for kind, count in sorted(failures.items())) or "none"
-
-
 def _scores(rollouts: Iterable[Rollout]) -> list[float]:
     return [rollout.score for rollout in rollouts if rollout.score is not None]
 
@@ -326,11 +307,11 @@ def _rank(rollout: Rollout, order: Order) -> tuple[bool, float]:
 def _problem_row(problem: str, rollouts: Sequence[Rollout]) -> str:
     ranked = sorted(rollouts, key=lambda rollout: (_rank(rollout, "worst"), rollout.unit.key))
     scores = _scores(rollouts)
-    failed = _failed(rollouts)
+    failures = failed(rollouts)
     best = next((rollout for rollout in reversed(ranked) if rollout.score is not None), ranked[0])
     span = f"{min(scores):.6g} {max(scores):.6g}" if scores else "- -"
     ids = f"{short(ranked[0].unit.key)} {short(best.unit.key)}"
-    return f"{problem} {len(rollouts)} {_mean(rollouts):.6g} {span} {failed} {ids}"
+    return f"{problem} {len(rollouts)} {_mean(rollouts):.6g} {span} {failures} {ids}"
 
 
 def _node_row(node: Node) -> str:

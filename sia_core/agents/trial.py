@@ -5,18 +5,19 @@ harness alone. The allowance counts rollouts and their seconds as recorded, so t
 the same.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from sia_core.agents.evidence import scores_by_problem
-from sia_core.agents.quote import one_line, quote
+from sia_core.agents.quote import elide, one_line, quote
 from sia_core.agents.transcript import cleaned, short
 from sia_core.generation import DRAFT_ID
 from sia_core.rollout import Rollout
 
 _MESSAGES, _MESSAGE, _SHOWN, _PROBLEMS = 8, 400, 3000, 40
+_REPLIES, _REPLY = 20, 200
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def describe_trial(trial: Trial) -> str:
     name = f"draft {trial.harness[:DRAFT_ID]}"
     if trial.faults:
         return "\n".join([f"{name} was not played:", *(f"- {fault}" for fault in trial.faults), str(trial.left)])
-    parts = [f"{name}: {_summary(trial)}", *_problems(trial), *messages(trial.rollouts), *_transcripts(trial)]
+    parts = [f"{name}: {_summary(trial)}", *_problems(trial), *_replies(trial), *messages(trial.rollouts)]
+    parts += _transcripts(trial)
     return "\n".join([*parts, f"{name} can be read, compared and edited from. {trial.left}"])
 
 
@@ -58,6 +60,36 @@ def messages(rollouts: Sequence[Rollout]) -> list[str]:
     """The most frequent messages of failures and of the verifier, with counts."""
     counts = Counter(text for rollout in rollouts if (text := _message(rollout)))
     return [f"{count} x {one_line(text, _MESSAGE)}" for text, count in counts.most_common(_MESSAGES)]
+
+
+def replies(rollouts: Sequence[Rollout]) -> tuple[list[str], int]:
+    """A row for each way in which the policy replied, most frequent first, and how many ways there are.
+
+    A row holds the number of rollouts, their mean score, their failures, and the replies of all turns.
+    """
+    groups: dict[str, list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        groups[" | ".join(one_line(turn.output, 60) for turn in rollout.turns)].append(rollout)
+    order = sorted(groups, key=lambda text: (-len(groups[text]), text))[:_REPLIES]
+    return [f"{_told(groups[text])} {elide(text, _REPLY) or '-'}" for text in order], len(groups)
+
+
+def _told(rollouts: Sequence[Rollout]) -> str:
+    scores = [rollout.score for rollout in rollouts if rollout.score is not None]
+    return f"{len(rollouts)} {fmean(scores) if scores else 0.0:.6g} {failed(rollouts)}"
+
+
+def kind(rollout: Rollout) -> str:
+    """Kind of failure; `refused` by the verifier, or `none`."""
+    if rollout.failure is not None:
+        return rollout.failure.kind
+    return "refused" if rollout.verdict is not None and not rollout.verdict.valid else "none"
+
+
+def failed(rollouts: Sequence[Rollout]) -> str:
+    """Counts of failures by kind, or `none`."""
+    failures = Counter(kind for kind in map(kind, rollouts) if kind != "none")
+    return ",".join(f"{kind}:{count}" for kind, count in sorted(failures.items())) or "none"
 
 
 def _message(rollout: Rollout) -> str:
@@ -92,6 +124,11 @@ def _problems(trial: Trial) -> Iterator[str]:
     for problem in sorted(own)[:_PROBLEMS]:
         before = f"{fmean(other[problem]):.4f}" if problem in other else "-"
         yield f"{problem} {fmean(own[problem]):.4f} {before}"
+
+
+def _replies(trial: Trial) -> Iterator[str]:
+    rows, total = replies(trial.rollouts)
+    yield quote("\n".join(rows), f"n, mean, failures and replies of the policy, {total} in all", limit=_SHOWN)
 
 
 def _transcripts(trial: Trial) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows import phases
+from flows import deciding
 from flows.commanding import commanding
 from flows.session import Session
 from flows.source import SessionSource
@@ -42,7 +42,7 @@ class Bench:
     def situation(self) -> Situation:
         stored, nodes = self.session.run.generation(1), self.session.run.nodes()
         evidence = gather(nodes[0].candidate, stored.rollouts("train"), confidence=0.9, seed=0)
-        made: Situation = cast("Any", phases)._situation(self.session, stored, nodes, evidence)
+        made: Situation = cast("Any", deciding)._situation(self.session, stored, nodes, evidence)
         return replace(made, generations=2)
 
     def decide(self) -> Decision:
