@@ -15,8 +15,8 @@ help:  ## show this
 setup:  ## make .venv ready
 	@$(PYTHON) infra/bootstrap.py
 
-demo: setup  ## improve the denoising agent on this machine: no key, no GPU, no server
-	$(BIN)/sia run $(TASK) $(ARGS)
+demo: setup  ## make a language model's recorded decisions again, live but for them: no key, no GPU, no server
+	$(BIN)/sia run $(TASK) --agent recorded $(ARGS)
 
 test: setup  ## run the tests (ARGS="-m slow" for the slow ones)
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)

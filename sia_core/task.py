@@ -30,6 +30,8 @@ from sia_core.task_config import TaskConfig, read_config
 
 RECORDED = "recorded.json"
 """Decisions of a run that ship with a task; no part of its digest, for they name it."""
+ARMS = "arms.json"
+"""Sealed scores of a comparison of arms that ship with a task; no part of its digest either."""
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while data are prepared."""
 Report = dict[str, float | str]
@@ -56,7 +58,7 @@ class Task:
     path: Path
     config: TaskConfig
     digest: str
-    """Over every file of the directory but the seed harnesses, README.md, recorded.json and caches."""
+    """Over every file of the directory but the seed harnesses, README.md, recorded.json, arms.json and caches."""
     form: str = ""
     """Which of [forms] this is; the plain task when empty."""
 
@@ -288,5 +290,5 @@ def _digested_files(path: Path, plain: TaskConfig) -> dict[str, bytes]:
 
 def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:
     """Whether a file is no part of the task's digest."""
-    apart = name == Path(RECORDED) or bool({"README.md", "__pycache__"}.intersection(name.parts))
+    apart = name in (Path(RECORDED), Path(ARMS)) or bool({"README.md", "__pycache__"}.intersection(name.parts))
     return apart or any(map(name.is_relative_to, harnesses))

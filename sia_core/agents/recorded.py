@@ -76,6 +76,17 @@ def load_recording(spec: str, task: Task) -> Recording:
     return recording
 
 
+def recorded_lines(spec: str, task: Task) -> list[str]:
+    """Say what of a run is recorded, and what was computed."""
+    found = load_recording(spec, task)
+    used = found.used
+    return [
+        f"recorded: the decisions, made by {found.agent} on {found.made} in {used.turns} turns with "
+        f"{used.prompt_tokens} tokens read and {used.output_tokens} written",
+        "computed now: everything else, that is rollouts, validation, training, gate and sealed test",
+    ]
+
+
 def recorded_tags(spec: str, task: Task) -> dict[str, str]:
     """Tag the agent that made the decisions; empty for an agent that is not recorded. Raises as `load_recording`."""
     return {RECORDED_BY: load_recording(spec, task).agent} if is_recorded(spec) else {}

@@ -1,5 +1,6 @@
 """`sia arms TASK`: are both levers better than one, than none, than as many tries?"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,9 @@ def arms(
     batch: Annotated[int, typer.Option(min=1, help="Requests a local policy samples together.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --resume: write sealed scores by arm and seed, as JSON.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
 ) -> None:
     """Run the arms of TASK over several seeds and put them side by side."""
@@ -52,8 +56,11 @@ def arms(
         _refuse_changes(context)
         from sia_core.cli.drive import go_on_comparing
 
-        go_on_comparing(resume, seeds)
+        go_on_comparing(resume, seeds, save=save)
         return
+    if save is not None:
+        what = "is written of a comparison that there is"
+        raise UsageError(what, where="--save", hint="sia arms --resume NAME --save FILE")
     seeds = _SEEDS if seeds is None else seeds
     config = build_config(
         task,
@@ -89,7 +96,9 @@ def _refuse_changes(context: typer.Context) -> None:
 
     for name in context.params:
         source = context.get_parameter_source(name)
-        if name not in ("resume", "seeds") and source is not None and source.name == "COMMANDLINE":
+        if name not in ("resume", "seeds", "save") and source is not None and source.name == "COMMANDLINE":
             option = "--arms" if name == "only" else "--" + name.replace("_", "-")
             what = f"{option} does not go with --resume: a comparison goes on as it began"
-            raise UsageError(what, where="sia arms", hint=f"leave {option} out; only --seeds may be raised")
+            raise UsageError(
+                what, where="sia arms", hint=f"leave {option} out; --seeds may be raised, and --save given"
+            )

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from flows import start as opening
@@ -12,21 +13,24 @@ from flows.fingerprint import check_alike
 from flows.redo import extend, redo
 from flows.session import reporter
 from sia_core.agents.prices import check_priced
+from sia_core.agents.recorded import is_recorded, recorded_lines
 from sia_core.budget import Budget
 from sia_core.cli import servers
 from sia_core.cli.early import begin
 from sia_core.cli.live import Live
+from sia_core.cli.plain import plain
 from sia_core.cli.show import console, print_arms, print_result, print_stand_ins
 from sia_core.config import RunConfig
 from sia_core.disk import cannot_write, is_full
-from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError
+from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError, UsageError
 from sia_core.home import home
 from sia_core.interrupts import asked_to_end, interrupt, listening
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S, hold, refuse_held
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
-from sia_core.search.arms import ArmsPlan, Comparison
+from sia_core.search.arms import ArmsPlan, Comparison, read_member
+from sia_core.search.control import control_lines, table_of
 from sia_core.task import Task
 
 Found = TypeVar("Found")
@@ -97,8 +101,12 @@ def compare(plan: ArmsPlan) -> None:
     _drive_arms(comparison)
 
 
-def go_on_comparing(name: str, seeds: int | None = None) -> None:
-    """Go on with a comparison that was cut short, over more seeds where they are given; or show a finished one."""
+def go_on_comparing(name: str, seeds: int | None = None, *, save: Path | None = None) -> None:
+    """Go on with a comparison that was cut short, over more seeds where they are given; or show a finished one.
+
+    Args:
+        save: file that the sealed scores by arm and seed are written to at the end.
+    """
     comparison = ArmsRecord.open(opening.record(), name)
     refuse_held(comparison)
     if seeds is not None:
@@ -107,6 +115,19 @@ def go_on_comparing(name: str, seeds: int | None = None) -> None:
         comparison.set_plan(plan.about, plan.model_dump(mode="json"))
     servers.launch_prefect()
     _drive_arms(comparison)
+    if save is not None:
+        _save(comparison, save)
+
+
+def _save(comparison: ArmsRecord, file: Path) -> None:
+    config = ArmsPlan.model_validate(comparison.plan).config
+    runs = [read_member(run) for run in comparison.members().values()]
+    table = table_of(runs, config, Task.load(config.task), comparison.name)
+    try:
+        file.write_text(table.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", where=f"--save {file}") from error
+    console.print(f"sealed scores by arm and seed: {file}")
 
 
 def _drive(run: RunRecord, ui: bool) -> None:
@@ -117,6 +138,10 @@ def _drive(run: RunRecord, ui: bool) -> None:
 
     _see_through(work, f"sia resume {run.name}", lambda: [run])
     print_result(run)
+    if is_recorded(run.config.agent):
+        task = Task.load(run.config.task)
+        for line in (*recorded_lines(run.config.agent, task), *control_lines(task, run.config)):
+            console.print(plain(line))
     console.print(f"all of it on one page: sia report {run.name}")
     if ui:
         servers.start()
