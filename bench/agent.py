@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -185,36 +185,49 @@ class Outcome:
 
 
 def measure(chosen: Sequence[Talk], tree: Path) -> tuple[list[Outcome], int]:
-    """Run the conversations as generations of one run of `tree`'s sia; outcomes, and requests that were made."""
+    """Run the conversations with `tree`'s sia; outcomes, and requests that were made.
+
+    Each is a generation of one run. Where one comes to no decision, `rules` may stop the run in the model's place; the
+    conversations after it are then had in a run of their own.
+    """
+    outcomes: list[Outcome] = []
+    asked = 0
+    while len(outcomes) < len(chosen):
+        rest = chosen[len(outcomes) :]
+        nodes, requests = run_talks(rest, tree)
+        asked += requests
+        outcomes += [_outcome(talk, node) for talk, node in zip(rest, nodes, strict=False)]
+    return outcomes, asked
+
+
+def run_talks(chosen: Sequence[Talk], tree: Path) -> tuple[list[dict[str, Any]], int]:
+    """One run: the nodes of its generations in order, and requests that were made."""
     with tempfile.TemporaryDirectory(prefix="sia-bench-") as folder, serve() as wire:
         model = wire.answer = Model(chosen)
-        home = Path(folder)
         environment = {**os.environ, "SIA_HOME": folder, "OPENAI_API_KEY": "bench", "PYTHONPATH": str(tree)}
         spec = f"openai:m@{wire.url}/v1"
         plan = ("--policy", "scripted", "--rollouts", "2", "--test-problems", "2", "--threads", "1", "--no-ui")
         words = ("run", str(ROOT / "tests" / "toy"), "--agent", spec, "--agent-turns", str(TURNS), *plan)
-        command = [sys.executable, "-P", "-m", "sia_core.cli.main", *words, "--generations", str(len(chosen))]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-m", "sia_core.cli.main"]
+        run = [*command, *words, "--generations", str(len(chosen))]
+        done = subprocess.run(run, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"sia run ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        nodes = _nodes(home)
-        subprocess.run([*command[:4], "ui", "--stop"], env=environment, cwd=folder, capture_output=True, check=False)
-    outcomes = []
-    for number, talk in enumerate(chosen, 1):
-        node = next(node for node in nodes if node["generation"] == number)
-        decision = node["decision"]
-        by = decision["agent"].split("@")[0]
-        own = by != "rules"
-        outcomes.append(Outcome(talk.name, own and node["gate"] is not None, by, node["failure"]))
-    return outcomes, model.asked
+        nodes = _nodes(Path(folder))
+        subprocess.run([*command, "ui", "--stop"], env=environment, cwd=folder, capture_output=True, check=False)
+    return nodes, model.asked
+
+
+def _outcome(talk: Talk, node: Mapping[str, Any]) -> Outcome:
+    by = node["decision"]["agent"].split("@")[0]
+    return Outcome(talk.name, by != "rules" and node["gate"] is not None, by, node["failure"])
 
 
 def _nodes(home: Path) -> list[dict[str, Any]]:
     """Nodes of the one run there is, as stored: of another version they may not be read as objects."""
     record = open_record(home, None)
     (summary,) = record.summaries()
-    run = record.open(summary.name)
-    found = [generation.phase("improve") for generation in run.generations()]
+    found = [generation.phase("improve") for generation in record.open(summary.name).generations()]
     return [node for phase in found if phase for node in phase["nodes"]]
 
 

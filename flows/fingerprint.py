@@ -29,7 +29,8 @@ _CODE = (
         "flows/ladder.py",
         "flows/rollouts.py",
     ),
-    *("flows/anchors.py", "flows/first.py", "flows/source.py"),
+    *("flows/anchors.py", "flows/first.py", "flows/source.py", "sia_core/agents/prompts/*.md"),
+    *("flows/allowance.py", "flows/commanding.py", "flows/deciding.py", "flows/workbench.py"),
 )
 _APART = ("sia_core/services.py", "sia_core/process.py", "sia_core/progress.py", "sia_core/errors.py")
 _NAMED = 5

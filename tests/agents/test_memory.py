@@ -45,6 +45,15 @@ def test_an_unpredicted_regression_counts_twice_and_a_void_trial_for_nothing() -
     assert remember([SEED, void]) == []
 
 
+def test_what_a_rung_rejected_keeps_its_prediction() -> None:
+    fallen = replace(pulled(1, 0.0, predicted=0.3), gate=None, failure="minibatch: futile: gain -0.0552")
+    (alone,) = remember([SEED, fallen])
+    assert (alone.predicted, alone.observed, alone.gated) == (0.3, None, 0)
+    assert "predicted +0.3, observed nothing: none reached the gate" in str(alone)
+    (both,) = remember([SEED, fallen, pulled(2, 0.05, predicted=0.1)])
+    assert (both.predicted, both.observed, both.gated) == (pytest.approx(0.2), 0.05, 1)
+
+
 def test_a_reverted_idea_waits_for_another_pair() -> None:
     lost = pulled(1, -0.1)
     nodes = [SEED, lost, pulled(2, 0.1, promoted=True)]
