@@ -210,11 +210,14 @@ def run_talks(chosen: Sequence[Talk], tree: Path) -> tuple[list[dict[str, Any]],
         words = ("run", str(ROOT / "tests" / "toy"), "--agent", spec, "--agent-turns", str(TURNS), *plan)
         command = [sys.executable, "-P", "-m", "sia_core.cli.main"]
         run = [*command, *words, "--generations", str(len(chosen))]
-        done = subprocess.run(run, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"sia run ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        nodes = _nodes(Path(folder))
-        subprocess.run([*command, "ui", "--stop"], env=environment, cwd=folder, capture_output=True, check=False)
+        try:
+            done = subprocess.run(run, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+            nodes = [] if done.returncode else _nodes(Path(folder))
+        finally:
+            subprocess.run([*command, "ui", "--stop"], env=environment, cwd=folder, capture_output=True, check=False)
+        if not nodes:
+            said = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            raise SystemExit(f"sia run ended with {done.returncode} and left no generation:\n{said}")
     return nodes, model.asked
 
 
@@ -226,8 +229,8 @@ def _outcome(talk: Talk, node: Mapping[str, Any]) -> Outcome:
 def _nodes(home: Path) -> list[dict[str, Any]]:
     """Nodes of the one run there is, as stored: of another version they may not be read as objects."""
     record = open_record(home, None)
-    (summary,) = record.summaries()
-    found = [generation.phase("improve") for generation in record.open(summary.name).generations()]
+    runs = [record.open(summary.name) for summary in record.summaries()]
+    found = [generation.phase("improve") for run in runs for generation in run.generations()]
     return [node for phase in found if phase for node in phase["nodes"]]
 
 
