@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sia_core.agents.quote import elide
 from sia_core.agents.transcript import short
-from sia_core.generation import Decision, Evidence, GateVerdict, Node
+from sia_core.generation import DRAFT_ID, Decision, Evidence, GateVerdict, Node
 from sia_core.report import charts
 from sia_core.report.diff import read_diff
 from sia_core.report.facts import Child, Facts, Generation, Played, Update
@@ -25,6 +25,9 @@ LONG, MIDDLE = 20_000, 4_000
 _ASKED = ("rounds", "steps", "learning_rate", "rank")
 CURVES = ("reward", "loss", "kl", "kl_base", "entropy", "gap", "clipped", "grad_norm", "value_loss")
 """Metrics of an update that are drawn, where they are not 0 throughout."""
+
+
+_DRAFT = "draft_"
 
 
 @dataclass
@@ -66,8 +69,15 @@ def _sets(generation: Generation) -> Iterator[tuple[str, Played]]:
         yield "train", generation.train
     several = len(generation.children) > 1
     for child in generation.children:
-        for name, played in child.played.items():
-            yield f"{name.replace('_', ', ')}{f', sibling {child.number}' if several else ''}", played
+        # Drafts last: there may be many, and the transcripts shown are bounded.
+        for name in sorted(child.played, key=lambda name: name.startswith(_DRAFT)):
+            yield f"{_set_name(name)}{f', sibling {child.number}' if several else ''}", child.played[name]
+
+
+def _set_name(name: str) -> str:
+    if name.startswith(_DRAFT):
+        return f"draft {name.removeprefix(_DRAFT)[:DRAFT_ID]}"
+    return name.replace("_", ", ")
 
 
 def _set_row(name: str, played: Played, shown: int) -> tuple[str, ...]:
