@@ -20,8 +20,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from bench.gate_floor import show_detectable, show_floor, show_minibatch, show_ties, unseen_of
-from bench.gate_settings import ALPHA, SETTINGS, Setting, draw, half_width
+from bench.parts.gate_floor import show_detectable, show_floor, show_minibatch, show_ties, unseen_of
+from bench.parts.gate_settings import ALPHA, SETTINGS, Setting, draw, half_width
 from sia_core.candidate import Candidate
 from sia_core.generation import GateVerdict, Node
 from sia_core.search import sequential

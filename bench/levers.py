@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import open_record
-from sia_core.search.arms import CHOICE
+from sia_core.search.arms import AGENT
 from tests.models import make_tiny_model
 
 _FILES = {
@@ -85,7 +85,7 @@ def measure(seeds: int, quick: bool) -> dict[str, object]:
         for name, text in _FILES.items():
             (task / name).parent.mkdir(parents=True, exist_ok=True)
             (task / name).write_text(text.lstrip())
-        arms = ("weights",) if quick else ("harness", "weights", "alternate", CHOICE)
+        arms = ("weights",) if quick else ("harness", "weights", "alternate", AGENT)
         words = ["arms", str(task), "--policy", f"local:{model}", "--seeds", str(seeds), "--arms", ",".join(arms)]
         words += ["--threads", "1", *(["--generations", "1"] if quick else [])]
         command = [sys.executable, "-m", "sia_core.cli.main"]

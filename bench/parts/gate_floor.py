@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from bench.gate_settings import ALPHA, SETTINGS, Floats, Setting, draw, half_width
+from bench.parts.gate_settings import ALPHA, SETTINGS, Floats, Setting, draw, half_width
 from sia_core.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, RunConfig
 from sia_core.generation import GateVerdict
 from sia_core.search import gate
