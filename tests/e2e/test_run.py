@@ -65,7 +65,7 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     assert played == [nodes[1].gate.gain.problems * 4] * 2
     assert nodes[1].gate.looks <= nodes[1].gate.most_looks == 3
     stop = run.phase("stop")
-    assert stop is not None and stop["rule"] == "generations"
+    assert stop is not None and stop["rule"] == "agent"
     assert generation.tags["sia.lever"] == "harness"
 
     # The run as one page, what it ran on, and the last word of its driver are in the record.
