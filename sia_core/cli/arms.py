@@ -59,7 +59,7 @@ def arms(
         go_on_comparing(resume, seeds, save=save)
         return
     if save is not None:
-        what = "is written of a comparison that there is"
+        what = "goes with --resume: scores are saved of a comparison that was made"
         raise UsageError(what, where="--save", hint="sia arms --resume NAME --save FILE")
     seeds = _SEEDS if seeds is None else seeds
     config = build_config(
