@@ -40,7 +40,8 @@ def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> N
     if session.run.phase("stop") is None:
         tags = {"sia.stopped": rule, "sia.stopped_because": reason}
         session.run.complete("stop", {"rule": rule, "reason": reason, "plateau": plateau.to_dict()}, tags)
-        session.reporter.say(f"the run ends ({rule}): {reason}")
+        # The agent's reason stands in its decision and in the table at the end; it may be long.
+        session.reporter.say(f"the run ends ({rule}): {'it decided to stop' if rule == 'agent' else reason}")
 
 
 def look_for_plateau(session: Session, index: int) -> Plateau:

@@ -60,7 +60,9 @@ class Workbench:
         compared: list[Rollout] = []
         if not faults:
             mine = replace(parent.candidate, harness=draft.digest)
-            played, compared = (self._roll(one, problems, rollouts) for one in (mine, parent.candidate))
+            named = f"trial of draft {draft.digest[:DRAFT_ID]}"
+            played = self._roll(mine, problems, rollouts, named)
+            compared = self._roll(parent.candidate, problems, rollouts, f"{named}, its parent")
             self._put(draft, played)
         # The parent's rollouts of the execute phase are in `counted` from the first climb on.
         cost = self._allowance.take([*played, *compared])
@@ -80,10 +82,9 @@ class Workbench:
     def _climb(self, decision: Decision, parent: Node, child: Harness) -> Climb:
         return Climb(self._session, self._record, decision, parent, child, self._allowance.counted)
 
-    def _roll(self, candidate: Candidate, problems: Sequence[str], rollouts: int) -> list[Rollout]:
-        name = f"{self._record.index}/execute"
-        units = plan_units(self._session, candidate, "train", problems, rollouts, name)
-        return roll_out(self._session, candidate, units, f"trial of draft {candidate.harness[:DRAFT_ID]}")
+    def _roll(self, candidate: Candidate, problems: Sequence[str], rollouts: int, named: str) -> list[Rollout]:
+        units = plan_units(self._session, candidate, "train", problems, rollouts, f"{self._record.index}/execute")
+        return roll_out(self._session, candidate, units, named)
 
     def _put(self, draft: Harness, rollouts: Sequence[Rollout]) -> None:
         self._rollouts.setdefault(draft.digest, {}).update((rollout.unit.key, rollout) for rollout in rollouts)
