@@ -28,9 +28,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.policy.local import load_base
-from sia_core.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.spec import UpdateSpec, refuse
 from sia_core.weights.trainer import Trainer

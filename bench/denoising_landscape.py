@@ -34,9 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from sia_core.harness import Harness, KnobValue
-from sia_core.lab import Limits, SandboxResult
-from sia_core.task import Problem, Task
+from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.lab import Limits, SandboxResult
+from sia_core.domain.task import Problem, Task
 
 Knobs = Mapping[str, KnobValue]
 DRAWS = 4000

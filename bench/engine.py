@@ -30,21 +30,21 @@ import time
 import venv
 from pathlib import Path
 
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.rollout import Sampling, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.harness import Harness
-from sia_core.hashing import derive_seed
-from sia_core.home import home
+from sia_core.host.home import home
 from sia_core.policy.protocol import Request
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Sampling, Unit
-from sia_core.task import Task
 
 PROGRAM = "print(sum(range(10)))"
 FILES = {
     "task.toml": 'name = "bench"\ntitle = "bench"\nmetric = "share right"\n',
     "task.py": """
-from sia_core.rollout import Verdict
-from sia_core.task import Problem
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem
 
 
 def load(split):

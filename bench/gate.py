@@ -22,13 +22,13 @@ import numpy as np
 
 from bench.parts.gate_floor import show_detectable, show_floor, show_minibatch, show_ties, unseen_of
 from bench.parts.gate_settings import ALPHA, SETTINGS, Setting, draw, half_width
-from sia_core.candidate import Candidate
-from sia_core.generation import GateVerdict, Node
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.lineage import GateVerdict, Node
+from sia_core.domain.stats import paired_gain
 from sia_core.search import sequential
 from sia_core.search.gate import Rules, Sides, growing, judge
 from sia_core.search.lineage import rival
 from sia_core.search.sequential import cut, read
-from sia_core.stats import paired_gain
 
 
 def gate(

@@ -45,8 +45,8 @@ learning_rate = 0.01
 rank = 4
 """,
     "task.py": """
-from sia_core.rollout import Verdict
-from sia_core.task import Problem
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem
 
 
 def load(split):

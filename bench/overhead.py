@@ -28,16 +28,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from sia_core.host.servers import prefect_service, stop
 from sia_core.record.store import RunRecord, open_record
-from sia_core.services import prefect_service, stop
 
 _REAL_S = 300.0
 _POLL_S = 0.1
 _FILES = {
     "task.toml": 'name = "idle"\ntitle = "Nothing to do"\nmetric = "nothing"\n',
     "task.py": """
-from sia_core.rollout import Verdict
-from sia_core.task import Problem
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem
 
 
 def load(split):

@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.rollout import Sampling
 from sia_core.policy.base import adapter_digest, base_digest, share_cores
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.smollm2 import SOURCE, directory
-from sia_core.rollout import Sampling
 
 if TYPE_CHECKING:
     from sia_core.policy.local import LocalPolicy

@@ -20,11 +20,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox import Sandbox, open_sandbox
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.watchdog import pss_mb
-from sia_core.lab import Limits
 
 _PROGRAM = "import numpy as np\nprint(int(np.arange(5).sum()))"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

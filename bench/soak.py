@@ -30,13 +30,13 @@ from typing import Any
 
 from ray._private.ray_constants import RAY_WORKER_NICENESS
 
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.watchdog import pss_mb
-from sia_core.harness import Harness
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 
 _ATTACKS = 0.05
 _SAMPLES = 60
@@ -65,8 +65,8 @@ disk_mb = 4
     "task.py": """
 import json
 from pathlib import Path
-from sia_core.rollout import Verdict
-from sia_core.task import Problem
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem
 
 ATTACKS = json.loads((Path(__file__).parent / "attacks.json").read_text())
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from sia_core.domain.task import Task
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
-from sia_core.task import Task
 from tasks.trimul.settings import PLAN
 
 Settings = dict[str, Any]

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from sia_core.check.fingerprint import sampled
 from sia_core.check.verdicts import verified
+from sia_core.domain.errors import SiaError
+from sia_core.domain.task import Task, task_names
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.sandbox.protocol import Sandbox
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import SiaError
-from sia_core.task import Task, task_names
 
 GOALS = {"denoising": (1, 2.0), "trimul": (1, 3.0), "lawbench": (913, 0.5)}
 """Task -> (verdicts, seconds that they may take together)."""

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.configure import build_config
-from sia_core.config import RunConfig, Tier
+from sia_core.domain.config import RunConfig, Tier
+from sia_core.loop.configure import build_config
 from sia_core.search.arms import ArmsPlan, plan_arms
 
 _TASK = Field(title="Task", min_length=1, description="Name of a task that ships with SIA, or a path on the worker.")

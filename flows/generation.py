@@ -8,11 +8,14 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import approve, outage, phases, reaper
-from flows.live import Share, artifact_key, shown
-from flows.session import Session, open_session
-from sia_core.generation import Decision, Node
-from sia_core.patch import unified_diff
+from flows import approval, crashed_runs
+from flows.progress import Share, artifact_key, show_if_reachable, shown
+from sia_core.domain.lineage import Decision, Node
+from sia_core.domain.patch import unified_diff
+from sia_core.loop.analyze import analyze as analyze_phase
+from sia_core.loop.execute import execute as execute_phase
+from sia_core.loop.improve import improve as improve_phase
+from sia_core.loop.session import Session, open_session
 from sia_core.report.markdown import decision_markdown
 
 _PHASES = 3
@@ -22,27 +25,27 @@ _PHASES = 3
 def execute(run: str, index: int) -> None:
     """Rollouts of the current candidate."""
     with open_session(run) as session:
-        phases.execute(session, index)
+        execute_phase(session, index)
 
 
 @task(name="analyze", task_run_name="analyze {index}", cache_policy=NO_CACHE)
 def analyze(run: str, index: int) -> list[Decision]:
     """Evidence and decisions."""
     with open_session(run) as session:
-        return phases.analyze(session, index)
+        return analyze_phase(session, index)
 
 
 @task(name="improve", task_run_name="improve {index}", cache_policy=NO_CACHE)
 def improve(run: str, index: int) -> list[Node]:
     """Lever, gate, lineage."""
     with open_session(run) as session:
-        return phases.improve(session, index)
+        return improve_phase(session, index)
 
 
 @flow(name="generation", flow_run_name="{run}/{index}", persist_result=False)
 def generation(run: str, index: int) -> bool:
     """Run one generation; True if the Feedback-Agent wants to stop."""
-    reaper.mark()
+    crashed_runs.mark()
     with shown(run), open_session(run) as session:
         about = f"{run} generation {index}"
         progress = Share(about)
@@ -50,13 +53,13 @@ def generation(run: str, index: int) -> bool:
         progress.reach(100 / _PHASES)
         decisions = analyze(run, index)
         progress.reach(200 / _PHASES)
-        approve.ask(session, index, decisions)
-        reaper.mark()  # A pause counts as another try.
+        approval.ask(session, index, decisions)
+        crashed_runs.mark()  # A pause counts as another try.
         nodes = improve(run, index)
         progress.reach(100.0)
         shown_nodes = "\n\n".join(decision_markdown(node, _diff(session, node)) for node in nodes)
         key = artifact_key(run, "decision")
-        outage.show(lambda: create_markdown_artifact(shown_nodes, key=key, description=about))
+        show_if_reachable(lambda: create_markdown_artifact(shown_nodes, key=key, description=about))
         return decisions[0].lever == "stop"
 
 

@@ -25,12 +25,12 @@ PACKAGES = ("tasks/*", "sia_core/*", "bench")
 CONFIGURATION = {
     "A run": (
         "What `sia run` records of itself; most fields have an option of their name ([command line](cli.md)).",
-        ("sia_core.config.RunConfig", "sia_core.budget.Budget"),
+        ("sia_core.domain.config.RunConfig", "sia_core.domain.budget.Budget"),
     ),
     "task.toml": (
         "The tables of a task ([how to write one](../tasks.md)).",
         tuple(
-            f"sia_core.task_config.{name}"
+            f"sia_core.domain.task_config.{name}"
             for name in (
                 *("TaskConfig", "Plan", "UpdateDefaults", "RolloutLimits", "Resources", "SamplingDefaults"),
                 *("RewriteLimits", "CheckLimits"),
@@ -39,7 +39,7 @@ CONFIGURATION = {
     ),
     "harness.toml": (
         "The manifest of a harness.",
-        tuple(f"sia_core.harness.{name}" for name in ("HarnessConfig", "HarnessBudget", "Knob")),
+        tuple(f"sia_core.domain.harness.{name}" for name in ("HarnessConfig", "HarnessBudget", "Knob")),
     ),
 }
 """Title -> what to say of it, and the models that it shows."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sia_core.api import Result, evolve, load_result
-    from sia_core.errors import SiaError
-    from sia_core.lab import Lab, Limits, SandboxResult, Session, SessionEndError, SessionLab
-    from sia_core.rollout import Rollout, Split, Turn, Verdict
-    from sia_core.stats import Estimate, Gain
-    from sia_core.task import Problem, Task
+    from sia_core.domain.errors import SiaError
+    from sia_core.domain.lab import Lab, Limits, SandboxResult, Session, SessionEndError, SessionLab
+    from sia_core.domain.rollout import Rollout, Split, Turn, Verdict
+    from sia_core.domain.stats import Estimate, Gain
+    from sia_core.domain.task import Problem, Task
 
 __all__ = [
     "Estimate",
@@ -37,11 +37,11 @@ __all__ = [
 
 _HOMES = {
     "api": ("Result", "evolve", "load_result"),
-    "errors": ("SiaError",),
-    "lab": ("Lab", "Limits", "SandboxResult", "Session", "SessionEndError", "SessionLab"),
-    "rollout": ("Rollout", "Split", "Turn", "Verdict"),
-    "stats": ("Estimate", "Gain"),
-    "task": ("Problem", "Task"),
+    "domain.errors": ("SiaError",),
+    "domain.lab": ("Lab", "Limits", "SandboxResult", "Session", "SessionEndError", "SessionLab"),
+    "domain.rollout": ("Rollout", "Split", "Turn", "Verdict"),
+    "domain.stats": ("Estimate", "Gain"),
+    "domain.task": ("Problem", "Task"),
 }
 """Module -> the public names that it holds."""
 

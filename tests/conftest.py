@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def bwrap() -> str:
     """Path of bubblewrap."""
+    from sia_core.domain.errors import SandboxError
     from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
-    from sia_core.errors import SandboxError
 
     try:
         return find_bubblewrap()

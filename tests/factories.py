@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.rollout import Failure, Rollout, Sampling, Turn, Unit, Verdict
 from sia_core.policy.protocol import Request
-from sia_core.rollout import Failure, Rollout, Sampling, Turn, Unit, Verdict
 
 TOY = str(Path(__file__).parent / "toy")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from sia_core.fetch import Wheel
+from sia_core.host.downloads import Wheel
 
 PROJECT = "sia-fake-weights"
 MEMBER = "sia_fake_weights/model.bin"

@@ -18,42 +18,30 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOUNS = "nouns"
-"""The modules that lie directly in sia_core/, but for its `__init__`, the front door."""
-
-BELOW_FLOWS = {
-    "agents",
-    "engine",
-    "weights",
-    "search",
-    "record",
-    "report",
-    "policy",
-    "check",
-    "doctor",
-    "export",
-    "foreign",
-    NOUNS,
-}
+BASE = {"domain", "host"}
+BELOW_LOOP = {"agents", "engine", "policy", "record", "report", "search", "weights", *BASE}
+BELOW_FLOWS = {"check", "doctor", "export", "importers", "loop", *BELOW_LOOP}
 ALLOWED: dict[str, set[str]] = {
-    "tasks": {NOUNS},
-    NOUNS: {"tasks"},  # Only for the place of the tasks that ship; the package itself holds no code.
-    "policy": {NOUNS},
-    "engine": {"policy", NOUNS},
-    "weights": {"policy", NOUNS},
-    "agents": {"policy", NOUNS},
-    "record": {NOUNS},
-    "search": {"record", NOUNS},
-    "report": {"agents", "record", "search", NOUNS},
-    "check": {"agents", "engine", "policy", NOUNS},
-    "export": {"agents", "engine", "policy", "record", "report", NOUNS},
-    "doctor": {"engine", "policy", NOUNS},
-    "foreign": {NOUNS},
+    "tasks": BASE,
+    "domain": {"tasks"},  # Only for the place of the tasks that ship; the package itself holds no code.
+    "host": {"domain"},
+    "policy": BASE,
+    "engine": {"policy", *BASE},
+    "weights": {"policy", *BASE},
+    "agents": {"policy", *BASE},
+    "record": BASE,
+    "search": {"record", *BASE},
+    "report": {"agents", "record", "search", *BASE},
+    "check": {"agents", "engine", "policy", *BASE},
+    "export": {"agents", "engine", "policy", "record", "report", *BASE},
+    "doctor": {"engine", "policy", *BASE},
+    "importers": BASE,
+    "loop": BELOW_LOOP,
     "flows": BELOW_FLOWS,
     "cli": {"flows", *BELOW_FLOWS},
     "infra": {"flows", *BELOW_FLOWS},
     "api": {"cli", "flows", *BELOW_FLOWS},
-    "front": {"api", NOUNS},
+    "front": {"api", *BASE},
     "templates": {"front"},
 }
 
@@ -133,7 +121,7 @@ def package_of(path: Path) -> str:
         return parts[0]
     if parts[1] == "__init__.py":
         return "front"
-    return parts[1] if len(parts) > 2 else NOUNS
+    return parts[1]
 
 
 def test_arrows_point_one_way() -> None:
@@ -152,7 +140,7 @@ def test_every_package_has_a_row() -> None:
 
 
 def test_the_table_holds_no_cycle() -> None:
-    # tasks and nouns may name each other; module cycles are caught below.
+    # tasks and domain may name each other; module cycles are caught below.
     table = {package: allowed - {"tasks"} for package, allowed in ALLOWED.items()}
     assert list(TopologicalSorter(table).static_order())
 
@@ -205,13 +193,25 @@ def test_the_front_door_loads_nothing_at_all() -> None:
     assert not loaded_by("import sia_core") & {*HEAVY, "numpy", "pydantic", "rich", "typer"}
 
 
-def test_nouns_load_nothing_heavy() -> None:
-    nouns = [path.stem for path in files() if package_of(path) == NOUNS and path.stem != "__init__"]
-    assert not loaded_by("\n".join(f"import sia_core.{noun}" for noun in nouns)) & HEAVY
+def test_domain_and_host_load_nothing_heavy() -> None:
+    modules = [(package_of(path), path.stem) for path in files() if package_of(path) in BASE]
+    named = [f"import sia_core.{package}.{module}" for package, module in modules if module != "__init__"]
+    assert not loaded_by("\n".join(named)) & HEAVY
 
 
 def test_the_rules_see_what_they_should(tmp_path: Path) -> None:
-    source = "import a.b\nfrom sia_core import task\nif TYPE_CHECKING:\n    import c\ndef f():\n    import d\n"
+    source = "import a.b\nfrom sia_core.domain import task\nif TYPE_CHECKING:\n    import c\ndef f():\n    import d\n"
     (path := tmp_path / "m.py").write_text(source)
-    assert [one.module for one in imports(path)] == ["a.b", "sia_core.task", "c", "d"]
-    assert [one.module for one in imports(path, at_start_only=True)] == ["a.b", "sia_core.task"]
+    assert [one.module for one in imports(path)] == ["a.b", "sia_core.domain.task", "c", "d"]
+    assert [one.module for one in imports(path, at_start_only=True)] == ["a.b", "sia_core.domain.task"]
+
+
+def test_root_of_the_package_holds_packages_and_the_front_door() -> None:
+    found = {path.name for path in (ROOT / "sia_core").iterdir() if path.suffix == ".py"}
+    assert found <= {"__init__.py", "app.py"}
+
+
+def test_every_module_of_flows_imports_prefect() -> None:
+    modules = [path for path in files() if package_of(path) == "flows" and path.stem != "__init__"]
+    without = [path.name for path in modules if not any(one.module.split(".")[0] == "prefect" for one in imports(path))]
+    assert not without

@@ -11,15 +11,15 @@ from unittest.mock import patch
 import numpy as np
 
 from bench.parts.gate_settings import ALPHA, SETTINGS, Floats, Setting, draw, half_width
-from sia_core.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, RunConfig
-from sia_core.generation import GateVerdict
+from sia_core.domain.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, RunConfig
+from sia_core.domain.lineage import GateVerdict
+from sia_core.domain.stats import Scores, paired_gain
 from sia_core.search import gate
 from sia_core.search.gate import Rules, Sides, growing, judge, most_gain
 from sia_core.search.power import detectable
-from sia_core.stats import Scores, paired_gain
 
 CONFIDENCE = 0.95
-"""Of the minibatch's upper limit (`flows.ladder.FUTILITY`)."""
+"""Of the minibatch's upper limit (`sia_core.loop.ladder.FUTILITY`)."""
 PRICE = float(RunConfig.model_fields["price"].default)
 UNSEEN = gate.unseen(0.0, {"any": [1.0]})
 Rates = Callable[..., dict[str, float]]

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from sia_core.harness import Harness
-from sia_core.rollout import Rollout
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _WORD = re.compile(r"\w\w")

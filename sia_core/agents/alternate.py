@@ -5,7 +5,7 @@ from dataclasses import replace
 from sia_core.agents.protocol import Situation
 from sia_core.agents.rules import RulesAgent
 from sia_core.agents.source import Source
-from sia_core.generation import Decision
+from sia_core.domain.lineage import Decision
 
 
 class AlternateAgent:

@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 from sia_core.agents.prices import Price, Usage
 from sia_core.agents.tools import Arguments, ArgumentsError, Tool, answer, parse_arguments
 from sia_core.agents.tracing import NO_TRACE, Trace
-from sia_core.config import MAX_VALIDATIONS
-from sia_core.hashing import derive_seed
+from sia_core.domain.config import MAX_VALIDATIONS
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.rollout import Sampling, ToolCall
+from sia_core.host.progress import SILENT, Reporter, Wait
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
-from sia_core.progress import SILENT, Reporter, Wait
-from sia_core.rollout import Sampling, ToolCall
 
 ATTEMPTS = MAX_VALIDATIONS
 """Submissions that are taken at most; each wrong one comes back with its faults."""

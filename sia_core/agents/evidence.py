@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from sia_core.candidate import Candidate
-from sia_core.generation import Evidence
-from sia_core.rollout import Rollout
-from sia_core.stats import estimate
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.lineage import Evidence
+from sia_core.domain.rollout import Rollout
+from sia_core.domain.stats import estimate
 
 EXAMPLES = 12
 SAME_SCORE = 1e-9

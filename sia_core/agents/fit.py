@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from sia_core.agents.recorded import is_recorded, load_recording
 from sia_core.agents.recording import TRAINS, Recording
-from sia_core.config import RunConfig
-from sia_core.errors import UsageError
-from sia_core.harness import Harness
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import UsageError
+from sia_core.domain.harness import Harness
+from sia_core.domain.task import Task
 from sia_core.policy.registry import base_directory
-from sia_core.task import Task
 
 
 def check_fit(config: RunConfig, task: Task) -> list[str]:

@@ -15,10 +15,10 @@ from sia_core.agents.quote import is_mark, one_line, quote
 from sia_core.agents.source import Source
 from sia_core.agents.transcript import cleaned, outcome, raw, short
 from sia_core.agents.trial import Left, failed, kind, messages, replies
-from sia_core.generation import DRAFT_ID, Draft, Node
-from sia_core.harness import Harness
-from sia_core.patch import unified_diff
-from sia_core.rollout import Rollout
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import DRAFT_ID, Draft, Node
+from sia_core.domain.patch import unified_diff
+from sia_core.domain.rollout import Rollout
 
 RESULT_CHARS = 12_000
 """Of one answer."""

@@ -17,11 +17,11 @@ from sia_core.agents.tools import reading_tools
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.agents.trial import Left, Trial
 from sia_core.agents.trying import material_tools, try_tool
-from sia_core.generation import Decision
-from sia_core.harness import Harness
-from sia_core.hashing import derive_seed
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.lineage import Decision
+from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.protocol import Policy
-from sia_core.progress import SILENT, Reporter
 
 
 class LlmAgent:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.generation import Decision, Node
+from sia_core.domain.lineage import Decision, Node
 
 DECAY = 0.9
 UNPREDICTED = 2.0

@@ -24,13 +24,13 @@ from sia_core.agents.tools import Arguments, Tool
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.agents.trial import Left, Trial
 from sia_core.agents.trying import listed, material_tools, try_tool
-from sia_core.errors import HarnessError
-from sia_core.generation import DRAFT_ID
-from sia_core.harness import Harness
-from sia_core.hashing import canonical_json, derive_seed
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import canonical_json, derive_seed
+from sia_core.domain.lineage import DRAFT_ID
+from sia_core.domain.task import Problem
+from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.protocol import Policy
-from sia_core.progress import SILENT, Reporter
-from sia_core.task import Problem
 
 _TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
 

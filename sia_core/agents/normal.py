@@ -8,8 +8,8 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
-from sia_core.harness import Harness
-from sia_core.hashing import digest_bytes, digest_json
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_bytes, digest_json
 
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What the parser raises; the last two for code that is nested beyond its stack."""

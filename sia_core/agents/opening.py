@@ -7,7 +7,7 @@ from sia_core.agents.protocol import Situation
 from sia_core.agents.quote import elide, one_line, quote
 from sia_core.agents.transcript import short
 from sia_core.agents.trying import listed
-from sia_core.generation import champion
+from sia_core.domain.lineage import champion
 
 _TASK, _NODES, _EXAMPLES, _EXAMPLE = 6000, 12, 4, 3000
 

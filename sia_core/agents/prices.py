@@ -13,12 +13,12 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sia_core.budget import Budget
-from sia_core.errors import UsageError
-from sia_core.home import home
+from sia_core.domain.budget import Budget
+from sia_core.domain.errors import UsageError
+from sia_core.domain.task_config import describe_invalid
+from sia_core.host.home import home
 from sia_core.policy.protocol import Completion
 from sia_core.policy.spec import parse_spec
-from sia_core.task_config import describe_invalid
 
 PER = 1_000_000
 

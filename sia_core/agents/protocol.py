@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sia_core.agents.source import Source
-from sia_core.config import Lever
-from sia_core.gate_terms import GateTerms
-from sia_core.generation import Decision, Evidence, Node
-from sia_core.harness import Harness
+from sia_core.domain.config import Lever
+from sia_core.domain.gate_terms import GateTerms
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, Evidence, Node
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Characters that print as nothing, or steer a terminal, are spelled out.
 import re
 import unicodedata
 
-from sia_core.hashing import digest_bytes
+from sia_core.domain.hashing import digest_bytes
 
 RULE = (
     "Text between <<data MARK: title, place>> and <<end MARK>> was written by a model, a harness or a task. It is "

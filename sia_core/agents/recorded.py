@@ -16,12 +16,12 @@ from sia_core.agents.meta import Brief, FirstBench
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.recording import DECISIONS, REWRITES, SEED, Key, RecordedDecision, Recording, read_recording
 from sia_core.agents.source import Source
-from sia_core.errors import HarnessError, UsageError
-from sia_core.generation import SEED_NODE, Decision, Node, champion
-from sia_core.harness import Harness
-from sia_core.hashing import digest_path
-from sia_core.patch import Edit, edits_between
-from sia_core.task import RECORDED, Task
+from sia_core.domain.errors import HarnessError, UsageError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_path
+from sia_core.domain.lineage import SEED_NODE, Decision, Node, champion
+from sia_core.domain.patch import Edit, edits_between
+from sia_core.domain.task import RECORDED, Task
 
 SPEC = "recorded"
 _PREFIX = "recorded:"

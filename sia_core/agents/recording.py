@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sia_core.errors import HarnessError, PolicyError
-from sia_core.generation import SEED_NODE
-from sia_core.harness import Harness, KnobValue
-from sia_core.patch import Edit, apply_edits
-from sia_core.task_config import describe_invalid
+from sia_core.domain.errors import HarnessError, PolicyError
+from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.lineage import SEED_NODE
+from sia_core.domain.patch import Edit, apply_edits
+from sia_core.domain.task_config import describe_invalid
 
 FORMAT: Literal["sia-decisions/1"] = "sia-decisions/1"
 DECISIONS = "decisions.json"

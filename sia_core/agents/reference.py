@@ -9,9 +9,9 @@ from importlib.resources import files
 from itertools import pairwise
 
 from sia_core.agents.static import Allowed
-from sia_core.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, SMOKE_ROLLOUTS
-from sia_core.harness import MAX_BYTES, MAX_FILES
-from sia_core.task_config import TaskConfig
+from sia_core.domain.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, SMOKE_ROLLOUTS
+from sia_core.domain.harness import MAX_BYTES, MAX_FILES
+from sia_core.domain.task_config import TaskConfig
 
 _CLASSES = ("GatewayError", "Reply", "Context")
 _HIDDEN = "_"

@@ -18,13 +18,13 @@ from sia_core.agents.record import Keep
 from sia_core.agents.recorded import RecordedAgent, RecordedFirst, is_recorded, load_recording
 from sia_core.agents.rules import RulesAgent
 from sia_core.agents.tracing import NO_TRACE, Trace
-from sia_core.errors import PolicyError, SiaError, UsageError
+from sia_core.domain.errors import PolicyError, SiaError, UsageError
+from sia_core.domain.task import Task
+from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
 from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import parse_spec
-from sia_core.progress import SILENT, Reporter
-from sia_core.task import Task
 
 RULES = "rules"
 WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "alternate": AlternateAgent}

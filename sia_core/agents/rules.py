@@ -23,9 +23,9 @@ from typing import Literal
 from sia_core.agents.memory import asks, blocked, chance
 from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
-from sia_core.config import Lever
-from sia_core.generation import Decision, Evidence, Node, champion
-from sia_core.harness import Knob, KnobValue
+from sia_core.domain.config import Lever
+from sia_core.domain.harness import Knob, KnobValue
+from sia_core.domain.lineage import Decision, Evidence, Node, champion
 
 WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to reach before any was seen."""

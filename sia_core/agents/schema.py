@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sia_core.task import Problem
+from sia_core.domain.task import Problem
 
 _MOST = 200
 """Problems looked at."""

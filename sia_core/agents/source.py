@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sia_core.agents.trial import Left, Trial
-from sia_core.generation import Decision, Draft, Node
-from sia_core.harness import Harness
-from sia_core.rollout import Rollout
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, Draft, Node
+from sia_core.domain.rollout import Rollout
 
 
 class Materials(Protocol):

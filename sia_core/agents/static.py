@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sia_core.agents.normal import UNREADABLE, imported, imports, normal_digest
-from sia_core.generation import RungResult
-from sia_core.harness import Harness, HarnessConfig
-from sia_core.task_config import RewriteLimits
+from sia_core.domain.harness import Harness, HarnessConfig
+from sia_core.domain.lineage import RungResult
+from sia_core.domain.task_config import RewriteLimits
 
 RUNG: Final = "static"
 CLIENTS: Final = ("openai", "anthropic", "httpx", "httpx2")

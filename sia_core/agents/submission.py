@@ -17,10 +17,10 @@ from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.agents.tools import Arguments
 from sia_core.agents.trying import EditArgument, to_edit
-from sia_core.errors import HarnessError
-from sia_core.generation import Decision
-from sia_core.harness import KnobValue
-from sia_core.patch import Edit, apply_edits, edits_between
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import KnobValue
+from sia_core.domain.lineage import Decision
+from sia_core.domain.patch import Edit, apply_edits, edits_between
 
 Category = Literal[
     "prompt",

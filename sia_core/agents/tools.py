@@ -11,9 +11,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.agents.library import Library, Order, ReadingError, Ref
+from sia_core.domain.rollout import ToolCall
+from sia_core.domain.task_config import describe_invalid
 from sia_core.policy.protocol import Tool as Schema
-from sia_core.rollout import ToolCall
-from sia_core.task_config import describe_invalid
 
 A = TypeVar("A", bound="Arguments")
 

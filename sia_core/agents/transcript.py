@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 from sia_core.agents.quote import elide
-from sia_core.rollout import ProgramRun, Rollout, Turn
+from sia_core.domain.rollout import ProgramRun, Rollout, Turn
 
 SHORT_ID = 12
 _PROMPT, _REPLY, _ANSWER, _NOTE, _CODE, _OUTPUT = 2400, 2400, 1200, 600, 1200, 600

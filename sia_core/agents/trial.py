@@ -13,8 +13,8 @@ from statistics import fmean
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.agents.quote import elide, one_line, quote
 from sia_core.agents.transcript import cleaned, short
-from sia_core.generation import DRAFT_ID
-from sia_core.rollout import Rollout
+from sia_core.domain.lineage import DRAFT_ID
+from sia_core.domain.rollout import Rollout
 
 _MESSAGES, _MESSAGE, _SHOWN, _PROBLEMS = 8, 400, 3000, 40
 _REPLIES, _REPLY = 20, 200

@@ -14,10 +14,10 @@ from sia_core.agents.quote import quote
 from sia_core.agents.source import Materials
 from sia_core.agents.tools import Arguments, Tool
 from sia_core.agents.trial import Left, Trial, describe_trial
-from sia_core.errors import HarnessError
-from sia_core.harness import Harness, KnobValue
-from sia_core.hashing import canonical_json
-from sia_core.patch import Block, Edit, apply_edits
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.hashing import canonical_json
+from sia_core.domain.patch import Block, Edit, apply_edits
 
 TEXT = 12_000
 _LISTED = 200

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sia_core.errors import RecordError, UsageError
-from sia_core.generation import Node, champion
+from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.lineage import Node, champion
+from sia_core.domain.stats import Estimate, Gain
 from sia_core.record.store import RunRecord
 from sia_core.report.decided import stand_in_lines
 from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
-from sia_core.stats import Estimate, Gain
 
 if TYPE_CHECKING:
     from sia_core.export.manifest import Manifest
@@ -76,9 +76,9 @@ class Result:
             UsageError: there is something already.
             RecordError: the task's files have changed since the run.
         """
-        from flows.fingerprint import check_same_task
+        from sia_core.domain.task import Task
         from sia_core.export.write import write_export
-        from sia_core.task import Task
+        from sia_core.loop.fingerprint import check_same_task
 
         task = Task.load(self._record.config.task)
         check_same_task(self._record, task)

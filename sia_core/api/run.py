@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows.configure import build_config
 from sia_core.api.result import Result, read_result
-from sia_core.config import RunConfig
-from sia_core.errors import HeldError, SiaError, UsageError
-from sia_core.quiet import be_quiet
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import HeldError, SiaError, UsageError
+from sia_core.domain.task import Task
+from sia_core.domain.task_config import describe_invalid
+from sia_core.host.library_env import be_quiet
+from sia_core.loop.configure import build_config
 from sia_core.record.store import RunRecord
-from sia_core.task import Task
-from sia_core.task_config import describe_invalid
 
 
 def evolve(
@@ -51,7 +51,7 @@ def evolve(
         budget: as `sia run --budget` takes it: "rollouts=5000,dollars=5".
         sandbox: tier that untrusted code runs in.
         progress: whether to draw progress.
-        **options: what else `sia run` takes, by the names of `sia_core.config.RunConfig`.
+        **options: what else `sia run` takes, by the names of `sia_core.domain.config.RunConfig`.
 
     Raises:
         UsageError: an option that cannot be meant.
@@ -83,28 +83,28 @@ def load_result(run: str) -> Result:
         RecordError: unknown, or not finished.
     """
     be_quiet()
-    from flows.start import record
+    from sia_core.loop.create_run import record
 
     return read_result(record().open(run))
 
 
 def _run(config: RunConfig, console: Console) -> Result:
     # Prefect, Ray and MLflow take seconds to load, and read their settings when they are imported.
-    from flows import start as opening
-    from flows.session import reporter
     from sia_core.cli import servers
     from sia_core.cli.live import Live
+    from sia_core.loop import create_run
+    from sia_core.loop.session import reporter
 
-    sandbox = opening.check_sandbox(config)
+    sandbox = create_run.check_sandbox(config)
     servers.launch_prefect()
     with Live(console) as live:
-        task, harness = opening.prepare(config, live)
-        run = opening.open_run(config, task, harness, sandbox)
+        task, harness = create_run.prepare(config, live)
+        run = create_run.open_run(config, task, harness, sandbox)
         live.say(f"run {run.name}: {task.config.title}")
         token = reporter.set(live)
         try:
             servers.use_prefect()
-            from flows.evolve import evolve_here
+            from flows.run import evolve_here
 
             evolve_here(run.name)
         except BaseException as error:

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sia_core.hashing import derive_seed
-from sia_core.task import Problem
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.task import Problem
 
 Kind = Literal["gold", "chance", "hostile"]
 DEPTH: Final = 200

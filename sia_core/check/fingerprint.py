@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sia_core.hashing import digest_bytes, digest_json
-from sia_core.rollout import SPLITS
-from sia_core.task import Problem, Task
+from sia_core.domain.hashing import digest_bytes, digest_json
+from sia_core.domain.rollout import SPLITS
+from sia_core.domain.task import Problem, Task
 
 SAMPLE = 16
 """Problems of each split whose contents are compared over processes; of all others the ids are."""

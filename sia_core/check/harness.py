@@ -2,15 +2,15 @@
 
 from sia_core.agents import static
 from sia_core.check.report import Finding
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import RungResult
+from sia_core.domain.rollout import Unit
+from sia_core.domain.task import Task
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import HarnessError
-from sia_core.generation import RungResult
-from sia_core.harness import Harness
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Unit
-from sia_core.task import Task
 
 _HINT = "see docs/tasks.md for what a harness is"
 

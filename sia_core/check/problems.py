@@ -10,10 +10,10 @@ from typing import Any
 
 from sia_core.check.fingerprint import content, fingerprint, stable
 from sia_core.check.report import Finding, outcome
-from sia_core.errors import HarnessError, LeakError
-from sia_core.harness import Harness
-from sia_core.rollout import SPLITS
-from sia_core.task import Problem, Task
+from sia_core.domain.errors import HarnessError, LeakError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import SPLITS
+from sia_core.domain.task import Problem, Task
 
 PRIVATE_CHARS = 24
 """Private texts from this length on must not stand in public data: shorter ones may, by chance or as one of many."""

@@ -22,12 +22,12 @@ from sia_core.check.verdicts import (
     check_verdicts_repeat,
     verified,
 )
+from sia_core.domain.errors import FetchError, SandboxError, TaskError
+from sia_core.domain.rollout import SPLITS, Verdict
+from sia_core.domain.task import Progress, Task
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import FetchError, SandboxError, TaskError
-from sia_core.rollout import SPLITS, Verdict
-from sia_core.task import Progress, Task
 
 
 def check_task(task: Task, *, tier: Tier, problems: int, tell: Tell, progress: Progress) -> Report:

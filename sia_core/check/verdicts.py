@@ -22,10 +22,10 @@ from sia_core.check.answers import (
 )
 from sia_core.check.problems import texts
 from sia_core.check.report import Finding, outcome
-from sia_core.errors import SandboxError, TaskError
-from sia_core.lab import Lab
-from sia_core.rollout import Verdict
-from sia_core.task import Problem, Task
+from sia_core.domain.errors import SandboxError, TaskError
+from sia_core.domain.lab import Lab
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem, Task
 
 SWAPPED = 16
 """Problems on which the right answer of another one is tried."""

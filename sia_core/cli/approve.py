@@ -14,8 +14,8 @@ def approve(
     from sia_core.cli import servers  # Loads Prefect and MLflow.
 
     servers.use_prefect()
-    from flows.approve import Approval, answer
-    from flows.start import record
+    from flows.approval import Approval, answer
+    from sia_core.loop.create_run import record
 
     found = record().open(run)
     name = answer(found.name, Approval(approve=not reject, note=note))

@@ -45,8 +45,8 @@ def arms(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
 ) -> None:
     """Run the arms of TASK over several seeds and put them side by side."""
-    from flows.configure import build_config
-    from sia_core.errors import UsageError
+    from sia_core.domain.errors import UsageError
+    from sia_core.loop.configure import build_config
     from sia_core.search.arms import plan_arms
 
     if bool(task) == bool(resume):
@@ -82,7 +82,7 @@ def arms(
         print(f"{len(plan.members)} runs: arms {', '.join(plan.arms)}, {seeds} seeds; the dearest of them:")
         print_plan(config)
         return
-    from sia_core.cli.early import begin
+    from sia_core.cli.warm_start import begin
 
     begin(config.policy)
     from sia_core.cli.drive import compare  # Loads Prefect and MLflow.
@@ -92,7 +92,7 @@ def arms(
 
 def _refuse_changes(context: typer.Context) -> None:
     """All that a comparison was begun with stays, or its arms could not be set side by side."""
-    from sia_core.errors import UsageError
+    from sia_core.domain.errors import UsageError
 
     for name in context.params:
         source = context.get_parameter_source(name)

@@ -21,11 +21,11 @@ def check(
     """Prove TASK sound, or say what is wrong with it (exit code 3)."""
     from rich.console import Console
 
-    from flows.configure import parse_tier
     from sia_core.check.task import check_task  # Loads numpy and the engine.
     from sia_core.cli.live import Live
-    from sia_core.errors import TaskError
-    from sia_core.task import Task
+    from sia_core.domain.errors import TaskError
+    from sia_core.domain.task import Task
+    from sia_core.loop.configure import parse_tier
 
     tier, loaded = parse_tier(sandbox), Task.load(task)
     _ = loaded.module

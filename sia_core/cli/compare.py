@@ -16,8 +16,8 @@ def compare(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as one HTML file.")] = None,
 ) -> None:
     """Compare RUNS problem by problem on the sealed problems they share: wins, intervals, costs, settings."""
-    from flows.start import mlflow_address, record
     from sia_core.cli.report import write
+    from sia_core.loop.create_run import mlflow_address, record
     from sia_core.report.compare import compare_runs
     from sia_core.report.compare_page import compare_page
     from sia_core.report.links import mlflow_comparison

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sia_core.task import Task
+    from sia_core.domain.task import Task
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch the data of tasks, or see what is there.")
 
@@ -22,7 +22,7 @@ def fetch(
     from rich.console import Console
 
     from sia_core.cli.live import Live
-    from sia_core.task import Task
+    from sia_core.domain.task import Task
 
     loaded = Task.load(task)
     with Live(Console(stderr=True)) as live:
@@ -36,7 +36,7 @@ def fetch(
 @data.command("list")
 def list_() -> None:
     """Show which data of the tasks that ship with SIA are on this machine."""
-    from sia_core.task import Task, task_names
+    from sia_core.domain.task import Task, task_names
 
     for name in task_names():
         _print(Task.load(name))

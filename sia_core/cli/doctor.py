@@ -12,9 +12,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at everything that a run needs. Exit code 0 when one can start, else the code it would end with."""
-    from flows.configure import parse_tier
     from sia_core.doctor.examine import examine
     from sia_core.doctor.report import exit_code, to_dict
+    from sia_core.loop.configure import parse_tier
 
     findings = []
     for finding in examine(policy, parse_tier(sandbox)):

@@ -8,41 +8,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from flows import start as opening
-from flows.fingerprint import check_alike
-from flows.redo import extend, redo
-from flows.session import reporter
 from sia_core.agents.prices import check_priced
 from sia_core.agents.recorded import is_recorded, recorded_lines
-from sia_core.budget import Budget
 from sia_core.cli import servers
-from sia_core.cli.early import begin
 from sia_core.cli.live import Live
 from sia_core.cli.plain import plain
 from sia_core.cli.show import console, print_arms, print_result, print_stand_ins
-from sia_core.config import RunConfig
-from sia_core.disk import cannot_write, is_full
-from sia_core.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError, UsageError
-from sia_core.home import home
-from sia_core.interrupts import asked_to_end, interrupt, listening
+from sia_core.cli.warm_start import begin
+from sia_core.domain.budget import Budget
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError, UsageError
+from sia_core.domain.task import Task
+from sia_core.host.disk import cannot_write, is_full
+from sia_core.host.home import home
+from sia_core.host.signals import asked_to_end, interrupt, listening
+from sia_core.loop import create_run
+from sia_core.loop.fingerprint import check_alike
+from sia_core.loop.rerun import extend, redo
+from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S, hold, refuse_held
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan, Comparison, read_member
 from sia_core.search.control import control_lines, table_of
-from sia_core.task import Task
 
 Found = TypeVar("Found")
 
 
 def start(config: RunConfig, *, ui: bool) -> None:
     """Start a run and drive it to its end."""
-    sandbox = opening.check_sandbox(config)
+    sandbox = create_run.check_sandbox(config)
     servers.launch_prefect()
     with Live(console) as live:
-        task, harness = opening.prepare(config, live)
-    run = opening.open_run(config, task, harness, sandbox)
+        task, harness = create_run.prepare(config, live)
+    run = create_run.open_run(config, task, harness, sandbox)
     console.print(f"run {run.name}: {task.config.title}")
     missing = f", without {', '.join(sandbox.missing)}" if sandbox and sandbox.missing else ""
     console.print(f"sandbox tier {config.tier}{missing} · policy {config.policy} · agent {config.agent}")
@@ -58,7 +58,7 @@ def go_on(
     agent_timeout: int | None = None,
 ) -> None:
     """Go on with an interrupted run; budget, generations and the agent's timeout are changed where they are given."""
-    run = opening.record().open(name)
+    run = create_run.record().open(name)
     if run.status == "FINISHED" and (generations is None or generations <= run.config.generations):
         more = f"give it more: sia resume {run.name} --generations {run.config.generations + 1}"
         raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}; {more}")
@@ -86,18 +86,18 @@ def _go_on(run: RunRecord, what: str, ui: bool) -> None:
     begin(run.config.policy)
     servers.launch_prefect()
     with Live(console) as live:
-        opening.prepare(run.config, live)
+        create_run.prepare(run.config, live)
     console.print(what)
     _drive(run, ui)
 
 
 def compare(plan: ArmsPlan) -> None:
     """Start a comparison of arms and see it through."""
-    opening.check_sandbox(plan.config)
+    create_run.check_sandbox(plan.config)
     servers.launch_prefect()
     with Live(console) as live:
-        task, _ = opening.prepare(plan.config, live)
-    comparison = ArmsRecord.create(opening.record(), task.name, plan.about, plan.model_dump(mode="json"))
+        task, _ = create_run.prepare(plan.config, live)
+    comparison = ArmsRecord.create(create_run.record(), task.name, plan.about, plan.model_dump(mode="json"))
     _drive_arms(comparison)
 
 
@@ -107,7 +107,7 @@ def go_on_comparing(name: str, seeds: int | None = None, *, save: Path | None = 
     Args:
         save: file that the sealed scores by arm and seed are written to at the end.
     """
-    comparison = ArmsRecord.open(opening.record(), name)
+    comparison = ArmsRecord.open(create_run.record(), name)
     refuse_held(comparison)
     if seeds is not None:
         plan = ArmsPlan.model_validate(comparison.plan).with_seeds(seeds)
@@ -132,7 +132,7 @@ def _save(comparison: ArmsRecord, file: Path) -> None:
 
 def _drive(run: RunRecord, ui: bool) -> None:
     def work() -> None:
-        from flows.evolve import evolve_here  # Prefect reads its settings when it is imported.
+        from flows.run import evolve_here  # Prefect reads its settings when it is imported.
 
         evolve_here(run.name)
 
@@ -150,7 +150,7 @@ def _drive(run: RunRecord, ui: bool) -> None:
 
 def _drive_arms(comparison: ArmsRecord) -> None:
     def work() -> Comparison:
-        from flows.arms import arms_here
+        from flows.comparison import arms_here
 
         return arms_here(comparison.name)
 

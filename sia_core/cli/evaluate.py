@@ -23,13 +23,13 @@ def evaluate(
     """Play the sealed test of DIR's run again on TASK and compare with the record."""
     from rich.console import Console
 
-    from flows.configure import parse_tier
     from sia_core.cli.live import Live
-    from sia_core.errors import UsageError
+    from sia_core.domain.errors import UsageError
+    from sia_core.domain.task import Task
     from sia_core.export.evaluate import Options
     from sia_core.export.evaluate import evaluate as play  # Loads Ray.
     from sia_core.export.manifest import Export
-    from sia_core.task import Task
+    from sia_core.loop.configure import parse_tier
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UsageError("its directory is not there", where=f"--json {json_file}", hint="make it first")

@@ -11,10 +11,10 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
 ) -> None:
     """Write harness, adapter, model card and manifest of RUN's winner into DIR."""
-    from flows.fingerprint import check_same_task
-    from flows.start import record
+    from sia_core.domain.task import Task
     from sia_core.export.write import write_export
-    from sia_core.task import Task
+    from sia_core.loop.create_run import record
+    from sia_core.loop.fingerprint import check_same_task
 
     found = record().open(run)
     task = Task.load(found.config.task)

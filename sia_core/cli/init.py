@@ -11,7 +11,7 @@ def init(
     kind: Annotated[str, typer.Option(help="answer, program or classify: what an answer is.")] = "answer",
 ) -> None:
     """Write a small working task into DIR."""
-    from sia_core.scaffold import parse_kind, write_scaffold
+    from sia_core.cli.scaffold import parse_kind, write_scaffold
 
     path = write_scaffold(directory, parse_kind(kind))
     print(f"{kind} task written to {path}")

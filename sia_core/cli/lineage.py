@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from sia_core.cli.plain import plain
-from sia_core.generation import Node
+from sia_core.domain.lineage import Node
 from sia_core.report.table import COLUMNS, lineage_rows
 
 WIDE = 160

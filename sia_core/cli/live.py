@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from sia_core.cli.plain import plain
-from sia_core.progress import Wait
+from sia_core.host.progress import Wait
 
 
 class _Bars(Progress):

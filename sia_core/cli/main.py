@@ -14,7 +14,6 @@ from sia_core.cli.compare import compare
 from sia_core.cli.data import data
 from sia_core.cli.deploy import deploy
 from sia_core.cli.doctor import doctor
-from sia_core.cli.early import end
 from sia_core.cli.evaluate import evaluate
 from sia_core.cli.export import export
 from sia_core.cli.init import init
@@ -27,11 +26,12 @@ from sia_core.cli.serve import serve
 from sia_core.cli.status import status
 from sia_core.cli.task import task
 from sia_core.cli.ui import ui
+from sia_core.cli.warm_start import end
 from sia_core.cli.watch import watch
 from sia_core.cli.worker import worker
-from sia_core.errors import INTERRUPTED, SiaError
-from sia_core.interrupts import asked_to_end, listening
-from sia_core.quiet import be_quiet
+from sia_core.domain.errors import INTERRUPTED, SiaError
+from sia_core.host.library_env import be_quiet
+from sia_core.host.signals import asked_to_end, listening
 
 EXIT_CODES = """\
 Exit codes: 0 done · 1 unexpected · 2 usage · 3 task · 4 harness · 5 policy or model · 6 sandbox ·

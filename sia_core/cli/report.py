@@ -11,7 +11,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="File to write; RUN.html here when not given.")] = None,
 ) -> None:
     """Write RUN as one self-contained HTML file: scores, lineage, decisions, transcripts, spending."""
-    from flows.start import record
+    from sia_core.loop.create_run import record
     from sia_core.report.page import report as make  # Loads jinja2.
 
     found = record().open(run)
@@ -26,7 +26,7 @@ def write(path: Path, page: str) -> None:
     Raises:
         UsageError: the place cannot be written to.
     """
-    from sia_core.errors import UsageError
+    from sia_core.domain.errors import UsageError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

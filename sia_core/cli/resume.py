@@ -20,8 +20,8 @@ def resume(
     ui: UiOption = True,
 ) -> None:
     """Finish an interrupted run; what is finished is not run again."""
-    from sia_core.budget import Budget
     from sia_core.cli.drive import go_on  # Loads Prefect, Ray and MLflow.
+    from sia_core.domain.budget import Budget
 
     allowed = Budget.parse(budget) if budget else None
     go_on(run, ui=ui, budget=allowed, generations=generations, agent_timeout=agent_timeout)

@@ -19,7 +19,7 @@ def retry(
     ui: UiOption = True,
 ) -> None:
     """Forget what a generation and later ones decided, which the record keeps, and make them again."""
-    from sia_core.errors import UsageError
+    from sia_core.domain.errors import UsageError
 
     given = dict(change.split("=", 1) for change in changes or () if "=" in change)
     if len(given) < len(changes or ()):

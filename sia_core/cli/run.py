@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sia_core.config import RunConfig
+    from sia_core.domain.config import RunConfig
 
 Generations = Annotated[int | None, typer.Option(min=1, help="Generations; the task's plan when not given.")]
 Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollouts of each training problem.")]
@@ -92,8 +92,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
 ) -> None:
     """Improve a task agent on TASK."""
-    from flows.configure import build_config
-    from sia_core.config import parse_names
+    from sia_core.domain.config import parse_names
+    from sia_core.loop.configure import build_config
 
     config = build_config(
         task,
@@ -130,13 +130,13 @@ def run(
         graders=graders,
     )
     if branch_from is not None:
-        from flows.start import branch  # Loads MLflow.
+        from sia_core.loop.create_run import branch  # Loads MLflow.
 
         config = branch(config, branch_from, seed)
     if dry_run:
         print_plan(config)
         return
-    from sia_core.cli.early import begin
+    from sia_core.cli.warm_start import begin
 
     begin(config.policy)
     from sia_core.cli.drive import start  # Loads Prefect and MLflow.
@@ -147,9 +147,9 @@ def run(
 def print_plan(config: "RunConfig") -> None:
     """What the run would do and how much of it."""
     from sia_core.agents.registry import asks_model
-    from sia_core.plan import plan_rollouts
+    from sia_core.domain.plan import plan_rollouts
+    from sia_core.domain.task import Task
     from sia_core.policy.spec import parse_spec
-    from sia_core.task import Task
 
     task = Task.load(config.task)
     plan = plan_rollouts(config, task.config.update)

@@ -21,12 +21,12 @@ def serve(
 
     from rich.console import Console
 
-    from flows.configure import parse_tier
     from sia_core.cli.live import Live
     from sia_core.export.base import check_policy
+    from sia_core.export.inference import Player
     from sia_core.export.manifest import Export
-    from sia_core.export.player import Player
     from sia_core.export.serve import HOST, build_app, listen, run_server
+    from sia_core.loop.configure import parse_tier
     from sia_core.policy.registry import load_policy
 
     tier, export = parse_tier(sandbox), Export.load(directory)

@@ -2,10 +2,10 @@
 
 import os
 
-from sia_core.external import check_all, check_prefect, describe, masked
-from sia_core.home import home
-from sia_core.services import ensure, find, mlflow_service, prefect_service, wait_for
-from sia_core.services import stop as stop_service
+from sia_core.host.external import check_all, check_prefect, describe, masked
+from sia_core.host.home import home
+from sia_core.host.servers import ensure, find, mlflow_service, prefect_service, wait_for
+from sia_core.host.servers import stop as stop_service
 
 
 def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
@@ -15,7 +15,7 @@ def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> No
         services.append((prefect_service(), prefect_port))
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         # The store must exist before a server opens it: two first openings at once break it.
-        from flows.start import record
+        from sia_core.loop.create_run import record
 
         record()
         services.append((mlflow_service(), mlflow_port))
@@ -62,7 +62,7 @@ def stop() -> None:
 
 def print_links(run: object | None = None) -> None:
     """Addresses of both UIs; deep links when a run is given."""
-    from flows.start import mlflow_address, record
+    from sia_core.loop.create_run import mlflow_address, record
     from sia_core.record.store import RunRecord
     from sia_core.report.links import mlflow_run, prefect_flow_run
 

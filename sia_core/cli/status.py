@@ -9,8 +9,8 @@ def status(
     run: Annotated[str, typer.Argument(help="Name of a run or of a comparison; all when left out.")] = "",
 ) -> None:
     """List runs and comparisons of arms, or show one."""
-    from flows.start import record
     from sia_core.cli.show import print_comparison, print_comparisons, print_result, print_runs
+    from sia_core.loop.create_run import record
     from sia_core.record.arms import ArmsRecord
 
     store = record()

@@ -29,11 +29,11 @@ def import_(
     memory: Annotated[int, typer.Option(min=256, help="MB of one program, and of one grading.")] = 2048,
 ) -> None:
     """Make a task of a sia-agent task, an MLE-bench competition or an OpenEvolve pair. Its grader is trusted."""
-    from flows.configure import parse_tier
     from sia_core.check.task import measure_gold
-    from sia_core.foreign.find import Pair, find
-    from sia_core.foreign.write import Options, declare_first, write_task
-    from sia_core.task import Task
+    from sia_core.domain.task import Task
+    from sia_core.importers.find import Pair, find
+    from sia_core.importers.write import Options, declare_first, write_task
+    from sia_core.loop.configure import parse_tier
 
     low, high = score_range
     options = Options(name, metric, low, high, lower_is_better, problems, seconds, memory)

@@ -18,9 +18,9 @@ def watch(
     """Show how RUN stands, again and again until it ends."""
     from rich.live import Live
 
-    from flows.start import record
     from sia_core.cli.show import console
-    from sia_core.errors import RecordError
+    from sia_core.domain.errors import RecordError
+    from sia_core.loop.create_run import record
     from sia_core.report.pulse import Watcher
 
     watcher = Watcher(record().open(run))

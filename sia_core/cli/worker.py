@@ -17,9 +17,9 @@ def worker(
 
     servers.launch_prefect()  # Says which servers these are.
     servers.use_prefect()
-    from flows.deploy import POOL
-    from flows.reaper import reap
-    from flows.start import record
+    from flows.crashed_runs import reap
+    from flows.deployments import POOL
+    from sia_core.loop.create_run import record
 
     record()  # The store must exist before two runs open it at once.
     for name in reap():

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from sia_core.config import Tier
 from sia_core.doctor.machine import check_disk, check_gpu, check_home, check_sandbox
 from sia_core.doctor.packages import check_packages, check_pins, check_python
 from sia_core.doctor.report import Finding
 from sia_core.doctor.services import check_keys, check_mlflow, check_model, check_prefect, check_ray
+from sia_core.domain.config import Tier
 from sia_core.policy.spec import parse_spec
 
 

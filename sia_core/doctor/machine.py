@@ -6,10 +6,10 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 from sia_core.doctor.report import Finding
+from sia_core.domain.errors import RecordError, SandboxError
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import Tier
-from sia_core.errors import RecordError, SandboxError
-from sia_core.home import home
+from sia_core.host.home import home
 
 GIGABYTE = 1e9
 LEAST_GB, GOOD_GB = 1.0, 5.0

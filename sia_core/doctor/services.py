@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sia_core.doctor.report import Finding
-from sia_core.errors import PolicyError, RecordError, ServiceError, SiaError
-from sia_core.home import home
+from sia_core.domain.errors import PolicyError, RecordError, ServiceError, SiaError
+from sia_core.host.home import home
+from sia_core.host.servers import Service, find, prefect_service
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest
 from sia_core.policy.registry import base_directory, check_spec
 from sia_core.policy.spec import PROVIDERS, parse_spec
-from sia_core.services import Service, find, prefect_service
 
 _TIMEOUT_S = 5
 

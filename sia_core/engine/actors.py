@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine import ipc
 from sia_core.engine.keys import PolicyEnvironment
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.served import ServedPolicy
 from sia_core.engine.vllm_server import ServerOptions
 from sia_core.engine.worker import RolloutRunner
-from sia_core.harness import Harness
 from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 
 SLICE_S = 0.25
 """After which a worker returns what it has done, rather than begin another unit of those it was given."""

@@ -10,11 +10,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.job_config import JobConfig
 
+from sia_core.domain.errors import ServiceError, SiaError
+from sia_core.domain.task_config import Resources
 from sia_core.engine.actors import cause_of
-from sia_core.errors import ServiceError, SiaError
-from sia_core.external import Server, check_ray, ray_cluster
-from sia_core.interrupts import keeping_handler
-from sia_core.task_config import Resources
+from sia_core.host.external import Server, check_ray, ray_cluster
+from sia_core.host.signals import keeping_handler
 
 START_TIMEOUT_S = 180.0
 STARTS = 2

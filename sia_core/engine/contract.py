@@ -26,15 +26,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import RungResult
+from sia_core.domain.rollout import Rollout, ToolCall, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import SandboxError
-from sia_core.generation import RungResult
-from sia_core.harness import Harness
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Rollout, ToolCall, Unit
-from sia_core.task import Task
 
 Fault = Literal["plain", "empty", "truncated", "malformed", "garbage", "refused", "unreachable"]
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)

@@ -15,11 +15,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, RecordError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Failure, Rollout, Unit
 from sia_core.engine.actors import SLICE_S, RemotePolicy, cause_of
-from sia_core.errors import PolicyError, RecordError
-from sia_core.harness import Harness
-from sia_core.rollout import Failure, Rollout, Unit
 
 ATTEMPTS = 3
 """Times a unit is run before an infrastructure failure is its terminal record."""

@@ -18,7 +18,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import ServiceError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine import ipc
 from sia_core.engine.actors import PolicyActor, PolicySettings, RemotePolicy, RolloutActor
 from sia_core.engine.cluster import START_TIMEOUT_S, connect, get, room, take_gpus
@@ -27,13 +31,9 @@ from sia_core.engine.keys import PolicyEnvironment, without_keys
 from sia_core.engine.nodes import check_nodes
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.vllm_server import ServerOptions, build_command, read_options
-from sia_core.errors import ServiceError
-from sia_core.harness import Harness
 from sia_core.policy.protocol import EndpointError
 from sia_core.policy.registry import base_directory
 from sia_core.policy.spec import parse_spec
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 
 STOP_TIMEOUT_S = 20.0
 POLICY_THREADS = 64

@@ -21,10 +21,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, RecordError, SiaError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import canonical_json, derive_seed, digest_json
+from sia_core.domain.lab import Lab, Limits
+from sia_core.domain.rollout import Failure, ProgramRun, Trace, Turn, Unit
+from sia_core.domain.task import Problem
 from sia_core.engine.budget import Budget, RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
-from sia_core.engine.shapes import (
+from sia_core.engine.trace import read_trace
+from sia_core.engine.wire_formats import (
     MODEL,
     Ask,
     chat_events,
@@ -35,14 +42,7 @@ from sia_core.engine.shapes import (
     write_chat,
     write_messages,
 )
-from sia_core.engine.trace import read_trace
-from sia_core.errors import PolicyError, RecordError, SiaError
-from sia_core.harness import Harness
-from sia_core.hashing import canonical_json, derive_seed, digest_json
-from sia_core.lab import Lab, Limits
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
-from sia_core.rollout import Failure, ProgramRun, Trace, Turn, Unit
-from sia_core.task import Problem
 
 LINE_LIMIT = 1 << 20
 MAX_NOTES = 64

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sia_core.external import SECRETS
+from sia_core.host.external import SECRETS
 from sia_core.policy.registry import environment, key_variables
 
 

@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sia_core.errors import ServiceError, SiaError
-from sia_core.task import Task
+from sia_core.domain.errors import ServiceError, SiaError
+from sia_core.domain.task import Task
 
 TIMEOUT_S = 180.0
 """A node imports numpy and the task's libraries on its first task."""

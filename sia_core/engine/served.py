@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
 from sia_core.engine.vllm_server import ServerOptions, VllmServer
-from sia_core.errors import PolicyError
 from sia_core.policy.base import share_cores
 from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
 from sia_core.policy.spec import ServerSpec, served_digest

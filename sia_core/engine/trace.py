@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sia_core.domain.harness import MAX_BYTES, MAX_FILES, Harness
+from sia_core.domain.rollout import Trace
+from sia_core.domain.task_config import describe_invalid
 from sia_core.engine.budget import RefusedError
-from sia_core.harness import MAX_BYTES, MAX_FILES, Harness
-from sia_core.rollout import Trace
-from sia_core.task_config import describe_invalid
 
 
 class _Said(BaseModel):

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from sia_core.errors import PolicyError, UsageError
+from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.policy.protocol import EndpointError
 from sia_core.policy.spec import require_program, server_program
 from sia_core.policy.vllm_adapters import ADAPTERS_KEPT

@@ -13,17 +13,17 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lab import Limits, SandboxResult
+from sia_core.domain.rollout import Failure, Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.gateway import Gateway
+from sia_core.engine.live_program import SandboxSession
 from sia_core.engine.sandbox import open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
-from sia_core.engine.session import SandboxSession
-from sia_core.errors import SandboxError
-from sia_core.harness import Harness
-from sia_core.lab import Limits, SandboxResult
 from sia_core.policy.protocol import Policy
-from sia_core.rollout import Failure, Rollout, Unit
-from sia_core.task import Task
 
 SDK = Path(__file__).parent / "sdk"
 BOOT = b"import sia_sdk\nsia_sdk.main()\n"

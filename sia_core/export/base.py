@@ -1,11 +1,11 @@
 """The base model of an export on this machine: found, and seen to be the one that the run used."""
 
-from sia_core.errors import PolicyError, UsageError
+from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.export.manifest import Export
+from sia_core.host.progress import Reporter
 from sia_core.policy.base import base_digest
 from sia_core.policy.registry import base_directory, check_spec, policy_digest, prepare_policy
 from sia_core.policy.spec import parse_spec
-from sia_core.progress import Reporter
 
 
 def check_policy(export: Export, asked: str, reporter: Reporter) -> str:

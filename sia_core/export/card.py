@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.budget import Budget
-from sia_core.config import RunConfig
+from sia_core.domain.budget import Budget
+from sia_core.domain.config import RunConfig
+from sia_core.domain.lineage import Node
+from sia_core.domain.task import Task
 from sia_core.export.manifest import ADAPTER, HARNESS, Interval, Manifest
-from sia_core.generation import Node
 from sia_core.report.spending import spent_lines
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
-from sia_core.task import Task
 
 _HUB = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """Policies that ship: name on the hub, licence there."""

@@ -16,13 +16,13 @@ from sia_core.agents.recording import (
     Used,
 )
 from sia_core.agents.registry import WITHOUT_MODEL
-from sia_core.config import RunConfig
-from sia_core.generation import SEED_NODE, Decision, Node
-from sia_core.harness import Harness
-from sia_core.patch import Edit, apply_edits, edits_between
+from sia_core.domain.config import RunConfig
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import SEED_NODE, Decision, Node
+from sia_core.domain.patch import Edit, apply_edits, edits_between
+from sia_core.domain.task import Task
 from sia_core.policy.spec import parse_spec
 from sia_core.record.store import RunRecord
-from sia_core.task import Task
 
 A_MODEL = "a language model"
 """Label of every agent behind a server: its address and its name are nobody's business."""

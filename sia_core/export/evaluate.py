@@ -10,19 +10,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sia_core.agents.evidence import scores_by_problem
-from sia_core.config import Tier
+from sia_core.domain.config import Tier
+from sia_core.domain.errors import ServiceError, TaskError
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.plan import SEALED, deal, rollout_seed, shuffled
+from sia_core.domain.rollout import Rollout, Sampling, Unit
+from sia_core.domain.stats import Estimate, estimate
+from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.errors import ServiceError, TaskError
 from sia_core.export.base import check_policy
 from sia_core.export.manifest import Export
-from sia_core.hashing import derive_seed
-from sia_core.home import home
-from sia_core.plan import SEALED, deal, rollout_seed, shuffled
+from sia_core.host.home import home
+from sia_core.host.progress import Reporter
 from sia_core.policy.registry import policy_digest
-from sia_core.progress import Reporter
-from sia_core.rollout import Rollout, Sampling, Unit
-from sia_core.stats import Estimate, estimate
-from sia_core.task import Task
 
 
 @dataclass(frozen=True)

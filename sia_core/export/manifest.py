@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sia_core.candidate import Adapter
-from sia_core.errors import HarnessError, PolicyError, RecordError
-from sia_core.harness import Harness
-from sia_core.hashing import digest_path
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import HarnessError, PolicyError, RecordError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_path
+from sia_core.domain.task_config import RolloutLimits, SamplingDefaults, describe_invalid
 from sia_core.policy.base import adapter_digest
-from sia_core.task_config import RolloutLimits, SamplingDefaults, describe_invalid
 
 FORMAT: Literal["sia-export/1"] = "sia-export/1"
 MANIFEST, CARD, HARNESS, ADAPTER = "sia.json", "README.md", "harness", "adapter"

@@ -19,13 +19,13 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from sia_core.domain.errors import ServiceError, SiaError
+from sia_core.domain.hashing import digest_json
+from sia_core.domain.rollout import Sampling
 from sia_core.engine.budget import RefusedError
-from sia_core.engine.shapes import Ask, chat_events, read_chat, write_chat
-from sia_core.errors import ServiceError, SiaError
-from sia_core.export.player import AGENT, MODELS, Player, answer_text
-from sia_core.hashing import digest_json
+from sia_core.engine.wire_formats import Ask, chat_events, read_chat, write_chat
+from sia_core.export.inference import AGENT, MODELS, Player, answer_text
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
-from sia_core.rollout import Sampling
 
 HOST = "127.0.0.1"
 BODY_LIMIT = 1 << 20

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.recording import DECISIONS, write_recording
-from sia_core.candidate import Adapter
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Node, champion
+from sia_core.domain.task import Task
+from sia_core.domain.task_config import RolloutLimits, SamplingDefaults
 from sia_core.export.card import Story, write_card
 from sia_core.export.decisions import recording_of
 from sia_core.export.manifest import (
@@ -23,14 +27,10 @@ from sia_core.export.manifest import (
     TaskPart,
     list_files,
 )
-from sia_core.generation import Node, champion
-from sia_core.harness import Harness
+from sia_core.host.atomic_dir import new_directory
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
-from sia_core.task import Task
-from sia_core.task_config import RolloutLimits, SamplingDefaults
-from sia_core.whole import new_directory
 
 
 def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import anthropic
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.anthropic_shapes import translate_messages, translate_tool
 from sia_core.policy.choice import choose, room_for, schema_of
 from sia_core.policy.faults import GarbledError
@@ -22,7 +23,6 @@ from sia_core.policy.scripted import render
 from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
 from sia_core.policy.streaming import BROKEN, Heard, Way, Ways, limits, plain_body, watched
-from sia_core.rollout import ToolCall
 
 HOTTEST: Final = 1.0
 FINISH: Final = {

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
-from sia_core.hashing import digest_files, digest_json, digest_path
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.hashing import digest_files, digest_json, digest_path
 
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.errors import PolicyError, SiaError
+from sia_core.domain.errors import PolicyError, SiaError
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Fault, parse_retry_after
 from sia_core.policy.spec import NO_KEY, ServerSpec

@@ -14,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sia_core.candidate import Adapter
-from sia_core.disk import cannot_write
-from sia_core.errors import PolicyError, RecordError
-from sia_core.hashing import canonical_json
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, RecordError
+from sia_core.domain.hashing import canonical_json
+from sia_core.domain.rollout import ToolCall
+from sia_core.host.disk import cannot_write
 from sia_core.policy.protocol import Completion, Policy, Request
-from sia_core.rollout import ToolCall
 
 FORMAT = 1
 

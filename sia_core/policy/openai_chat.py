@@ -11,8 +11,9 @@ from typing import Any, Final
 import openai
 from pydantic import Field
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.choice import choose, room_for, schema_of
 from sia_core.policy.openai_chunks import gather
 from sia_core.policy.protocol import Completion, Message, Request
@@ -21,7 +22,6 @@ from sia_core.policy.scripted import render
 from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
 from sia_core.policy.streaming import Heard, Way, Ways, limits, plain_body, watched
-from sia_core.rollout import ToolCall
 
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 

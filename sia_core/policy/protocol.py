@@ -10,10 +10,10 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError, ServiceError
-from sia_core.hashing import digest_json
-from sia_core.rollout import Sampling, ToolCall
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, ServiceError
+from sia_core.domain.hashing import digest_json
+from sia_core.domain.rollout import Sampling, ToolCall
 
 Message = Mapping[str, Any]
 """A message of OpenAI's chat completions: `role` (system, user, assistant, tool), `content` (text or

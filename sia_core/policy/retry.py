@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Self, TypeVar
 
-from sia_core.errors import SiaError
+from sia_core.domain.errors import SiaError
 
 T = TypeVar("T")
 

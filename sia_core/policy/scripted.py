@@ -3,9 +3,9 @@
 import random
 from collections.abc import Sequence
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
-from sia_core.hashing import digest_json
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.hashing import digest_json
 from sia_core.policy.protocol import Completion, Message, Request
 
 

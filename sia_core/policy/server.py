@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.faults import GarbledError, Judge
 from sia_core.policy.paid import careful
 from sia_core.policy.protocol import Request

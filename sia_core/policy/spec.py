@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sia_core.errors import PolicyError, UsageError
-from sia_core.hashing import digest_json
+from sia_core.domain.errors import PolicyError, UsageError
+from sia_core.domain.hashing import digest_json
 from sia_core.policy.base import base_digest
 
 CONCURRENCY_VARIABLE: Final = "SIA_POLICY_CONCURRENCY"

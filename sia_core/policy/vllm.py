@@ -24,8 +24,9 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.base import base_digest
 from sia_core.policy.local import PROBE
 from sia_core.policy.local.engine import Logits
@@ -37,7 +38,6 @@ from sia_core.policy.spec import ServerSpec, served_digest
 from sia_core.policy.trie import Ids, branches
 from sia_core.policy.vllm_client import VllmClient
 from sia_core.policy.vllm_wire import Choice, bundles, probing_body, sampling_body, scored, scoring_body
-from sia_core.rollout import ToolCall
 
 COLDEST = 0.01
 """vLLM raises lower temperatures to this one (vllm.sampling_params._MAX_TEMP)."""

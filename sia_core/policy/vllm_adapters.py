@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sia_core.candidate import Adapter
-from sia_core.hashing import digest_bytes
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.hashing import digest_bytes
 
 ADAPTERS_KEPT: Final = 4
 

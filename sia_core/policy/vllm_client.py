@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import openai
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.base import check_adapter
 from sia_core.policy.faults import UnknownModelError
 from sia_core.policy.protocol import EndpointError, RejectedRequestError

@@ -7,8 +7,8 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from sia_core.errors import RecordError
-from sia_core.external import masked
+from sia_core.domain.errors import RecordError
+from sia_core.host.external import masked
 from sia_core.record.store import Record, RunRecord
 from sia_core.record.stored import Stored
 from sia_core.record.summary import RunSummary

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from sia_core.errors import RecordError, UsageError
-from sia_core.generation import Node, champion
+from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.lineage import Node, champion
 from sia_core.record.store import Record, RunRecord
 
 _OPTION = "--branch-from"

@@ -11,8 +11,8 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sia_core.errors import RecordError, ServiceError, SiaError
-from sia_core.external import check_mlflow, is_http, masked
+from sia_core.domain.errors import RecordError, ServiceError, SiaError
+from sia_core.host.external import check_mlflow, is_http, masked
 from sia_core.record.patience import Waiting, bound_requests, patient
 
 _ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"

@@ -10,7 +10,7 @@ import requests
 import sqlalchemy.exc
 from mlflow.exceptions import MlflowException, RestException
 
-from sia_core.disk import chain, is_full
+from sia_core.host.disk import chain, is_full
 
 _TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
 _CAUSES: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, ConnectionError)

@@ -7,10 +7,10 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from sia_core.errors import RecordError
+from sia_core.domain.errors import RecordError
+from sia_core.domain.rollout import Rollout
 from sia_core.record import parquet
 from sia_core.record.stored import Store, Stored, checked_phase, complete_phase
-from sia_core.rollout import Rollout
 
 
 class GenerationRecord(Stored):

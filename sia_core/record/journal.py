@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sia_core.budget import Role, Spent
-from sia_core.disk import cannot_write, is_full
-from sia_core.errors import RecordError
-from sia_core.rollout import Rollout
+from sia_core.domain.budget import Role, Spent
+from sia_core.domain.errors import RecordError
+from sia_core.domain.rollout import Rollout
+from sia_core.host.disk import cannot_write, is_full
 
 _COLUMNS = ", ".join(f"{one.name} REAL NOT NULL" for one in fields(Spent))
 _SPENDING = f"CREATE TABLE IF NOT EXISTS spending (key TEXT, role TEXT, {_COLUMNS}, PRIMARY KEY (key, role))"

@@ -26,8 +26,8 @@ from typing import Any, Protocol
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sia_core.errors import HeldError
-from sia_core.process import Process
+from sia_core.domain.errors import HeldError
+from sia_core.host.processes import Process
 from sia_core.record.patience import in_haste
 from sia_core.record.stored import Store
 

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
 
 CHAMPION, PREVIOUS = "champion", "previous"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 
 _BATCH = 64
 """Whole records in memory at once, where only some are wanted."""

@@ -32,8 +32,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from sia_core.errors import RecordError, ServiceError, SiaError, UsageError
-from sia_core.external import masked
+from sia_core.domain.errors import RecordError, ServiceError, SiaError, UsageError
+from sia_core.host.external import masked
 from sia_core.record.fault import fault
 
 VARIABLE: Final = "SIA_MLFLOW_PATIENCE_S"

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from sia_core.domain.rollout import Rollout
 from sia_core.record import parquet
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
 from sia_core.record.rewind import forgotten
 from sia_core.record.store import RunRecord
-from sia_core.rollout import Rollout
 
 
 def refill(run: RunRecord, journal: Journal) -> int:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mlflow.entities import Param
 
-from sia_core.config import RunConfig
-from sia_core.generation import Node, champion, stand_ins
+from sia_core.domain.config import RunConfig
+from sia_core.domain.lineage import Node, champion, stand_ins
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.store import RunRecord

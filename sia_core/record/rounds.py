@@ -9,8 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sia_core.errors import RecordError
-from sia_core.hashing import digest_bytes
+from sia_core.domain.errors import RecordError
+from sia_core.domain.hashing import digest_bytes
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.store import RunRecord
 

@@ -23,14 +23,14 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
 from mlflow.exceptions import MlflowException
 
-from sia_core.budget import Budget
-from sia_core.candidate import Adapter, Candidate
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError
-from sia_core.external import masked
-from sia_core.generation import Node
-from sia_core.harness import Harness
-from sia_core.hashing import canonical_json, digest_bytes, digest_files
+from sia_core.domain.budget import Budget
+from sia_core.domain.candidate import Adapter, Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import canonical_json, digest_bytes, digest_files
+from sia_core.domain.lineage import Node
+from sia_core.host.external import masked
 from sia_core.record import models
 from sia_core.record.connection import artifact_root, connect
 from sia_core.record.generation import GenerationRecord

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 
-from sia_core.errors import RecordError
-from sia_core.hashing import canonical_json, digest_bytes
+from sia_core.domain.errors import RecordError
+from sia_core.domain.hashing import canonical_json, digest_bytes
 
 TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""

@@ -6,9 +6,9 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from sia_core.generation import SEED_NODE, Node, champion
+from sia_core.domain.lineage import SEED_NODE, Node, champion
+from sia_core.domain.stats import Estimate
 from sia_core.report.svg import Scale, element, picture, scale_for, short_number, text
-from sia_core.stats import Estimate
 
 Series = Literal["train", "parent", "child", "kept", "sealed-seed", "sealed-final"]
 SERIES: Mapping[Series, str] = {

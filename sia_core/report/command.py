@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from sia_core.config import RunConfig
+from sia_core.domain.config import RunConfig
 
 OPTIONS = {
     "generations": "--generations",

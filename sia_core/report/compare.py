@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sia_core.budget import read_spent, total
-from sia_core.errors import RecordError, UsageError
-from sia_core.generation import Cost
+from sia_core.domain.budget import read_spent, total
+from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.lineage import Cost
+from sia_core.domain.stats import Estimate, Gain, Scores
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
 from sia_core.report.command import settings
 from sia_core.report.decided import stand_in_lines
 from sia_core.report.problems import Pair, Tally, pair_up, tally
 from sia_core.search.gate import sealed_gain
-from sia_core.stats import Estimate, Gain, Scores
 
 POINT = 0.01
 """A point of score, as costs are counted."""

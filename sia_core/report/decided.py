@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sia_core.agents.memory import Calibration, calibrate
 from sia_core.agents.quote import one_line
-from sia_core.generation import Decision, Node, stand_ins
+from sia_core.domain.lineage import Decision, Node, stand_ins
 
 _SPEC, _TEXT = 40, 300
 _ADDRESS = re.compile(r"@https?://[^#\s]+|#[A-Za-z_]\w*$")

@@ -9,18 +9,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.budget import Budget
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError
-from sia_core.generation import Decision, Evidence, LadderReport, Node
-from sia_core.patch import unified_diff
+from sia_core.domain.budget import Budget
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError
+from sia_core.domain.lineage import Decision, Evidence, LadderReport, Node
+from sia_core.domain.patch import unified_diff
+from sia_core.domain.rollout import Rollout
+from sia_core.domain.stats import Scores
 from sia_core.record.arms import SCORES, ArmsRecord
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.parquet import Row, read_rows, read_some
 from sia_core.record.store import RunRecord
 from sia_core.report.decided import AgentCalibration, calibrations
-from sia_core.rollout import Rollout
-from sia_core.stats import Scores
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Metric -> (step, value) of each optimiser step."""

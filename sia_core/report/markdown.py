@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from sia_core.agents.quote import elide, one_line, spell
-from sia_core.generation import Decision, Node
+from sia_core.domain.lineage import Decision, Node
 
 _BLOCK, _WORD = 20_000, 200
 """Characters of a text, and of a word or two."""

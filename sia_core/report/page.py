@@ -4,13 +4,13 @@ It stays below LIMIT whatever the run is: texts are cut, tables are capped, and 
 smaller until the page fits. What is not shown is counted, and the page says so.
 """
 
-from sia_core.errors import RecordError
+from sia_core.domain.errors import RecordError
 from sia_core.record.store import RunRecord
 from sia_core.report import sections
 from sia_core.report.decided import stand_in_lines
 from sia_core.report.facts import Facts, read_facts
+from sia_core.report.generation_section import Shelf, tell
 from sia_core.report.html import render
-from sia_core.report.story import Shelf, tell
 
 FILE = "report.html"
 """Name of the run's artifact."""

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from sia_core.agents.evidence import SAME_SCORE
 from sia_core.agents.quote import elide
-from sia_core.stats import Scores
+from sia_core.domain.stats import Scores
 
 ROWS = 100
 """Problems a table lists."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.budget import Budget
-from sia_core.config import RunConfig
-from sia_core.generation import Node
+from sia_core.domain.budget import Budget
+from sia_core.domain.config import RunConfig
+from sia_core.domain.lineage import Node
 from sia_core.record.beacon import SILENCE, Progress, read_progress
 from sia_core.record.store import RunRecord
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from sia_core.agents.quote import elide
 from sia_core.agents.recorded import RECORDED_BY
-from sia_core.budget import HOUR, read_spent, total
-from sia_core.generation import Node, stand_ins
+from sia_core.domain.budget import HOUR, read_spent, total
+from sia_core.domain.lineage import Node, stand_ins
+from sia_core.domain.stats import Estimate
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.command import BY_TASK, run_command, settings
@@ -15,7 +16,6 @@ from sia_core.report.facts import Facts
 from sia_core.report.problems import cut_note, pair_rows, pair_up, tally
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
 from sia_core.search.arms import Comparison
-from sia_core.stats import Estimate
 
 Section = dict[str, Any]
 _NUMBERS = ("score", "gain over parent", "predicted", "looks", "rollouts", "tokens")

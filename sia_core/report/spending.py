@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sia_core.budget import HOUR, Budget, read_spent, total
+from sia_core.domain.budget import HOUR, Budget, read_spent, total
 
 
 def spent_lines(kept: Mapping[str, Any], budget: Budget) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sia_core.agents.quote import one_line
-from sia_core.generation import Node
+from sia_core.domain.lineage import Node
 from sia_core.report.decided import decided_by
 
 COLUMNS = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from sia_core.agents.quote import elide
 from sia_core.agents.transcript import outcome, short
-from sia_core.rollout import Rollout, Turn
+from sia_core.domain.rollout import Rollout, Turn
 
 TEXT = 4000
 """Characters of one part."""

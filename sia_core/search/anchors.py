@@ -7,8 +7,8 @@ a few problems are enough to catch a collapse and chance alone rejects few.
 
 from dataclasses import dataclass
 
+from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.search.gate import MAX_UNSCORED
-from sia_core.stats import Estimate, Gain, Scores, estimate, paired_gain
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import stdtrit
 
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError, UsageError
-from sia_core.generation import Cost
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.lineage import Cost
+from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
-from sia_core.stats import Estimate, Gain, Scores, estimate, paired_gain
 
 SEED = "seed"
 RULES, RECORDED = "rules", "recorded"

@@ -11,12 +11,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sia_core.config import RunConfig
-from sia_core.errors import TaskError
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import TaskError
+from sia_core.domain.stats import Estimate, estimate
+from sia_core.domain.task import ARMS, Task
+from sia_core.domain.task_config import describe_invalid
 from sia_core.search.arms import ArmRun
-from sia_core.stats import Estimate, estimate
-from sia_core.task import ARMS, Task
-from sia_core.task_config import describe_invalid
 
 _CONTROL = "rules"
 

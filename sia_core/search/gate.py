@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sia_core.gate_terms import margin as asked_margin
-from sia_core.generation import Against, GateVerdict, Outcome
+from sia_core.domain.gate_terms import margin as asked_margin
+from sia_core.domain.lineage import Against, GateVerdict, Outcome
+from sia_core.domain.stats import Estimate, Gain, Scores, estimate
 from sia_core.search.sequential import Reading, at_most, cut, read, subset_quantiles
-from sia_core.stats import Estimate, Gain, Scores, estimate
 
 MAX_UNSCORED = 0.2
 """A trial in which more rollouts than this share failed for infrastructure reasons is void."""

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from scipy.special import ndtri
 
-from sia_core.config import ParentRule
-from sia_core.errors import UsageError
-from sia_core.generation import SEED_NODE, GateVerdict, Node, champion
+from sia_core.domain.config import ParentRule
+from sia_core.domain.errors import UsageError
+from sia_core.domain.lineage import SEED_NODE, GateVerdict, Node, champion
 
 EXPLORATION = 1.0
 """Weight of PUCT's second term."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from sia_core.generation import Node, champion
+from sia_core.domain.lineage import Node, champion
 from sia_core.search.lineage import standard_error
 
 WINDOW = 6

@@ -15,10 +15,10 @@ from math import inf, sqrt
 
 import numpy as np
 
-from sia_core.generation import GateVerdict
+from sia_core.domain.lineage import GateVerdict
+from sia_core.domain.stats import Scores
 from sia_core.search.gate import Rules
 from sia_core.search.sequential import HOPELESS, POWER, Floats, cut, prospect, read
-from sia_core.stats import Scores
 
 CHANCE = 0.8
 """Probability of promotion at the gain that is called detectable."""

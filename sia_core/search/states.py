@@ -16,8 +16,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sia_core.hashing import canonical_json, digest_json
-from sia_core.rollout import Rollout
+from sia_core.domain.hashing import canonical_json, digest_json
+from sia_core.domain.rollout import Rollout
 
 EXPLORATION = 1.0
 KEPT = 2

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sia_core.errors import TaskError
+from sia_core.domain.errors import TaskError
 from sia_core.weights import advantages
 from sia_core.weights.advantages import Advantage, per_group
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
-from sia_core.hashing import canonical_json
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.hashing import canonical_json
 from sia_core.policy.base import ADAPTER_FILES, adapter_digest
 
 Tensors = Mapping[str, torch.Tensor]

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 from typing import Literal
 
-from sia_core.hashing import digest_json
-from sia_core.rollout import Rollout, Turn
+from sia_core.domain.hashing import digest_json
+from sia_core.domain.rollout import Rollout, Turn
 
 SAME_SCORE = 1e-9
 """Scores closer than this are one outcome."""

@@ -12,10 +12,10 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from sia_core.candidate import Adapter
-from sia_core.errors import ServiceError, SiaError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import ServiceError, SiaError
+from sia_core.domain.rollout import Rollout
 from sia_core.policy.base import share_cores
-from sia_core.rollout import Rollout
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.manifest import check_manifest, identify, read_manifest
 from sia_core.weights.spec import UpdateSpec

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sia_core.errors import PolicyError
-from sia_core.hashing import digest_json
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.hashing import digest_json
 from sia_core.policy.base import file_digests
 
 _TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges")

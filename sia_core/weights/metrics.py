@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 from sia_core.weights.groups import make_groups, score_of
 from sia_core.weights.rows import Batch
 

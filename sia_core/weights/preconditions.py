@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS, Needs
 from sia_core.weights.groups import (
     SAME_SCORE,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 from sia_core.weights.groups import SAME_SCORE, batch_stats, make_groups, score_of
 
 Pair = tuple[Rollout, Rollout]

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sia_core.errors import PolicyError
-from sia_core.rollout import Rollout
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import suggest
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sia_core.rollout import Rollout, Turn
+from sia_core.domain.rollout import Rollout, Turn
 from sia_core.weights import advantages
 from sia_core.weights.algorithms import ALGORITHMS, Normaliser
 from sia_core.weights.groups import SAME_SCORE, is_constant, make_groups, recorded, score_of, step_rewards

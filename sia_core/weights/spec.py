@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sia_core.hashing import digest_json
-from sia_core.rollout import Rollout
+from sia_core.domain.hashing import digest_json
+from sia_core.domain.rollout import Rollout
 from sia_core.weights import preconditions
 from sia_core.weights.groups import is_constant, make_groups
 

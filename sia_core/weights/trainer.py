@@ -20,11 +20,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import Rollout
 from sia_core.policy.base import check_adapter
 from sia_core.policy.local import PROBE, load_base
-from sia_core.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.checkpoint import (
     optimizer_tensors,

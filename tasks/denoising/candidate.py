@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 
-from sia_core.errors import SandboxError
-from sia_core.lab import Lab, Limits, SandboxResult
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Lab, Limits, SandboxResult
 from tasks.denoising.metrics import Matrix
 from tasks.denoising.problems import TRAIN_FILE
 

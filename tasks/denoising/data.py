@@ -25,10 +25,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sia_core.errors import FetchError, TaskError, UsageError
-from sia_core.fetch import Remote, Wheel, extract, fetch_remote, fetch_wheel
-from sia_core.hashing import digest_bytes
-from sia_core.home import home
+from sia_core.domain.errors import FetchError, TaskError, UsageError
+from sia_core.domain.hashing import digest_bytes
+from sia_core.host.downloads import Remote, Wheel, extract, fetch_remote, fetch_wheel
+from sia_core.host.home import home
 from tasks.denoising.settings import data_settings
 
 Source = Literal["celltypist", "pbmc68k", "pbmc1k", "pancreas"]

@@ -18,9 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from sia_core.hashing import derive_seed
-from sia_core.rollout import Split
-from sia_core.task import Problem
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.rollout import Split
+from sia_core.domain.task import Problem
 from tasks.denoising.data import IntCounts, Setting, Source, load_counts
 from tasks.denoising.settings import data_settings
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sia_core.rollout import Verdict
+from sia_core.domain.rollout import Verdict
 from tasks.denoising.magic import magic
 from tasks.denoising.metrics import Matrix, Reference, Scaled, mass_share, match_depth
 from tasks.denoising.problems import KEPT, Mode, Recipe, matrices

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from sia_core.errors import UsageError
-from sia_core.lab import Lab
-from sia_core.rollout import Split, Verdict
-from sia_core.task import Problem, Progress
+from sia_core.domain.errors import UsageError
+from sia_core.domain.lab import Lab
+from sia_core.domain.rollout import Split, Verdict
+from sia_core.domain.task import Problem, Progress
 from tasks.denoising import baits as bait_programs
 from tasks.denoising import data
 from tasks.denoising.candidate import MAX_CODE, InvalidAnswerError, run_candidate

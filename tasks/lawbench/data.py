@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
-from sia_core.errors import TaskError
-from sia_core.fetch import Wheel, extract, fetch_wheel
-from sia_core.hashing import digest_bytes
-from sia_core.home import home
+from sia_core.domain.errors import TaskError
+from sia_core.domain.hashing import digest_bytes
+from sia_core.host.downloads import Wheel, extract, fetch_wheel
+from sia_core.host.home import home
 from tasks.lawbench.settings import data_settings
 
 Progress = Callable[[str, int, int], None]

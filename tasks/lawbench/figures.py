@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 from tasks.lawbench.compat import published_accuracy
 from tasks.lawbench.data import Case
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from filelock import FileLock
 from scipy import sparse
 
-from sia_core.hashing import digest_json
+from sia_core.domain.hashing import digest_json
 from tasks.lawbench.data import MEMBERS, Case, labels, store
 from tasks.lawbench.settings import data_settings
 from tasks.lawbench.splits import splits

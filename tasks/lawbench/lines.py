@@ -16,7 +16,7 @@ from typing import Final
 
 from filelock import FileLock
 
-from sia_core.hashing import digest_json
+from sia_core.domain.hashing import digest_json
 from tasks.lawbench import library
 from tasks.lawbench.data import Case, labels, store, train_cases
 from tasks.lawbench.splits import splits

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sia_core.rollout import Turn
+from sia_core.domain.rollout import Turn
 from tasks.lawbench.labels import Reader, only, reader
 
 

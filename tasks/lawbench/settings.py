@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from sia_core.errors import UsageError
+from sia_core.domain.errors import UsageError
 
 Track = Literal["llm", "open"]
 """`llm`: the answer is text that the policy sampled. `open`: anything goes."""

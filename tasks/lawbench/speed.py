@@ -2,9 +2,9 @@
 
 import time
 
-from sia_core.lab import Lab, Limits, SandboxResult
-from sia_core.rollout import Turn
-from sia_core.task import Task
+from sia_core.domain.lab import Lab, Limits, SandboxResult
+from sia_core.domain.rollout import Turn
+from sia_core.domain.task import Task
 from tasks.lawbench.data import labels
 
 

@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from sia_core.rollout import Split
+from sia_core.domain.rollout import Split
 from tasks.lawbench.data import Case, sealed_cases, train_cases
 from tasks.lawbench.settings import data_settings
 

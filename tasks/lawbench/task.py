@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_core.lab import Lab
-from sia_core.rollout import Rollout, Split, Turn, Verdict
-from sia_core.task import Problem, Progress
+from sia_core.domain.lab import Lab
+from sia_core.domain.rollout import Rollout, Split, Turn, Verdict
+from sia_core.domain.task import Problem, Progress
 from tasks.lawbench import data, library
 from tasks.lawbench.data import Case
 from tasks.lawbench.figures import Played, figures

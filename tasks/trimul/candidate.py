@@ -14,8 +14,8 @@ from typing import Self
 
 import numpy as np
 
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits, SandboxResult, Session, SessionEndError, SessionLab
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits, SandboxResult, Session, SessionEndError, SessionLab
 from tasks.trimul.inputs import OUT, Floats, Inputs, floats, layout
 from tasks.trimul.programs import DRIVER
 from tasks.trimul.shapes import Shape

@@ -27,8 +27,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits, SessionEndError, SessionLab
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits, SessionEndError, SessionLab
 from tasks.trimul.candidate import CALL_S, START_S, InvalidAnswerError, Program, build, room
 from tasks.trimul.compare import Error, compare
 from tasks.trimul.inputs import MASK, OUT, Inputs, X, layout, make

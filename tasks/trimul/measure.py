@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from sia_core.errors import SandboxError
-from sia_core.home import home
-from sia_core.lab import SessionLab
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import SessionLab
+from sia_core.host.home import home
 from tasks.trimul.candidate import InvalidAnswerError, Program, Runner, build, room
 from tasks.trimul.compare import Error, compare
 from tasks.trimul.inputs import make

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sia_core.rollout import Verdict
+from sia_core.domain.rollout import Verdict
 from tasks.trimul.measure import Measured, Sample, over
 from tasks.trimul.roofline import floor_s
 from tasks.trimul.settings import settings

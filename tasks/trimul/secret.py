@@ -10,7 +10,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from sia_core.home import home
+from sia_core.host.home import home
 
 
 def secret() -> str:

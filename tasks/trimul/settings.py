@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from sia_core.errors import UsageError
+from sia_core.domain.errors import UsageError
 
 Device = Literal["cpu", "cuda"]
 Plan = Literal["embedded", "large", "ci", "official"]

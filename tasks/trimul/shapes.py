@@ -11,8 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from sia_core.hashing import derive_seed
-from sia_core.rollout import Split
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.rollout import Split
 from tasks.trimul.secret import secret
 from tasks.trimul.settings import Device, Plan, settings
 

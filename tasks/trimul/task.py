@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sia_core.lab import SessionLab
-from sia_core.rollout import Split, Verdict
-from sia_core.task import Problem
+from sia_core.domain.lab import SessionLab
+from sia_core.domain.rollout import Split, Verdict
+from sia_core.domain.task import Problem
 from tasks.trimul import cuda
 from tasks.trimul.candidate import InvalidAnswerError, Program
 from tasks.trimul.measure import measure

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.protocol import Completion, Request
-from sia_core.rollout import ToolCall
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.recording import Recording, write_recording
-from sia_core.harness import Harness
+from sia_core.domain.harness import Harness
 
 TOML = b'name = "h"\n[knobs.tries]\nvalue = 1\nrange = [1, 4]\n'
 FIRST = Harness.from_files({"harness.toml": TOML, "agent.py": b"X = 1\n"})

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sia_core.agents.trial import Left, Trial
-from sia_core.generation import Decision, Draft, Node
-from sia_core.harness import Harness
-from sia_core.rollout import Rollout
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, Draft, Node
+from sia_core.domain.rollout import Rollout
 
 
 @dataclass

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sia_core.agents import activation
-from sia_core.harness import Harness
-from sia_core.rollout import ProgramRun, Rollout, Trace, Turn, Unit, Verdict
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import ProgramRun, Rollout, Trace, Turn, Unit, Verdict
 
 TOML = b'name = "h"\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n'
 AGENT = "LIMIT = 1\n\n\nasync def solve(problem, ctx):\n    if problem:\n        return 1\n    return 2\n"

@@ -6,7 +6,7 @@ import pytest
 
 from sia_core.agents.alternate import AlternateAgent
 from sia_core.agents.registry import check_agent
-from sia_core.config import Lever
+from sia_core.domain.config import Lever
 from tests.agents.sources import MemorySource
 from tests.agents.test_rules import BOTH
 

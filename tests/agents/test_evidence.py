@@ -3,7 +3,7 @@
 import pytest
 
 from sia_core.agents.evidence import gather, scores_by_problem
-from sia_core.candidate import Candidate
+from sia_core.domain.candidate import Candidate
 from tests.factories import make_rollout
 
 CANDIDATE = Candidate("h")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from flows.configure import build_config, change_config
 from sia_core.agents.fit import check_fit
 from sia_core.agents.registry import asks_model, load_agents
-from sia_core.errors import PolicyError, UsageError
-from sia_core.harness import Harness
-from sia_core.task import Task
+from sia_core.domain.errors import PolicyError, UsageError
+from sia_core.domain.harness import Harness
+from sia_core.domain.task import Task
+from sia_core.loop.configure import build_config, change_config
 from tests.agents.recordings import entry, put
 from tests.factories import TOY
 

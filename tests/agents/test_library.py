@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from sia_core.agents.library import RESULT_CHARS, Library, ReadingError
-from sia_core.candidate import Candidate
-from sia_core.generation import Decision, GateVerdict, Node
-from sia_core.harness import Harness
-from sia_core.rollout import Rollout, Verdict
-from sia_core.stats import Estimate, Gain
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, GateVerdict, Node
+from sia_core.domain.rollout import Rollout, Verdict
+from sia_core.domain.stats import Estimate, Gain
 from tests.agents.sources import MemorySource
 from tests.factories import make_rollout
 

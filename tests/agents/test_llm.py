@@ -14,14 +14,14 @@ from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.submission import CATEGORIES
 from sia_core.agents.trial import Left, Trial
-from sia_core.candidate import Candidate
-from sia_core.gate_terms import GateTerms
-from sia_core.generation import Decision, Draft, Node
-from sia_core.harness import Harness
-from sia_core.patch import Edit
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.gate_terms import GateTerms
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, Draft, Node
+from sia_core.domain.patch import Edit
+from sia_core.domain.rollout import Rollout, ToolCall, Turn, Verdict
+from sia_core.host.progress import SILENT, Reporter, Silent, Wait
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
-from sia_core.progress import SILENT, Reporter, Silent, Wait
-from sia_core.rollout import Rollout, ToolCall, Turn, Verdict
 from tests.agents.models import Script, call, calls, says
 from tests.agents.sources import MemorySource
 from tests.factories import make_rollout

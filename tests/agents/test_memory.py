@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from sia_core.agents.memory import blocked, calibrate, chance, remember
-from sia_core.candidate import Candidate
-from sia_core.generation import Decision, GateVerdict, Node
-from sia_core.stats import Estimate, Gain
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.lineage import Decision, GateVerdict, Node
+from sia_core.domain.stats import Estimate, Gain
 
 SIDE = Estimate(0.5, 0.4, 0.6, 12, 48)
 SEED = Node(0, None, Candidate("h0"), "seed", True)

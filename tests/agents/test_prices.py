@@ -6,7 +6,7 @@ import pytest
 
 from sia_core.agents.prices import Usage, find_price
 from sia_core.agents.registry import check_agent
-from sia_core.errors import UsageError
+from sia_core.domain.errors import UsageError
 from sia_core.policy.protocol import Completion
 
 OWN = """

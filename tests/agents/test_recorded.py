@@ -9,12 +9,12 @@ import pytest
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.recorded import RecordedAgent, RecordedFirst, absolute, find_recording
 from sia_core.agents.recording import Recording
-from sia_core.candidate import Candidate
-from sia_core.errors import UsageError
-from sia_core.generation import Decision, Node
-from sia_core.harness import Harness
-from sia_core.patch import Edit, apply_edits
-from sia_core.task import Task
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.errors import UsageError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, Node
+from sia_core.domain.patch import Edit, apply_edits
+from sia_core.domain.task import Task
 from tests.agents.recordings import FIRST, entry, recording
 from tests.agents.sources import MemorySource
 from tests.agents.test_llm import SITUATION

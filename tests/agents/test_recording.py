@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sia_core.agents.recording import Key, read_recording, write_recording
-from sia_core.errors import HarnessError, PolicyError
+from sia_core.domain.errors import HarnessError, PolicyError
 from tests.agents.recordings import FIRST, content, entry, put, recording
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from sia_core.agents.protocol import Situation
 from sia_core.agents.rules import RulesAgent
-from sia_core.candidate import Candidate
-from sia_core.generation import Decision, Evidence, GateVerdict, Node
-from sia_core.harness import Harness
-from sia_core.stats import Estimate, Gain
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Decision, Evidence, GateVerdict, Node
+from sia_core.domain.stats import Estimate, Gain
 from tests.agents.sources import MemorySource
 
 HARNESS = Harness.from_files(

@@ -4,10 +4,10 @@ import pytest
 
 from sia_core.agents import static
 from sia_core.agents.static import Allowed, Rejected
-from sia_core.generation import RungResult
-from sia_core.harness import Harness
-from sia_core.task import Task
-from sia_core.task_config import RewriteLimits
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import RungResult
+from sia_core.domain.task import Task
+from sia_core.domain.task_config import RewriteLimits
 from tests.factories import TOY
 
 TOML = 'name = "h"\n[budget]\ncalls = 4\n[knobs.n]\nvalue = 1\nrange = [1, 4]\nhelp = "how many"\n'

@@ -15,10 +15,10 @@ from sia_core.check.harness import check_harness
 from sia_core.check.problems import check_splits
 from sia_core.check.report import Finding, Report
 from sia_core.check.task import check_task
+from sia_core.domain.errors import FetchError, SandboxError, TaskError
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Task
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
-from sia_core.errors import FetchError, SandboxError, TaskError
-from sia_core.rollout import Verdict
-from sia_core.task import Task
 from tests.factories import TOY
 
 CHECKS = [
@@ -260,7 +260,7 @@ def test_data_that_cannot_be_fetched_are_no_verdict_on_the_task(tmp_path: Path) 
         tmp_path,
         "task.py",
         "def gold(",
-        "import sia_core.errors\ndef prepare(progress):\n    raise sia_core.errors.FetchError('no network')\ndef gold(",
+        "from sia_core.domain import errors\ndef prepare(progress):\n    raise errors.FetchError('no network')\ndef gold(",
     )
     with pytest.raises(FetchError):
         checked(path)
@@ -272,7 +272,7 @@ def test_a_sandbox_that_fails_is_no_verdict_on_the_task(tmp_path: Path, monkeypa
         tmp_path,
         "task.py",
         _JUDGE,
-        "    from sia_core.errors import SandboxError\n    raise SandboxError('gone')\n" + _JUDGE,
+        "    from sia_core.domain.errors import SandboxError\n    raise SandboxError('gone')\n" + _JUDGE,
     )
     with pytest.raises(SandboxError, match="gone"):
         checked(path)

@@ -15,7 +15,7 @@ from tests.index_server import Index, serve
 PREPARE = """
 
 from pathlib import Path
-from sia_core.fetch import Remote, fetch_remote, remote_path
+from sia_core.host.downloads import Remote, fetch_remote, remote_path
 
 _FILE = Remote({url!r}, "toy.h5", 10 << 20, {sha256!r})
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.configure import build_config
 from sia_core.cli.main import app
-from sia_core.errors import TaskError, UsageError
-from sia_core.task import Task
+from sia_core.domain.errors import TaskError, UsageError
+from sia_core.domain.task import Task
+from sia_core.loop.configure import build_config
 from tests.factories import TOY
 
 FORM = (

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sia_core.cli import main
-from sia_core.errors import INTERRUPTED
+from sia_core.domain.errors import INTERRUPTED
 
 
 def test_a_verb_that_is_interrupted_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_what_a_library_makes_of_an_interrupt_is_one(
 def test_it_ends_at_once_while_ray_comes_up(code: object, returned: int) -> None:
     script = f"""
 import atexit, sys
-from sia_core.cli.early import end
+from sia_core.cli.warm_start import end
 from sia_core.engine import cluster
 atexit.register(print, "as usual")
 if "up" not in sys.argv:

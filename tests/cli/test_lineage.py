@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from sia_core.cli.lineage import WIDE, lineage_table
-from sia_core.generation import Node
+from sia_core.domain.lineage import Node
 from tests.report.test_decided import DECISION, GATE, NODES
 
 LONG = replace(DECISION, agent="anthropic:claude-opus-4@https://somewhere.example/v1", knobs={"attempts": 2})

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, Group
 
 from sia_core.cli.live import Live
-from sia_core.progress import Wait
+from sia_core.host.progress import Wait
 
 WAIT = Wait("asking the agent", 1, 0, began=1000.0)
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from sia_core.cli.main import app
 from sia_core.doctor import machine, packages, services
 from sia_core.doctor.report import Finding, exit_code, to_dict
+from sia_core.domain.errors import SandboxError
 from sia_core.engine.sandbox.protocol import Tier, TierReport
-from sia_core.errors import SandboxError
 
 VARIABLES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 SECRET = "sk-verysecret"

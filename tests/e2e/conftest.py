@@ -18,9 +18,9 @@ import pytest
 from filelock import FileLock
 
 from sia_core.cli.main import main
-from sia_core.errors import ServiceError
+from sia_core.domain.errors import ServiceError
+from sia_core.host.servers import ensure, prefect_service, stop
 from sia_core.record.store import RunRecord, open_record
-from sia_core.services import ensure, prefect_service, stop
 
 TOY = Path(__file__).parents[1] / "toy"
 Run = Callable[..., subprocess.CompletedProcess[str]]

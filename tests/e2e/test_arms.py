@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.harness import Harness
+from sia_core.domain.harness import Harness
+from sia_core.domain.task import Task
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import open_record
-from sia_core.task import Task
 from tests.agents.recordings import entry, put
 from tests.e2e.conftest import TOY, Sia
 from tests.e2e.test_resume import wait_until

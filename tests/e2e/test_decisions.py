@@ -105,7 +105,7 @@ def test_after_a_plateau_it_switches_and_what_made_things_worse_is_rolled_back(
         if node.lever == "harness" and node.decision
     ]
     assert len(set(tried)) == len(tried) >= 2, "an idea that was rolled back was tried again on the same pair"
-    # That a plateau ends a run is tests/flows/test_decisions.py: here training may find its small gain again and again.
+    # That a plateau ends a run is tests/loop/test_decisions.py: here training may find its small gain again and again.
 
 
 def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:

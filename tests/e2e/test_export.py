@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from sia_core.agents.recording import read_recording
+from sia_core.domain.task import Task
 from sia_core.export.evaluate import sealed_units
 from sia_core.export.manifest import Export
 from sia_core.export.write import write_export
 from sia_core.record.journal import Journal
-from sia_core.task import Task
 from tests.e2e.conftest import TOY, Finished, Sia
 
 

@@ -11,8 +11,8 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Paused, Running, Suspended
 
-from flows.reaper import reap
-from sia_core.process import Process
+from flows.crashed_runs import reap
+from sia_core.host.processes import Process
 
 DEAD = replace(Process.this(), began=1)
 LIVE = Process.this()

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from sia_core.generation import LadderReport
+from sia_core.domain.lineage import LadderReport
 from sia_core.record.beacon import read_progress
 from tests.e2e.conftest import TOY, Finished, Sia
 from tests.report.pages import check_inert, parse

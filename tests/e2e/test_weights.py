@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.generation import Node
-from sia_core.hashing import derive_seed
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.lineage import Node
 from sia_core.record.generation import GenerationRecord
 from tests.e2e.conftest import TOY, Sia
 

@@ -10,9 +10,9 @@ import ray
 from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.job_config import JobConfig
 
+from sia_core.domain.errors import ServiceError
 from sia_core.engine import cluster
-from sia_core.errors import ServiceError
-from sia_core.interrupts import interrupt
+from sia_core.host.signals import interrupt
 
 
 def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import RungResult
+from sia_core.domain.rollout import Unit
+from sia_core.domain.task import Task
 from sia_core.engine import contract
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import SandboxError
-from sia_core.generation import RungResult
-from sia_core.harness import Harness
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Unit
-from sia_core.task import Task
 from tests.factories import TOY
 
 TOML = b'name = "h"\n[budget]\ncalls = 6\nseconds = 20\n[knobs.n]\nvalue = 2\nrange = [1, 4]\n'

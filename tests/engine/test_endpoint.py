@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import ray
 
+from sia_core.domain.errors import PolicyError, ServiceError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.errors import PolicyError, ServiceError
-from sia_core.harness import Harness
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 from tests.wire.server import Wire, chat, error, raw, reset, serve
 
 TOY = Path(__file__).parents[1] / "toy"

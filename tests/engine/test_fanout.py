@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import ray
 
+from sia_core.domain.errors import ServiceError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Failure, Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine import actors, dispatch, ipc
 from sia_core.engine.actors import RemotePolicy, RolloutActor
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.errors import ServiceError
-from sia_core.harness import Harness
 from sia_core.policy.protocol import Request
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Failure, Rollout, Unit
-from sia_core.task import Task
 
 TOY = Path(__file__).parents[1] / "toy"
 FAULT = """

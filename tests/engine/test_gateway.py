@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lab import Limits, SandboxResult
+from sia_core.domain.rollout import ToolCall, Unit
+from sia_core.domain.task import Problem
 from sia_core.engine.gateway import Gateway
 from sia_core.engine.jsonl import BadJsonError, parse
-from sia_core.errors import PolicyError
-from sia_core.harness import Harness
-from sia_core.lab import Limits, SandboxResult
 from sia_core.policy.protocol import Completion, RejectedRequestError, Request
-from sia_core.rollout import ToolCall, Unit
-from sia_core.task import Problem
 
 TOML = b'name="h"\n[budget]\ncalls=6\ntokens=400\nruns=1\nparallel=3\n[knobs.n]\nvalue=2\nrange=[1,4]\n'
 HARNESS = Harness.from_files({"harness.toml": TOML, "agent.py": b"", "prompts/ask.txt": b"Pick {what}"})

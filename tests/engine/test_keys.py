@@ -16,12 +16,12 @@ import psutil
 import pytest
 import ray
 
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Unit
+from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.keys import without_keys
-from sia_core.external import SECRETS
-from sia_core.harness import Harness
-from sia_core.rollout import Unit
-from sia_core.task import Task
+from sia_core.host.external import SECRETS
 from tests.wire.server import Wire, chat, serve
 
 pytestmark = pytest.mark.usefixtures("bwrap")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import ray
 
+from sia_core.domain.errors import ServiceError
+from sia_core.domain.task import Task
 from sia_core.engine.cluster import connect
 from sia_core.engine.nodes import Expected, check_nodes, find_lack
-from sia_core.errors import ServiceError
-from sia_core.task import Task
 
 TOY = Path(__file__).parents[1] / "toy"
 

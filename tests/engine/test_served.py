@@ -14,18 +14,18 @@ import pytest
 import ray
 import torch
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, ServiceError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.served import MOST_STARTS, ServedPolicy
 from sia_core.engine.vllm_server import read_options
-from sia_core.errors import PolicyError, ServiceError
-from sia_core.harness import Harness
 from sia_core.policy.local import LocalPolicy
 from sia_core.policy.protocol import EndpointError
 from sia_core.policy.spec import parse_spec
 from sia_core.policy.vllm import VllmPolicy
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 from sia_core.weights.spec import UpdateSpec
 from sia_core.weights.trainer import Trainer
 from tests.engine.test_vllm_server import all_gone

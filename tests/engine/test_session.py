@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits, SessionEndError
+from sia_core.engine.live_program import SandboxSession, shared_memory
 from sia_core.engine.sandbox.landlock import LandlockSandbox
 from sia_core.engine.sandbox.plain import UnconfinedSubprocess
 from sia_core.engine.sandbox.protocol import Sandbox
 from sia_core.engine.sandbox.strict import StrictSandbox
-from sia_core.engine.session import SandboxSession, shared_memory
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits, SessionEndError
 from tests.engine.sandbox.conftest import open_interpreter
 
 HEAD = """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.engine.vllm_server import ServerOptions, VllmServer, build_command, read_options
-from sia_core.errors import PolicyError, UsageError
 from sia_core.policy.protocol import EndpointError
 
 KEY = "random-key-55ab"

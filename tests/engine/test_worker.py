@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine import worker
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import SandboxError
-from sia_core.harness import Harness
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 
 TOY = Path(__file__).parents[1] / "toy"
 TOML = 'name = "h"\n[budget]\ncalls = 3\nseconds = {seconds}\n[knobs.n]\nvalue = 2\nrange = [1, 4]\n'
@@ -200,8 +200,8 @@ def test_a_verifier_that_fails_leaves_the_rollout_unscored(
 
 SHARING = """
 from pathlib import Path
-from sia_core.rollout import Verdict
-from sia_core.task import Problem
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem
 
 def load(split):
     return [Problem("one", split)]

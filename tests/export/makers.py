@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from sia_core.domain.harness import Harness
+from sia_core.domain.task import Task
 from sia_core.export.manifest import (
     ADAPTER,
     HARNESS,
@@ -14,10 +16,8 @@ from sia_core.export.manifest import (
     TaskPart,
     list_files,
 )
-from sia_core.harness import Harness
 from sia_core.policy.base import ADAPTER_FILES, adapter_digest
 from sia_core.policy.scripted import ScriptedPolicy
-from sia_core.task import Task
 from tests.factories import TOY
 
 

@@ -3,15 +3,15 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sia_core.budget import Budget
-from sia_core.candidate import Candidate
-from sia_core.config import RunConfig
+from sia_core.domain.budget import Budget
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.lineage import Decision, Node
+from sia_core.domain.stats import Estimate, Gain
+from sia_core.domain.task import Task
 from sia_core.export.card import Story, write_card
 from sia_core.export.manifest import Export, Interval
-from sia_core.generation import Decision, Node
 from sia_core.report.table import COLUMNS
-from sia_core.stats import Estimate, Gain
-from sia_core.task import Task
 from tests.export.makers import make_export
 from tests.factories import TOY
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.errors import HarnessError, PolicyError, RecordError, SiaError
+from sia_core.domain.errors import HarnessError, PolicyError, RecordError, SiaError
 from sia_core.export.base import check_policy
 from sia_core.export.manifest import CARD, Export
-from sia_core.progress import Silent
+from sia_core.host.progress import Silent
 from tests.export.makers import make_export
 
 

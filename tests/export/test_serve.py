@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sia_core.errors import ServiceError
+from sia_core.domain.errors import ServiceError
+from sia_core.export.inference import Player
 from sia_core.export.manifest import Export
-from sia_core.export.player import Player
 from sia_core.export.serve import BODY_LIMIT, build_app, listen
 from sia_core.policy.scripted import ScriptedPolicy
 from tests.export.makers import make_export

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from prefect.utilities.schema_tools.validation import is_valid, validate
 
-from flows import deploy
+from flows import deployments
 from flows.forms import ArmsForm, EvolveForm, GenerationForm, ReportForm
-from sia_core.budget import Budget
-from sia_core.errors import PolicyError, UsageError
+from sia_core.domain.budget import Budget
+from sia_core.domain.errors import PolicyError, UsageError
 from tests.factories import TOY
 
-ROOT = Path(deploy.__file__).parents[1]
+ROOT = Path(deployments.__file__).parents[1]
 
 
 def told(form: type[Any], values: dict[str, Any]) -> str:
@@ -88,11 +88,11 @@ def test_prefect_yaml_names_flows_there_are_and_parameters_they_take() -> None:
         given = row.get("parameters")
         if given:
             assert is_valid(given, flow.parameters.model_dump_for_openapi()), row["name"]
-        assert row["work_pool"]["name"] == deploy.POOL and deploy.TAG in row["tags"]
+        assert row["work_pool"]["name"] == deployments.POOL and deployments.TAG in row["tags"]
         assert not any(schedule["active"] for schedule in row.get("schedules", ())), "an example, switched off"
 
 
 def test_every_task_that_ships_has_a_deployment() -> None:
     rows = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     shipped = {file.parent.name for file in (ROOT / "tasks").glob("*/task.toml")}
-    assert shipped == {row["parameters"]["settings"]["task"] for row in rows if row["entrypoint"] == deploy.EVOLVE}
+    assert shipped == {row["parameters"]["settings"]["task"] for row in rows if row["entrypoint"] == deployments.EVOLVE}

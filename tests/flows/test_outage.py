@@ -5,8 +5,8 @@ import pytest
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import disable_run_logger
 
-from flows import outage
-from sia_core.errors import ServiceError
+from flows.progress import outage_explained, show_if_reachable
+from sia_core.domain.errors import ServiceError
 
 
 def refused() -> None:
@@ -21,18 +21,18 @@ def answered() -> None:
 @pytest.mark.parametrize("fail", [refused, answered])
 def test_what_cannot_be_shown_is_dropped(fail: object) -> None:
     with disable_run_logger():
-        outage.show(fail)  # type: ignore[arg-type]
+        show_if_reachable(fail)  # type: ignore[arg-type]
 
 
 def test_a_mistake_of_ours_is_not_dropped() -> None:
     with disable_run_logger(), pytest.raises(ZeroDivisionError):
-        outage.show(lambda: 1 // 0)
+        show_if_reachable(lambda: 1 // 0)
 
 
 def test_an_outage_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://user:secret@prefect:4200/api")
-    with pytest.raises(ServiceError, match="Prefect does not answer: All connection") as caught, outage.told():
+    with pytest.raises(ServiceError, match="Prefect does not answer: All connection") as caught, outage_explained():
         refused()
     assert caught.value.where == "http://prefect:4200/api" and caught.value.hint
-    with pytest.raises(ServiceError, match="answers with an error: 500"), outage.told():
+    with pytest.raises(ServiceError, match="answers with an error: 500"), outage_explained():
         answered()

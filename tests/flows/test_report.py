@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows import evolve
+from flows import run as run_flow
 from sia_core.record.store import RunRecord, open_record
 from sia_core.report.page import FILE
 from tests.report.made import make_run
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> RunRecor
 def links(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What Prefect is asked to show."""
     shown: list[dict[str, Any]] = []
-    monkeypatch.setattr(evolve, "create_link_artifact", lambda link, **words: shown.append({"link": link, **words}))
+    monkeypatch.setattr(run_flow, "create_link_artifact", lambda link, **words: shown.append({"link": link, **words}))
     return shown
 
 
@@ -40,13 +40,13 @@ def said(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def opened(_name: str) -> Iterator[Any]:
         yield SimpleNamespace(run=run, reporter=SimpleNamespace(say=lines.append))
 
-    monkeypatch.setattr(evolve, "open_session", opened)
+    monkeypatch.setattr(run_flow, "open_session", opened)
     return lines
 
 
 def test_the_page_is_kept_and_linked_to(run: RunRecord, links: list[dict[str, Any]], said: list[str]) -> None:
     assert run.get_bytes(FILE) is None
-    evolve.write_report.fn(run.name)
+    run_flow.write_report.fn(run.name)
     assert run.name in (run.get_bytes(FILE) or b"").decode()
     (link,) = links
     assert link["link"].endswith(f"{run.run_id}/artifacts/{FILE}") and link["key"] == f"{run.name}-report"
@@ -60,8 +60,8 @@ def test_a_page_that_cannot_be_made_or_shown_is_told_in_a_line(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(evolve, broken, fail)
-    evolve.write_report.fn(run.name)
+    monkeypatch.setattr(run_flow, broken, fail)
+    run_flow.write_report.fn(run.name)
     assert said == [f"no report was kept (OSError: no space); make one: sia report {run.name}"]
 
 
@@ -69,6 +69,6 @@ def test_asked_for_by_name_it_fails_aloud(run: RunRecord, monkeypatch: pytest.Mo
     def fail(_: RunRecord) -> str:
         raise OSError("no space")
 
-    monkeypatch.setattr(evolve, "report", fail)
+    monkeypatch.setattr(run_flow, "report", fail)
     with pytest.raises(OSError, match="no space"):
-        evolve.keep_report(run)
+        run_flow.keep_report(run)

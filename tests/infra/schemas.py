@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sia_core.errors import FetchError
-from sia_core.fetch import Wheel, fetch_wheel
+from sia_core.domain.errors import FetchError
+from sia_core.host.downloads import Wheel, fetch_wheel
 
 COMPOSE = Wheel(
     project="check-jsonschema",

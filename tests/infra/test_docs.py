@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 import sia_core
 from infra.docs import LinkError, main, places, relinked
 from sia_core.cli.main import app
-from sia_core.config import RunConfig
+from sia_core.domain.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
@@ -95,7 +95,7 @@ def _check_reference(built: dict[str, Page]) -> None:
     assert isinstance(group, TyperGroup)
     verbs = {f"sia-{name}" for name in group.commands} | {"sia-data-fetch", "sia-task-import"}
     assert verbs <= built["reference/cli.html"].ids
-    fields = {f"sia_core.config.RunConfig.{name}" for name in RunConfig.model_fields}
+    fields = {f"sia_core.domain.config.RunConfig.{name}" for name in RunConfig.model_fields}
     assert fields <= built["reference/config.html"].ids
     names = {identity.rpartition(".")[2] for identity in built["reference/api.html"].ids}
     assert set(sia_core.__all__) <= names

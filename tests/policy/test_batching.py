@@ -13,8 +13,8 @@ import torch
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.local import LocalPolicy
 from sia_core.policy.local.engine import ROWS, Engine
 from sia_core.policy.local.sampling import _draw

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError, SiaError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, SiaError
+from sia_core.domain.rollout import Sampling, ToolCall
 from sia_core.policy.anthropic_messages import AnthropicPolicy
 from sia_core.policy.faults import UnknownModelError
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy
@@ -22,7 +23,6 @@ from sia_core.policy.protocol import EndpointError, Policy, RejectedRequestError
 from sia_core.policy.registry import load_policy, policy_digest
 from sia_core.policy.retry import Patience, Retry
 from sia_core.policy.spec import parse_spec
-from sia_core.rollout import Sampling, ToolCall
 from tests.factories import ask
 from tests.wire.server import Answer, Wire, chat, error, message, raw, reset, serve
 

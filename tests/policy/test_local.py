@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.base import adapter_digest
 from sia_core.policy.local import LocalPolicy
 from sia_core.policy.protocol import RejectedRequestError, Request

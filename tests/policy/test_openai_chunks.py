@@ -2,7 +2,7 @@
 
 import pytest
 
-from sia_core.rollout import ToolCall
+from sia_core.domain.rollout import ToolCall
 from tests.factories import ask
 from tests.policy.conftest import Make
 from tests.wire.server import Wire

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sia_core.errors import SiaError
+from sia_core.domain.errors import SiaError
 from sia_core.policy.retry import Fault, Patience, Retry, parse_retry_after
 
 NOW = 1_000_000_000.0

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.scripted import ScriptedPolicy
 from tests.factories import ask
 

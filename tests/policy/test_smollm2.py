@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
 from sia_core.policy import smollm2
 from sia_core.policy.registry import load_policy, prepare_policy
 from tests.factories import ask
@@ -53,7 +53,7 @@ def test_it_answers_in_its_own_chat_format() -> None:
 
 @pytest.mark.slow
 def test_it_is_fetched_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sia_core.fetch import wheel_path
+    from sia_core.host.downloads import wheel_path
 
     kept = wheel_path(smollm2.WHEEL)
     if not kept.is_file():

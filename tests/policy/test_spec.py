@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.errors import PolicyError, UsageError
+from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.policy.registry import base_directory, check_spec, load_policy, policy_digest, prepare_policy
 from sia_core.policy.spec import NO_KEY, parse_spec
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.log import LoggedPolicy
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Patience, Retry
-from sia_core.rollout import ToolCall
 from tests.factories import ask
 from tests.policy.conftest import Make
 from tests.policy.test_http import KINDS, assert_no_key, connect

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.trie import branches, keep, next_tokens
 
 END = 0

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError, UsageError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.policy.local import LocalPolicy
 from sia_core.policy.protocol import EndpointError, RejectedRequestError, Request
 from sia_core.policy.retry import Patience, Retry

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.errors import HeldError, RecordError
+from sia_core.domain.errors import HeldError, RecordError
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import hold, refuse_held
 from sia_core.record.store import Record, open_record

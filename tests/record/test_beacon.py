@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sia_core.progress import Silent, Wait
+from sia_core.host.progress import Silent, Wait
 from sia_core.record.beacon import TAG, Beacon, read_progress
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.test_record import CONFIG

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from flows import start
-from flows.configure import build_config
-from flows.fingerprint import check_unchanged
-from sia_core.candidate import Adapter, Candidate
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError, UsageError
-from sia_core.generation import Node
-from sia_core.harness import Harness
-from sia_core.hashing import digest_files
+from sia_core.domain.candidate import Adapter, Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_files
+from sia_core.domain.lineage import Node
+from sia_core.domain.task import Task
+from sia_core.host.progress import Silent
+from sia_core.loop import create_run
+from sia_core.loop.configure import build_config
+from sia_core.loop.fingerprint import check_unchanged
 from sia_core.policy.registry import policy_digest
-from sia_core.progress import Silent
 from sia_core.record.branch import Branch
 from sia_core.record.store import RunRecord
-from sia_core.task import Task
 from tests.factories import TOY
 
 BETTER = Harness.from_files({"harness.toml": b'name = "better"\n', "agent.py": b"x = 1\n"})
@@ -34,8 +34,8 @@ def toy(seed: int = 0) -> RunConfig:
 
 def begin(config: RunConfig) -> RunRecord:
     task = Task.load(config.task)
-    _, harness = start.prepare(config, Silent())
-    return start.open_run(config, task, harness, None)
+    _, harness = create_run.prepare(config, Silent())
+    return create_run.open_run(config, task, harness, None)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def source(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_begins_with_the_pair_and_needs_the_other_run_no_more(source: RunRecord) -> None:
-    config = start.branch(toy(), source.name, None)
+    config = create_run.branch(toy(), source.name, None)
     assert (config.branch_from, config.seed) == (f"{source.name}:1", 5)
     run = begin(config)
     (seed,) = run.nodes()

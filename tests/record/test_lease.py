@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.errors import HeldError
-from sia_core.process import Process
+from sia_core.domain.errors import HeldError
+from sia_core.host.processes import Process
 from sia_core.record import lease
 from sia_core.record.lease import Claim, Holdable, Lease, hold, refuse_held
 from sia_core.record.store import Record, RunRecord, open_record

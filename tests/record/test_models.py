@@ -7,11 +7,11 @@ import pytest
 from mlflow.entities import LoggedModel
 from mlflow.tracking import MlflowClient
 
-from sia_core.candidate import Adapter, Candidate
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError
-from sia_core.harness import Harness
-from sia_core.hashing import digest_files
+from sia_core.domain.candidate import Adapter, Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_files
 from sia_core.record import models
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.test_record import CONFIG, HARNESS

@@ -15,11 +15,11 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sia_core.candidate import Adapter, Candidate
-from sia_core.errors import HeldError, RecordError, ServiceError, UsageError
-from sia_core.hashing import digest_files
-from sia_core.process import Process
-from sia_core.progress import Silent
+from sia_core.domain.candidate import Adapter, Candidate
+from sia_core.domain.errors import HeldError, RecordError, ServiceError, UsageError
+from sia_core.domain.hashing import digest_files
+from sia_core.host.processes import Process
+from sia_core.host.progress import Silent
 from sia_core.record import lease
 from sia_core.record.beacon import Beacon
 from sia_core.record.fault import fault

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from mlflow.entities import DatasetInput, Run
 
-from sia_core.candidate import Adapter, Candidate
-from sia_core.config import RunConfig
-from sia_core.errors import RecordError
-from sia_core.generation import Node
-from sia_core.harness import Harness
-from sia_core.hashing import digest_files
+from sia_core.domain.candidate import Adapter, Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import RecordError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_files
+from sia_core.domain.lineage import Node
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
 from sia_core.record.lease import hold

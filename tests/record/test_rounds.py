@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.candidate import Adapter
-from sia_core.errors import RecordError
-from sia_core.hashing import digest_files
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import RecordError
+from sia_core.domain.hashing import digest_files
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.rounds import put_round, take_round
 from sia_core.record.store import RunRecord, open_record

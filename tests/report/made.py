@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sia_core.budget import Budget
-from sia_core.candidate import Candidate
-from sia_core.config import RunConfig
-from sia_core.generation import (
+from sia_core.domain.budget import Budget
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import (
     Cost,
     Decision,
     Evidence,
@@ -16,13 +17,12 @@ from sia_core.generation import (
     Node,
     RungResult,
 )
-from sia_core.harness import Harness
-from sia_core.patch import Block, Edit
+from sia_core.domain.patch import Block, Edit
+from sia_core.domain.rollout import Failure, Rollout, Split, ToolCall, Turn, Unit, Verdict
+from sia_core.domain.stats import Estimate, Gain
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.store import Record, RunRecord
-from sia_core.rollout import Failure, Rollout, Split, ToolCall, Turn, Unit, Verdict
-from sia_core.stats import Estimate, Gain
 
 CONFIG = RunConfig(
     task="toy",

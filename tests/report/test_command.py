@@ -5,12 +5,12 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from sia_core.budget import Budget
 from sia_core.cli import run as verb
 from sia_core.cli.main import app
-from sia_core.config import RunConfig
+from sia_core.domain.budget import Budget
+from sia_core.domain.config import RunConfig
+from sia_core.domain.task import Task
 from sia_core.report.command import BY_TASK, OPTIONS, run_command, settings
-from sia_core.task import Task
 from tests.factories import TOY
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sia_core.cli.main import app
-from sia_core.errors import RecordError, UsageError
+from sia_core.domain.errors import RecordError, UsageError
 from sia_core.record.arms import SCORES
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.compare import compare_runs, notes, run_rows

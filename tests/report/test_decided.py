@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from sia_core.candidate import Candidate
-from sia_core.generation import Decision, GateVerdict, Node
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.lineage import Decision, GateVerdict, Node
+from sia_core.domain.stats import Estimate, Gain
 from sia_core.report.decided import calibrations, decided_by, decision_line, short_spec, stand_in_lines
 from sia_core.report.table import lineage_rows
-from sia_core.stats import Estimate, Gain
 
 SPEC = "openai:gpt-x@http://127.0.0.1:8000/v1"
 DECISION = Decision(

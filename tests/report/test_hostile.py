@@ -8,18 +8,18 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sia_core.candidate import Candidate
 from sia_core.cli import show
 from sia_core.cli.live import Live
 from sia_core.cli.plain import plain, plain_lines
 from sia_core.cli.watch import draw
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.rollout import Failure
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.compare import compare_runs
 from sia_core.report.compare_page import compare_page
 from sia_core.report.markdown import decision_markdown, proposal_markdown
 from sia_core.report.page import report
 from sia_core.report.pulse import Watcher
-from sia_core.rollout import Failure
 from tests.report.made import make_run, play
 from tests.report.pages import check_accessible, check_inert, parse
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from sia_core.candidate import Candidate
-from sia_core.generation import Decision, Node
-from sia_core.patch import Edit
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.lineage import Decision, Node
+from sia_core.domain.patch import Edit
 from sia_core.report.markdown import cell, decision_markdown, proposal_markdown
 
 HOSTILE = [

@@ -8,10 +8,10 @@ from xml.etree.ElementTree import Element
 import pytest
 from typer.testing import CliRunner
 
-from sia_core.candidate import Candidate
 from sia_core.cli.main import app
-from sia_core.errors import RecordError
-from sia_core.generation import Cost
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.errors import RecordError
+from sia_core.domain.lineage import Cost
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.facts import read_facts

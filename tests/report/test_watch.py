@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from sia_core.cli.main import app
 from sia_core.cli.watch import _place, headline
-from sia_core.errors import RecordError
-from sia_core.progress import Wait
+from sia_core.domain.errors import RecordError
+from sia_core.host.progress import Wait
 from sia_core.record.beacon import SILENCE, TAG, Progress
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.pulse import Watcher

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sia_core.domain.stats import Scores
 from sia_core.search.anchors import AnchorVerdict, judge_anchors
-from sia_core.stats import Scores
 
 ABLE: Scores = {f"p{number}": [0.8, 0.9, 1.0, 0.7] for number in range(4)}
 

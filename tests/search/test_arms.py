@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from sia_core.config import RunConfig
-from sia_core.errors import UsageError
-from sia_core.generation import Cost
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import UsageError
+from sia_core.domain.lineage import Cost
 from sia_core.report.arms import arm_rows, arms_markdown, versus_rows
 from sia_core.search.arms import BEST_OF_N, ArmRun, ArmsPlan, compare, plan_arms
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.config import RunConfig
-from sia_core.errors import TaskError
-from sia_core.generation import Cost
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import TaskError
+from sia_core.domain.lineage import Cost
+from sia_core.domain.task import ARMS, Task
 from sia_core.search.arms import ArmRun
 from sia_core.search.control import control_lines, read_table, table_of
-from sia_core.task import ARMS, Task
 from tests.factories import TOY
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from sia_core.generation import GateVerdict
+from sia_core.domain.lineage import GateVerdict
+from sia_core.domain.stats import Scores
 from sia_core.search.gate import Rules, Sides, blocks_of, growing, judge, most_gain, sealed_gain, unseen
-from sia_core.stats import Scores
 
 PROBLEMS = [f"p{number:02}" for number in range(12)]
 RULES = Rules(rollouts=2, confidence=0.9)

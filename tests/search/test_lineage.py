@@ -2,11 +2,11 @@
 
 import pytest
 
-from sia_core.candidate import Candidate
-from sia_core.errors import UsageError
-from sia_core.generation import Against, GateVerdict, Node, champion
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.errors import UsageError
+from sia_core.domain.lineage import Against, GateVerdict, Node, champion
+from sia_core.domain.stats import Estimate, Gain
 from sia_core.search.lineage import Best, Puct, best_earlier, parent_policy, rank, rival, valid, values
-from sia_core.stats import Estimate, Gain
 
 SIDE = Estimate(0.5, 0.4, 0.6, 12, 48)
 SEED = Node(0, None, Candidate("h0"), "seed", True)

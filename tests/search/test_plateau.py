@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sia_core.generation import Node
+from sia_core.domain.lineage import Node
 from sia_core.search.plateau import Plateau, find_plateau, tired
 from tests.search.test_lineage import SEED, child
 

@@ -6,10 +6,10 @@ from math import inf, sqrt
 import numpy as np
 import pytest
 
+from sia_core.domain.stats import Scores
 from sia_core.search.gate import Rules, Sides, growing, judge, unseen
 from sia_core.search.power import CHANCE, Paths, detectable, power, spread_of_gates, spread_of_scores
 from sia_core.search.sequential import Floats
-from sia_core.stats import Scores
 
 RULES = Rules(rollouts=4, confidence=0.9)
 TRIALS = 200

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sia_core.rollout import Rollout, Verdict
+from sia_core.domain.rollout import Rollout, Verdict
 from sia_core.search.states import choose_states, state_of
 from sia_core.weights.groups import make_groups
 from tests.factories import make_rollout

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sia_core.lab import Lab
-from sia_core.rollout import Rollout, Split, Verdict
-from sia_core.task import Problem
+from sia_core.domain.lab import Lab
+from sia_core.domain.rollout import Rollout, Split, Verdict
+from sia_core.domain.task import Problem
 
 WORTH = {"red": 0.0, "green": 0.3, "blue": 1.0, "violet": 0.1}
 CANARY = "toy-canary-b1f04e7a92c6d358"

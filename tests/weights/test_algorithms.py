@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.policy.local import LocalPolicy
-from sia_core.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.losses import dpo

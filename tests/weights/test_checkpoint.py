@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.local import LocalPolicy
 from sia_core.weights.manifest import identify
 from sia_core.weights.trainer import Trainer

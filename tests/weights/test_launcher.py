@@ -11,9 +11,9 @@ import psutil
 import pytest
 import ray
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import Rollout
 from sia_core.policy.local import LocalPolicy
-from sia_core.rollout import Rollout
 from sia_core.weights.launcher import open_trainer
 from sia_core.weights.trainer import Trainer
 from tests.weights.test_weights import SPEC, play

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from flows.levers import objections, update_spec
-from sia_core.candidate import Candidate
-from sia_core.generation import Decision, Node
-from sia_core.rollout import Sampling
-from sia_core.task_config import UpdateDefaults
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.lineage import Decision, Node
+from sia_core.domain.rollout import Sampling
+from sia_core.domain.task_config import UpdateDefaults
+from sia_core.loop.levers import objections
+from sia_core.loop.weight_lever import update_spec
 from sia_core.weights.groups import batch_digest
 from tests.weights.test_preconditions import MIXED, batch
 

@@ -8,10 +8,10 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError, ServiceError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError, ServiceError
+from sia_core.domain.rollout import Rollout
 from sia_core.policy.local import LocalPolicy
-from sia_core.rollout import Rollout
 from sia_core.weights.launcher import open_trainer
 from sia_core.weights.manifest import read_manifest
 from sia_core.weights.metrics import StepMetrics

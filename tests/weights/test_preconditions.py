@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import refuse, suggest
 from sia_core.weights.spec import UpdateSpec

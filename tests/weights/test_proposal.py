@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sia_core.rollout import Rollout
+from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SCHEMA, SETTINGS, ProposalError, settle

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia_core.rollout import Rollout, Turn, Unit, Verdict
+from sia_core.domain.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.weights.groups import batch_digest, step_rewards
 from sia_core.weights.rows import make_batch, merge_turns
 

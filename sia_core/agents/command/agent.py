@@ -23,12 +23,12 @@ from sia_core.agents.submission import Submission, take
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.agents.trial import Trial
 from sia_core.agents.trying import EditArgument, chosen
-from sia_core.errors import HarnessError
-from sia_core.generation import Decision
-from sia_core.harness import Harness
-from sia_core.hashing import digest_json
-from sia_core.patch import edits_between
-from sia_core.task_config import describe_invalid
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.hashing import digest_json
+from sia_core.domain.lineage import Decision
+from sia_core.domain.patch import edits_between
+from sia_core.domain.task_config import describe_invalid
 
 _DIGITS = 12
 

@@ -22,10 +22,10 @@ from sia_core.agents.submission import Submission, describe_update
 from sia_core.agents.transcript import cleaned, outcome, short
 from sia_core.agents.trial import Left
 from sia_core.agents.trying import listed
-from sia_core.generation import Node
-from sia_core.harness import Harness
-from sia_core.rollout import Rollout
-from sia_core.task import Problem
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Node
+from sia_core.domain.rollout import Rollout
+from sia_core.domain.task import Problem
 
 APART = ("edits", "base")
 """Fields of a submission that the directory harness/ takes the place of."""

@@ -16,11 +16,11 @@ from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sia_core.disk import cannot_write
-from sia_core.errors import UsageError
-from sia_core.harness import MAX_BYTES, MAX_FILES
-from sia_core.jail import GIVEN, Jail
-from sia_core.untrusted import UntrustedError, discard, open_folder, read_regular, read_tree, replace
+from sia_core.domain.errors import UsageError
+from sia_core.domain.harness import MAX_BYTES, MAX_FILES
+from sia_core.domain.jail import GIVEN, Jail
+from sia_core.host.disk import cannot_write
+from sia_core.host.untrusted import UntrustedError, discard, open_folder, read_regular, read_tree, replace
 
 DECISION, FAULTS, HARNESS = "decision.json", "FAULTS.md", "harness"
 REQUESTS, PROGRAM = "requests", "try_harness"

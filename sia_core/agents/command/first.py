@@ -15,8 +15,8 @@ from sia_core.agents.meta import Brief, FirstBench
 from sia_core.agents.record import Keep
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.agents.trial import Trial
-from sia_core.errors import HarnessError
-from sia_core.harness import Harness
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
 
 _FOLDER = "first"
 _PROBLEMS = 8

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sia_core.disk import cannot_write
+from sia_core.host.disk import cannot_write
 
 
 class Log:

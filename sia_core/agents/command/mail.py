@@ -17,10 +17,10 @@ from sia_core.agents.command.desk import REQUESTS, Desk, parse_object
 from sia_core.agents.library import ReadingError
 from sia_core.agents.tools import Arguments
 from sia_core.agents.trial import Trial, describe_trial
-from sia_core.errors import HarnessError
-from sia_core.harness import Harness
-from sia_core.task_config import describe_invalid
-from sia_core.untrusted import UntrustedError, open_folder, read_regular
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.task_config import describe_invalid
+from sia_core.host.untrusted import UntrustedError, open_folder, read_regular
 
 MAX_REQUESTS = 200
 """Of one decision."""

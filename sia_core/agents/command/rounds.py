@@ -18,10 +18,10 @@ from sia_core.agents.library import ReadingError
 from sia_core.agents.protocol import NoDecisionError
 from sia_core.agents.quote import one_line
 from sia_core.agents.trial import Trial
-from sia_core.errors import HarnessError
-from sia_core.harness import Harness
-from sia_core.jail import GIVEN, WORK, Ended, Errand
-from sia_core.untrusted import UntrustedError
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.jail import GIVEN, WORK, Ended, Errand
+from sia_core.host.untrusted import UntrustedError
 
 T = TypeVar("T")
 

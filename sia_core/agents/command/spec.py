@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sia_core.errors import UsageError
-from sia_core.jail import Jail
+from sia_core.domain.errors import UsageError
+from sia_core.domain.jail import Jail
 
 PREFIX = "command:"
 PROMPT = "{prompt}"

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sia_core.domain.errors import UsageError
+from sia_core.domain.jail import GIVEN, HOME, WORK, Errand
 from sia_core.engine.jail.tool import Tool, is_broad
 from sia_core.engine.sandbox import interpreter
 from sia_core.engine.sandbox.bubblewrap import bind, directories, system_links
-from sia_core.errors import UsageError
-from sia_core.jail import GIVEN, HOME, WORK, Errand
 
 ROOTLESS_UID = 65532
 """User of commands where SIA is root; another than that of sandboxes."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sia_core.domain.jail import Ended, Errand
 from sia_core.engine.jail.bubble import Inherited, Walls, command_line, environment, shown, uid, write_accounts
 from sia_core.engine.jail.hosts import Allowed
 from sia_core.engine.jail.proxy import Proxy
@@ -23,7 +24,6 @@ from sia_core.engine.sandbox import seccomp
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.launch import memory_file
-from sia_core.jail import Ended, Errand
 
 
 class BubbleJail:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from sia_core.domain.errors import SandboxError
 from sia_core.engine.jail.watch import Tail, kill
-from sia_core.errors import SandboxError
 
 _START_S = 30.0
 LOOK_S = 0.1

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from sia_core.domain.jail import Killer
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox.watchdog import TreeGuard
-from sia_core.jail import Killer
-from sia_core.lab import Limits
-from sia_core.untrusted import UntrustedError, measure
+from sia_core.host.untrusted import UntrustedError, measure
 
 OUTPUT_BYTES = 100_000
 """Kept of each of the two outputs, the end of it."""

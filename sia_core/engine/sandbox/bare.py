@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia_core.domain.errors import SandboxError
 from sia_core.engine.sandbox import interpreter
 from sia_core.engine.sandbox.inside import kernel
 from sia_core.engine.sandbox.protocol import Tier
-from sia_core.errors import SandboxError
 
 WHERE = "sandbox tier landlock"
 _LEAST = 3

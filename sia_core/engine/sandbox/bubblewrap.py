@@ -19,10 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sia_core.domain.errors import SandboxError
 from sia_core.engine.sandbox import interpreter
 from sia_core.engine.sandbox.inside.rollout import BOX, SHARED_MEMORY
 from sia_core.engine.sandbox.protocol import Tier
-from sia_core.errors import SandboxError
 
 _SDK_INSIDE = "/sia/sdk"
 SHARED_INSIDE = "/shared"

@@ -7,7 +7,7 @@ for, and sizes are checked before anything is read.
 import os
 from collections.abc import Iterable
 
-from sia_core.untrusted import open_regular
+from sia_core.host.untrusted import open_regular
 
 
 def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | None:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.collect import collect
 from sia_core.engine.sandbox.inside import wire
 from sia_core.engine.sandbox.launch import Launcher, Zygote, memory_file
 from sia_core.engine.sandbox.outcome import Exit, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture, Guard, Watch, Watched
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits, SandboxResult
 
 
 class ForkedSandbox:

@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from sia_core.errors import SandboxError
+from sia_core.domain.errors import SandboxError
 
 INSIDE = Path(__file__).parent / "inside"
 SYSTEM = ("/lib", "/lib64", "/lib32", "/bin")

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.bare import WHERE, Bare
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.inside import tree
@@ -21,8 +23,6 @@ from sia_core.engine.sandbox.launch import Zygote
 from sia_core.engine.sandbox.strict import DEFAULT_MODULES
 from sia_core.engine.sandbox.supervise import Guard
 from sia_core.engine.sandbox.watchdog import FolderGuard, TreeGuard, both
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits, SandboxResult
 
 _ABSENT = ("mount namespace", "pid namespace", "network namespace", "ipc namespace", "user namespace")
 _LATER: Mapping[int, str] = {4: "landlock network", 5: "landlock devices", 6: "landlock scopes"}

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from sia_core.domain.errors import SandboxError
 from sia_core.engine.sandbox import interpreter, seccomp
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.inside.rollout import BOX
 from sia_core.engine.sandbox.protocol import Tier
-from sia_core.errors import SandboxError
 
 _START_S = 60.0
 _STOP_S = 1.0

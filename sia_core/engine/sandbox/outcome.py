@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from sia_core.lab import Limits, SandboxStatus
+from sia_core.domain.lab import Limits, SandboxStatus
 
 Killer = Literal["timeout", "cpu", "output", "memory", "disk"]
 

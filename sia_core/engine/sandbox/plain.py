@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.collect import collect
 from sia_core.engine.sandbox.forked import bad_name
 from sia_core.engine.sandbox.inside import tree
@@ -24,7 +25,6 @@ from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
 from sia_core.engine.sandbox.outcome import Exit, Killer, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture
-from sia_core.lab import Limits, SandboxResult
 
 _POLL_S = 0.005
 

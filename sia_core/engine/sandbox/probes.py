@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox.protocol import Sandbox
-from sia_core.lab import Limits
 
 _LIMITS = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=512, disk_mb=8)
 WORKS, BLOCKED = "works", "blocked"

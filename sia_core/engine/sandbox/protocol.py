@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from sia_core.lab import Limits, SandboxResult
+from sia_core.domain.lab import Limits, SandboxResult
 
 Tier = Literal["strict", "landlock", "none"]
 

@@ -26,7 +26,7 @@ import termios
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.errors import SandboxError
+from sia_core.domain.errors import SandboxError
 
 _ALLOWED = """
 read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 open

@@ -7,6 +7,7 @@ that quietly took a layer away is found before any untrusted code runs.
 from collections.abc import Sequence
 from pathlib import Path
 
+from sia_core.domain.errors import SandboxError
 from sia_core.engine.sandbox.bubblewrap import SHARED_INSIDE
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.landlock import LandlockSandbox, missing_layers
@@ -14,7 +15,6 @@ from sia_core.engine.sandbox.plain import UnconfinedSubprocess
 from sia_core.engine.sandbox.probes import digest, failures, run_probes
 from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport
 from sia_core.engine.sandbox.strict import DEFAULT_MODULES, StrictSandbox
-from sia_core.errors import SandboxError
 
 
 def probe(bwrap: str | None = None, *, modules: Sequence[str] = DEFAULT_MODULES, tier: Tier = "strict") -> TierReport:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox.bubblewrap import Bubblewrap, find_bubblewrap
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.supervise import Guard
 from sia_core.engine.sandbox.watchdog import TreeGuard
-from sia_core.lab import Limits
 
 DEFAULT_MODULES = ("numpy", "scipy.sparse.linalg")
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox.outcome import Killer
-from sia_core.lab import Limits
 
 _SETUP_S = 30.0
 _GRACE_S = 10.0

@@ -10,10 +10,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.outcome import Killer
 from sia_core.engine.sandbox.supervise import Guard
-from sia_core.lab import Limits
 
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _BLOCK = 512

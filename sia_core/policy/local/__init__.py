@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from sia_core.candidate import Adapter
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.base import base_digest
 from sia_core.policy.local.engine import Engine, load_base
 from sia_core.policy.local.sampling import Reply, Sampled, walk
@@ -31,7 +32,6 @@ from sia_core.policy.local.scheduler import Scheduler
 from sia_core.policy.local.template import read_calls, render_prompt
 from sia_core.policy.protocol import Completion, RejectedRequestError, Request
 from sia_core.policy.trie import Ids, branches
-from sia_core.rollout import ToolCall
 
 __all__ = ["LocalPolicy", "load_base"]
 

@@ -23,8 +23,8 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from sia_core.candidate import Adapter
-from sia_core.errors import PolicyError
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.errors import PolicyError
 from sia_core.policy.base import check_adapter
 from sia_core.policy.local.cache import JOINED, fork, nbytes, new_cache, plain
 from sia_core.policy.trie import Ids, Tree, trees

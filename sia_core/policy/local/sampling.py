@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import torch
 
-from sia_core.errors import PolicyError
+from sia_core.domain.errors import PolicyError
+from sia_core.domain.rollout import Sampling
 from sia_core.policy.local.engine import Logits, Row
 from sia_core.policy.local.scheduler import Live
 from sia_core.policy.trie import Ids, keep, next_tokens
-from sia_core.rollout import Sampling
 
 
 class Sampled(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from sia_core.errors import SiaError
+from sia_core.domain.errors import SiaError
 from sia_core.policy.protocol import EndpointError
 
 _MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")

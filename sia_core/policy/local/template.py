@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from sia_core.domain.rollout import ToolCall
 from sia_core.policy.protocol import Message, RejectedRequestError, Request
 from sia_core.policy.scripted import render
-from sia_core.rollout import ToolCall
 
 _HERMES = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from sia_core.domain.jail import Errand
 from sia_core.engine.jail import BubbleJail
-from sia_core.jail import Errand
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 

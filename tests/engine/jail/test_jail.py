@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from sia_core.domain.errors import SandboxError, UsageError
+from sia_core.domain.jail import Ended, Errand
 from sia_core.engine.jail import BubbleJail, watch
 from sia_core.engine.sandbox.inside import tree
-from sia_core.errors import SandboxError, UsageError
-from sia_core.jail import Ended, Errand
 from tests.engine.jail.hostile import ATTACKS, CONTROLS
 from tests.engine.sandbox.conftest import as_nobody, system_python
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.errors import UsageError
 from sia_core.engine.jail.tool import find_tool
-from sia_core.errors import UsageError
 
 
 @pytest.fixture

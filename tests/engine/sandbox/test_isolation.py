@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.strict import StrictSandbox
-from sia_core.lab import Limits, SandboxResult
 from tests.engine.sandbox.conftest import Run
 
 ATTACKS = {

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox import bare, probe
 from sia_core.engine.sandbox.bare import require_landlock
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.landlock import LandlockSandbox, missing_layers
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits
 from tests.engine.sandbox.conftest import as_nobody, open_interpreter, system_python
 
 _ROOT = Path(__file__).parents[3]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.forked import ForkedSandbox
-from sia_core.lab import Limits, SandboxResult
 from tests.engine.sandbox.conftest import Make, as_nobody, system_python
 
 _ROOT = Path(__file__).parents[3]
@@ -146,7 +146,7 @@ def test_zygote_outlives_the_thread_that_asked_for_it(make: Make) -> None:
 _SUPERVISOR = """
 import sys
 from sia_core.engine.sandbox import select
-from sia_core.lab import Limits
+from sia_core.domain.lab import Limits
 sandbox = select._make({tier!r}, (), None)
 print(len(sandbox.run({{"main.py": b"print(1)"}}, Limits()).stdout), flush=True)
 try:
@@ -213,8 +213,8 @@ def test_full_disk_is_refused_and_never_the_program_s_fault(make: Make) -> None:
 import os, tempfile
 from pathlib import Path
 from sia_core.engine.sandbox import open_sandbox, select
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits
 try:
     open_sandbox({make().tier!r}, modules=()).close()
     print("opened")
@@ -248,7 +248,7 @@ def test_works_for_an_unprivileged_user() -> None:
     source = """
 import os
 from sia_core.engine.sandbox import open_sandbox
-from sia_core.lab import Limits
+from sia_core.domain.lab import Limits
 sandbox = open_sandbox(modules=())
 print(os.getuid(), sandbox.run({"main.py": b"print(6 * 7)"}, Limits()).stdout)
 sandbox.close()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox import open_sandbox, probe
 from sia_core.engine.sandbox.probes import digest, failures, run_probes
 from sia_core.engine.sandbox.strict import StrictSandbox
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits
 
 
 def test_probe_reports_every_layer_and_a_stable_digest(bwrap: str) -> None:

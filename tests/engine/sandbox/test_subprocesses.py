@@ -2,9 +2,9 @@
 
 import pytest
 
-from sia_core.errors import HarnessError
-from sia_core.harness import Harness
-from sia_core.lab import SandboxResult
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lab import SandboxResult
 from tests.engine.sandbox.conftest import Run
 
 _HOLD = """

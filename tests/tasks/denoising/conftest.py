@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sia_core.errors import FetchError
-from sia_core.task import Problem, Task
+from sia_core.domain.errors import FetchError
+from sia_core.domain.task import Problem, Task
 from tasks.denoising import data, problems, scoring
 from tasks.denoising.settings import data_settings
 from tasks.denoising.task import MODE

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sia_core.lab import Limits, SandboxResult, SandboxStatus
+from sia_core.domain.lab import Limits, SandboxResult, SandboxStatus
 
 
 class InProcessLab:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sia_core.errors import FetchError, SiaError, TaskError, UsageError
-from sia_core.task import Task
+from sia_core.domain.errors import FetchError, SiaError, TaskError, UsageError
+from sia_core.domain.task import Task
 from tasks.denoising import data
 from tasks.denoising.settings import data_settings
 from tests.index_server import Index, serve
@@ -154,7 +154,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     write_10x(tmp_path / "run.h5", np.pad(synthetic_counts(40, 30), ((0, 1), (0, 2))))
     monkeypatch.setenv("SIA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("sia_core.fetch.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("sia_core.host.downloads.time.sleep", lambda _seconds: None)
     with serve(Index(content=(tmp_path / "run.h5").read_bytes(), etag='"one"')) as index:
         monkeypatch.setitem(data_settings(), "pbmc1k_url", f"{index.url}/run.h5")
         yield index

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from sia_core.domain.errors import SandboxError, UsageError
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import SandboxError, UsageError
-from sia_core.harness import Harness
 from sia_core.policy.protocol import Completion
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Task
 from tasks.denoising.baits import BAITS, SOUND
 from tests.agents.models import Script, says
 from tests.wire.server import chat, serve

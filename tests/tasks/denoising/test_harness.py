@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sia_core.harness import Harness, KnobValue
-from sia_core.lab import Limits
-from sia_core.task import Problem, Task
+from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.lab import Limits
+from sia_core.domain.task import Problem, Task
 from tests.tasks.denoising.labs import InProcessLab
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_core.rollout import Verdict
-from sia_core.task import Problem, Task
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem, Task
 from tasks.denoising.baits import BAITS, SOUND
 from tasks.denoising.magic import magic
 from tasks.denoising.problems import Recipe, matrices

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from sia_core.errors import UsageError
-from sia_core.rollout import Split
-from sia_core.task import Problem, Task
+from sia_core.domain.errors import UsageError
+from sia_core.domain.rollout import Split
+from sia_core.domain.task import Problem, Task
 from tasks.denoising.data import load_counts
 from tasks.denoising.problems import NUMBER, SPLITS, TRAIN_FILE, Recipe, matrices, pool, train_file
 from tasks.denoising.settings import data_settings

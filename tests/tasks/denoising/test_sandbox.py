@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits
-from sia_core.task import Problem, Task
 from tasks.denoising import candidate
 from tests.tasks.denoising.labs import InProcessLab
 from tests.tasks.denoising.test_verify import CHEATS, SVD, verify

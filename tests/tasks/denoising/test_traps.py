@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits
-from sia_core.task import Problem, Task
 from tasks.denoising import candidate
 from tasks.denoising.baits import BAITS, SOUND
 from tasks.denoising.magic import magic

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_core.errors import SandboxError
-from sia_core.lab import SandboxResult, SandboxStatus
-from sia_core.rollout import Verdict
-from sia_core.task import Problem, Task
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import SandboxResult, SandboxStatus
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem, Task
 from tasks.denoising.candidate import LIMITS, MAX_CODE
 from tasks.denoising.problems import matrices, train_file
 from tasks.denoising.scoring import judge

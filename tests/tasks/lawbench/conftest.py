@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.worker import RolloutRunner
-from sia_core.errors import SandboxError
-from sia_core.task import Problem, Task
 from tasks.lawbench import data, library, lines, settings, splits
 from tests.tasks.lawbench import corpus
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sia_core.hashing import digest_bytes
+from sia_core.domain.hashing import digest_bytes
 
 CHARGES = (
     "[走私、贩卖、运输、制造]毒品",

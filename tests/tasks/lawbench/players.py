@@ -2,12 +2,12 @@
 
 import random
 
+from sia_core.domain.harness import Harness
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.worker import RolloutRunner
-from sia_core.harness import Harness
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.scripted import ScriptedPolicy, render
-from sia_core.rollout import Rollout, Unit
-from sia_core.task import Problem, Task
 
 
 class Replies(ScriptedPolicy):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.errors import FetchError, SiaError, TaskError
-from sia_core.home import home
+from sia_core.domain.errors import FetchError, SiaError, TaskError
+from sia_core.host.home import home
 from tasks.lawbench import data
 from tests.tasks.lawbench import corpus
 from tests.tasks.lawbench.conftest import forget

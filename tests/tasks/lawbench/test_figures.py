@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from sia_core.domain.rollout import Failure, Rollout, Unit
+from sia_core.domain.task import Task
 from sia_core.report.table import report_rows
-from sia_core.rollout import Failure, Rollout, Unit
-from sia_core.task import Task
 from tasks.lawbench import lines
 from tasks.lawbench.data import sealed_cases
 from tasks.lawbench.figures import wilson

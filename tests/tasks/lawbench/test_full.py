@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.task import Task
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.worker import RolloutRunner
-from sia_core.harness import Harness, KnobValue
-from sia_core.task import Task
 from tasks.lawbench.splits import plain, splits
 from tests.tasks.lawbench.corpus import CHARGES
 from tests.tasks.lawbench.players import Replies, play

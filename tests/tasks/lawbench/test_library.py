@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_core.task import Task
+from sia_core.domain.task import Task
 from tasks.lawbench import data, library
 from tasks.lawbench.splits import splits
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.fetch import wheel_path
-from sia_core.home import home
-from sia_core.task import Task
+from sia_core.domain.task import Task
+from sia_core.host.downloads import wheel_path
+from sia_core.host.home import home
 from tasks.lawbench import data, library, lines, settings
 from tasks.lawbench.compat import published_accuracy
 from tasks.lawbench.labels import letters

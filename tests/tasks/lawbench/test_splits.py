@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from sia_core.errors import UsageError
-from sia_core.rollout import SPLITS
-from sia_core.task import Task
+from sia_core.domain.errors import UsageError
+from sia_core.domain.rollout import SPLITS
+from sia_core.domain.task import Task
 from tasks.lawbench import data, library, settings
 from tasks.lawbench.splits import deal, plain, splits
 from tests.tasks.lawbench import corpus

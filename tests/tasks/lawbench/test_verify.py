@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sia_core.rollout import Turn, Verdict
-from sia_core.task import Problem, Task
+from sia_core.domain.rollout import Turn, Verdict
+from sia_core.domain.task import Problem, Task
 from tasks.lawbench import settings
 from tasks.lawbench.task import MAX_CHARS
 from tests.tasks.lawbench.corpus import CHARGES

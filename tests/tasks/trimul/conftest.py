@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import SandboxError
-from sia_core.task import Problem, Task
 from tasks.trimul.settings import DEVICE, PLAN
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from sia_core.domain.rollout import Verdict
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.worker import SandboxLab
-from sia_core.rollout import Verdict
-from sia_core.task import Problem, Task
 from tasks.trimul import candidate
 from tasks.trimul.programs import EAGER, NAIVE
 from tests.tasks.trimul.programs import CHEATS, FAIR, cheat

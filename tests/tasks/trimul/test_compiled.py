@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.worker import SandboxLab
-from sia_core.task import Problem, Task
 from tasks.trimul.programs import EAGER
 
 CPP = r"""

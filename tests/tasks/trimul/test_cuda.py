@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from sia_core.domain.errors import SandboxError, UsageError
+from sia_core.domain.task import Task
 from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
-from sia_core.errors import SandboxError, UsageError
-from sia_core.task import Task
 from tasks.trimul import cuda
 from tasks.trimul.candidate import Program
 from tasks.trimul.cuda import Empty, Spans

@@ -8,12 +8,12 @@ from types import ModuleType
 
 import pytest
 
+from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.rollout import Unit
+from sia_core.domain.task import Problem, Task
 from sia_core.engine.worker import RolloutRunner, SandboxLab
-from sia_core.harness import Harness, KnobValue
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.scripted import ScriptedPolicy, render
-from sia_core.rollout import Unit
-from sia_core.task import Problem, Task
 from tasks.trimul.programs import EAGER
 
 

@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
-from sia_core.errors import SandboxError
-from sia_core.lab import Limits, SandboxResult, SessionEndError
-from sia_core.task import Problem, Task
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits, SandboxResult, SessionEndError
+from sia_core.domain.task import Problem, Task
 from tasks.trimul import task as module
 from tasks.trimul.candidate import Runner
 from tasks.trimul.compare import Error

@@ -69,7 +69,9 @@ FILES = (
     Attack("list of a private folder", "got(bool(os.listdir('@FOLDER@')))"),
     Attack("home of the user", "import pwd\ngot(bool(os.listdir('@HOME@')))"),
     Attack("folders of home", _OPENED.format(paths="'@HOME@/.sia/key', '/root/.bashrc', '/home/user/.bashrc'")),
-    Attack("files of the project", _OPENED.format(paths="'@PROJECT@/sia_core/lab.py', '@PROJECT@/pyproject.toml'")),
+    Attack(
+        "files of the project", _OPENED.format(paths="'@PROJECT@/sia_core/domain/lab.py', '@PROJECT@/pyproject.toml'")
+    ),
     Attack("folder of another worker", "print(open('@OTHER@/main.py').read())"),
     Attack("secret through a link", "os.symlink('@SECRET@', 'x')\nprint(open('x').read())"),
     Attack("secret through a linked folder", "os.symlink('@FOLDER@', 'x')\nprint(open('x/secret').read())"),

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.protocol import Sandbox
-from sia_core.lab import Limits, SandboxResult
 from tests.engine.sandbox.attacks.attack import PRELUDE, Attack, Mode
 from tests.engine.sandbox.attacks.exhaust import EXHAUST
 from tests.engine.sandbox.attacks.files import FILES

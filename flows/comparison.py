@@ -1,0 +1,93 @@
+"""A comparison of arms as a Prefect flow: one `evolve` run an arm and seed, then the table."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from prefect import flow, tags, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingResult
+
+from flows import crashed_runs
+from flows.progress import artifact_key, outage_explained, show_if_reachable
+from flows.run import closing, evolve, see_through
+from sia_core.domain.lineage import Cost
+from sia_core.loop import create_run, fingerprint
+from sia_core.loop.session import reporter
+from sia_core.record.arms import ArmsRecord
+from sia_core.record.lease import hold
+from sia_core.record.store import RunRecord
+from sia_core.report.arms import arms_markdown
+from sia_core.report.links import mlflow_comparison
+from sia_core.search.arms import Arm, ArmsPlan, Comparison, compare, read_member
+
+
+@flow(name="arms", flow_run_name="{name}", persist_result=False)
+def arms(name: str) -> Comparison:
+    """Run, or go on with, all arms of a comparison; what is finished is not run again."""
+    return go_through(name)
+
+
+def arms_here(name: str) -> Comparison:
+    """As `arms`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
+    with tags("sia"), outage_explained():
+        return arms(name)
+
+
+def go_through(name: str) -> Comparison:
+    """What every flow does that runs a comparison; to be called within one."""
+    crashed_runs.mark()
+    crashed_runs.reap()
+    comparison = ArmsRecord.open(create_run.record(), name)
+    with hold(comparison, reporter.get().say) as lease:
+        comparison.reopen()
+        plan = ArmsPlan.model_validate(comparison.plan)
+        costs: dict[int, list[Cost]] = {}
+        for seed, arm in plan.members:
+            run = comparison.members().get((seed, arm.name))
+            if run is None or run.status != "FINISHED":
+                lease.check(surely=True)
+                run = run or _begin(comparison, seed, arm, costs.get(seed, []))
+                reporter.get().say(f"seed {seed}, arm {arm.name}: run {run.name}")
+                _play(run)
+            costs.setdefault(seed, []).append(read_member(run).cost)
+        return tabulate(name)
+
+
+def _play(run: RunRecord) -> None:
+    with closing(run):
+        with suppress(MissingResult):
+            evolve(run.name)
+        if run.status != "FINISHED":
+            # Prefect holds the sub-flow to be done in an earlier sitting; the record does not.
+            see_through(run.name)
+
+
+@task(name="compare arms", cache_policy=NO_CACHE)
+def tabulate(name: str) -> Comparison:
+    """Put the finished runs side by side, and record it."""
+    comparison = ArmsRecord.open(create_run.record(), name)
+    members: Mapping[tuple[int, str], RunRecord] = comparison.members()
+    config = ArmsPlan.model_validate(comparison.plan).config
+    found = compare([read_member(run) for run in members.values()], confidence=config.confidence, seed=config.seed)
+    text = arms_markdown(found)
+    comparison.put_json("comparison.json", found.to_dict())
+    comparison.put_bytes("comparison.md", text.encode())
+    comparison.log_metrics({f"{row.arm}.score": row.score.mean for row in found.rows})
+    comparison.log_metrics({f"{row.arm}.gain": row.gain.mean for row in found.rows if row.gain})
+    comparison.end("FINISHED")
+    runs = [run.run_id for run in members.values()]
+    link = mlflow_comparison(create_run.mlflow_address(), comparison.experiment_id, runs)
+    key, about = artifact_key(name, "comparison"), f"{name}: its runs side by side in MLflow"
+    show_if_reachable(lambda: create_link_artifact(link, about, key))
+    show_if_reachable(lambda: create_markdown_artifact(text, key=artifact_key(name, "arms"), description=name))
+    return found
+
+
+def _begin(comparison: ArmsRecord, seed: int, arm: Arm, others: list[Cost]) -> RunRecord:
+    """A run of its own for an arm."""
+    config = ArmsPlan.model_validate(comparison.plan).member_config(seed, arm, others)
+    sandbox = create_run.check_sandbox(config)
+    task, harness = create_run.prepare(config, reporter.get())
+    fingerprint.check_alike(comparison, task)
+    return create_run.open_run(config, task, harness, sandbox, comparison.member_tags(seed, arm.name))

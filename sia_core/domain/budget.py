@@ -1,0 +1,109 @@
+"""What a run may spend, and what it has spent, by who spends it.
+
+A launch is refused when it would pass a limit that is known beforehand (rollouts), and nothing more is launched once a
+limit that shows only afterwards (tokens, dollars, hours) is reached; what is in flight then ends as it began. A
+generation that would not fit any more is not begun, and the run ends with its sealed test. A run stopped in the middle
+of a generation goes on when it is given more.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sia_core.domain.errors import UsageError
+
+Role = Literal["rollouts", "verification", "training", "agents"]
+ROLES: tuple[Role, ...] = ("rollouts", "verification", "training", "agents")
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Amounts; sums over roles and parts of a run."""
+
+    rollouts: float = 0
+    tokens: float = 0
+    dollars: float = 0.0
+    seconds: float = 0.0
+    """Of all that runs side by side, added up."""
+    gpu_seconds: float = 0.0
+    """Seconds times the GPUs that were set aside for it."""
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Spent)))
+
+    def __mul__(self, factor: float) -> "Spent":
+        return Spent(*(factor * getattr(self, one.name) for one in fields(Spent)))
+
+    def at_least(self, other: "Spent") -> "Spent":
+        """The greater of the two, amount by amount."""
+        return Spent(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(Spent)))
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON data."""
+        return asdict(self)
+
+
+class Budget(BaseModel):
+    """Limits of a run; None where there is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rollouts: float | None = Field(default=None, gt=0)
+    tokens: float | None = Field(default=None, gt=0)
+    """Of policy and agents together."""
+    dollars: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0)
+    """Wall clock of all sittings together."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2`; any of them.
+
+        Raises:
+            UsageError: another name, or not a number above 0.
+        """
+        pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
+        limits = {name.strip().replace("-", "_"): value for name, value in pairs}
+        hint = "such as --budget rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2"
+        unknown = [name for name in limits if name not in cls.model_fields]
+        if unknown:
+            raise UsageError(f"unknown limit {unknown[0]!r}", where="--budget", hint=hint)
+        try:
+            return cls.model_validate(limits)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"{first['loc'][0]}: {first['msg']}", where="--budget", hint=hint) from None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_none=True).items())
+
+    def shares(self, spent: Spent, wall_s: float) -> Iterator[tuple[str, float, float]]:
+        """Name, amount and limit of all that is limited.
+
+        Args:
+            spent: by all roles together.
+            wall_s: wall clock of all sittings.
+        """
+        amounts = {
+            "rollouts": spent.rollouts,
+            "tokens": spent.tokens,
+            "dollars": spent.dollars,
+            "gpu_hours": spent.gpu_seconds / HOUR,
+            "hours": wall_s / HOUR,
+        }
+        for name, limit in self.model_dump(exclude_none=True).items():
+            yield name, amounts[name], limit
+
+
+def total(spent: Mapping[Role, Spent]) -> Spent:
+    """Of all roles."""
+    return sum(spent.values(), Spent())
+
+
+def read_spent(data: Mapping[str, Any]) -> dict[Role, Spent]:
+    """Rebuild from the JSON data of each role."""
+    return {role: Spent(**data[role]) for role in ROLES if role in data}

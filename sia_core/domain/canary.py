@@ -1,0 +1,73 @@
+"""Canaries: random strings that a task puts in its private data, to be seen nowhere else.
+
+One found in a harness, a prompt, an answer, a note or a decision proves that private data got out, and ends the
+run: what came of it can no longer be told from copying. Seen as they stand only: text that was encoded,
+translated or cut in two goes unnoticed. The message names the place and never holds the string.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sia_core.domain.errors import LeakError
+from sia_core.domain.rollout import Rollout
+
+_SHAPE = re.compile(r"[A-Za-z0-9_-]{16,128}")
+
+
+class Canaries:
+    """Searches texts for any of a set of strings, all in one pass."""
+
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        """Raises ValueError for a string that could stand in a text by chance or be written in several ways."""
+        found = sorted(set(strings))
+        if not all(map(_SHAPE.fullmatch, found)):
+            raise ValueError("a canary is 16 to 128 random letters, digits, - or _")
+        self._search = re.compile("|".join(map(re.escape, found))).search if found else None
+
+    def check(self, text: str, where: str) -> None:
+        """Raises LeakError when one of the strings is in the text."""
+        if self._search is not None and self._search(text) is not None:
+            raise LeakError(
+                "a canary of the task's private data was seen here",
+                where=where,
+                hint="find out how private data got out, mend it, and start a new run; this one cannot be trusted",
+            )
+
+    def check_data(self, value: Any, where: str) -> None:
+        """The same for every text in JSON data, names included."""
+        for text in _texts(value) if self._search is not None else ():
+            self.check(text, where)
+
+    def check_files(self, files: Mapping[str, bytes], where: str) -> None:
+        """The same for files, their names included."""
+        for name, data in files.items():
+            self.check(name, f"{where}, a file's name")
+            self.check(data.decode(errors="replace"), f"{where}, file {name}")
+
+    def check_rollout(self, rollout: Rollout) -> None:
+        """The same for all that a rollout leaves: what the model was asked and said, answer, notes, feedback."""
+        where = f"rollout {rollout.unit.key[:12]} of problem {rollout.unit.problem}"
+        for number, turn in enumerate(rollout.turns, 1):
+            self.check(turn.prompt, f"{where}, prompt of turn {number}")
+            calls = [text for call in turn.tool_calls for text in (call.name, call.arguments)]
+            self.check_data([turn.output, *calls], f"{where}, output of turn {number}")
+        self.check_data(rollout.answer, f"{where}, answer")
+        self.check_data(list(rollout.notes), f"{where}, notes")
+        if rollout.verdict is not None:
+            self.check(rollout.verdict.feedback, f"{where}, the verifier's feedback")
+        if rollout.failure is not None:
+            self.check(rollout.failure.reason, f"{where}, reason of its failure")
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """Every string in nested containers."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            todo += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            todo += one

@@ -1,0 +1,176 @@
+"""A harness: a small directory of code and prompts, immutable, addressed by content.
+
+`harness.toml` names the entry, the budget of one rollout and the knobs; the entry file holds
+`async def solve(problem, ctx)`. A harness is data to this process: it is never imported here,
+only handed to the sandbox.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.hashing import digest_files
+from sia_core.domain.task_config import describe_invalid
+
+MAX_FILES = 64
+MAX_BYTES = 256 * 1024
+_IGNORED = ("README.md", "LICENSE")
+
+KnobValue = bool | int | float | str
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Knob(_Table):
+    """One declared setting that an agent may move."""
+
+    value: KnobValue
+    range: tuple[float, float] | None = None
+    """Least and greatest number, inclusive."""
+    options: tuple[KnobValue, ...] | None = None
+    """The values it may take, ordered from plain to rich."""
+    help: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Knob":
+        if (self.range is None) == (self.options is None):
+            raise ValueError("give either range or options")
+        problem = self.refuse(self.value)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def refuse(self, value: KnobValue) -> str | None:
+        """Why `value` is not allowed, or None when it is."""
+        if self.options is not None:
+            same = any(type(option) is type(value) and option == value for option in self.options)
+            return None if same else f"{value!r} is not one of {list(self.options)}"
+        assert self.range is not None
+        wanted = int if isinstance(self.value, int) and not isinstance(self.value, bool) else float
+        if isinstance(value, bool) or not isinstance(value, (wanted, int)):
+            return f"{value!r} is not of type {wanted.__name__}"
+        low, high = self.range
+        return None if low <= value <= high else f"{value!r} is not within {low:g}..{high:g}"
+
+
+class HarnessBudget(_Table):
+    """Ceilings of one rollout, enforced by the gateway before anything is forwarded."""
+
+    calls: int = Field(default=32, ge=1)
+    """Requests to the policy."""
+    tokens: int = Field(default=20_000, ge=1)
+    """Prompt and output tokens together."""
+    runs: int = Field(default=8, ge=0)
+    """Programs run through `ctx.run`."""
+    parallel: int = Field(default=8, ge=1, le=64)
+    """Requests to the policy in flight together; more wait."""
+    seconds: float = Field(default=60.0, gt=0)
+    """Wall clock."""
+
+
+class HarnessConfig(_Table):
+    """The contents of harness.toml."""
+
+    name: str
+    entry: str = "agent.py"
+    modules: tuple[Literal["numpy", "scipy", "sklearn"], ...] = ()
+    """Packages beyond the standard library that the harness imports."""
+    needs: tuple[Literal["subprocesses"], ...] = ()
+    """What the sandbox is to allow beyond its default; `lab.Limits` says what becomes weaker."""
+    budget: HarnessBudget = HarnessBudget()
+    knobs: dict[str, Knob] = {}
+
+
+@dataclass(frozen=True)
+class Harness:
+    """A harness in memory: file name -> bytes."""
+
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, path: Path) -> "Harness":
+        """Read a harness directory.
+
+        Raises:
+            HarnessError: missing, too large, or with a harness.toml that cannot be used.
+        """
+        if not (path / "harness.toml").is_file():
+            raise HarnessError("no harness.toml", where=str(path), hint="a harness is a directory with harness.toml")
+        files = {}
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path)
+            hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
+            if file.is_file() and not file.is_symlink() and not hidden and name.name not in _IGNORED:
+                files[name.as_posix()] = file.read_bytes()
+        return cls.from_files(files, where=str(path))
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], *, where: str = "harness") -> "Harness":
+        """Check and wrap files that came from a record or an agent.
+
+        Raises:
+            HarnessError: as `load`.
+        """
+        size = sum(map(len, files.values()))
+        if len(files) > MAX_FILES or size > MAX_BYTES:
+            raise HarnessError(
+                f"{len(files)} files, {size} bytes: a harness holds at most {MAX_FILES} files and {MAX_BYTES} bytes",
+                where=where,
+            )
+        for name in files:
+            parts = PurePosixPath(name).parts
+            if not parts or name.startswith("/") or ".." in parts:
+                raise HarnessError(f"file name {name!r} leaves the harness", where=where)
+        harness = cls(dict(files))
+        try:
+            config = harness.config
+        except (KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise HarnessError(f"harness.toml is not TOML: {error}", where=where) from error
+        except ValidationError as error:
+            raise HarnessError(f"harness.toml: {describe_invalid(error)}", where=where) from error
+        if config.entry not in files:
+            raise HarnessError(f"harness.toml names the entry {config.entry!r}, which is not there", where=where)
+        return harness
+
+    @cached_property
+    def config(self) -> HarnessConfig:
+        """The parsed harness.toml."""
+        return HarnessConfig.model_validate(tomllib.loads(self.files["harness.toml"].decode()))
+
+    @cached_property
+    def digest(self) -> str:
+        """Content address over every file."""
+        return digest_files(self.files)
+
+    @property
+    def knobs(self) -> dict[str, KnobValue]:
+        """Current value of each knob."""
+        return {name: knob.value for name, knob in self.config.knobs.items()}
+
+    def with_knobs(self, values: Mapping[str, KnobValue]) -> "Harness":
+        """A new harness in which knobs are moved; comments in harness.toml stay.
+
+        Raises:
+            HarnessError: an unknown knob, or a value outside its declared range or options.
+        """
+        document = tomlkit.parse(self.files["harness.toml"].decode())
+        for name, value in values.items():
+            knob = self.config.knobs.get(name)
+            if knob is None:
+                known = ", ".join(self.config.knobs) or "none"
+                raise HarnessError(f"no knob {name!r}", where=self.config.name, hint=f"knobs: {known}")
+            problem = knob.refuse(value)
+            if problem:
+                raise HarnessError(f"knob {name}: {problem}", where=self.config.name)
+            document["knobs"][name]["value"] = value
+        text = tomlkit.dumps(document)
+        return Harness.from_files({**self.files, "harness.toml": text.encode()})

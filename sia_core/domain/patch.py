@@ -1,0 +1,191 @@
+"""Changes of a harness's files: a new text, a deletion, or blocks of text to be replaced.
+
+A block names the text it replaces, which must occur exactly once: a rewrite that could land in two
+places is refused rather than guessed at.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+
+EditScope = Literal["all", "prompts"]
+PROMPT_FILES = (".md", ".txt")
+"""What counts as a prompt or skill file."""
+_NEAR_LINES = 12
+"""Of the file's own text shown beside a block that was not found."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Text to be replaced, and what comes in its place."""
+
+    search: str
+    replace: str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What becomes of one file: exactly one of `text`, `blocks` and `delete`."""
+
+    file: str
+    text: str | None = None
+    """The whole new text."""
+    blocks: tuple[Block, ...] = ()
+    """Applied one after the other."""
+    delete: bool = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from `asdict`."""
+        blocks = tuple(Block(**block) for block in data.get("blocks", ()))
+        return cls(data["file"], data.get("text"), blocks, bool(data.get("delete", False)))
+
+
+def apply_edits(harness: Harness, edits: Sequence[Edit]) -> Harness:
+    """Make the edits in order and return the new harness.
+
+    Raises:
+        HarnessError: edits that say too little or too much, a file that is not there or is no text, blocks that are
+            not found or found twice, or files that make no harness. All faults of all edits are in one error.
+    """
+    files = dict(harness.files)
+    faults = [fault for edit in edits for fault in _apply(edit, files)]
+    if not faults and "harness.toml" not in files:
+        faults = [HarnessError("is deleted, and no harness is without it", where="harness.toml")]
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise HarnessError(f"{len(faults)} faults: " + "; ".join(map(str, faults)), where="edits")
+    return Harness.from_files(files, where="patch")
+
+
+def edits_between(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tuple[Edit, ...]:
+    """Write a change as whole texts, so that it applies to any harness and equal changes are equal edits.
+
+    Raises:
+        HarnessError: a new or changed file is no text.
+    """
+    edits = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            edits.append(Edit(name, delete=True))
+        elif before.get(name) != after[name]:
+            edits.append(Edit(name, _text(name, after[name])))
+    return tuple(edits)
+
+
+def _apply(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
+    """Make one edit in `files`, or say what is wrong with it."""
+    if (edit.text is not None) + bool(edit.blocks) + edit.delete != 1:
+        return [HarnessError("give exactly one of text, blocks and delete", where=edit.file)]
+    if edit.text is not None:
+        files[edit.file] = edit.text.encode()
+        return []
+    if edit.file not in files:
+        known = ", ".join(sorted(files))
+        return [HarnessError("no such file in the harness", where=edit.file, hint=f"files: {known}")]
+    if edit.delete:
+        del files[edit.file]
+        return []
+    return _replace(edit, files)
+
+
+@dataclass(frozen=True)
+class EditLimits:
+    """How far one rewrite may go; SkillOpt's bounded edits are `prompts` with a number of lines."""
+
+    scope: EditScope = "all"
+    lines: int | None = None
+    """Added and removed, over all files."""
+
+    def __str__(self) -> str:
+        parts = [f"only {' and '.join(PROMPT_FILES)} files may change"] if self.scope == "prompts" else []
+        if self.lines is not None:
+            parts.append(f"at most {self.lines} lines may be added and removed")
+        return ", and ".join(parts)
+
+    def check(self, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
+        """Refuse a rewrite that goes further.
+
+        Raises:
+            HarnessError: it touches another file, or too many lines.
+        """
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        outside = [name for name in changed if self.scope == "prompts" and not name.endswith(PROMPT_FILES)]
+        if outside:
+            raise HarnessError("is outside this run's edit scope", where=outside[0], hint=str(self))
+        count = sum(_changed_lines(before.get(name, b""), after.get(name, b"")) for name in changed)
+        if self.lines is not None and count > self.lines:
+            raise HarnessError(f"changes {count} lines", where="the rewrite", hint=str(self))
+
+
+def _changed_lines(before: bytes, after: bytes) -> int:
+    """Lines removed and lines added."""
+    old, new = before.splitlines(), after.splitlines()
+    same = sum(block.size for block in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks())
+    return len(old) + len(new) - 2 * same
+
+
+def unified_diff(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> str:
+    """The difference of two harnesses' files, as `diff -u` shows it; files that are no text by name alone."""
+    parts = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        try:
+            before_lines, after_lines = ((data or b"").decode().splitlines(keepends=True) for data in (old, new))
+        except UnicodeDecodeError:
+            parts.append(f"binary file {name} differs\n")
+            continue
+        origin = "/dev/null" if old is None else f"a/{name}"
+        target = "/dev/null" if new is None else f"b/{name}"
+        lines = difflib.unified_diff(before_lines, after_lines, origin, target)
+        parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
+    return "".join(parts)
+
+
+def _text(name: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise HarnessError("is no text: give all of its text", where=name) from error
+
+
+def _replace(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
+    try:
+        text = _text(edit.file, files[edit.file])
+    except HarnessError as error:
+        return [error]
+    faults = []
+    for number, block in enumerate(edit.blocks, 1):
+        found = text.count(block.search) if block.search else 0
+        if found != 1:
+            what = f"block {number}: its search text occurs {found} times, and must occur exactly once"
+            hint = _nearest(text, block.search) if not found else "add lines before or after it to the block"
+            faults.append(HarnessError(what, where=edit.file, hint=f"{hint}; or give the file's whole text"))
+        else:
+            text = text.replace(block.search, block.replace)
+    if not faults:
+        files[edit.file] = text.encode()
+    return faults
+
+
+def _nearest(text: str, search: str) -> str:
+    """The place that was probably meant, for whoever wrote the block to compare."""
+    lines, wanted = text.splitlines(), search.splitlines()
+    first = next((line for line in wanted if line.strip()), "")
+    shared, start = max(((_shared(line, first), -at) for at, line in enumerate(lines)), default=(0, 0))
+    if not first or shared < len(first) / 2:
+        return "no line of the file resembles it"
+    shown = "\n".join(lines[-start : -start + min(len(wanted), _NEAR_LINES)])
+    return f"the nearest text, from line {1 - start}, is:\n{shown}"
+
+
+def _shared(line: str, wanted: str) -> int:
+    """Length of the longest text that both have."""
+    return difflib.SequenceMatcher(None, line, wanted, autojunk=False).find_longest_match().size

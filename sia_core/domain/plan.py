@@ -1,0 +1,113 @@
+"""What a run plays: how many rollouts at most, which problems, under which seeds."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sia_core.domain.config import LADDER_ROLLOUTS, MAX_VALIDATIONS, SMOKE_ROLLOUTS, RunConfig
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.rollout import Split
+from sia_core.domain.task_config import UpdateDefaults
+
+SEALED = "sealed"
+"""Name of the sealed test's block: what its seeds derive from."""
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """Rollouts at most; a rewrite that is rejected, or an update that is refused, takes fewer."""
+
+    execute: int
+    """Of a generation."""
+    gate: int
+    """Of a child."""
+    validation: int
+    """Of a rewritten harness, and of those that went back to their author before it."""
+    trials: int
+    """Of drafts that an agent plays before it decides."""
+    update: int
+    """Of an update of the weights."""
+    sealed: int
+    """Of the test at the end."""
+    siblings: int
+
+    @property
+    def generation(self) -> int:
+        """Of one generation, with both levers pulled for each child."""
+        return self.execute + self.siblings * (self.gate + self.validation + self.trials + self.update)
+
+
+def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
+    """The plan of a run on a task with these update defaults."""
+    execute = config.problems * config.rollouts
+    # The first round is the evidence's rollouts, or as many new ones where these are of another pair.
+    anchors = 2 * update.anchors * config.gate_rollouts
+    return RolloutPlan(
+        execute=execute,
+        # A child that is better also meets the best earlier node; most gates end after a part of the blocks.
+        gate=3 * config.gate_problems * config.gate_rollouts if config.levers else 0,
+        validation=LADDER_ROLLOUTS + (MAX_VALIDATIONS - 1) * SMOKE_ROLLOUTS if "harness" in config.levers else 0,
+        trials=config.agent_rollouts if config.plays_drafts and config.levers else 0,
+        update=update.rounds * execute + anchors if "weights" in config.levers else 0,
+        sealed=2 * config.test_problems * config.test_rollouts,
+        siblings=config.siblings,
+    )
+
+
+def shuffled(ids: Iterable[str], seed: int, split: Split) -> list[str]:
+    """Problem ids of a split in the order in which a run of that seed deals them out."""
+    order = list(ids)
+    random.Random(derive_seed(seed, split)).shuffle(order)
+    return order
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the rollouts of an execute phase are laid out."""
+
+    problems: int
+    rollouts: int
+    """Of each problem."""
+    reason: str = ""
+    """Why it differs from what was asked for; empty where it does not."""
+
+
+FEW = 2
+"""Rollouts of a problem where more would say the same; one alone would not show that they still do."""
+SAME = 0.1
+"""Share of the scores' variance within problems up to which rollouts of one problem say the same."""
+
+
+def shape_of(config: RunConfig, within: float | None, available: int) -> Shape:
+    """Lay out as many rollouts as the configuration asks for, given how a candidate's scores vary.
+
+    The variance of the mean over P problems of k rollouts is (between + within / k) / P. Where nearly all variance is
+    between problems, only more problems make the score more certain.
+
+    Args:
+        within: share of the variance that lies within problems, of rollouts seen before; None where none were.
+        available: training problems that there are.
+    """
+    asked = Shape(config.problems, config.rollouts)
+    if config.reuse_states or within is None or within > SAME or config.rollouts <= FEW:
+        return asked
+    problems = min(config.problems * config.rollouts // FEW, available)
+    if problems <= config.problems:
+        return asked
+    why = f"rollouts of one problem differ little (share of variance within problems {within:.2f})"
+    return Shape(problems, FEW, f"{problems} problems x {FEW}, for {why}")
+
+
+def deal(order: Sequence[str], block: int, count: int, start: int | None = None) -> list[str]:
+    """Deal one block; blocks of one size share no problem until all have been used.
+
+    Args:
+        start: place of the first problem, where blocks are of several sizes.
+    """
+    start = block * count if start is None else start
+    return [order[(start + offset) % len(order)] for offset in range(min(count, len(order)))]
+
+
+def rollout_seed(seed: int, split: Split, block: str, problem: str, number: int) -> int:
+    """Seed of one rollout of a problem, in a run of that seed."""
+    return derive_seed(seed, split, block, problem, number)

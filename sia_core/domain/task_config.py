@@ -1,0 +1,197 @@
+"""task.toml: the tables in which a task declares what it is and what it needs."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sia_core.domain.errors import TaskError, UsageError
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plan(_Table):
+    """How much to run, where the command line does not say."""
+
+    generations: int = Field(default=4, ge=1)
+    """Generations of execute, analyze, improve."""
+    problems: int = Field(default=8, ge=1)
+    """Training problems a generation executes."""
+    rollouts: int = Field(default=8, ge=1)
+    """Rollouts of each training problem: the group size of a weight update."""
+    gate_problems: int = Field(default=12, ge=2)
+    """Fresh problems on which parent and child are compared."""
+    gate_rollouts: int = Field(default=4, ge=1)
+    """Rollouts of each gate problem, for parent and child each."""
+    test_problems: int = Field(default=12, ge=2)
+    """Sealed problems, scored once at the end."""
+    test_rollouts: int = Field(default=4, ge=1)
+    """Rollouts of each sealed problem."""
+    price: float = Field(default=0.02, ge=0)
+    """Share of the parent's score that a child has to gain for each doubling of its tokens."""
+    tolerance: float = Field(default=0.02, ge=0)
+    """Share of the best earlier node's score that a promoted child may fall short of it."""
+    plateau: float = Field(default=0.02, ge=0)
+    """Share of the champion's score below which a gain still to be had is not worth going on for."""
+
+
+class UpdateDefaults(_Table):
+    """Hyperparameters of a weight update on this task; what is not given is the algorithm's own default."""
+
+    algorithm: str | None = None
+    """Its name (see sia_core/weights/README.md); None takes what fits the rollouts of the moment."""
+    rounds: int = Field(default=4, ge=1)
+    """On-policy rounds: rollouts, then steps, then a new adapter."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps per round."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    rank: int = Field(default=16, ge=1)
+    """LoRA rank; alpha equals it."""
+    kl_base: float | None = Field(default=None, ge=0)
+    """Weight of the KL to the bare policy."""
+    gamma: float | None = Field(default=None, gt=0, le=1)
+    lam: float | None = Field(default=None, ge=0, le=1)
+    """ppo: discount, and lambda of generalised advantage estimation."""
+    beta: float | None = Field(default=None, gt=0)
+    """dpo, kto."""
+    margin: float | None = Field(default=None, ge=0)
+    threshold: float | None = None
+    dtype: Literal["fp32", "bf16"] | None = None
+    """Of the frozen base model while it trains; fp32 when None."""
+    checkpointing: bool | None = None
+    """Gradient checkpointing: less memory, more time."""
+    max_gap: float | None = Field(default=None, gt=0)
+    """Mean difference that engine's and trainer's logprobs may have; 0.05 when None. Engines in bf16 may need more."""
+    max_kl: float | None = Field(default=None, gt=0)
+    """KL to the policy that sampled at which a round ends; 0.5 when None."""
+    anchors: int = Field(default=0, ge=0)
+    """Training problems set aside: never trained on, played by parent and child after each update. 0, or 2 and more."""
+    anchor_tolerance: float = Field(default=0.02, ge=0)
+    """Loss on them, in units of the score, above which an update is rejected."""
+
+    @field_validator("anchors")
+    @classmethod
+    def _paired(cls, count: int) -> int:
+        if count == 1:
+            raise ValueError("a comparison takes at least 2 anchor problems")
+        return count
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is given of an update's spec, by its fields."""
+        return self.model_dump(exclude_none=True, exclude={"anchors", "anchor_tolerance"})
+
+
+class RolloutLimits(_Table):
+    """Ceilings of one rollout's harness process."""
+
+    seconds: float = Field(default=120.0, gt=0)
+    verify_seconds: float = Field(default=600.0, gt=0)
+    """Wall clock of one verification; a worker that takes much longer is ended."""
+    memory_mb: int = Field(default=1024, ge=64)
+    disk_mb: int = Field(default=64, ge=1)
+    """Of the harness's private directory."""
+
+
+class Resources(_Table):
+    """What one rollout, one verification by a worker of its own, and the trainer take of the cluster."""
+
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+    """A fraction, or whole GPUs where programs are timed. 0 hides them."""
+    grade_cpus: float = Field(default=1.0, gt=0)
+    grade_gpus: float = Field(default=0.0, ge=0)
+    train_gpus: float = Field(default=0.0, ge=0)
+    """That Ray sets aside for the trainer; 0 lets it share those it sees."""
+    train_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a CUDA device where one is seen."""
+
+
+class SamplingDefaults(_Table):
+    """How the policy samples on this task."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=256, ge=1)
+
+
+class RewriteLimits(_Table):
+    """How far a rewritten harness may go beyond the one the run began with."""
+
+    budget: float = Field(default=2.0, ge=1)
+    """Each ceiling of a rollout, as a multiple of the first harness's."""
+    modules: tuple[str, ...] = ()
+    """Modules that it may declare besides the first harness's."""
+    needs: tuple[str, ...] = ()
+    """The same for `needs`."""
+
+
+class CheckLimits(_Table):
+    """What `sia check` is to hold the task to."""
+
+    chance: float | None = None
+    """Greatest mean score of null, constant, random and copied answers; the least of score_range when None."""
+    gold: float | None = None
+    """Least score of right answers; more than chance when None."""
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Relative difference that two verdicts on one answer may have: for tasks that measure time."""
+
+
+class TaskConfig(_Table):
+    """The contents of task.toml."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    metric: str
+    """What the score is."""
+    metrics: dict[str, str] = {}
+    """Meaning of each metric that verdicts carry, for agents and people."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Least and greatest score a verdict may have. Higher is better."""
+    harness: str = "harness"
+    """Directory of the seed harness."""
+    data: dict[str, str] = {}
+    """Pinned digests and parameters of the data; part of the task's digest."""
+    plan: Plan = Plan()
+    update: UpdateDefaults = UpdateDefaults()
+    limits: RolloutLimits = RolloutLimits()
+    resources: Resources = Resources()
+    sampling: SamplingDefaults = SamplingDefaults()
+    rewrite: RewriteLimits = RewriteLimits()
+    check: CheckLimits = CheckLimits()
+    forms: dict[str, dict[str, Any]] = {}
+    """Other forms of the task: name -> what differs from the tables above."""
+
+
+def _with_form(table: dict[str, Any], form: str) -> dict[str, Any]:
+    forms = table.get("forms", {})
+    if form not in forms:
+        known = ", ".join(forms) or "none"
+        raise UsageError(f"no form {form!r}", where=str(table.get("name", "task")), hint=f"its forms: {known}")
+    merged = dict(table)
+    for name, value in forms[form].items():
+        merged[name] = {**table.get(name, {}), **value} if isinstance(value, dict) else value
+    return merged
+
+
+def read_config(file: Path, form: str = "") -> TaskConfig:
+    """A task.toml, in one of its forms where one is named.
+
+    Raises:
+        TaskError: it is not one.
+        UsageError: it has no such form.
+    """
+    try:
+        table = tomllib.loads(file.read_text())
+        return TaskConfig.model_validate(_with_form(table, form) if form else table)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TaskError(f"is not TOML: {error}", where=str(file)) from error
+    except ValidationError as error:
+        raise TaskError(describe_invalid(error), where=str(file)) from error
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """One line a field: where in the file, and what is wrong with it."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())

@@ -1,0 +1,156 @@
+"""Answers with an export on this machine: as the whole agent, or as its policy alone.
+
+Two models are served, because they are two things:
+
+- `agent` is what was scored. The user's message is a problem: a JSON object as the task shows it to a harness. The
+  harness solves it in the sandbox, asking the policy through a gateway as in any rollout, and its answer is the reply,
+  as JSON unless it is text. Nothing is verified: there is no verifier here, and a problem out of the world has none.
+- `policy` is the base model with the adapter, as a plain chat model.
+
+Harnesses run one at a time. A problem's large files, earlier answers and files that a task shares are not offered; a
+harness that needs them fails, and its failure is told.
+"""
+
+import json
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from sia_core.domain.candidate import Adapter
+from sia_core.domain.config import Tier
+from sia_core.domain.hashing import derive_seed, digest_json
+from sia_core.domain.rollout import Rollout, Sampling, Split, Unit
+from sia_core.domain.task import Problem, Task
+from sia_core.domain.task_config import TaskConfig
+from sia_core.engine.worker import RolloutRunner
+from sia_core.export.manifest import Export
+from sia_core.policy.protocol import Completion, Policy, Request
+
+AGENT: Literal["agent"] = "agent"
+POLICY: Literal["policy"] = "policy"
+MODELS = (AGENT, POLICY)
+
+
+class _OneProblem(Task):
+    """The task of an export without its verifier and data: limits, and the one problem that is asked."""
+
+    def problem(self, split: Split, problem_id: str) -> Problem:  # noqa: ARG002  (as Task.problem)
+        """The problem that is being solved."""
+        asked: Problem = self.__dict__["asked"]
+        return asked
+
+    @cached_property
+    def shared(self) -> Path | None:
+        """Nothing: what a task shares is not exported."""
+        return None
+
+    def ask(self, problem: Problem) -> None:
+        """Make it the one to be solved."""
+        self.__dict__["asked"] = problem
+
+
+class _Shared:
+    """A policy that is asked by several threads: no more of them at a time than it serves."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._free = threading.BoundedSemaphore(policy.concurrency)
+        self.spec, self.digest = policy.spec, policy.digest
+        self.trainable, self.concurrency = policy.trainable, policy.concurrency
+
+    def sample(self, request: Request) -> Completion:
+        """As `Policy.sample`."""
+        with self._free:
+            return self._policy.sample(request)
+
+    def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
+        """As `Policy.probe`."""
+        with self._free:
+            return self._policy.probe(adapter)
+
+    def close(self) -> None:
+        """End the policy's own thread, where it has one."""
+        close = getattr(self._policy, "close", None)
+        if close is not None:
+            close()
+
+
+class Player:
+    """An export, its policy and a sandbox. Thread-safe; use `close` at the end."""
+
+    def __init__(self, export: Export, policy: Policy, tier: Tier) -> None:
+        self._export = export
+        self._policy = _Shared(policy)
+        part = export.manifest.task
+        config = TaskConfig(name=part.name, title=part.title, metric=part.metric, limits=part.limits)
+        self._task = _OneProblem(export.path, config, part.digest)
+        self._runner = RolloutRunner(self._task, tier)
+        self._playing = threading.Lock()
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the policy samples where a request does not say."""
+        return Sampling(**self._export.manifest.task.sampling.model_dump())
+
+    @property
+    def problem_keys(self) -> tuple[str, ...]:
+        """What the task's problems hold, by name."""
+        return self._export.manifest.task.problem_keys
+
+    def open(self) -> None:
+        """Open and test the sandbox.
+
+        Raises:
+            SandboxError: none of the demanded tier can be had.
+        """
+        with self._playing:
+            self._runner.open()
+
+    def solve(self, problem: Mapping[str, Any], seed: int | None = None) -> Rollout:
+        """Let the harness solve a problem; the record has an answer or a failure, and no verdict.
+
+        Args:
+            problem: public data, as the task shows them.
+            seed: of every random choice; drawn when None.
+
+        Raises:
+            PolicyError: the policy cannot be used at all.
+        """
+        export = self._export
+        unit = Unit(
+            task=export.manifest.task.digest,
+            harness=export.harness.digest,
+            policy=self._policy.digest,
+            adapter=export.manifest.adapter,
+            split="train",
+            problem=digest_json(dict(problem)),
+            seed=secrets.randbits(62) if seed is None else seed,
+            sampling=self.sampling,
+        )
+        with self._playing:
+            self._task.ask(Problem(unit.problem[:12], "train", problem))
+            return self._runner.play(unit, export.harness, export.adapter, self._policy)
+
+    def reply(self, request: Request) -> Completion:
+        """Sample one reply of the policy with the export's adapter. Raises as `Policy.sample` does."""
+        return self._policy.sample(replace(request, adapter=self._export.adapter))
+
+    def seeds(self, seed: int | None, count: int) -> list[int]:
+        """Seeds of several samples of one request; drawn when None is given."""
+        first = secrets.randbits(62) if seed is None else seed
+        return [derive_seed("sia serve", first, number) for number in range(count)]
+
+    def close(self) -> None:
+        """End the sandbox, and the policy's thread where it has one."""
+        with self._playing:
+            self._runner.close()
+        self._policy.close()
+
+
+def answer_text(answer: Any) -> str:
+    """An answer as the content of a message."""
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)

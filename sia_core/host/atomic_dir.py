@@ -1,0 +1,38 @@
+"""A directory that is written beside its place and appears whole, or not at all. Nothing is ever overwritten."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sia_core.domain.errors import UsageError
+from sia_core.host.disk import cannot_write
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """A directory to write into, which becomes `target` when all went well.
+
+    Raises:
+        UsageError: there is something at `target`, other than an empty directory.
+        RecordError: it cannot be written.
+    """
+    target = target.expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError("is there already", where=str(target), hint="name a new directory; nothing is overwritten")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise cannot_write(error, target) from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.rename(target)  # Onto an empty directory too.
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise cannot_write(error, target) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

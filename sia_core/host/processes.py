@@ -1,0 +1,78 @@
+"""Which process is meant by a number: a host, one boot and namespace of it, a pid, and when that pid began.
+
+Numbers are used again, and containers share host names or have pid 7 each; so a process is told to be dead only
+where this process could see it alive.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sia_core.domain.hashing import digest_json
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one machine."""
+
+    host: str
+    machine: str
+    """Digest of host name, boot and pid namespace: two processes that have it in common can see each other."""
+    pid: int
+    began: int
+    """Clock ticks from boot to its start; 0 where the system does not tell."""
+
+    @classmethod
+    def this(cls) -> "Process":
+        """The calling one."""
+        return cls(socket.gethostname(), _machine(), os.getpid(), _began(os.getpid()) or 0)
+
+    @property
+    def here(self) -> bool:
+        """Whether it is, or was, of this machine, this boot and this namespace."""
+        return self.machine == _machine()
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is known to have ended: never true of another machine's."""
+        if not self.here:
+            return False
+        began = _began(self.pid)
+        return began is None or (bool(began and self.began) and began != self.began)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@cache
+def _machine() -> str:
+    boot, namespace = _PROC / "sys/kernel/random/boot_id", _PROC / "self/ns/pid"
+    seen = boot.read_text().strip() if boot.exists() else ""
+    return digest_json([socket.gethostname(), seen, str(namespace.readlink()) if seen else ""])[:16]
+
+
+def _began(pid: int) -> int | None:
+    """Clock ticks from boot to a process's start; 0 where the system does not tell, None where there is none."""
+    if not (_PROC / "self").exists():
+        return 0 if exists(pid) else None
+    try:
+        # The name, in brackets, may hold anything; 20 fields follow before the start time.
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def exists(pid: int) -> bool:
+    """Whether a process of this machine has that number, a zombie too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,285 @@
+"""The two servers behind the UIs, started in the background when none is configured.
+
+Each is found again by later commands through `services/NAME.json` under SIA_HOME. They listen
+on loopback only and outlive the command, so that the UIs stay up; `sia ui --stop` ends them.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sia_core.domain.errors import ServiceError
+from sia_core.host.processes import exists
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 300.0
+"""Its first start makes its tables: 20 s of CPU, and the machine may be busy. One that dies is noticed at once."""
+_LISTENING = "0A"
+"""State of a socket in /proc/net/tcp."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """How to start a server and see that it is well."""
+
+    name: str
+    port: int
+    """Preferred port."""
+    health: str
+    """Path that answers 200 when it is ready."""
+    command: Callable[[Path, int], list[str]]
+    environment: Callable[[Path, int], dict[str, str]]
+    api: str = ""
+    """Path of the API below the address."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is up."""
+
+    name: str
+    pid: int
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Address of its UI."""
+        return f"http://{HOST}:{self.port}"
+
+
+def prefect_service() -> Service:
+    """Prefect's server on SQLite under SIA_HOME."""
+    return Service(
+        name="prefect",
+        port=4200,
+        health="/api/health",
+        command=lambda _home, port: [
+            *(sys.executable, "-P", "-m", "prefect", "server", "start"),
+            *("--host", HOST, "--port", str(port)),
+        ],
+        environment=lambda home, port: {
+            "PREFECT_HOME": str(home / "prefect"),
+            # What its pages ask. They take the default port otherwise, whatever port the server itself is given.
+            "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        },
+        api="/api",
+    )
+
+
+def mlflow_service() -> Service:
+    """MLflow's server over the same SQLite store the driver writes."""
+    return Service(
+        name="mlflow",
+        port=5000,
+        health="/health",
+        command=lambda home, port: [
+            *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
+            *("--default-artifact-root", (home / "artifacts").as_uri()),
+        ],
+        environment=lambda _home, _port: {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    )
+
+
+def find(service: Service, home: Path) -> Running | None:
+    """The server an earlier command started, if it answers."""
+    running = _started(service, home)
+    return running if running and _healthy(service, running.port) else None
+
+
+def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool = True) -> Running:
+    """Find the server or start it.
+
+    Args:
+        service: which one.
+        home: SIA_HOME.
+        port: demanded port; None takes the preferred one, or a free one when that is taken.
+        wait: return only when it answers.
+
+    Raises:
+        ServiceError: the demanded port is taken, or the server did not come up.
+    """
+    running = _started(service, home)
+    if running is not None:
+        if port is not None and running.port != port:
+            raise ServiceError(
+                f"{service.name} already runs on port {running.port}",
+                hint=f"open {running.url}, or sia ui --stop first",
+            )
+        return wait_for(service, running, home) if wait else running
+    running = _start(service, home, _pick_port(service, port))
+    return wait_for(service, running, home, moving=port is None) if wait else running
+
+
+def wait_for(service: Service, running: Running, home: Path, *, moving: bool = True) -> Running:
+    """Wait until a started server answers, and return it.
+
+    Args:
+        service: which one.
+        running: as it was started.
+        home: SIA_HOME.
+        moving: start it again, once, on another port where another program was quicker to take its own.
+
+    Raises:
+        ServiceError: it died or took too long.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (_healthy(service, running.port) and _is_its(running)):
+        alive = _alive(running.pid)
+        if not alive and moving and not _free(running.port):
+            running, moving = _start(service, home, _any_port()), False
+        elif not alive or time.monotonic() > deadline:
+            raise ServiceError(
+                f"{service.name} did not come up on port {running.port}",
+                where=str(_log(service, home)),
+                hint=f"read that log; another port: sia ui --{service.name}-port N",
+            )
+        time.sleep(0.2)
+    return running
+
+
+def stop(service: Service, home: Path) -> bool:
+    """End the server an earlier command started. True if there was one."""
+    running = _started(service, home)
+    _state(service, home).unlink(missing_ok=True)
+    if running is None:
+        return False
+    try:
+        os.killpg(running.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    deadline = time.monotonic() + 10
+    while _alive(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if _alive(running.pid):
+        os.killpg(running.pid, signal.SIGKILL)
+    return True
+
+
+def _started(service: Service, home: Path) -> Running | None:
+    """What an earlier command started, ready or not, if its process is alive."""
+    try:
+        running = Running(**json.loads(_state(service, home).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return running if _is_server(running.pid, service) else None
+
+
+def _is_server(pid: int, service: Service) -> bool:
+    """Whether the process is that server: after a reboot its number may be anybody's."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return _alive(pid) and not Path("/proc/self").exists()
+    return service.name.encode() in command and b"server" in command
+
+
+def _start(service: Service, home: Path, port: int) -> Running:
+    log = _log(service, home)
+    state = _state(service, home)
+    for file in (log, state):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            service.command(home, port),
+            env={**os.environ, **service.environment(home, port)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd=home,
+        )
+    running = Running(service.name, process.pid, port)
+    state.write_text(json.dumps({"name": running.name, "pid": running.pid, "port": running.port}))
+    return running
+
+
+def _pick_port(service: Service, demanded: int | None) -> int:
+    port = demanded if demanded is not None else service.port
+    if _free(port):
+        return port
+    if demanded is not None:
+        raise ServiceError(
+            f"port {port} is already taken", where=service.name, hint=f"sia ui --{service.name}-port ANOTHER"
+        )
+    return _any_port()
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _healthy(service: Service, port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{service.health}", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def _is_its(running: Running) -> bool:
+    """Whether the port is that server's own, or of a process it started: two homes may have taken it at once."""
+    try:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    except OSError:
+        return True  # Not to be found out here.
+    wanted = f"{int.from_bytes(socket.inet_aton(HOST), sys.byteorder):08X}:{running.port:04X}"
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == wanted and row[3] == _LISTENING}
+    return any(sockets & _open_files(pid) for pid in _group(running.pid))
+
+
+def _group(leader: int) -> Iterator[int]:
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            if process.name.isdecimal() and os.getpgid(int(process.name)) == leader:
+                yield int(process.name)
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(file.readlink()))
+    return found
+
+
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # Our own child would stay a zombie, which looks alive.
+    return exists(pid)
+
+
+def _state(service: Service, home: Path) -> Path:
+    return home / "services" / f"{service.name}.json"
+
+
+def _log(service: Service, home: Path) -> Path:
+    return home / "logs" / f"{service.name}.log"

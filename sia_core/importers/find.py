@@ -1,0 +1,160 @@
+"""Tells what kind of foreign task lies in a directory, and reads what its import needs to know.
+
+- `sia-agent`: data/public, data/private, and an evaluate.py (in data/public, data/private or above) that takes
+  `--gen-dir DIR` with the submission in it and leaves DIR/results.json.
+- `mlebench`: prepared/public, prepared/private (or public and private themselves), and a grade.py with
+  `grade(submission, answers)` on data frames.
+- `openevolve`: an initial program and an evaluator with `evaluate(path of the program)`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sia_core.domain.errors import UsageError
+from sia_core.importers.table import Table, read_file
+
+Kind = Literal["sia-agent", "mlebench", "openevolve"]
+_TEXTS = ("task.md", "description.md", "README.md")
+_LAYOUTS = (("data/public", "data/private"), ("prepared/public", "prepared/private"), ("public", "private"))
+_GRADERS = {"evaluate.py": "sia-agent", "grade.py": "mlebench"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A task whose answer is a table of predictions."""
+
+    kind: Kind
+    folder: Path
+    public: Path
+    private: Path
+    grader: Path
+    answers: Path
+    """Among the private files, the table of true answers."""
+    table: Table
+    id: str
+    """Column that tells rows apart, in all tables with test rows."""
+    split: tuple[str, ...]
+    """Public files with test rows, of which a problem shows its own."""
+    submission: str
+    columns: tuple[str, ...]
+    """Of a submission; empty where no sample shows them."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An initial program and its evaluator."""
+
+    kind: Kind
+    program: Path
+    evaluator: Path
+
+
+def find(sources: Sequence[Path], *, id_column: str = "", grader: Path | None = None) -> Predictions | Pair:
+    """What kind of task these paths are.
+
+    Raises:
+        UsageError: none that is known.
+    """
+    missing = [str(source) for source in sources if not source.exists()]
+    if missing:
+        raise UsageError(f"no such file or directory: {', '.join(missing)}", where="sia task import")
+    if len(sources) == 2 and all(source.is_file() for source in sources):
+        return _pair(*sources)
+    if len(sources) == 1 and sources[0].is_dir():
+        return _in_directory(sources[0].resolve(), id_column, grader)
+    raise UsageError(
+        f"{len(sources)} paths that are neither a directory nor a program and its evaluator",
+        where="sia task import",
+        hint="give one directory, or: sia task import initial_program.py evaluator.py --to PATH",
+    )
+
+
+def _in_directory(folder: Path, id_column: str, grader: Path | None) -> Predictions | Pair:
+    for public, private in _LAYOUTS:
+        if (folder / public).is_dir() and (folder / private).is_dir():
+            return _predictions(folder, folder / public, folder / private, id_column, grader)
+    programs = sorted(folder.glob("initial_program.*"))
+    if programs and (folder / "evaluator.py").is_file():
+        return _pair(programs[0], folder / "evaluator.py")
+    layouts = " or ".join(f"{public} and {private}" for public, private in _LAYOUTS)
+    raise UsageError(
+        "no kind of task that is known",
+        where=str(folder),
+        hint=f"it needs {layouts}; or initial_program.* and evaluator.py",
+    )
+
+
+def _pair(one: Path, two: Path) -> Pair:
+    program, evaluator = (two, one) if "def evaluate(" in one.read_text(errors="replace") else (one, two)
+    if "def evaluate(" not in evaluator.read_text(errors="replace"):
+        raise UsageError("neither file has a function evaluate(program_path)", where=f"{one}, {two}")
+    return Pair("openevolve", program.resolve(), evaluator.resolve())
+
+
+def _predictions(folder: Path, public: Path, private: Path, id_column: str, asked: Path | None) -> Predictions:
+    grader = asked or _grader(folder, public, private)
+    kind: Kind = "sia-agent" if grader.name == "evaluate.py" else "mlebench"
+    tables = {file.relative_to(public).as_posix(): read_file(file) for file in _files(public) if file != grader}
+    samples = [name for name, table in tables.items() if table and "sample" in name.lower()]
+    sample = tables[samples[0]] if samples else None
+    columns = sample.columns if sample is not None else ()
+    answers, table = _answers(private, columns, id_column)
+    column = id_column or _id_column(table, columns)
+    known = set(table.ids(column))
+    split = [name for name, one in tables.items() if one is not None and _is_test(one, column, known)]
+    submission = "submission.csv" if kind == "mlebench" or answers.suffix == ".csv" else "submission.json"
+    return Predictions(
+        kind, folder, public, private, grader, answers, table, column, tuple(split), submission, tuple(columns)
+    )
+
+
+def _grader(folder: Path, public: Path, private: Path) -> Path:
+    for place in (public, private, folder, folder / "data"):
+        for name in _GRADERS:
+            if (place / name).is_file():
+                return place / name
+    raise UsageError(
+        "no evaluate.py and no grade.py",
+        where=str(folder),
+        hint="name the grader: --grader FILE (MLE-bench: its grade.py)",
+    )
+
+
+def _answers(private: Path, columns: Sequence[str], id_column: str) -> tuple[Path, Table]:
+    """The private table that holds the columns of a submission; the only table, where there is no sample."""
+    found = [(file, table) for file in _files(private) if (table := read_file(file)) is not None]
+    wanted = {*columns, *([id_column] if id_column else [])}
+    fitting = [(file, table) for file, table in found if wanted <= set(table.columns)] or found
+    if not fitting:
+        raise UsageError("no table of answers (.csv, or a .json list of objects)", where=str(private))
+    if len(fitting) > 1:
+        fitting = [one for one in fitting if "answer" in one[0].name or "test" in one[0].name] or fitting
+    return fitting[0]
+
+
+def _id_column(table: Table, columns: Sequence[str]) -> str:
+    first = [name for name in (*columns[:1], "id", "ID", "Id", *table.columns) if name in table.columns]
+    for name in first:
+        ids = table.ids(name)
+        if len(set(ids)) == len(ids):
+            return name
+    raise UsageError("no column of the answers tells its rows apart", hint="name one: --id COLUMN")
+
+
+def _is_test(table: Table, column: str, known: set[str]) -> bool:
+    return column in table.columns and set(table.ids(column)) <= known
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+
+
+def description(folders: Sequence[Path], otherwise: str) -> str:
+    """The text that says what is to be done."""
+    for folder in folders:
+        for name in _TEXTS:
+            if (folder / name).is_file():
+                return (folder / name).read_text(errors="replace")
+    return otherwise

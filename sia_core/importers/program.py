@@ -1,0 +1,145 @@
+"""The running part of imported OpenEvolve tasks: the answer is a program, which the evaluator loads and runs.
+
+OpenEvolve's evaluators import the program that is to be judged into their own process. That program is a model's, so
+both run together in the sandbox, a second one that the harness never sees. What follows from it: nothing can be kept
+secret from the program, and one that is written to cheat can tell the evaluator what to say. The evaluator's word
+comes with a number that is drawn anew for each verdict and taken out of the way first; that stops a program
+that merely writes a result and ends, not one that looks for the number.
+"""
+
+import json
+import math
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Lab, Limits
+from sia_core.domain.rollout import SPLITS, Split, Verdict
+from sia_core.domain.task import Problem
+from sia_core.importers.grading import to_score
+
+MAX_CODE = 200_000
+RESULT = "_result.json"
+_SAID = 300
+MAIN = """
+import dataclasses, importlib.util, json, os, sys, types
+
+
+@dataclasses.dataclass
+class EvaluationResult:
+    metrics: dict
+    artifacts: dict = dataclasses.field(default_factory=dict)
+
+
+def _stand_in():
+    package, module = types.ModuleType("openevolve"), types.ModuleType("openevolve.evaluation_result")
+    package.__path__, module.EvaluationResult = [], EvaluationResult
+    sys.modules["openevolve"], sys.modules["openevolve.evaluation_result"] = package, module
+
+
+def _main():
+    with open("_number") as file:
+        number = file.read()
+    os.remove("_number")
+    _stand_in()
+    sys.path.insert(0, os.getcwd())
+    spec = importlib.util.spec_from_file_location("evaluator", os.path.abspath("EVALUATOR"))
+    evaluator = importlib.util.module_from_spec(spec)
+    sys.modules["evaluator"] = evaluator
+    spec.loader.exec_module(evaluator)
+    found = evaluator.evaluate(os.path.abspath("PROGRAM"))
+    metrics = getattr(found, "metrics", found)
+    plain = {str(name): float(value) for name, value in metrics.items() if isinstance(value, (int, float))}
+    with open("RESULT", "w") as file:
+        json.dump({"number": number, "metrics": plain}, file)
+
+
+if __name__ == "__main__":
+    _main()
+"""
+
+
+class ProgramTask:
+    """`load`, `verify` and `gold` of one imported task, from its import.json and the copied files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._table: dict[str, Any] = json.loads((folder / "import.json").read_text())
+
+    def load(self, split: Split) -> Iterable[Problem]:
+        """The one problem there is, numbered: no data are held out, so neither gate nor test are other problems."""
+        count = self._table["problems"]
+        first = SPLITS.index(split) * count
+        public = {
+            "description": self._table["description"],
+            "program": self._initial,
+            "program_name": self._table["program"],
+            "evaluator": self._table["evaluator"],
+        }
+        files = {name: (self._folder / "foreign" / name).read_bytes() for name in self._table["files"]}
+        return [
+            Problem(f"{self._table['name']}-{split}-{number:02d}", split, {**public, "repeat": first + number}, files)
+            for number in range(count)
+        ]
+
+    def gold(self, _problem: Problem) -> dict[str, str]:
+        """The initial program: the least that has to work."""
+        return {"code": self._initial}
+
+    def verify(self, problem: Problem, answer: Any, lab: Lab) -> Verdict:
+        """Run the evaluator on {"code": source of the program}, both in the sandbox."""
+        low, high = self._table["range"]
+        code = answer.get("code") if isinstance(answer, dict) else None
+        if not isinstance(code, str) or not 0 < len(code) <= MAX_CODE:
+            said = f'invalid; the answer has to be {{"code": text of 1 to {MAX_CODE} characters}}'
+            return Verdict(low, valid=False, feedback=said)
+        metrics, fault = self._evaluate(problem, code, lab)
+        value = _score(metrics, self._table["metric"]) if not fault else None
+        if value is None or not math.isfinite(value):
+            return Verdict(low, valid=False, feedback=f"invalid; {fault or f'the evaluator gave {metrics}'[:_SAID]}")
+        finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
+        score = to_score(value, low, high, lower_is_better=self._table["lower_is_better"])
+        return Verdict(
+            score, metrics=finite, feedback=", ".join(f"{name} {value:.6g}" for name, value in finite.items())
+        )
+
+    def _evaluate(self, problem: Problem, code: str, lab: Lab) -> tuple[dict[str, float], str]:
+        """Metrics, or why there are none."""
+        number, program = secrets.token_hex(16), self._table["program"]
+        main = MAIN.replace("EVALUATOR", self._table["evaluator"]).replace("PROGRAM", program).replace("RESULT", RESULT)
+        files = {**problem.files, program: code.encode(errors="replace"), "_main.py": main.encode()}
+        files["_number"] = number.encode()
+        result = lab.run(files, Limits(**self._table["limits"]), entry="_main.py", collect=[RESULT])
+        if result.status == "infrastructure":
+            raise SandboxError(result.reason, where=self._table["name"])
+        if result.status != "ok":
+            last = (result.stderr.strip().splitlines() or [""])[-1][:_SAID]
+            return {}, f"the evaluator ended with status {result.status}: {last or result.reason}"
+        return _read(result.files.get(RESULT, b""), number)
+
+    @property
+    def _initial(self) -> str:
+        file: Path = self._folder / "foreign" / self._table["initial"]
+        return file.read_text()
+
+
+def _read(data: bytes, number: str) -> tuple[dict[str, float], str]:
+    """Untrusted bytes: the program was in the same process."""
+    try:
+        found = json.loads(data)
+        metrics = {str(name): float(value) for name, value in found["metrics"].items()}
+        ours = found["number"] == number
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}, "the evaluator left no result"
+    return (metrics, "") if ours else ({}, "the result is not the evaluator's")
+
+
+def _score(metrics: dict[str, float], name: str) -> float | None:
+    """The metric asked for; else combined_score, else the mean of all, as OpenEvolve has it."""
+    if name in metrics:
+        return metrics[name]
+    if name != "combined_score" or not metrics:
+        return None
+    return sum(metrics.values()) / len(metrics)

@@ -1,0 +1,94 @@
+"""Tables of rows with ids, as CSV or as a JSON list of objects, and how their rows are dealt out to problems.
+
+A foreign task has one test set. Its rows are dealt out by the digest of their ids, so that the parts share no row, do
+not depend on the order of the file, and stay the same when rows are added elsewhere.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sia_core.domain.errors import TaskError
+from sia_core.domain.hashing import digest_json
+
+LEAST_ROWS = 2
+"""Of one problem."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text by column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    json: bool = False
+
+    @classmethod
+    def read(cls, name: str, data: bytes) -> "Table | None":
+        """A table out of a file's bytes, None where it is none."""
+        try:
+            return cls._json(data) if name.endswith(".json") else cls._csv(data) if name.endswith(".csv") else None
+        except (ValueError, csv.Error):
+            return None
+
+    @classmethod
+    def _csv(cls, data: bytes) -> "Table | None":
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        rows = tuple(reader)
+        return cls(tuple(reader.fieldnames or ()), rows) if rows and reader.fieldnames else None
+
+    @classmethod
+    def _json(cls, data: bytes) -> "Table | None":
+        rows = json.loads(data)
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+            return None
+        return cls(tuple(rows[0]), tuple(rows), json=True)
+
+    def ids(self, column: str) -> list[str]:
+        """The ids, in the order of the rows."""
+        return [str(row.get(column)) for row in self.rows]
+
+    def only(self, column: str, ids: Collection[str]) -> "Table":
+        """Rows with these ids."""
+        rows = tuple(row for row in self.rows if str(row.get(column)) in ids)
+        return Table(self.columns, rows, self.json)
+
+    def select(self, columns: Sequence[str]) -> "Table":
+        """Some of the columns, in this order."""
+        return Table(tuple(columns), tuple({name: row[name] for name in columns} for row in self.rows), self.json)
+
+    def write(self) -> bytes:
+        """In the format it was read from."""
+        if self.json:
+            return json.dumps(list(self.rows), ensure_ascii=False, indent=1).encode()
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue().encode()
+
+
+def read_file(file: Path) -> Table | None:
+    """The table in a file, None where there is none."""
+    return Table.read(file.name, file.read_bytes())
+
+
+def deal(ids: Sequence[str], parts: int, seed: str) -> list[list[str]]:
+    """Deal ids out to `parts` groups of nearly equal size.
+
+    Raises:
+        TaskError: an id twice, or too few of them.
+    """
+    if len(set(ids)) < len(ids):
+        raise TaskError("ids of the test set repeat", hint="name the column that tells rows apart: --id COLUMN")
+    if len(ids) < parts * LEAST_ROWS:
+        raise TaskError(
+            f"{len(ids)} rows cannot make {parts} problems",
+            hint=f"each takes {LEAST_ROWS} rows at least: import with fewer --problems",
+        )
+    order = sorted(ids, key=lambda one: digest_json([seed, one]))
+    return [order[start::parts] for start in range(parts)]

@@ -1,0 +1,196 @@
+"""Writes an imported task as an ordinary task directory.
+
+    task.toml task.md task.py harness/ README.md     as every task has them
+    import.json                                       what task.py's running part needs to know
+    foreign/                                          the other system's files as they were
+
+What is written is complete or absent: it is made beside the target and renamed.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from sia_core.domain.errors import UsageError
+from sia_core.domain.lab import Limits
+from sia_core.importers.find import Pair, Predictions, description
+from sia_core.importers.table import deal
+
+HARNESS = Path(__file__).parent / "harness"
+_FORKS = re.compile(r"\b(subprocess|multiprocessing|ProcessPoolExecutor)\b")
+_SKIPPED = shutil.ignore_patterns("__pycache__", ".*", "evaluate.py", "grade.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person says of a task that its files do not."""
+
+    name: str = ""
+    metric: str = ""
+    low: float = 0.0
+    high: float = 1.0
+    lower_is_better: bool = False
+    problems: int = 4
+    """Of each split."""
+    seconds: float = 60.0
+    """Of one program, and of one grading."""
+    memory_mb: int = 2048
+
+
+def write_task(source: Predictions | Pair, target: Path, options: Options) -> Path:
+    """Write the task directory.
+
+    Raises:
+        UsageError: the target is there, or an option that cannot be meant.
+        TaskError: rows that cannot be dealt out.
+    """
+    if target.exists():
+        raise UsageError("is there already", where=str(target), hint="name another place: --to PATH")
+    if not options.low < options.high:
+        raise UsageError(f"--range {options.low:g} {options.high:g} is empty")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        write: Callable[[Any, Path, Options, str], None] = _pair if isinstance(source, Pair) else _predictions
+        write(source, folder, options, options.name or _name(target.name))
+        folder.chmod(0o755)
+        folder.rename(target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return target
+
+
+def declare_first(folder: Path, score: float) -> None:
+    """Write into task.toml what the initial program scores: all that handing it back may be worth."""
+    file = folder / "task.toml"
+    document = tomlkit.parse(file.read_text())
+    document["check"] = {"chance": score, "gold": score}
+    file.write_text(tomlkit.dumps(document))
+
+
+def _predictions(source: Predictions, folder: Path, options: Options, name: str) -> None:
+    foreign = folder / "foreign"
+    shutil.copytree(source.public, foreign / "public", ignore=_SKIPPED)
+    shutil.copytree(source.private, foreign / "private", ignore=_SKIPPED)
+    shutil.copy(source.grader, foreign / source.grader.name)
+    public = [file.relative_to(foreign / "public").as_posix() for file in sorted((foreign / "public").rglob("*"))]
+    public = [one for one in public if (foreign / "public" / one).is_file()]
+    deal(source.table.ids(source.id), 3 * options.problems, name)  # Before anything is kept: are there enough rows?
+    inside = source.grader.is_relative_to(source.folder)
+    text = description((source.public, source.folder), f"Predict {source.submission}.")
+    table = {
+        **_common(source.kind, name, options, "score" if source.kind == "mlebench" else "accuracy"),
+        "description": text,
+        "id": source.id,
+        "answers": source.answers.relative_to(source.private).as_posix(),
+        "split": list(source.split),
+        "public": public,
+        "grader": source.grader.name,
+        "grader_place": source.grader.relative_to(source.folder).as_posix() if inside else source.grader.name,
+        "submission": source.submission,
+        "columns": list(source.columns),
+        "seconds": options.seconds,
+        "memory_mb": options.memory_mb,
+        "limits": asdict(Limits(options.seconds, options.seconds, options.memory_mb, 256, 64, 64)),
+    }
+    note = (
+        f"The {len(source.table.rows)} rows of the test set are dealt out by `{source.id}` to {3 * options.problems} "
+        "problems, so that train, gate and test share none. The grader (`foreign/`) is trusted like a task.py; it "
+        "runs outside the sandbox in a process of its own, with limits, for each verdict. A program in an answer "
+        "runs in the sandbox and meets public files only."
+    )
+    _write(folder, table, "submission", text, note)
+
+
+def _pair(source: Pair, folder: Path, options: Options, name: str) -> None:
+    foreign, home = folder / "foreign", source.evaluator.parent
+    foreign.mkdir()
+    for file in {source.evaluator, *home.glob("*.py"), *home.glob("*.json"), *home.glob("*.csv")} - {source.program}:
+        shutil.copy(file, foreign / file.name)
+    shutil.copy(source.program, foreign / source.program.name)
+    files = sorted(file.name for file in foreign.iterdir())
+    forks = bool(_FORKS.search(source.evaluator.read_text(errors="replace")))
+    limits = Limits(options.seconds, options.seconds, options.memory_mb, 64, 256, 8, subprocesses=forks)
+    text = description((home,), "Improve the program; its evaluator says how good it is.")
+    table = {
+        **_common(source.kind, name, options, "combined_score"),
+        "description": text,
+        "program": source.program.name,
+        "initial": source.program.name,
+        "evaluator": source.evaluator.name,
+        "files": files,
+        "limits": asdict(limits),
+    }
+    note = (
+        "There is one problem, numbered: no data are held out, so gate and test repeat it, and a gain there shows that "
+        "a program is better, not that it is better elsewhere. The evaluator runs the program in its own process, so "
+        "both run in the sandbox, apart from the harness's; a program written to cheat can tell such an evaluator "
+        "what to say."
+    )
+    _write(folder, table, "program", text, note)
+
+
+def _common(kind: str, name: str, options: Options, metric: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": name,
+        "metric": options.metric or metric,
+        "range": [options.low, options.high],
+        "lower_is_better": options.lower_is_better,
+        "problems": options.problems,
+    }
+
+
+def _write(folder: Path, table: dict[str, Any], form: str, text: str, note: str) -> None:
+    (folder / "import.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+    (folder / "task.toml").write_text(_toml(table))
+    (folder / "task.md").write_text(text.rstrip() + "\n")
+    owner = {"submission": "SubmissionTask", "program": "ProgramTask"}[form]
+    (folder / "task.py").write_text(
+        f'"""Imported from {table["kind"]}; see README.md."""\n\nfrom pathlib import Path\n\n'
+        f"from sia_core.importers.{form} import {owner}\n\n"
+        f"_TASK = {owner}(Path(__file__).parent)\nload, verify, gold = _TASK.load, _TASK.verify, _TASK.gold\n"
+    )
+    shutil.copytree(HARNESS / form, folder / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HARNESS / "agent.py", folder / "harness" / "agent.py")
+    (folder / "README.md").write_text(
+        f"# {table['name']}: imported from {table['kind']}\n\n{note}\n\n"
+        f"Score: `{table['metric']}`{' through 1 / (1 + x)' if table['lower_is_better'] else ''}, cut off at "
+        f"{table['range'][0]:g} and {table['range'][1]:g}. `sia check` says whether the task is sound.\n"
+    )
+
+
+def _toml(table: dict[str, Any]) -> str:
+    document = tomlkit.document()
+    document["name"] = table["name"]
+    document["title"] = f"{table['name']} ({table['kind']})"
+    document["metric"] = table["metric"]
+    document["score_range"] = table["range"]
+    count = table["problems"]
+    document["plan"] = {
+        "generations": 4,
+        "problems": count,
+        "rollouts": 2,
+        "gate_problems": count,
+        "gate_rollouts": 2,
+        "test_problems": count,
+        "test_rollouts": 2,
+    }
+    document["limits"] = {"seconds": 900.0, "verify_seconds": 600.0, "memory_mb": 1024}
+    document["sampling"] = {"max_tokens": 6000}
+    return tomlkit.dumps(document)
+
+
+def _name(text: str) -> str:
+    name = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
+    if not name:
+        raise UsageError(f"{text!r} makes no name of a task", hint="give one: --name NAME")
+    return name

@@ -1,0 +1,166 @@
+"""Opening a run: everything that must be right before anything is spent, then its first record."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+
+from sia_core.agents.fit import check_fit
+from sia_core.agents.recorded import recorded_tags
+from sia_core.agents.registry import check_agent, replayed_history
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import SEED_NODE, Node
+from sia_core.domain.rollout import SPLITS
+from sia_core.domain.task import Task
+from sia_core.engine.sandbox import probe
+from sia_core.engine.sandbox.protocol import TierReport
+from sia_core.host.environment import describe
+from sia_core.host.external import masked
+from sia_core.host.home import home
+from sia_core.host.progress import Reporter, Silent
+from sia_core.host.servers import find, mlflow_service
+from sia_core.loop import fingerprint
+from sia_core.loop.agent_jail import check_command
+from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
+from sia_core.record.arms import ArmsRecord
+from sia_core.record.branch import Branch
+from sia_core.record.history import FILE as HISTORY
+from sia_core.record.history import take_history
+from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.search.arms import ArmsPlan
+from sia_core.weights.algorithms import check_algorithm
+
+
+def record() -> Record:
+    """The MLflow store of MLFLOW_TRACKING_URI, or the one under SIA_HOME."""
+    return open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None]:
+    """Check task, harness and policy, and fetch what they need. Idempotent.
+
+    None where the harness is yet to be written, or is that of another run.
+    """
+    check_spec(config.policy)
+    check_agent(config.agent, config.agent_dollars)
+    check_command(config)
+    task = Task.load(config.task)
+    if differences := check_fit(config, task):
+        reporter.say(f"not as in the recorded run: {'; '.join(differences)}")
+    check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
+    harness = None if config.meta or config.branch_from else Harness.load(task.path / task.config.harness)
+    _ = task.module
+    task.prepare(reporter.progress)
+    prepare_policy(config.policy, reporter.progress)
+    return task, harness
+
+
+def check_sandbox(config: RunConfig) -> TierReport | None:
+    """Run the self-test of the demanded tier; None for tier `none`, which has nothing to prove."""
+    return None if config.tier == "none" else probe(tier=config.tier)
+
+
+def open_run(
+    config: RunConfig,
+    task: Task,
+    harness: Harness | None,
+    sandbox: TierReport | None,
+    member: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> RunRecord:
+    """Create the run in MLflow, with its seed candidate where there is one already.
+
+    Args:
+        member: tags of a run that belongs to a comparison; its agents see no other run, so that arms stay independent.
+        origin: tags that tell where it comes from.
+    """
+    taken = fingerprint.take(config, task)
+    tags = {
+        "sia.task": task.name,
+        "sia.task_digest": task.digest,
+        **fingerprint.tags(taken),
+        "sia.policy": config.policy,
+        "sia.policy_digest": taken["policy"][config.policy],
+        "sia.agent": config.agent,
+        **recorded_tags(config.agent, task),
+        "sia.levers": ",".join(config.levers) or "none",
+        "sia.version": version("sia"),
+        "sia.sandbox.tier": config.tier,
+        "sia.sandbox.missing": ",".join(sandbox.missing) if sandbox else "all",
+        "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
+        "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
+    }
+    run = record().create(config, {**tags, **(member or {}), **(origin or {})})
+    run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
+    run.put_json("environment.json", describe())
+    run.put_json(fingerprint.FILE, taken)
+    complete_opening(run, task, harness)
+    return run
+
+
+def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None) -> None:
+    """What a run needs before its first generation; does only what is missing, for its opening may have been cut."""
+    if run.phase("start") is not None:
+        return
+    config = run.config
+    run.put_datasets(task.name, {split: [problem.id for problem in task.problems(split)] for split in SPLITS})
+    if run.get_bytes(HISTORY) is None:
+        history = [] if "sia.arms" in run.tags else replayed_history(config.agent)
+        run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
+    if config.branch_from:
+        _plant_branch(run, Branch.find(run.record, config.branch_from))
+    elif not config.meta:
+        plant_seed(run, harness or Harness.load(task.path / task.config.harness))
+
+
+def open_arms(plan: ArmsPlan, origin: Mapping[str, str] | None = None) -> ArmsRecord:
+    """Create a comparison in MLflow, once everything it needs is there."""
+    check_sandbox(plan.config)
+    task, _ = prepare(plan.config, Silent())
+    return ArmsRecord.create(record(), task.name, plan.about, plan.model_dump(mode="json"), origin)
+
+
+def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> None:
+    """Make the harness, under the bare policy or a stored adapter, the first node of the lineage."""
+    run.put_harness(harness)
+    seed = Node(SEED_NODE, None, Candidate(harness.digest, adapter), "seed", promoted=True)
+    run.complete("start", {"node": seed.to_dict()})
+
+
+def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:
+    """Let the run begin from a node of another run.
+
+    Args:
+        config: of the run.
+        text: `RUN:GENERATION`, or `RUN` for its champion.
+        seed: the one asked for; None: the one after that run's.
+
+    Raises:
+        UsageError: as `Branch.find` and `Branch.check`.
+        RecordError: likewise.
+    """
+    found = Branch.find(record(), text)
+    seed = found.run.config.seed + 1 if seed is None else seed
+    found.check(Task.load(config.task).name, policy_digest(config.policy), seed)
+    return config.model_copy(update={"branch_from": str(found), "seed": seed, "meta": False})
+
+
+def _plant_branch(run: RunRecord, found: Branch) -> None:
+    """Copy the node's harness and adapter, so that the run needs no other, and begin there."""
+    candidate = found.node.candidate
+    adapter = found.run.adapter(candidate.adapter)
+    if adapter is not None:
+        run.put_adapter(adapter, {"branch_from": str(found)})
+    run.set_tags({"sia.branch_from": str(found)})
+    plant_seed(run, found.run.harness(candidate.harness), candidate.adapter)
+
+
+def mlflow_address() -> str:
+    """Where MLflow's UI is, or will be once `sia ui` is called."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith("http"):
+        return masked(uri)
+    running = find(mlflow_service(), home())
+    return running.url if running else f"http://127.0.0.1:{mlflow_service().port}"

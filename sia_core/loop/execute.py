@@ -1,0 +1,30 @@
+"""Execute phase: roll the candidate to be improved out over training problems.
+
+A phase first asks the record whether it is complete and then does nothing. Otherwise it works from what earlier
+phases recorded and marks itself complete last, so that a killed process loses at most the rollouts in flight.
+"""
+
+from dataclasses import asdict
+
+from sia_core.loop.rollouts import cost_of, execute_shape, plan_groups, roll_out, training_rollouts
+from sia_core.loop.session import Session
+from sia_core.search.lineage import parent_policy
+
+
+def execute(session: Session, index: int) -> None:
+    """Roll the node that the parent policy proposes out over a block of training problems."""
+    generation = session.run.generation(index)
+    if generation.phase("execute") is not None:
+        return
+    config, nodes = session.config, session.run.nodes()
+    choice = parent_policy(config.parent).choose(nodes, config.confidence)
+    node = nodes[choice.node]
+    earlier = training_rollouts(session, index) if config.reuse_states else []
+    shape = execute_shape(session, node)
+    if shape.reason:
+        session.reporter.say(f"generation {index}: {shape.reason}")
+    units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier, shape)
+    rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
+    generation.put_rollouts("train", rollouts)
+    done = {"node": node.index, "why": choice.reason, "cost": asdict(cost_of(rollouts)), "shape": asdict(shape)}
+    generation.complete("execute", done)

@@ -1,0 +1,50 @@
+"""Harness lever: apply a decision's edits and knobs, and put the rewrite to the validation ladder."""
+
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.errors import HarnessError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import Cost, Decision, Node
+from sia_core.domain.patch import EditLimits, apply_edits
+from sia_core.loop.ladder import VALIDATION, Climb, climb
+from sia_core.loop.pulled import Pulled
+from sia_core.loop.session import Session
+from sia_core.record.generation import GenerationRecord
+
+
+def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:
+    """The harness a decision asks for: edits, then knobs.
+
+    Raises:
+        HarnessError: an edit or a knob that cannot be applied, or that goes further than the run allows.
+    """
+    harness, config = session.run.harness(parent.candidate.harness), session.config
+    child = apply_edits(harness, decision.edits).with_knobs(decision.knobs)
+    EditLimits(config.edit_scope, config.max_edit_lines).check(harness.files, child.files)
+    return child
+
+
+def unwritable(session: Session, decision: Decision, parent: Node) -> list[str]:
+    """List the reasons why a rewrite cannot be made."""
+    try:
+        rewritten = rewrite(session, decision, parent)
+    except HarnessError as error:
+        return [str(error)]
+    return ["the rewrite changes nothing"] if rewritten.digest == parent.candidate.harness else []
+
+
+def pull_harness(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
+    """Rewrite the harness and let it climb the validation ladder."""
+    try:
+        child = rewrite(session, decision, parent)
+    except HarnessError as error:
+        return Pulled(None, Cost(), f"static: {error}")
+    report = climb(Climb(session, generation, decision, parent, child))
+    candidate = None if report.failure else Candidate(child.digest, parent.candidate.adapter)
+    last = report.rungs[-1]
+    foretold = {name: int(last.metrics[name]) for name in _FORETOLD if name in last.metrics}
+    # What the rungs of the validation have cost, the analyze phase has counted.
+    cost = sum((rung.cost for rung in report.rungs if rung.rung not in VALIDATION), Cost())
+    return Pulled(candidate, cost, report.failure, foretold, "" if candidate else child.digest)
+
+
+_FORETOLD = ("played", "better", "worse", "fixes", "fixes_right", "risks", "risks_right")

@@ -1,0 +1,64 @@
+"""Pull the lever of a decision: a decision in, a child candidate or the reason for its absence out.
+
+Engine, weights and record meet here; none of them knows of the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sia_core.domain.lineage import Cost, Decision, Node
+from sia_core.domain.rollout import Rollout
+from sia_core.loop.harness_lever import pull_harness, unwritable
+from sia_core.loop.pulled import Pulled
+from sia_core.loop.rollouts import cost_of
+from sia_core.loop.session import Session
+from sia_core.loop.weight_lever import fresh_rollouts, pull_weights, refuse_batch, untrainable
+from sia_core.record.generation import GenerationRecord
+
+
+def objections(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> list[str]:
+    """List every reason why a decision cannot be carried out. Reads only, so that it costs nothing."""
+    needed = ("harness", "weights") if decision.lever == "both" else (decision.lever,)
+    found = [
+        f"lever {lever} is not among this run's levers"
+        for lever in needed
+        if lever not in (*session.config.levers, "none", "stop")
+    ]
+    if "harness" in needed:
+        found += unwritable(session, decision, parent)
+    if "weights" in needed:
+        found += untrainable(session, decision, parent, evidence)
+    return found
+
+
+def pull(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
+    """Pull the lever of a decision. The child is not gated yet."""
+    if decision.lever == "harness":
+        return pull_harness(session, generation, decision, parent)
+    if decision.lever == "weights":
+        return _train_on_evidence(session, generation, decision, parent)
+    if decision.lever == "both":
+        rewritten = pull_harness(session, generation, decision, parent)
+        if rewritten.child is None:
+            return rewritten
+        trained = _train_on_evidence(session, generation, decision, replace(parent, candidate=rewritten.child))
+        draft = rewritten.child.harness if trained.child is None else ""
+        return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold, draft=draft)
+    return Pulled(None, Cost(), "; ".join(decision.refused) if decision.lever == "none" else "")
+
+
+def _train_on_evidence(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
+    """Train on the evidence's rollouts where they are the parent's; evidence of another pair is stale."""
+    first = generation.rollouts("train")
+    cost = Cost()
+    if any(
+        (rollout.unit.harness, rollout.unit.adapter) != (parent.candidate.harness, parent.candidate.adapter)
+        for rollout in first
+    ):
+        first = fresh_rollouts(session, generation, parent.candidate, 0)
+        cost = cost_of(first)
+        refused = refuse_batch(session, decision, parent, first)
+        if refused is not None:
+            return Pulled(None, cost, refused)
+    pulled = pull_weights(session, generation, decision, parent, first)
+    return replace(pulled, cost=cost + pulled.cost)

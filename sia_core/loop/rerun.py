@@ -1,0 +1,133 @@
+"""Making a generation of a run again, or more of them; in the run itself, or in a child run.
+
+What is forgotten stays in the record (`record.rewind`). Rollouts that are still valid are in the run's journal by their
+keys, and cost nothing: with the same task, code, policy and seed all of them are.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from sia_core.agents.recorded import recorded_tags
+from sia_core.domain.errors import UsageError
+from sia_core.domain.task import Task
+from sia_core.host.home import home
+from sia_core.loop import fingerprint
+from sia_core.loop.configure import change_config
+from sia_core.loop.create_run import record
+from sia_core.record.lease import hold
+from sia_core.record.rewind import forget, fork, is_whole, was_asked
+from sia_core.record.store import RunRecord
+
+_KEPT = (
+    *("sia.task", "sia.policy", "sia.version"),
+    *("sia.sandbox.tier", "sia.sandbox.missing", "sia.sandbox.probe"),
+)
+"""Tags that a child run has of its parent."""
+ORIGIN = "sia.origin"
+"""Tag: the flow run that a record was made by."""
+
+
+def redo(
+    name: str, first: int, *, forked: bool = False, changes: Mapping[str, str] | None = None, origin: str = ""
+) -> RunRecord:
+    """The run to see through from generation `first` on.
+
+    Args:
+        name: of a run.
+        first: a generation it has made: that and all later ones are made again. One beyond: it is extended to it.
+        forked: leave the run as it is, and go on in a child run with task, code and policy as they are now.
+        changes: of a child run's settings, by name (`configure.change_config`).
+        origin: what asks for it. Asking twice is asking once.
+
+    Raises:
+        RecordError: unknown run, one held by another process, or one that has changed and is not forked.
+        UsageError: there is no such generation to make, or settings that cannot be changed.
+    """
+    run = record().open(name)
+    task = Task.load(run.config.task)
+    if forked:
+        return _child(run, task, first, changes or {}, origin)
+    if changes:
+        raise UsageError("a run keeps its settings", where=run.name, hint="change them in a child run: --fork")
+    with hold(run):
+        fingerprint.check_unchanged(run, task)
+        if not was_asked(run, origin):
+            _check_number(run, first)
+        forget(run, first, origin)
+        if first > run.config.generations:
+            run.extend(first)
+        run.reopen()
+    return record().open(run.name)
+
+
+def extend(run: RunRecord, generations: int) -> None:
+    """Let a run have so many generations in all; what it concluded with fewer is forgotten.
+
+    Raises:
+        RecordError: held by another process, or changed.
+        UsageError: it has as many, or more.
+    """
+    if generations <= run.config.generations:
+        what = f"has {run.config.generations} generations already"
+        raise UsageError(what, where=run.name, hint="--generations is how many it is to have in all")
+    redo(run.name, generations)
+
+
+def _check_number(run: RunRecord, first: int) -> None:
+    made = len(run.generations())
+    if made < first <= run.config.generations:
+        what = f"generation {first} is still to come: {made} of {run.config.generations} have begun"
+        raise UsageError(what, where=run.name, hint=f"sia resume {run.name}")
+    stop = run.phase("stop")
+    if first > made and stop is not None and stop["rule"] == "agent":
+        what = f"the agent ended it in generation {made}: more generations would not be begun"
+        raise UsageError(what, where=run.name, hint=f"ask again: sia retry {run.name} --generation {made}")
+
+
+def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], origin: str) -> RunRecord:
+    if origin:
+        for found in run.record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`sia.kind` = 'evolution'"):
+            child = RunRecord(run.record, found)
+            if child.begun and is_whole(child):
+                return child
+    if first > len(run.generations()) + 1:
+        what = f"has no generation {first - 1} to go on from"
+        raise UsageError(what, where=run.name, hint=f"it has {len(run.generations())}: see sia status {run.name}")
+    config = change_config(run.config, changes)
+    taken = fingerprint.take(config, task)
+    settings = [f"{name} = {value}" for name, value in changes.items()]
+    kept = {key: value for key, value in run.tags.items() if key in _KEPT}
+    tags = {
+        **kept,
+        **fingerprint.tags(taken),
+        "sia.task_digest": task.digest,
+        "sia.policy_digest": taken["policy"][config.policy],
+        "sia.agent": config.agent,
+        **recorded_tags(config.agent, task),
+        "sia.levers": ",".join(config.levers) or "none",
+        "sia.changed": "; ".join([*fingerprint.changes(run, task), *settings]),
+        ORIGIN: origin,
+        "mlflow.note.content": f"Forked from {run.name} at generation {first}. {task.config.title}.",
+    }
+    child = fork(run, first, config, tags)
+    child.put_json(fingerprint.FILE, taken)
+    if first > config.generations:
+        child.extend(first)
+    _take_rollouts(home() / "runs" / run.name, home() / "runs" / child.name)
+    return child
+
+
+def _take_rollouts(source: Path, target: Path) -> None:
+    """Let the child's journal begin with its parent's rollouts; what they cost is the parent's expense."""
+    if not (source / "journal.db").exists():
+        return  # The parent was run on another machine.
+    target.mkdir(parents=True, exist_ok=True)
+    with (
+        closing(sqlite3.connect(source / "journal.db")) as before,
+        closing(sqlite3.connect(target / "journal.db")) as after,
+    ):
+        before.backup(after)
+        after.execute("DELETE FROM spending")
+        after.commit()

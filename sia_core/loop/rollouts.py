@@ -1,0 +1,186 @@
+"""Plan units and get their records: from the journal where they are done, else from Ray."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sia_core.agents.evidence import scores_by_problem
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.errors import TaskError
+from sia_core.domain.lineage import Cost, Node
+from sia_core.domain.plan import Shape, deal, rollout_seed, shape_of, shuffled
+from sia_core.domain.rollout import Rollout, Split, Unit
+from sia_core.domain.stats import within_share
+from sia_core.loop.session import Session
+from sia_core.record.generation import GenerationRecord
+from sia_core.search.states import choose_states
+
+
+def pick_problems(session: Session, split: Split, block: int, count: int) -> list[str]:
+    """Problem ids of one block.
+
+    The split is shuffled once by the run's seed and dealt out in blocks, so that blocks share
+    no problem until all have been used. Anchor problems are not dealt out.
+    """
+    ids = _shuffled(session, split)
+    if split == "train":
+        ids = ids[len(anchor_problems(session)) :]
+    return deal(ids, block, count)
+
+
+def training_block(session: Session, block: int, shape: Shape) -> list[str]:
+    """Training problems of a block, which begins where it would if all blocks had the configuration's size."""
+    ids = _shuffled(session, "train")[len(anchor_problems(session)) :]
+    return deal(ids, block, shape.problems, start=block * session.config.problems)
+
+
+def execute_shape(session: Session, node: Node) -> Shape:
+    """The layout of a node's execute phase, from the newest rollouts of its candidate: training or gate."""
+    ids = _shuffled(session, "train")[len(anchor_problems(session)) :]
+    return shape_of(session.config, within_share(scores_by_problem(_seen(session, node))), len(ids))
+
+
+def executed_shape(generation: GenerationRecord) -> Shape:
+    """The layout that a generation's execute phase had."""
+    phase = generation.phase("execute")
+    assert phase is not None
+    return Shape(**phase["shape"])
+
+
+def _seen(session: Session, node: Node) -> list[Rollout]:
+    records = session.run.generations()
+    for record in reversed(records):
+        phase = record.phase("execute")
+        if phase is not None and phase["node"] == node.index:
+            return record.rollouts("train")
+    made = next((record for record in records if record.index == node.generation), None)
+    parts = [] if made is None else [made.sibling(number) for number in range(session.config.siblings)]
+    sets = [part.own_rollouts("gate_child") for part in parts if "gate_child" in part.rollout_sets()]
+    pair = (node.candidate.harness, node.candidate.adapter)
+    return [one for found in sets for one in found if (one.unit.harness, one.unit.adapter) == pair]
+
+
+def anchor_problems(session: Session) -> list[str]:
+    """Training problems set aside to tell whether updates forget, the same for the whole run.
+
+    Raises:
+        TaskError: nothing is left to train on.
+    """
+    count, problems = session.task.config.update.anchors, _shuffled(session, "train")
+    if count >= len(problems):
+        raise TaskError(
+            f"anchors = {count} leaves none of {len(problems)} training problems",
+            where=f"{session.task.path / 'task.toml'}: [update]",
+            hint="set fewer aside",
+        )
+    return problems[:count]
+
+
+def plan_groups(
+    session: Session,
+    candidate: Candidate,
+    block: int,
+    name: str,
+    earlier: Sequence[Rollout],
+    shape: Shape | None = None,
+) -> list[Unit]:
+    """Plan a block of training problems, a group of `config.rollouts` each, or of another shape.
+
+    Where the run reuses states, each group begins from an earlier answer to its problem, and a task of fewer problems
+    than the block has groups gets several groups a problem, from several states.
+
+    Args:
+        block: of the training problems.
+        name: what the seeds derive from.
+        earlier: training rollouts of this run.
+    """
+    config = session.config
+    shape = shape or Shape(config.problems, config.rollouts)
+    problems = training_block(session, block, shape)
+    if not config.reuse_states:
+        return plan_units(session, candidate, "train", problems, shape.rollouts, name)
+    groups = Counter(problems[number % len(problems)] for number in range(config.problems))
+    units = []
+    for problem, count in groups.items():
+        known = [rollout for rollout in earlier if rollout.unit.problem == problem]
+        states = choose_states(known, count, lowest=session.task.config.score_range[0])
+        for number in range(count):
+            state = states[number % len(states)]
+            made = plan_units(session, candidate, "train", [problem], config.rollouts, f"{name}/{number}")
+            units += [replace(unit, state=state) for unit in made]
+    return units
+
+
+def plan_units(
+    session: Session, candidate: Candidate, split: Split, problems: Sequence[str], rollouts: int, block: str
+) -> list[Unit]:
+    """Units of one candidate; two candidates given the same block share problems and seeds."""
+    return [
+        Unit(
+            task=session.task.digest,
+            harness=candidate.harness,
+            policy=session.engine.policy.digest,
+            adapter=candidate.adapter,
+            split=split,
+            problem=problem,
+            seed=rollout_seed(session.config.seed, split, block, problem, number),
+            sampling=session.task.sampling,
+        )
+        for problem in problems
+        for number in range(rollouts)
+    ]
+
+
+def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], label: str) -> list[Rollout]:
+    """Records of all units, in the order of their keys; only those not in the journal are run.
+
+    Raises:
+        BudgetError: they would pass the budget.
+        LeakError: a canary of the task is in one of them.
+    """
+    done = session.journal.get(unit.key for unit in units)
+    todo = [unit for unit in units if unit.key not in done]
+    harness = session.run.harness(candidate.harness)
+    adapter = session.run.adapter(candidate.adapter)
+    if todo:
+        session.ledger.reserve(label, len(todo))
+    session.reporter.progress(label, len(done), len(units))
+    for rollout in done.values():
+        session.task.canaries.check_rollout(rollout)
+    for rollout in session.engine.run(_while_affordable(session, todo), harness, adapter):
+        session.run.record.fence()
+        session.ledger.settle(rollout)
+        session.task.canaries.check_rollout(rollout)
+        done[rollout.unit.key] = rollout
+        session.reporter.progress(label, len(done), len(units))
+    if len(done) < len(units):
+        session.ledger.check(label)
+    return [done[key] for key in sorted(done)]
+
+
+def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]:
+    """The units, until the budget is used up: those in flight then end, and are kept."""
+    for unit in units:
+        if session.ledger.used_up():
+            return
+        yield unit
+
+
+def training_rollouts(session: Session, before: int) -> list[Rollout]:
+    """Every training rollout that generations before that one have recorded."""
+    records = [record for record in session.run.generations() if record.index < before]
+    return [rollout for record in records for name in record.training() for rollout in record.rollouts(name)]
+
+
+def cost_of(rollouts: Sequence[Rollout]) -> Cost:
+    """What these rollouts used."""
+    return Cost(
+        len(rollouts),
+        sum(rollout.tokens for rollout in rollouts),
+        round(sum(rollout.seconds for rollout in rollouts), 3),
+    )
+
+
+def _shuffled(session: Session, split: Split) -> list[str]:
+    """Problem ids of a split, shuffled once by the run's seed."""
+    return shuffled((problem.id for problem in session.task.problems(split)), session.config.seed, split)

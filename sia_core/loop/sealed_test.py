@@ -1,0 +1,59 @@
+"""Sealed test: score the final candidate and the seed once, on problems that nothing else has used."""
+
+from dataclasses import asdict
+
+from sia_core.agents.evidence import scores_by_problem
+from sia_core.domain.hashing import derive_seed
+from sia_core.domain.lineage import Cost, champion
+from sia_core.domain.plan import SEALED
+from sia_core.domain.stats import estimate
+from sia_core.loop.rollouts import cost_of, pick_problems, plan_units, roll_out
+from sia_core.loop.session import Session
+from sia_core.record.arms import SCORES
+from sia_core.search.gate import sealed_gain
+
+
+def seal(session: Session) -> None:
+    """Score the final candidate and the seed on the sealed test problems, once, with seeds of their own.
+
+    These are the scores to report: those of the gate helped to choose the candidate, and are too good on average.
+    """
+    if session.run.phase("test") is not None:
+        return
+    config = session.config
+    nodes = session.run.nodes()
+    final, seed = champion(nodes), nodes[0]
+    problems = pick_problems(session, "test", 0, config.test_problems)
+    scores, reports, cost = {}, {}, Cost()
+    for name, candidate in {"final": final.candidate, "seed": seed.candidate}.items():
+        units = plan_units(session, candidate, "test", problems, config.test_rollouts, SEALED)
+        rollouts = roll_out(session, candidate, units, f"sealed test: {name} candidate")
+        scores[name] = scores_by_problem(rollouts)
+        cost = cost_of(rollouts) if name == "final" else cost
+        # Pairs, because stored objects lose their order.
+        reports[name] = list(session.task.report("test", rollouts).items())
+    session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
+    boot = derive_seed(config.seed, "test")
+    estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
+    gain = sealed_gain(scores["seed"], scores["final"], config.confidence)
+    session.run.log_metrics(
+        {
+            "test.final": estimates["final"].mean,
+            "test.seed": estimates["seed"].mean,
+            "test.gain": gain.mean,
+            "test.gain_low": gain.low,
+            "test.gain_high": gain.high,
+        }
+    )
+    session.ledger.record(config.generations + 1)
+    session.run.complete(
+        "test",
+        {
+            "node": final.index,
+            "candidate": asdict(final.candidate),
+            "final": asdict(estimates["final"]),
+            "seed": asdict(estimates["seed"]),
+            "gain": asdict(gain),
+            **({"report": reports} if any(reports.values()) else {}),
+        },
+    )

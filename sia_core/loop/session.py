@@ -1,0 +1,125 @@
+"""What the phases of one run share: record, task, engine, journal, agents.
+
+A session is opened once by whoever comes first, the `evolve` flow or a single `generation`
+retried on its own, and joined by every flow and task below it. It holds the run's lease, so
+two processes never write one run, on whatever machines they are.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sia_core.agents.conversation import Allowance
+from sia_core.agents.prices import policy_price
+from sia_core.agents.registry import Agents, load_agents
+from sia_core.domain.budget import Spent
+from sia_core.domain.config import RunConfig
+from sia_core.domain.task import Task
+from sia_core.engine.fanout import Engine, EngineConfig
+from sia_core.host.home import home
+from sia_core.host.progress import Reporter, Silent
+from sia_core.loop.agent_jail import commanding
+from sia_core.loop.fingerprint import check_unchanged
+from sia_core.loop.restore import restore
+from sia_core.loop.spending import Ledger
+from sia_core.record.beacon import Beacon
+from sia_core.record.history import read_history
+from sia_core.record.journal import Journal
+from sia_core.record.lease import hold
+from sia_core.record.store import RunRecord, open_record
+from sia_core.record.traces import RunTrace
+
+reporter: ContextVar[Reporter] = ContextVar("reporter", default=Silent())  # noqa: B039  (stateless)
+"""Who listens to progress in this process."""
+
+_current: ContextVar["Session | None"] = ContextVar("session", default=None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a phase needs."""
+
+    folder: Path
+    """Local working directory of the run."""
+    run: RunRecord
+    config: RunConfig
+    task: Task
+    engine: Engine
+    journal: Journal
+    agents: Agents
+    reporter: Reporter
+    ledger: Ledger
+
+
+@contextmanager
+def open_session(name: str) -> Iterator[Session]:
+    """Join the open session of this run, or open one.
+
+    Raises:
+        RecordError: unknown run, a run held by another process, or one whose task, code, policy or configuration
+            has changed.
+    """
+    joined = _current.get()
+    if joined is not None and joined.run.name == name:
+        yield joined
+        return
+    run = open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"), reporter.get().say).open(name)
+    folder = home() / "runs" / run.name
+    with hold(run, reporter.get().say):
+        config = run.config
+        task = Task.load(config.task)
+        check_unchanged(run, task)
+        settings = EngineConfig(
+            config.policy,
+            config.tier,
+            config.threads,
+            batch=config.batch,
+            workers=config.workers,
+            graders=config.graders,
+            folder=folder,
+        )
+        engine = Engine(settings, task, reporter.get().say)
+        with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
+            ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
+            restore(run, ledger, journal, config.siblings)
+            agents = _load_agents(run, config, task, folder, ledger, beacon)
+            session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
+            token = _current.set(session)
+            try:
+                yield session
+            finally:
+                _current.reset(token)
+                ledger.close()
+
+
+def _load_agents(
+    run: RunRecord, config: RunConfig, task: Task, folder: Path, ledger: Ledger, listener: Reporter
+) -> Agents:
+    forgotten = run.tags.get("sia.forgotten", "0")
+
+    def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
+        used = conversation["usage"]
+        tokens = used["prompt_tokens"] + used["output_tokens"]
+        stored = run.generation(generation).sibling(sibling) if generation else run
+        # By MLflow's id: a generation that is made again asks again, and is paid for again.
+        key = f"agent/{stored.run_id}/{sibling}"
+        ledger.spend(key, "agents", Spent(tokens=tokens, dollars=used["dollars"] or 0.0))
+        stored.put_json("agent/conversation.json", conversation)
+
+    return load_agents(
+        config.agent,
+        task,
+        allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
+        silence_s=config.agent_timeout,
+        # What was said in generations that are forgotten is not to be repeated, but asked again.
+        log=folder / f"agent{f'-{forgotten}' if forgotten != '0' else ''}.jsonl",
+        history=lambda: read_history(run),
+        keep=keep,
+        trace=RunTrace(run),
+        reporter=listener,
+        means=commanding(config, task, folder, forgotten),
+    )

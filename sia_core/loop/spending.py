@@ -1,0 +1,161 @@
+"""The run's budget at work: what was spent is in the journal, is shown in MLflow, and decides what may be begun."""
+
+import os
+import time
+from typing import Any
+
+from sia_core.agents.prices import Price
+from sia_core.domain.budget import ROLES, Budget, Role, Spent, read_spent, total
+from sia_core.domain.errors import BudgetError
+from sia_core.domain.rollout import Rollout
+from sia_core.domain.task_config import Resources
+from sia_core.host.progress import Reporter
+from sia_core.record.journal import Journal
+from sia_core.record.store import RunRecord
+
+WARN_AT = (0.5, 0.8)
+_WALL = "wall"
+_FILE = "spending.json"
+
+
+class Ledger:
+    """Of one run; opened with its session."""
+
+    def __init__(
+        self, run: RunRecord, journal: Journal, resources: Resources, price: Price | None, reporter: Reporter
+    ) -> None:
+        self.budget: Budget = run.budget
+        self._run, self._journal, self._reporter = run, journal, reporter
+        self._resources, self._price = resources, price
+        here = journal.spent()
+        self._began = time.monotonic()
+        self._sitting = f"{os.getpid()}-{time.time_ns()}"
+        kept: dict[str, Any] = run.get_json(_FILE) or {}
+        # A sitting on another machine is in MLflow and not in this journal; one that was cut, the other way round.
+        before = read_spent(kept.get("roles", {}))
+        self._spent = {role: here.get(role, Spent()).at_least(before.get(role, Spent())) for role in ROLES}
+        self._wall_before = max(here.get(_WALL, Spent()).seconds, float(kept.get("wall_seconds", 0.0)))
+        self._warned = {name: amount / limit for name, amount, limit in self._shares()}
+        """How much of each limit was spent when it was last spoken of."""
+
+    def spent(self) -> dict[Role, Spent]:
+        """What was spent so far, by role."""
+        return dict(self._spent)
+
+    @property
+    def wall_s(self) -> float:
+        """Wall clock of all sittings."""
+        return self._wall_before + time.monotonic() - self._began
+
+    def settle(self, rollout: Rollout) -> bool:
+        """Put a finished rollout, and what it has cost, into the journal; False if it was there."""
+        cost = self._cost(rollout)
+        if not self._journal.put(rollout, cost):
+            return False
+        for role, amounts in cost.items():
+            self._spent[role] += amounts
+        self._warn()
+        return True
+
+    def _cost(self, rollout: Rollout) -> dict[Role, Spent]:
+        played = rollout.seconds - rollout.verify_seconds
+        price, turns = self._price, rollout.turns
+        dollars = sum(price.of(turn.prompt_tokens, turn.output_tokens) for turn in turns) if price else 0.0
+        return {
+            "rollouts": Spent(1, rollout.tokens, dollars, played, played * self._resources.gpus),
+            "verification": Spent(
+                seconds=rollout.verify_seconds,
+                gpu_seconds=rollout.verify_seconds * (self._resources.grade_gpus or self._resources.gpus),
+            ),
+        }
+
+    def spend(self, key: str, role: Role, amounts: Spent) -> None:
+        """Note what something other than a rollout has cost; a key counts once."""
+        before = self._journal.spent().get(role, Spent())
+        self._journal.spend(key, role, amounts)
+        self._spent[role] += self._journal.spent()[role] + before * -1
+        self._warn()
+
+    def reserve(self, what: str, rollouts: int) -> None:
+        """Refuse a launch that would pass the budget.
+
+        Raises:
+            BudgetError: it would, or the budget is used up.
+        """
+        limit = self.budget.rollouts
+        done = total(self.spent()).rollouts
+        if limit is not None and done + rollouts > limit:
+            raise self._refusal(f"{what} takes {rollouts} rollouts", "rollouts", done, limit)
+        self.check(what)
+
+    def check(self, what: str) -> None:
+        """Let nothing more begin once a limit is reached.
+
+        Raises:
+            BudgetError: one is.
+        """
+        used = self.used_up()
+        if used is not None:
+            raise self._refusal(f"{what} was to come", *used)
+
+    def used_up(self) -> tuple[str, float, float] | None:
+        """Name, amount and limit of what is used up; rollouts are refused before they are launched."""
+        return next((one for one in self._shares() if one[0] != "rollouts" and one[1] >= one[2]), None)
+
+    def lacks(self, planned: int) -> str | None:
+        """Which limit so many rollouts more would pass, at the mean cost of those so far; None if they fit."""
+        spent = total(self.spent())
+        share = planned / spent.rollouts if spent.rollouts else 0.0
+        after = spent + spent * share
+        after = after.at_least(Spent(rollouts=spent.rollouts + planned))
+        for name, amount, limit in self.budget.shares(after, self.wall_s * (1 + share)):
+            if amount > limit:
+                return f"{name}: {amount:.6g} would be spent, {limit:g} may be"
+        return None
+
+    def describe(self) -> str:
+        """Say what was spent, what is left of each limit, and how long a rollout takes."""
+        spent = total(self.spent())
+        played = self.spent()["rollouts"].seconds + self.spent()["verification"].seconds
+        each = f", {played / spent.rollouts:.1f} s a rollout with its verification" if spent.rollouts else ""
+        said = f"spent so far: {spent.rollouts:.0f} rollouts, {spent.tokens:.0f} tokens, {spent.dollars:.2f} dollars, \
+{self.wall_s / 60:.1f} min{each}"
+        limits = [f"{name} {limit - amount:.6g} of {limit:g}" for name, amount, limit in self._shares()]
+        return f"{said}; left: {', '.join(limits) or 'no limit is set'}"
+
+    def record(self, step: int) -> None:
+        """Show it in MLflow."""
+        spent, wall = self.spent(), self.wall_s
+        self.close()
+        self._run.put_json(
+            _FILE, {"roles": {role: amounts.to_dict() for role, amounts in spent.items()}, "wall_seconds": wall}
+        )
+        metrics = {
+            f"spent.{role}.{name}": value
+            for role, amounts in spent.items()
+            for name, value in amounts.to_dict().items()
+            if value
+        }
+        self._run.log_metrics({**metrics, "spent.wall_seconds": wall}, step)
+
+    def close(self) -> None:
+        """Note how long the sitting has lasted so far."""
+        self._journal.spend(self._sitting, _WALL, Spent(seconds=time.monotonic() - self._began))
+
+    def _shares(self) -> list[tuple[str, float, float]]:
+        return list(self.budget.shares(total(self.spent()), self.wall_s))
+
+    def _warn(self) -> None:
+        for name, amount, limit in self._shares():
+            passed = [mark for mark in WARN_AT if self._warned.get(name, 0.0) < mark <= amount / limit]
+            if passed:
+                self._reporter.say(f"budget: {amount:.6g} of {limit:g} {name} are spent ({amount / limit:.0%})")
+            self._warned[name] = max(self._warned.get(name, 0.0), amount / limit)
+
+    def _refusal(self, what: str, name: str, amount: float, limit: float) -> BudgetError:
+        more = Budget.model_validate({**self.budget.model_dump(), name: 2 * limit})
+        return BudgetError(
+            f"{amount:.6g} of {limit:g} {name} are spent, and {what}",
+            where=self._run.name,
+            hint=f"sia resume {self._run.name} --budget {str(more).replace(', ', ',')}",
+        )

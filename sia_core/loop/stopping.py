@@ -1,0 +1,78 @@
+"""When a run ends, and that it is logged: after its generations, at a plateau, at its budget, by the agent's word."""
+
+from collections.abc import Callable, Sequence
+
+from sia_core.domain.lineage import Node
+from sia_core.domain.plan import plan_rollouts
+from sia_core.host.signals import asked_to_end
+from sia_core.loop.session import Session
+from sia_core.search.plateau import Plateau, find_plateau, tired
+
+
+def run_generations(session: Session, generation: Callable[[int], bool]) -> None:
+    """Generations until a rule ends them; the rule and its numbers are recorded.
+
+    Args:
+        session: of the run.
+        generation: runs the one of that index; True if the Feedback-Agent wants to stop.
+    """
+    config = session.config
+    for index in range(1, config.generations + 1):
+        if asked_to_end():
+            raise KeyboardInterrupt  # Its own was lost on the way.
+        plateau = look_for_plateau(session, index)
+        if plateau.reached and config.until_plateau:
+            record_stop(session, "plateau", str(plateau), plateau)
+            return
+        if (lack := unaffordable(session, index)) is not None:
+            record_stop(session, "budget", lack, plateau)
+            return
+        if generation(index):
+            decision = session.run.nodes()[-1].decision
+            record_stop(session, "agent", decision.reason if decision else "", plateau)
+            return
+    plateau = look_for_plateau(session, config.generations + 1)
+    record_stop(session, "generations", f"all {config.generations} generations are done", plateau)
+
+
+def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
+    """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
+    if session.run.phase("stop") is None:
+        tags = {"sia.stopped": rule, "sia.stopped_because": reason}
+        session.run.complete("stop", {"rule": rule, "reason": reason, "plateau": plateau.to_dict()}, tags)
+        # The agent's reason stands in its decision and in the table at the end; it may be long.
+        session.reporter.say(f"the run ends ({rule}): {'it decided to stop' if rule == 'agent' else reason}")
+
+
+def look_for_plateau(session: Session, index: int) -> Plateau:
+    """Before a generation: is there still a gain to be had? Logged with its numbers, whether or not it ends the run."""
+    config, nodes = session.config, session.run.nodes()
+    found = find_plateau(
+        nodes, config.levers, share=config.plateau, confidence=config.confidence, floor=_floor(session)
+    )
+    numbers = {"plateau.tries": found.tries, "plateau.mean": found.mean, "plateau.threshold": found.threshold}
+    if found.tries > 1:
+        numbers["plateau.upper"] = found.upper
+    session.run.log_metrics(numbers, index)
+    return found
+
+
+def unaffordable(session: Session, index: int) -> str | None:
+    """Why the budget has no room for another generation and the sealed test, or None; a generation begun goes on."""
+    if session.run.generation_begun(index):
+        return None
+    plan = plan_rollouts(session.config, session.task.config.update)
+    lack = session.ledger.lacks(plan.generation + plan.sealed)
+    if lack is None:
+        return None
+    return f"no room for generation {index} and the sealed test ({lack})"
+
+
+def tired_lever(session: Session, nodes: Sequence[Node], lever: str) -> bool:
+    """Whether that lever has come to its plateau."""
+    config = session.config
+    return tired(nodes, lever, share=config.plateau, confidence=config.confidence, floor=_floor(session))
+
+
+def _floor(session: Session) -> float:
+    return session.task.config.score_range[0]

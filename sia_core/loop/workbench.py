@@ -1,0 +1,111 @@
+"""The place where an agent tries drafts before it decides: trials within an allowance, and the first rungs.
+
+Everything is counted in the run's budget. Drafts stay in the record by their digest, with their rollouts, whatever
+came of them. A resumed generation repeats its conversation and finds the rollouts in the journal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from sia_core.agents.trial import Left, Trial
+from sia_core.domain.candidate import Candidate
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import DRAFT_ID, Cost, Decision, Draft, LadderReport, Node
+from sia_core.domain.rollout import Rollout
+from sia_core.loop.harness_lever import rewrite
+from sia_core.loop.ladder import READING, VALIDATION, Climb, climb_rungs, twins
+from sia_core.loop.rollouts import plan_units, roll_out
+from sia_core.loop.session import Session
+from sia_core.loop.trial_allowance import TrialAllowance
+from sia_core.record.generation import GenerationRecord
+
+
+class Workbench:
+    """Drafts of one decision. `record` is the generation's, or a sibling's part of it."""
+
+    def __init__(self, session: Session, record: GenerationRecord) -> None:
+        self._session, self._record = session, record
+        self._allowance = TrialAllowance(session, set())
+        self._reports: dict[str, LadderReport] = {}
+        self._rollouts: dict[str, dict[str, Rollout]] = {}
+        self.drafts: dict[str, Draft] = {}
+        """By digest, in the order in which they came."""
+
+    @property
+    def left(self) -> Left:
+        """The rest of the allowance."""
+        return self._allowance.left
+
+    def rollouts(self, digest: str) -> list[Rollout]:
+        """Training rollouts of a draft so far."""
+        return list(self._rollouts.get(digest, {}).values())
+
+    def validate(self, decision: Decision, parent: Node) -> tuple[str, ...]:
+        """Put the decision's rewrite to the rungs of VALIDATION; all that the rejecting one found."""
+        child = rewrite(self._session, decision, parent)
+        if child.digest not in self._reports:
+            climb = self._climb(decision, parent, child)
+            report = self._reports[child.digest] = climb_rungs(climb, VALIDATION)
+            if any(rung.rung == "smoke" for rung in report.rungs):
+                self._put(child, twins(climb))
+            self._keep(_submitted(decision, child, report, self._record.index), report.cost)
+        return self._reports[child.digest].faults
+
+    def play(self, draft: Harness, parent: Node, problems: Sequence[str], rollouts: int) -> Trial:
+        """Play a draft beside its parent, on the problems and seeds of the execute phase."""
+        stub = Decision("harness", parent.index, "", self._session.config.agent)
+        report = climb_rungs(self._climb(stub, parent, draft), READING)
+        faults = report.faults or self._allowance.objections(len(problems) * rollouts)
+        played: list[Rollout] = []
+        compared: list[Rollout] = []
+        if not faults:
+            mine = replace(parent.candidate, harness=draft.digest)
+            named = f"trial of draft {draft.digest[:DRAFT_ID]}"
+            played = self._roll(mine, problems, rollouts, named)
+            compared = self._roll(parent.candidate, problems, rollouts, f"{named}, its parent")
+            self._put(draft, played)
+        # The parent's rollouts of the execute phase are in `counted` from the first climb on.
+        cost = self._allowance.take([*played, *compared])
+        tried = Draft(draft.digest, parent.index, "tried", report.failure, generation=self._record.index)
+        self._keep(tried, cost)
+        return Trial(draft.digest, tuple(faults), tuple(played), tuple(compared), self.left)
+
+    def finish(self) -> Cost:
+        """Store all drafts with their rollouts; the cost of all that was played here."""
+        if self.drafts:
+            drafts = [asdict(draft) for draft in self.drafts.values()]
+            self._record.put_json("drafts.json", {"drafts": drafts, "counted": sorted(self._allowance.counted)})
+        for digest, found in self._rollouts.items():
+            self._record.put_rollouts(f"draft_{digest}", list(found.values()))
+        return sum((draft.cost for draft in self.drafts.values()), Cost())
+
+    def _climb(self, decision: Decision, parent: Node, child: Harness) -> Climb:
+        return Climb(self._session, self._record, decision, parent, child, self._allowance.counted)
+
+    def _roll(self, candidate: Candidate, problems: Sequence[str], rollouts: int, named: str) -> list[Rollout]:
+        units = plan_units(self._session, candidate, "train", problems, rollouts, f"{self._record.index}/execute")
+        return roll_out(self._session, candidate, units, named)
+
+    def _put(self, draft: Harness, rollouts: Sequence[Rollout]) -> None:
+        self._rollouts.setdefault(draft.digest, {}).update((rollout.unit.key, rollout) for rollout in rollouts)
+
+    def _keep(self, draft: Draft, cost: Cost) -> None:
+        """Note a draft; what is said of a submission outweighs what is said of a trial."""
+        before = self.drafts.pop(draft.harness, None)
+        if before is not None:
+            cost += before.cost
+            draft = before if before.origin == "submitted" and draft.origin == "tried" else draft
+        self.drafts[draft.harness] = replace(draft, cost=cost)
+
+
+def _submitted(decision: Decision, child: Harness, report: LadderReport, generation: int) -> Draft:
+    return Draft(
+        child.digest,
+        decision.parent,
+        "submitted",
+        report.failure,
+        decision.hypothesis,
+        decision.category,
+        decision.predicted_gain,
+        generation=generation,
+    )

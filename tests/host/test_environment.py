@@ -1,0 +1,15 @@
+"""What is recorded of the machine."""
+
+import json
+import platform
+import socket
+
+from sia_core.host.environment import describe
+
+
+def test_it_names_versions_and_no_place() -> None:
+    found = describe()
+    assert found["python"] == platform.python_version()
+    assert {"sia", "mlflow", "ray", "prefect"} <= set(found["packages"])
+    assert found["cpus"] >= 1
+    assert socket.gethostname() not in json.dumps(found)

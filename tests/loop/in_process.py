@@ -1,0 +1,85 @@
+"""A run without Ray for tests of flows: the real record, journal and sandbox, and one process that plays."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sia_core.domain.candidate import Adapter, Candidate
+from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import SandboxError
+from sia_core.domain.harness import Harness
+from sia_core.domain.lineage import SEED_NODE, Node
+from sia_core.domain.rollout import Rollout, Unit
+from sia_core.domain.task import Task
+from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
+from sia_core.engine.worker import RolloutRunner
+from sia_core.host.progress import Silent
+from sia_core.loop.execute import execute
+from sia_core.loop.session import Session
+from sia_core.loop.spending import Ledger
+from sia_core.policy.protocol import Completion, Request
+from sia_core.policy.scripted import ScriptedPolicy
+from sia_core.record.journal import Journal
+from sia_core.record.store import open_record
+from tests.factories import TOY
+
+TOML = b'name = "h"\n[knobs.n]\nvalue = 1\nrange = [1, 4]\n'
+AGENT = 'async def solve(problem, ctx):\n    text = await ctx.chat("Say")\n    return {"colour": "green"}\n'
+PARENT = Harness.from_files({"harness.toml": TOML, "agent.py": AGENT.encode(), "prompts/unused": b"One.\n"})
+
+
+class Real(ScriptedPolicy):
+    """Another than the contract's."""
+
+    def sample(self, request: Request) -> Completion:
+        return Completion("real", super().sample(request).prompt)
+
+
+class InProcess:
+    """The engine's place, without Ray."""
+
+    policy = Real()
+
+    def __init__(self, runner: RolloutRunner) -> None:
+        self._runner = runner
+        self.played: list[Unit] = []
+
+    def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
+        for unit in units:
+            self.played.append(unit)
+            yield self._runner.run(unit, harness, adapter, self.policy)
+
+
+@contextmanager
+def open_session(home: Path, empty_store: Path, **settings: Any) -> Iterator[Session]:
+    """A session whose first generation was executed."""
+    try:
+        find_bubblewrap()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    shutil.copy(empty_store, home)
+    task = Task.load(TOY)
+    plan = {
+        "problems": 4,
+        "rollouts": 2,
+        "gate_problems": 2,
+        "gate_rollouts": 1,
+        "test_problems": 2,
+        "test_rollouts": 1,
+    }
+    config = RunConfig(task=TOY, policy="scripted", **{"generations": 1, **plan, **settings})
+    run = open_record(home, None).create(config, {"sia.task": "toy", "sia.task_digest": task.digest})
+    run.put_harness(PARENT)
+    seed = Node(SEED_NODE, None, Candidate(PARENT.digest), "seed", promoted=True)
+    run.complete("start", {"node": seed.to_dict()})
+    with closing(RolloutRunner(task, "strict")) as runner, Journal(Path(home) / "journal.db") as journal:
+        engine = cast("Any", InProcess(runner))
+        ledger = Ledger(run, journal, task.config.resources, None, Silent())
+        made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), Silent(), ledger)
+        execute(made, 1)
+        yield made
