@@ -136,7 +136,7 @@ def walk(step: Step, seed: int, accept: str, generations: int) -> Walk:
 
 SIZE = Setting("binary, solved by 0 to 90 %", 50, 4, "varied")
 PROBLEMS = [f"{at:02}" for at in range(SIZE.problems)]
-RULES = Rules(SIZE.rollouts, 1 - ALPHA, tolerance=0.02, price=0.02)
+RULES = Rules(SIZE.rollouts, 1 - ALPHA, tolerance=0.02, gain_per_token_doubling=0.02)
 
 
 def _decide(

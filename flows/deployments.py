@@ -32,7 +32,7 @@ from flows.run import closing, keep_report, see_through
 from sia_core.domain.errors import ServiceError
 from sia_core.domain.task import Task
 from sia_core.loop import create_run
-from sia_core.loop.rerun import ORIGIN, redo
+from sia_core.loop.rerun import ORIGIN, rerun
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
@@ -164,7 +164,7 @@ def evolve_task(settings: EvolveForm) -> None:
 def redo_generation(settings: GenerationForm) -> None:
     """Make a generation of a run again, or more of them, and see the run through."""
     with _prepared(settings.run):
-        run = redo(settings.run, settings.generation, forked=settings.fork, origin=_origin())
+        run = rerun(settings.run, settings.generation, forked=settings.fork, origin=_origin())
         create_run.prepare(run.config, reporter.get())
         _call(f"{run.name} from {settings.generation}")
         with closing(run):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sia_core.api import Result, evolve, load_result
     from sia_core.domain.errors import SiaError
-    from sia_core.domain.lab import Lab, Limits, SandboxResult, Session, SessionEndError, SessionLab
+    from sia_core.domain.lab import Lab, Limits, LiveProgram, LiveProgramLab, ProgramEndedError, SandboxResult
     from sia_core.domain.rollout import Rollout, Split, Turn, Verdict
     from sia_core.domain.stats import Estimate, Gain
     from sia_core.domain.task import Problem, Task
@@ -19,13 +19,13 @@ __all__ = [
     "Gain",
     "Lab",
     "Limits",
+    "LiveProgram",
+    "LiveProgramLab",
     "Problem",
+    "ProgramEndedError",
     "Result",
     "Rollout",
     "SandboxResult",
-    "Session",
-    "SessionEndError",
-    "SessionLab",
     "SiaError",
     "Split",
     "Task",
@@ -38,7 +38,7 @@ __all__ = [
 _HOMES = {
     "api": ("Result", "evolve", "load_result"),
     "domain.errors": ("SiaError",),
-    "domain.lab": ("Lab", "Limits", "SandboxResult", "Session", "SessionEndError", "SessionLab"),
+    "domain.lab": ("Lab", "Limits", "SandboxResult", "LiveProgram", "ProgramEndedError", "LiveProgramLab"),
     "domain.rollout": ("Rollout", "Split", "Turn", "Verdict"),
     "domain.stats": ("Estimate", "Gain"),
     "domain.task": ("Problem", "Task"),

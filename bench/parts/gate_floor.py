@@ -20,7 +20,7 @@ from sia_core.search.power import detectable
 
 CONFIDENCE = 0.95
 """Of the minibatch's upper limit (`sia_core.loop.ladder.FUTILITY`)."""
-PRICE = float(RunConfig.model_fields["price"].default)
+PRICE = float(RunConfig.model_fields["gain_per_token_doubling"].default)
 UNSEEN = gate.unseen(0.0, {"any": [1.0]})
 Rates = Callable[..., dict[str, float]]
 Pair = tuple[Floats, Floats]
@@ -59,25 +59,25 @@ def show_ties(gates: int) -> list[dict[str, Any]]:
 
 
 def _ends(
-    kind: Callable[[int, int, np.random.Generator], Pair], problems: int, gates: int, dearness: float, *, floor: bool
+    kind: Callable[[int, int, np.random.Generator], Pair], problems: int, gates: int, token_ratio: float, *, floor: bool
 ) -> dict[str, float]:
     rng = np.random.default_rng(17)
     with patch.object(gate, "unseen", gate.unseen if floor else lambda *_: 0.0):
-        verdicts = [_judged(*kind(problems, 2, rng), dearness) for _ in range(gates)]
+        verdicts = [_judged(*kind(problems, 2, rng), token_ratio) for _ in range(gates)]
     given_up = np.mean([one.outcome == "futile" and one.looks == 1 for one in verdicts])
     return {"given_up": float(given_up), "promoted": float(np.mean([one.promoted for one in verdicts]))}
 
 
-def _judged(parent: Floats, child: Floats, dearness: float) -> GateVerdict:
+def _judged(parent: Floats, child: Floats, token_ratio: float) -> GateVerdict:
     """Judge look by look, as a run does."""
     sides = [_scores(side) for side in (parent, child)]
     for played in growing(sorted(sides[0])):
         seen = [{name: side[name] for block in played for name in block} for side in sides]
         verdict = judge(
-            Sides(seen[0], seen[1], dearness=dearness),
+            Sides(seen[0], seen[1], token_ratio=token_ratio),
             played,
             len(sides[0]),
-            Rules(parent.shape[1], 1 - ALPHA, price=PRICE),
+            Rules(parent.shape[1], 1 - ALPHA, gain_per_token_doubling=PRICE),
             intervals=False,
         )
         if verdict.outcome != "open":

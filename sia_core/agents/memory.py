@@ -1,4 +1,4 @@
-"""Lever memory: what each lever and kind of hypothesis has brought, and how well it was foretold.
+"""Lever memory: what each lever and kind of hypothesis has brought, and how well it was predicted.
 
 Chance of promotion ~ Beta(1 + promoted, 1 + not promoted), each outcome weighed by DECAY to the power of its
 age in generations. A child that is worse than its parent beyond the interval, though a gain was predicted,
@@ -52,7 +52,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Precision:
-    """Of problems named beforehand, how many did as foretold, beside how many of all problems did."""
+    """Of problems named beforehand, how many did as predicted, beside how many of all problems did."""
 
     named: int
     right: int
@@ -91,7 +91,7 @@ class Calibration:
         spans = f", {inside} of {given} within the predicted range" if given else ""
         return (
             f"gain predicted {self.predicted:+.4f}, observed {self.observed:+.4f} (mean of {self.decided}), "
-            f"mean error {self.error:.4f}{spans}; fixes foretold {self.fixes}; risks foretold {self.risks}"
+            f"mean error {self.error:.4f}{spans}; fixes predicted {self.fixes}; risks predicted {self.risks}"
         )
 
 
@@ -154,7 +154,7 @@ def calibrate(nodes: Sequence[Node], agent: str | None = None) -> Calibration | 
 
 
 def _precision(nodes: Sequence[Node], kind: str) -> Precision:
-    counts = [node.foretold for node in nodes if node.foretold.get(kind)]
+    counts = [node.predicted for node in nodes if node.predicted.get(kind)]
     base = "better" if kind == "fixes" else "worse"
     return Precision(
         *(sum(found[name] for found in counts) for name in (kind, f"{kind}_right", "played", base)),

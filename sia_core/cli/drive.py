@@ -24,7 +24,7 @@ from sia_core.host.home import home
 from sia_core.host.signals import asked_to_end, interrupt, listening
 from sia_core.loop import create_run
 from sia_core.loop.fingerprint import check_alike
-from sia_core.loop.rerun import extend, redo
+from sia_core.loop.rerun import extend, rerun
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S, hold, refuse_held
@@ -77,7 +77,7 @@ def go_on(
 
 def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
     """Make a generation again, in the run or in a child run, and see it through."""
-    run = redo(name, generation, forked=forked, changes=changes)
+    run = rerun(name, generation, forked=forked, changes=changes)
     origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
     _go_on(run, f"run {run.name}{origin}: going on from generation {generation}", ui)
 

@@ -89,7 +89,7 @@ class RunConfig(BaseModel):
     """What it may spend; none of it by default is limited."""
     branch_from: str | None = None
     """`RUN:GENERATION` of the same task, whose candidate is the seed; None: the task's own harness."""
-    price: float = Field(default=0.02, ge=0)
+    gain_per_token_doubling: float = Field(default=0.02, ge=0)
     """Share of the parent's score that a child has to gain for each doubling of its tokens."""
     tolerance: float = Field(default=0.02, ge=0)
     """Share of the best earlier node's score that a promoted child may fall short of it."""

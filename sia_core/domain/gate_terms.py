@@ -6,21 +6,21 @@ Owns the margin that a child with more tokens has to exceed; the gate and the te
 from dataclasses import dataclass
 from math import isinf, log2
 
-DEAR = 1.5
+COUNTED_TOKEN_RATIO = 1.5
 """Tokens of the child over the parent's from which the price is asked for: below it is noise."""
 RATIOS = (1.5, 2.0, 4.0)
 """Ratios of tokens whose margins are told."""
 
 
-def margin(price: float, level: float, dearness: float) -> float:
+def margin(gain_per_token_doubling: float, level: float, token_ratio: float) -> float:
     """Compute the gain that a child must exceed for its tokens.
 
     Args:
-        price: share of the parent's score for each doubling of tokens.
+        gain_per_token_doubling: share of the parent's score for each doubling of tokens.
         level: the parent's score above the lowest there is.
-        dearness: tokens of the child over the parent's.
+        token_ratio: tokens of the child over the parent's.
     """
-    return price * max(level, 0.0) * log2(dearness) if dearness >= DEAR else 0.0
+    return gain_per_token_doubling * max(level, 0.0) * log2(token_ratio) if token_ratio >= COUNTED_TOKEN_RATIO else 0.0
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class GateTerms:
     """Siblings that share the error rate."""
     level: float
     """The executed node's score above the lowest there is; price and tolerance are shares of it."""
-    price: float
+    gain_per_token_doubling: float
     """Share of the level for each doubling of tokens."""
     tolerance: float
     """Share of the level that a child may fall short of the best earlier node."""
     detectable: float | None
     """True gain that is promoted with 80 % probability at equal tokens; infinite where no gain is, None if unknown."""
 
-    def margin(self, dearness: float) -> float:
+    def margin(self, token_ratio: float) -> float:
         """Compute the gain that a child must exceed at this ratio of tokens."""
-        return margin(self.price, self.level, dearness)
+        return margin(self.gain_per_token_doubling, self.level, token_ratio)
 
     def describe(self) -> str:
         """Tell the terms, one sentence a line."""
@@ -72,12 +72,12 @@ class GateTerms:
         )
 
     def _price(self) -> str:
-        if not self.price:
+        if not self.gain_per_token_doubling:
             return "More tokens cost nothing at the gate."
         asked = ", ".join(f"{ratio:g}x -> {self.margin(ratio):+.4f}" for ratio in RATIOS)
         return (
-            f"From {DEAR:g} times the parent's tokens the gain must exceed a margin, {self.price:.1%} of the score for "
-            f"each doubling: {asked}. Add it to the gain above."
+            f"From {COUNTED_TOKEN_RATIO:g} times the parent's tokens the gain must exceed a margin, "
+            f"{self.gain_per_token_doubling:.1%} of the score for each doubling: {asked}. Add it to the gain above."
         )
 
     def _drift(self) -> str:

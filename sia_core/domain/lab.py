@@ -54,7 +54,7 @@ class SandboxResult:
     cpu_s: float = 0.0
 
 
-class SessionEndError(Exception):
+class ProgramEndedError(Exception):
     """A session is over before its time, by the program's own fault."""
 
     def __init__(self, status: SandboxStatus, reason: str) -> None:
@@ -64,12 +64,12 @@ class SessionEndError(Exception):
         """One line, which may quote what the program wrote."""
 
 
-class Session(Protocol):
+class LiveProgram(Protocol):
     """A program that lives on and is given one piece of work after the other.
 
     It finds a stream, whose descriptor is in the environment variable SIA_STREAM, and the shared memory as its
     standard input, to be mapped. Frames on the stream are a length (4 bytes, big-endian) and that many bytes.
-    Every method may raise SessionEndError; the program is then dead.
+    Every method may raise ProgramEndedError; the program is then dead.
     """
 
     @property
@@ -112,7 +112,7 @@ class Lab(Protocol):
         ...
 
 
-class SessionLab(Lab, Protocol):
+class LiveProgramLab(Lab, Protocol):
     """A lab that can also keep programs running; the one that a verifier is given always can."""
 
     def open(
@@ -123,7 +123,7 @@ class SessionLab(Lab, Protocol):
         entry: str = "main.py",
         memory_bytes: int = 0,
         modules: Sequence[str] = (),
-    ) -> Session:
+    ) -> LiveProgram:
         """Start `entry` and leave it running.
 
         Several may be open at once, each in a sandbox of its own. `modules` are those imported once for all

@@ -144,7 +144,7 @@ class GateVerdict:
     most_looks: int = 1
     margin: float = 0.0
     """What the gain had to exceed, for the child takes more tokens."""
-    dearness: float = 1.0
+    token_ratio: float = 1.0
     """Tokens of the child's rollouts over the parent's."""
     error: float = 0.0
     """Standard error of the gain, over problems."""
@@ -288,7 +288,7 @@ class Node:
     """Why no child came of it: the validation ladder or the trainer said no."""
     generation: int = 0
     """The generation that made it; several siblings may be of one."""
-    foretold: Mapping[str, int] = field(default_factory=dict)
+    predicted: Mapping[str, int] = field(default_factory=dict)
     """Problems that the decision named and the minibatch played: `fixes`, `risks`, how many of them were `fixes_right`,
     `risks_right`, and of all `played` how many became `better`, `worse`. Empty where none was played."""
     draft: str = ""
@@ -319,7 +319,7 @@ class Node:
             cost=Cost(**data["cost"]),
             failure=data["failure"],
             generation=data["generation"],
-            foretold=data.get("foretold", {}),
+            predicted=data.get("predicted", {}),
             draft=data.get("draft", ""),
             sibling=data.get("sibling", 0),
         )

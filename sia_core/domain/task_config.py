@@ -30,7 +30,7 @@ class Plan(_Table):
     """Sealed problems, scored once at the end."""
     test_rollouts: int = Field(default=4, ge=1)
     """Rollouts of each sealed problem."""
-    price: float = Field(default=0.02, ge=0)
+    gain_per_token_doubling: float = Field(default=0.02, ge=0)
     """Share of the parent's score that a child has to gain for each doubling of its tokens."""
     tolerance: float = Field(default=0.02, ge=0)
     """Share of the best earlier node's score that a promoted child may fall short of it."""

@@ -16,7 +16,7 @@ class RefusedError(Exception):
         self.kind = kind
 
 
-class Budget:
+class RolloutBudget:
     """Counts calls, tokens and runs down. Thread-safe."""
 
     def __init__(self, limits: Mapping[str, int]) -> None:

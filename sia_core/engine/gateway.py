@@ -28,7 +28,7 @@ from sia_core.domain.hashing import canonical_json, derive_seed, digest_json
 from sia_core.domain.lab import Lab, Limits
 from sia_core.domain.rollout import Failure, ProgramRun, Trace, Turn, Unit
 from sia_core.domain.task import Problem
-from sia_core.engine.budget import Budget, RefusedError
+from sia_core.engine.budget import RefusedError, RolloutBudget
 from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.engine.trace import read_trace
 from sia_core.engine.wire_formats import (
@@ -100,7 +100,7 @@ class Gateway:
         self._policy = policy
         self._lab = lab
         budget = harness.config.budget
-        self.budget = Budget(budget.model_dump(include={"calls", "tokens", "runs"}))
+        self.budget = RolloutBudget(budget.model_dump(include={"calls", "tokens", "runs"}))
         self._pool = ThreadPoolExecutor(budget.parallel, thread_name_prefix="gateway")
         self._in_flight = threading.Semaphore(budget.parallel)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)

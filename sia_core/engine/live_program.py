@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Self
 
 from sia_core.domain.errors import SandboxError
-from sia_core.domain.lab import Limits, SandboxResult, SessionEndError
+from sia_core.domain.lab import Limits, ProgramEndedError, SandboxResult
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.protocol import Sandbox
 from sia_core.engine.sandbox.supervise import process_id
@@ -35,8 +35,8 @@ _LENGTH = 4
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class SandboxSession:
-    """See `lab.Session`. Raises SandboxError when the sandbox itself fails."""
+class SandboxProgram:
+    """See `lab.LiveProgram`. Raises SandboxError when the sandbox itself fails."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class SandboxSession:
 
     @property
     def memory(self) -> memoryview:
-        """See `lab.Session.memory`."""
+        """See `lab.LiveProgram.memory`."""
         return self._view
 
     def send(self, data: bytes) -> None:
-        """See `lab.Session.send`."""
+        """See `lab.LiveProgram.send`."""
         self._stream.settimeout(_SEND_S)
         try:
             self._stream.sendall(len(data).to_bytes(_LENGTH, "big") + data)
@@ -83,7 +83,7 @@ class SandboxSession:
             self._raise_end()
 
     def recv(self, limit: int, timeout_s: float) -> bytes:
-        """See `lab.Session.recv`."""
+        """See `lab.LiveProgram.recv`."""
         deadline = time.monotonic() + timeout_s
         size = int.from_bytes(self._take(_LENGTH, deadline, timeout_s), "big")
         if size > limit:
@@ -91,7 +91,7 @@ class SandboxSession:
         return self._take(size, deadline, timeout_s)
 
     def cpu_s(self) -> float:
-        """See `lab.Session.cpu_s`."""
+        """See `lab.LiveProgram.cpu_s`."""
         try:
             return family_cpu_s(self._pid) if self._family else clock_s(self._pid)
         except OSError:
@@ -99,7 +99,7 @@ class SandboxSession:
             raise
 
     def close(self) -> SandboxResult:
-        """See `lab.Session.close`."""
+        """See `lab.LiveProgram.close`."""
         if not self._closed:
             self._closed = True
             ours = self._thread.is_alive() and not self._over()
@@ -161,9 +161,9 @@ class SandboxSession:
         """Whether the program has ended by itself; a pidfd of a dead process can be read."""
         return bool(self._pidfd >= 0 and select.select([self._pidfd], [], [], 0)[0])
 
-    def _stop(self, status: str, reason: str) -> SessionEndError:
+    def _stop(self, status: str, reason: str) -> ProgramEndedError:
         self.close()
-        return SessionEndError("timeout" if status == "timeout" else "output", reason)
+        return ProgramEndedError("timeout" if status == "timeout" else "output", reason)
 
     def _raise_end(self) -> None:
         """Raise what the end of the program was. Gives it a moment: the stream may close before it is dead."""
@@ -172,8 +172,8 @@ class SandboxSession:
         if result.status == "infrastructure":
             raise SandboxError(result.reason, where="sandbox")
         if result.status == "ok":
-            raise SessionEndError("error", "the program ended, or closed its stream, before its work was done")
-        raise SessionEndError(result.status, result.reason)
+            raise ProgramEndedError("error", "the program ended, or closed its stream, before its work was done")
+        raise ProgramEndedError(result.status, result.reason)
 
     def _kill(self) -> None:
         if self._pidfd >= 0:
@@ -200,7 +200,7 @@ def clock_s(pid: int) -> float:
 
 
 def family_cpu_s(pid: int) -> float:
-    """The same with its descendants: see `lab.Session.cpu_s`."""
+    """The same with its descendants: see `lab.LiveProgram.cpu_s`."""
     total = clock_s(pid) + _waited_s(pid)
     for member in tree.below(pid, tree.tasks()):
         with contextlib.suppress(OSError):  # it ended a moment ago

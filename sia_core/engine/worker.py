@@ -20,7 +20,7 @@ from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.domain.rollout import Failure, Rollout, Unit
 from sia_core.domain.task import Task
 from sia_core.engine.gateway import Gateway
-from sia_core.engine.live_program import SandboxSession
+from sia_core.engine.live_program import SandboxProgram
 from sia_core.engine.sandbox import open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
 from sia_core.policy.protocol import Policy
@@ -60,12 +60,12 @@ class SandboxLab:
         entry: str = "main.py",
         memory_bytes: int = 0,
         modules: Sequence[str] = (),
-    ) -> SandboxSession:
+    ) -> SandboxProgram:
         """Start a program in a sandbox of its own, kept for the sessions to come; raises SandboxError."""
         idle = self._idle.setdefault(tuple(modules), [])
         sandbox = idle.pop() if idle else open_sandbox(self._sandbox.tier, modules=modules)
         try:
-            return SandboxSession(
+            return SandboxProgram(
                 sandbox,
                 files,
                 limits,

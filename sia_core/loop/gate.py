@@ -72,7 +72,7 @@ def gate_terms(session: Session, nodes: Sequence[Node], rollouts: Sequence[Rollo
         confidence=rules.confidence,
         tries=rules.tries,
         level=fmean(map(fmean, scores.values())) - rules.floor,
-        price=rules.price,
+        gain_per_token_doubling=rules.gain_per_token_doubling,
         tolerance=rules.tolerance,
         detectable=detectable(rules, config.gate_problems, spread, unseen=jump) if spread else None,
     )
@@ -80,7 +80,9 @@ def gate_terms(session: Session, nodes: Sequence[Node], rollouts: Sequence[Rollo
 
 def _rules(session: Session, tries: int, seed: int = 0) -> Rules:
     config, lowest = session.config, session.task.config.score_range[0]
-    return Rules(config.gate_rollouts, config.confidence, tries, config.price, config.tolerance, lowest, seed)
+    return Rules(
+        config.gate_rollouts, config.confidence, tries, config.gain_per_token_doubling, config.tolerance, lowest, seed
+    )
 
 
 def _play(
@@ -97,5 +99,5 @@ def _sides(rollouts: dict[str, list[Rollout]], other: Node | None, incumbent: bo
     scores = {name: scores_by_problem(found) for name, found in rollouts.items()}
     best, node = scores.get("best"), other.index if other else 0
     tokens = {name: sum(one.tokens for one in found) / max(len(found), 1) for name, found in rollouts.items()}
-    dearness = tokens["child"] / tokens["parent"] if tokens["parent"] else 1.0
-    return Sides(scores["parent"], scores["child"], best, node, incumbent, dearness)
+    token_ratio = tokens["child"] / tokens["parent"] if tokens["parent"] else 1.0
+    return Sides(scores["parent"], scores["child"], best, node, incumbent, token_ratio)

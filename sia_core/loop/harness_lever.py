@@ -41,10 +41,10 @@ def pull_harness(session: Session, generation: GenerationRecord, decision: Decis
     report = climb(Climb(session, generation, decision, parent, child))
     candidate = None if report.failure else Candidate(child.digest, parent.candidate.adapter)
     last = report.rungs[-1]
-    foretold = {name: int(last.metrics[name]) for name in _FORETOLD if name in last.metrics}
+    predicted = {name: int(last.metrics[name]) for name in _PREDICTED if name in last.metrics}
     # What the rungs of the validation have cost, the analyze phase has counted.
     cost = sum((rung.cost for rung in report.rungs if rung.rung not in VALIDATION), Cost())
-    return Pulled(candidate, cost, report.failure, foretold, "" if candidate else child.digest)
+    return Pulled(candidate, cost, report.failure, predicted, "" if candidate else child.digest)
 
 
-_FORETOLD = ("played", "better", "worse", "fixes", "fixes_right", "risks", "risks_right")
+_PREDICTED = ("played", "better", "worse", "fixes", "fixes_right", "risks", "risks_right")

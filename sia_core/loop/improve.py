@@ -71,7 +71,7 @@ def _child(
         cost=cost,
         failure=pulled.failure,
         generation=generation.index,
-        foretold=pulled.foretold,
+        predicted=pulled.predicted,
         draft=pulled.draft,
     )
     _log_node(generation, node)
@@ -93,7 +93,7 @@ def _log_node(generation: GenerationRecord, node: Node) -> None:
             "gate.gain_bound": node.gate.gain.bound,
             "gate.looks": node.gate.looks,
             "gate.most_looks": node.gate.most_looks,
-            "gate.dearness": node.gate.dearness,
+            "gate.token_ratio": node.gate.token_ratio,
         }
     generation.log_metrics(metrics)
 

@@ -184,7 +184,7 @@ def _minibatch(it: Climb) -> RungResult:
     count = min(MINIBATCH_PROBLEMS, shape.problems)
     named = {*it.decision.fixes, *it.decision.risks}
     block = training_block(session, index - 1, shape)
-    problems = sorted(block, key=lambda problem: problem not in named)[:count]  # What was foretold is looked at first.
+    problems = sorted(block, key=lambda problem: problem not in named)[:count]  # What was predicted is looked at first.
     each = min(MINIBATCH_ROLLOUTS, shape.rollouts)
     sides, cost, said = [], Cost(), ""
     for name, candidate in {"parent": it.parent.candidate, "child": it.candidate}.items():
@@ -199,7 +199,7 @@ def _minibatch(it: Climb) -> RungResult:
     if len(sides[0].keys() & sides[1].keys()) < 2:
         return RungResult("minibatch", True, "too few problems to tell: left to the gate", cost=cost)
     mean, upper, played = most_gain(sides[0], sides[1], FUTILITY, session.task.config.score_range[0])
-    metrics = {"gain": mean, "upper": upper, "problems": played, **_foretold(it, *sides)}
+    metrics = {"gain": mean, "upper": upper, "problems": played, **_predicted(it, *sides)}
     futile = upper < 0
     words = f"{mean:+.4f} on {played} problems, at most {upper:+.4f} at {FUTILITY:.0%}"
     why = f"futile: gain {words}{f'; its rollouts: {said}' if said else ''}"
@@ -207,7 +207,7 @@ def _minibatch(it: Climb) -> RungResult:
     return RungResult("minibatch", not futile, reason, metrics=metrics, cost=cost)
 
 
-def _foretold(it: Climb, parent: Scores, child: Scores) -> dict[str, int]:
+def _predicted(it: Climb, parent: Scores, child: Scores) -> dict[str, int]:
     """Which of the problems that the decision names became better or worse, beside all that both played."""
     means = {problem: (fmean(parent[problem]), fmean(child[problem])) for problem in parent.keys() & child.keys()}
     better = {problem for problem, (before, after) in means.items() if after > before}

@@ -43,7 +43,7 @@ def pull(session: Session, generation: GenerationRecord, decision: Decision, par
             return rewritten
         trained = _train_on_evidence(session, generation, decision, replace(parent, candidate=rewritten.child))
         draft = rewritten.child.harness if trained.child is None else ""
-        return replace(trained, cost=rewritten.cost + trained.cost, foretold=rewritten.foretold, draft=draft)
+        return replace(trained, cost=rewritten.cost + trained.cost, predicted=rewritten.predicted, draft=draft)
     return Pulled(None, Cost(), "; ".join(decision.refused) if decision.lever == "none" else "")
 
 

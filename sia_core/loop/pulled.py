@@ -14,7 +14,7 @@ class Pulled:
     child: Candidate | None
     cost: Cost
     failure: str = ""
-    foretold: Mapping[str, int] = field(default_factory=dict)
-    """As `Node.foretold`."""
+    predicted: Mapping[str, int] = field(default_factory=dict)
+    """As `Node.predicted`."""
     draft: str = ""
     """As `Node.draft`."""

@@ -29,7 +29,7 @@ ORIGIN = "sia.origin"
 """Tag: the flow run that a record was made by."""
 
 
-def redo(
+def rerun(
     name: str, first: int, *, forked: bool = False, changes: Mapping[str, str] | None = None, origin: str = ""
 ) -> RunRecord:
     """The run to see through from generation `first` on.
@@ -72,7 +72,7 @@ def extend(run: RunRecord, generations: int) -> None:
     if generations <= run.config.generations:
         what = f"has {run.config.generations} generations already"
         raise UsageError(what, where=run.name, hint="--generations is how many it is to have in all")
-    redo(run.name, generations)
+    rerun(run.name, generations)
 
 
 def _check_number(run: RunRecord, first: int) -> None:

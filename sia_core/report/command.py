@@ -43,7 +43,15 @@ OPTIONS = {
     "graders": "--graders",
 }
 """Field of a run's configuration -> option of `sia run`."""
-BY_TASK = ("gate_problems", "gate_rollouts", "test_rollouts", "confidence", "price", "tolerance", "plateau")
+BY_TASK = (
+    "gate_problems",
+    "gate_rollouts",
+    "test_rollouts",
+    "confidence",
+    "gain_per_token_doubling",
+    "tolerance",
+    "plateau",
+)
 """Fields that no option sets: they come from the task's plan, which its digest covers."""
 _ALWAYS = {"generations", "policy", "agent", "seed", "problems", "rollouts", "test_problems", "threads"}
 """Given even where they are the default, which another version may have changed."""

@@ -224,8 +224,8 @@ def _outcome(node: Node | None) -> str:
         return "The run ended with this decision." if node.lever == "stop" else "No lever was pulled."
     verdict = "Promoted" if node.promoted else f"Not promoted ({node.gate.outcome})"
     decision = node.decision
-    foretold = f" Predicted {decision.predicted_gain:+.4f}, observed {node.gate.gain.mean:+.4f}." if decision else ""
-    return f"{verdict}: {elide(node.gate.reason, MIDDLE)}.{foretold}"
+    predicted = f" Predicted {decision.predicted_gain:+.4f}, observed {node.gate.gain.mean:+.4f}." if decision else ""
+    return f"{verdict}: {elide(node.gate.reason, MIDDLE)}.{predicted}"
 
 
 def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: GateVerdict) -> Section:
@@ -237,7 +237,7 @@ def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: 
         ("parent", f"node {node.parent}: {gate.parent}"),
         ("gain", f"{gate.gain}; at least {gate.gain.bound:+.4f} at {confidence}, over all looks"),
         ("looks", f"{gate.looks} of {gate.most_looks}, {gate.gain.problems} problems"),
-        ("tokens, child over parent", f"{gate.dearness:.2f}"),
+        ("tokens, child over parent", f"{gate.token_ratio:.2f}"),
     ]
     if gate.margin:
         found.append(("had to exceed", f"{gate.margin:.4f}, for it takes more tokens"))

@@ -141,7 +141,7 @@ def lineage(facts: Facts) -> Section:
         return {"rows": []}
     columns = ("node", *COLUMNS[:_PREDICTED], "predicted", *COLUMNS[_PREDICTED:])
     rows = [
-        [elide({**row, **_foretold(node)}[column], 200) for column in columns]
+        [elide({**row, **_predicted(node)}[column], 200) for column in columns]
         for node, row in zip(facts.nodes, lineage_rows(facts.nodes), strict=True)
     ]
     return {
@@ -152,7 +152,7 @@ def lineage(facts: Facts) -> Section:
     }
 
 
-def _foretold(node: Node) -> dict[str, str]:
+def _predicted(node: Node) -> dict[str, str]:
     """What the report's table says of a node beside the terminal's."""
     pulled = node.decision is not None and node.lever not in ("none", "stop")
     return {

@@ -43,7 +43,7 @@ class Rules:
     """1 - the error rate; 0.9 promotes one no-op in ten."""
     tries: int = 1
     """Children that are judged side by side; they share the error rate (Bonferroni)."""
-    price: float = 0.0
+    gain_per_token_doubling: float = 0.0
     """Share of the parent's score that a doubling of tokens has to bring."""
     tolerance: float = 0.0
     """Share of the best earlier node's score that a child may fall short of it."""
@@ -69,7 +69,7 @@ class Sides:
     best_node: int = 0
     incumbent: bool = False
     """Whether that node is the champion, which has to be beaten, not equalled."""
-    dearness: float = 1.0
+    token_ratio: float = 1.0
     """Tokens of the child's rollouts over those of the parent's."""
 
 
@@ -95,9 +95,9 @@ def judge(
     ended = sum(map(len, played)) >= planned
     if not looks or looks[-1][1] < sum(map(len, played)):
         return _void(sides, played, planned, rules, ended)
-    margin = asked_margin(rules.price, _mean(sides.parent) - rules.floor, sides.dearness)
+    margin = asked_margin(rules.gain_per_token_doubling, _mean(sides.parent) - rules.floor, sides.token_ratio)
     reading = _read(looks, planned, rules.alpha, -margin, unseen(rules.floor, sides.parent, sides.child))
-    outcome, reason = _outcome(reading, ended, rules.alpha, margin, sides.dearness)
+    outcome, reason = _outcome(reading, ended, rules.alpha, margin, sides.token_ratio)
     seen = np.concatenate([look for look, _ in looks])
     against = None
     if sides.best is not None:
@@ -116,7 +116,7 @@ def judge(
         looks=len(played),
         most_looks=len(cut(planned)),
         margin=margin,
-        dearness=sides.dearness,
+        token_ratio=sides.token_ratio,
         error=float(seen.std(ddof=1) / np.sqrt(seen.size)),
         child_front=float((seen >= 0).mean()),
         parent_front=float((seen <= 0).mean()),
@@ -191,8 +191,8 @@ def _read(
     return read([look + shift for look, _ in looks], [end / planned for _, end in looks], alpha, unseen)
 
 
-def _outcome(reading: Reading, ended: bool, alpha: float, margin: float, dearness: float) -> tuple[Outcome, str]:
-    asked = f" above {margin:+.4f}, for it takes {dearness:.1f} times the tokens" if margin else ""
+def _outcome(reading: Reading, ended: bool, alpha: float, margin: float, token_ratio: float) -> tuple[Outcome, str]:
+    asked = f" above {margin:+.4f}, for it takes {token_ratio:.1f} times the tokens" if margin else ""
     said = f"bound of the gain {reading.bound + margin:+.4f}{asked}; by chance as large: {reading.chance:.3f}"
     if reading.crossed:
         return "promoted", f"{said}, at most {reading.level:.3f} at this look ({alpha:.3g} over all)"
@@ -258,7 +258,7 @@ def _void(sides: Sides, played: Sequence[Sequence[str]], planned: int, rules: Ru
         outcome="void" if ended else "open",
         looks=len(played),
         most_looks=len(cut(planned)),
-        dearness=sides.dearness,
+        token_ratio=sides.token_ratio,
     )
 
 

@@ -130,7 +130,7 @@ def rank(siblings: Sequence[Node]) -> list[Node]:
     if best is None:
         return ranked
     equal = [node for node in ranked if node.promoted and node.gate and node.gate.gain.mean >= best.gain.low]
-    first = min(reversed(equal), key=lambda node: node.gate.dearness if node.gate else 1.0)
+    first = min(reversed(equal), key=lambda node: node.gate.token_ratio if node.gate else 1.0)
     return [node for node in ranked if node is not first] + [first]
 
 

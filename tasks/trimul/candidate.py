@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from sia_core.domain.errors import SandboxError
-from sia_core.domain.lab import Limits, SandboxResult, Session, SessionEndError, SessionLab
+from sia_core.domain.lab import Limits, LiveProgram, LiveProgramLab, ProgramEndedError, SandboxResult
 from tasks.trimul.inputs import OUT, Floats, Inputs, floats, layout
 from tasks.trimul.programs import DRIVER
 from tasks.trimul.shapes import Shape
@@ -66,7 +66,7 @@ class Timed:
     cpu_s: float
 
 
-def build(program: Program, lab: SessionLab) -> dict[str, bytes]:
+def build(program: Program, lab: LiveProgramLab) -> dict[str, bytes]:
     """The files of a program: its source, and what its build left, which nobody here opens.
 
     Raises:
@@ -93,14 +93,14 @@ def _check(what: str, result: SandboxResult) -> None:
 class Runner:
     """A program that is being called. Raises InvalidAnswerError for whatever it does wrong."""
 
-    def __init__(self, files: Mapping[str, bytes], room: int, lab: SessionLab) -> None:
+    def __init__(self, files: Mapping[str, bytes], room: int, lab: LiveProgramLab) -> None:
         # `room`: floats of the largest call.
         memory = 4 * room
         roomy = 2048 + 16 * (memory >> 20)
         limits = Limits(
             wall_s=SESSION_S, cpu_s=SESSION_S, memory_mb=roomy, disk_mb=256, output_kb=16, native=_BUILT in files
         )
-        self._session: Session = lab.open(files, limits, memory_bytes=memory, modules=("torch",))
+        self._session: LiveProgram = lab.open(files, limits, memory_bytes=memory, modules=("torch",))
         self._spent: float | None = None
         self._cells: Floats = np.frombuffer(self._session.memory, dtype=np.float32)
         try:
@@ -120,7 +120,7 @@ class Runner:
         out.fill(np.nan)  # what the program does not write is no result
         try:
             self._session.send(request)
-        except SessionEndError as end:
+        except ProgramEndedError as end:
             raise _broken("the call", end) from None
         self._hear("the call", timeout_s)
         result = out.copy()
@@ -148,19 +148,19 @@ class Runner:
     def _clock(self) -> float:
         try:
             return self._session.cpu_s()
-        except SessionEndError as end:
+        except ProgramEndedError as end:
             raise _broken("the program", end) from None
 
     def _hear(self, what: str, timeout_s: float) -> None:
         try:
             said = self._session.recv(_FRAME, timeout_s)
-        except SessionEndError as end:
+        except ProgramEndedError as end:
             raise _broken(what, end) from None
         if said:
             raise InvalidAnswerError(said.decode(errors="replace"))
 
 
-def _broken(what: str, end: SessionEndError) -> InvalidAnswerError:
+def _broken(what: str, end: ProgramEndedError) -> InvalidAnswerError:
     return InvalidAnswerError(f"{what} ended with status {end.status}: {end.reason}")
 
 

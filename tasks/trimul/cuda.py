@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 
 from sia_core.domain.errors import SandboxError
-from sia_core.domain.lab import Limits, SessionEndError, SessionLab
+from sia_core.domain.lab import Limits, LiveProgramLab, ProgramEndedError
 from tasks.trimul.candidate import CALL_S, START_S, InvalidAnswerError, Program, build, room
 from tasks.trimul.compare import Error, compare
 from tasks.trimul.inputs import MASK, OUT, Inputs, X, layout, make
@@ -51,7 +51,7 @@ def _torch() -> Any:
     return torch
 
 
-def measure(program: Program, recipe: Recipe, lab: SessionLab) -> Measured:
+def measure(program: Program, recipe: Recipe, lab: LiveProgramLab) -> Measured:
     """Run a program through a problem. Raises SandboxError where no GPU can be used."""
     found = Measured()
     calls = [*recipe.checks(), *recipe.calls()]
@@ -117,7 +117,7 @@ class Empty:
 class DeviceRunner:
     """A program that is being called on the device. Raises InvalidAnswerError for whatever it does wrong."""
 
-    def __init__(self, files: Mapping[str, bytes], room: int, lab: SessionLab) -> None:
+    def __init__(self, files: Mapping[str, bytes], room: int, lab: LiveProgramLab) -> None:
         torch = _torch()
         torch.backends.cuda.matmul.allow_tf32 = False
         self._cells = torch.empty(room, dtype=torch.float32, device="cuda")
@@ -188,7 +188,7 @@ class DeviceRunner:
         try:
             self._session.send(json.dumps(told).encode())
             said = self._session.recv(_FRAME, START_S)
-        except SessionEndError as end:
+        except ProgramEndedError as end:
             said = end.reason.encode()
         if said:
             raise SandboxError(
@@ -219,7 +219,7 @@ class DeviceRunner:
     def _answer(self, what: str, timeout_s: float) -> str:
         try:
             return self._session.recv(_FRAME, timeout_s).decode(errors="replace")
-        except SessionEndError as end:
+        except ProgramEndedError as end:
             raise InvalidAnswerError(f"{what} ended with status {end.status}: {end.reason}") from None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from sia_core.domain.errors import SandboxError
-from sia_core.domain.lab import SessionLab
+from sia_core.domain.lab import LiveProgramLab
 from sia_core.host.home import home
 from tasks.trimul.candidate import InvalidAnswerError, Program, Runner, build, room
 from tasks.trimul.compare import Error, compare
@@ -45,7 +45,7 @@ class Measured:
     """The rule that a call broke under every mode; nothing was called after it."""
 
 
-def measure(program: Program, recipe: Recipe, lab: SessionLab) -> Measured:
+def measure(program: Program, recipe: Recipe, lab: LiveProgramLab) -> Measured:
     """Run a program through a problem on the CPU. Raises SandboxError when a sandbox fails."""
     found = Measured()
     calls = list(recipe.calls())
@@ -74,7 +74,7 @@ def _timed(calls: list[Call], candidate: Runner, naive: Runner, found: Measured)
         found.samples.append(sample)
 
 
-def _opened_naive(size: int, lab: SessionLab) -> Runner:
+def _opened_naive(size: int, lab: LiveProgramLab) -> Runner:
     try:
         return Runner(build(Program(NAIVE), lab), size, lab)
     except InvalidAnswerError as failed:

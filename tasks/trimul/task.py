@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sia_core.domain.lab import SessionLab
+from sia_core.domain.lab import LiveProgramLab
 from sia_core.domain.rollout import Split, Verdict
 from sia_core.domain.task import Problem
 from tasks.trimul import cuda
@@ -30,7 +30,7 @@ def load(split: Split) -> Iterable[Problem]:
     return [_problem(recipe) for recipe in recipes(chosen_device(), chosen_plan(), split)]
 
 
-def verify(problem: Problem, answer: Any, lab: SessionLab) -> Verdict:
+def verify(problem: Problem, answer: Any, lab: LiveProgramLab) -> Verdict:
     """Run {"code": source, "build": source, optional} through the problem's calls.
 
     Raises SandboxError when a sandbox or a device fails.

@@ -73,7 +73,7 @@ def test_predictions_are_held_to_account() -> None:
     assert ranged.decision is not None
     ranged = replace(ranged, decision=replace(ranged.decision, predicted_range=(0.05, 0.2)))
     told = {"fixes": 2, "fixes_right": 1, "risks": 0, "risks_right": 0, "played": 6, "better": 2, "worse": 1}
-    found = calibrate([SEED, replace(pulled(1, -0.02), foretold=told), ranged])
+    found = calibrate([SEED, replace(pulled(1, -0.02), predicted=told), ranged])
     assert found is not None
     assert (found.decided, found.in_range) == (2, (1, 1))
     assert found.predicted == pytest.approx(0.1) and found.observed == pytest.approx(0.02)

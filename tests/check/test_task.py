@@ -260,7 +260,9 @@ def test_data_that_cannot_be_fetched_are_no_verdict_on_the_task(tmp_path: Path) 
         tmp_path,
         "task.py",
         "def gold(",
-        "from sia_core.domain import errors\ndef prepare(progress):\n    raise errors.FetchError('no network')\ndef gold(",
+        "from sia_core.domain.errors import FetchError\n"
+        "def prepare(progress):\n    raise FetchError('no network')\n"
+        "def gold(",
     )
     with pytest.raises(FetchError):
         checked(path)

@@ -14,7 +14,7 @@ TERMS = GateTerms(
     confidence=0.9,
     tries=1,
     level=0.5,
-    price=0.02,
+    gain_per_token_doubling=0.02,
     tolerance=0.02,
     detectable=0.195,
 )
@@ -36,7 +36,7 @@ def test_terms_tell_plan_detectable_gain_and_margins() -> None:
 
 
 def test_terms_without_price_or_with_siblings_say_so() -> None:
-    assert "More tokens cost nothing at the gate." in str(replace(TERMS, price=0.0))
+    assert "More tokens cost nothing at the gate." in str(replace(TERMS, gain_per_token_doubling=0.0))
     assert "at 90% confidence, shared by 4 siblings;" in str(replace(TERMS, tries=4))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from sia_core.domain.errors import SandboxError
-from sia_core.domain.lab import Limits, SessionEndError
-from sia_core.engine.live_program import SandboxSession, shared_memory
+from sia_core.domain.lab import Limits, ProgramEndedError
+from sia_core.engine.live_program import SandboxProgram, shared_memory
 from sia_core.engine.sandbox.landlock import LandlockSandbox
 from sia_core.engine.sandbox.plain import UnconfinedSubprocess
 from sia_core.engine.sandbox.protocol import Sandbox
@@ -32,7 +32,7 @@ def burn(seconds):
 """
 
 
-def asked(session: SandboxSession, limit: int = 100, timeout_s: float = 20.0) -> bytes:
+def asked(session: SandboxProgram, limit: int = 100, timeout_s: float = 20.0) -> bytes:
     """One request and its answer."""
     session.send(b"go")
     return session.recv(limit, timeout_s)
@@ -59,10 +59,10 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     made.close()
 
 
-def start(sandbox: Sandbox, body: str, *, memory_bytes: int = 1 << 16, **limits: float) -> SandboxSession:
+def start(sandbox: Sandbox, body: str, *, memory_bytes: int = 1 << 16, **limits: float) -> SandboxProgram:
     ceilings = Limits(**{"wall_s": 30, "memory_mb": 256, "disk_mb": 4, **limits})  # type: ignore[arg-type]
     files = {"main.py": (HEAD + body).encode()}
-    return SandboxSession(sandbox, files, ceilings, entry="main.py", memory_bytes=memory_bytes, release=lambda: None)
+    return SandboxProgram(sandbox, files, ceilings, entry="main.py", memory_bytes=memory_bytes, release=lambda: None)
 
 
 def test_frames_go_both_ways_and_memory_is_shared(sandbox: Sandbox) -> None:
@@ -120,17 +120,17 @@ def test_its_own_clocks_do_not_matter(sandbox: Sandbox) -> None:
 def test_every_bad_end_has_its_name(sandbox: Sandbox, body: str, status: str, reason: str) -> None:
     with start(sandbox, body, output_kb=8) as session:
         began = time.monotonic()
-        with pytest.raises(SessionEndError) as end:
+        with pytest.raises(ProgramEndedError) as end:
             asked(session, timeout_s=1.0)
         assert (end.value.status, time.monotonic() - began < 8) == (status, True), end.value.reason
         assert reason in end.value.reason
 
 
 def test_limits_hold_for_a_session(sandbox: Sandbox) -> None:
-    with start(sandbox, "take()\nb = bytearray(1 << 40)") as session, pytest.raises(SessionEndError) as end:
+    with start(sandbox, "take()\nb = bytearray(1 << 40)") as session, pytest.raises(ProgramEndedError) as end:
         asked(session)
     assert end.value.status == "memory"
-    with start(sandbox, "take()\nburn(60)", cpu_s=1) as session, pytest.raises(SessionEndError) as end:
+    with start(sandbox, "take()\nburn(60)", cpu_s=1) as session, pytest.raises(ProgramEndedError) as end:
         asked(session)
     assert end.value.status == "timeout" and "CPU" in end.value.reason
 

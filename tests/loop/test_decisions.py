@@ -178,7 +178,11 @@ def test_agent_is_told_the_terms_of_the_gate(world: None, store_home: Path, monk
     first, second = (situation.gate for situation in told[:2])
     assert first is not None and second is not None
     config = session.config
-    assert (first.problems, first.rollouts, first.price) == (config.gate_problems, config.gate_rollouts, config.price)
+    assert (first.problems, first.rollouts, first.gain_per_token_doubling) == (
+        config.gate_problems,
+        config.gate_rollouts,
+        config.gain_per_token_doubling,
+    )
     assert first.level == pytest.approx(told[0].evidence.score.mean)
     assert first.detectable is not None and 0 < first.detectable < 1
     # From the second generation on the spread is that of the gate that was played.

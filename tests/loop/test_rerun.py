@@ -171,15 +171,15 @@ def test_a_generation_that_never_was_cannot_be_made_again(homes: Homes, monkeypa
     with opened(homes("home"), generations=3) as (session, _):
         monkeypatch.setattr(rerun, "record", lambda: session.run.record)
         with pytest.raises(UsageError, match="generation 2 is still to come: 0 of 3"):
-            rerun.redo(session.run.name, 2)
+            rerun.rerun(session.run.name, 2)
         with pytest.raises(UsageError, match="has 3 generations already"):
             rerun.extend(session.run, 3)
         with pytest.raises(UsageError, match="has no generation 4 to go on from"):
-            rerun.redo(session.run.name, 5, forked=True)
+            rerun.rerun(session.run.name, 5, forked=True)
         with pytest.raises(UsageError, match="a run keeps its settings"):
-            rerun.redo(session.run.name, 1, changes={"siblings": "2"})
+            rerun.rerun(session.run.name, 1, changes={"siblings": "2"})
         forget(session.run, 1, by="me")
-        rerun.redo(session.run.name, 2, origin="me")  # A retry, after what it had forgotten is not made again yet.
+        rerun.rerun(session.run.name, 2, origin="me")  # A retry, after what it had forgotten is not made again yet.
         session.run.generation(1)
         session.run.complete("stop", {"rule": "agent", "reason": "enough"})
         with pytest.raises(UsageError, match="the agent ended it in generation 1"):

@@ -46,13 +46,13 @@ def test_siblings_share_the_error_rate() -> None:
 
 
 def test_a_dearer_child_has_to_gain_more() -> None:
-    sides = Sides(even(0.5), even(0.53), dearness=4.0)
+    sides = Sides(even(0.5), even(0.53), token_ratio=4.0)
     assert whole(sides).promoted
-    dear = whole(sides, Rules(2, 0.9, price=0.05))
+    dear = whole(sides, Rules(2, 0.9, gain_per_token_doubling=0.05))
     assert not dear.promoted and dear.margin == pytest.approx(2 * 0.05 * 0.5, rel=0.05)
     assert "4.0 times the tokens" in dear.reason
-    assert whole(Sides(even(0.5), even(0.53), dearness=1.4), Rules(2, 0.9, price=0.05)).promoted
-    assert whole(Sides(even(0.5), even(0.7), dearness=4.0), Rules(2, 0.9, price=0.05)).promoted
+    assert whole(Sides(even(0.5), even(0.53), token_ratio=1.4), Rules(2, 0.9, gain_per_token_doubling=0.05)).promoted
+    assert whole(Sides(even(0.5), even(0.7), token_ratio=4.0), Rules(2, 0.9, gain_per_token_doubling=0.05)).promoted
 
 
 def test_better_than_the_parent_but_behind_the_best_node_is_not_promoted() -> None:
@@ -109,8 +109,8 @@ def test_a_verdict_survives_the_record() -> None:
 def test_ties_at_a_token_price_survive_the_first_look() -> None:
     """The margin of each tie is small beside what a solved problem would bring."""
     same = {problem: [float(at % 2)] * 2 for at, problem in enumerate(PROBLEMS)}
-    sides = Sides(same, same, dearness=1.8)
-    first = judge(sides, next(growing(PROBLEMS)), 12, Rules(2, 0.9, price=0.02))
+    sides = Sides(same, same, token_ratio=1.8)
+    first = judge(sides, next(growing(PROBLEMS)), 12, Rules(2, 0.9, gain_per_token_doubling=0.02))
     assert (first.outcome, first.looks) == ("open", 1) and first.margin > 0
     lost = judge(Sides(same, {problem: [0.0, 0.0] for problem in PROBLEMS}), blocks_of(PROBLEMS)[:2], 12, RULES)
     assert lost.outcome == "futile"

@@ -19,7 +19,7 @@ def child(
     parent: int = 0,
     promoted: bool = False,
     width: float = 0.02,
-    dearness: float = 1.0,
+    token_ratio: float = 1.0,
     front: float = 0.5,
     against: Against | None = None,
     void: bool = False,
@@ -31,7 +31,7 @@ def child(
         promoted,
         "",
         "void" if void else "promoted" if promoted else "undecided",
-        dearness=dearness,
+        token_ratio=token_ratio,
         child_front=front,
         parent_front=0.5,
         against=against,
@@ -100,8 +100,8 @@ def test_the_rival_is_the_best_earlier_node_or_for_other_branches_the_champion()
 
 
 def test_the_best_sibling_leads_and_of_equal_ones_the_cheapest() -> None:
-    worse, dear = child(1, 0.05, promoted=True), child(2, 0.20, promoted=True, dearness=3.0)
-    cheap, lost = child(3, 0.19, promoted=True, dearness=1.0), child(4, 0.5)
+    worse, dear = child(1, 0.05, promoted=True), child(2, 0.20, promoted=True, token_ratio=3.0)
+    cheap, lost = child(3, 0.19, promoted=True, token_ratio=1.0), child(4, 0.5)
     assert [node.index for node in rank([worse, dear, cheap, lost])] == [4, 1, 2, 3]
     assert champion(rank([worse, dear, lost])).index == 2
     assert [node.index for node in rank([lost, child(5, -0.1)])] == [5, 4]

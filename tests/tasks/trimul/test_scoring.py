@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sia_core.domain.errors import SandboxError
-from sia_core.domain.lab import Limits, SandboxResult, SessionEndError
+from sia_core.domain.lab import Limits, ProgramEndedError, SandboxResult
 from sia_core.domain.task import Problem, Task
 from tasks.trimul import task as module
 from tasks.trimul.candidate import Runner
@@ -213,5 +213,5 @@ HONEST_SEND = Instant.send
 def broken_when_empty(session: Instant, data: bytes) -> None:
     """A session without calls left has died."""
     if not session.calls:
-        raise SessionEndError("memory", "killed")
+        raise ProgramEndedError("memory", "killed")
     HONEST_SEND(session, data)
