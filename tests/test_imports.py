@@ -7,6 +7,7 @@ names imported through `importlib` by a string.
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,3 +216,19 @@ def test_every_module_of_flows_imports_prefect() -> None:
     modules = [path for path in files() if package_of(path) == "flows" and path.stem != "__init__"]
     without = [path.name for path in modules if not any(one.module.split(".")[0] == "prefect" for one in imports(path))]
     assert not without
+
+
+def test_the_layout_in_the_docs_lists_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z_/]+)/` \|", text, re.MULTILINE))
+    inside = {f"sia_core/{path.name}" for path in (ROOT / "sia_core").iterdir() if (path / "__init__.py").exists()}
+    assert listed == {*inside, "sia_core/templates", "flows", "tasks", "infra"}
+
+
+def test_the_layout_in_the_docs_states_what_each_package_may_import() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `sia_core/([a-z]+)/` \|.*\| (.*) \|$", text, re.MULTILINE))
+    plain = {name: row for name, row in rows.items() if name not in ("cli", "api", "templates", "domain", "host")}
+    assert {name: set(re.findall(r"`(\w+)`", row)) for name, row in plain.items()} == {
+        name: ALLOWED[name] - BASE for name in plain
+    }

@@ -13,6 +13,7 @@ from sia_core.agents.source import Source
 from sia_core.agents.trial import describe_trial
 from sia_core.domain.lineage import Decision
 from sia_core.domain.patch import Block, Edit, apply_edits
+from sia_core.loop import decide as decide_module
 from sia_core.loop.run_view import SessionSource
 from sia_core.loop.session import Session
 from tests.loop.in_process import PARENT, InProcess
@@ -129,8 +130,8 @@ def test_an_agent_that_makes_each_mistake_once_still_decides_in_its_generation(s
     source = SessionSource(session, 1)
     stored, nodes = session.run.generation(1), session.run.nodes()
     evidence = gather(nodes[0].candidate, stored.rollouts("train"), confidence=0.9, seed=0)
-    situation = cast("Any", decide)._situation(session, stored, nodes, evidence)
-    decision = cast("Any", decide)._ask(agent, situation, source)
+    situation = cast("Any", decide_module)._situation(session, stored, nodes, evidence)
+    decision = cast("Any", decide_module)._ask(agent, situation, source)
     assert decision.edits == (BETTER,)
     *_, told = agent.refused
     assert [reason.split(": ")[1] for reason in told] == ["edits", "static", "import", "static"]
