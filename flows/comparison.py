@@ -11,7 +11,9 @@ from prefect.exceptions import MissingResult
 from flows import crashed_runs
 from flows.progress import artifact_key, outage_explained, show_if_reachable
 from flows.run import closing, evolve, see_through
+from sia_core import app
 from sia_core.domain.lineage import Cost
+from sia_core.domain.task import Task
 from sia_core.loop import create_run, fingerprint
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
@@ -87,7 +89,5 @@ def tabulate(name: str) -> Comparison:
 def _begin(comparison: ArmsRecord, seed: int, arm: Arm, others: list[Cost]) -> RunRecord:
     """A run of its own for an arm."""
     config = ArmsPlan.model_validate(comparison.plan).member_config(seed, arm, others)
-    sandbox = create_run.check_sandbox(config)
-    task, harness = create_run.prepare(config, reporter.get())
-    fingerprint.check_alike(comparison, task)
-    return create_run.open_run(config, task, harness, sandbox, comparison.member_tags(seed, arm.name))
+    fingerprint.check_alike(comparison, Task.load(config.task))
+    return app.start(config, reporter.get(), member=comparison.member_tags(seed, arm.name))

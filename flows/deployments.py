@@ -1,153 +1,126 @@
-"""Deployments: the flows that Prefect starts from a form, and their registration with a server.
+"""Deployments: the flows that Prefect starts from a form, and the forms.
 
 A deployed flow runs in a fresh process of a worker. A retry has to find what the first try made, so each record carries
-the id of the flow run it came from. `deploy` registers the deployments of prefect.yaml, their work pool, and the
-automation that marks silent runs as crashed.
+the id of the flow run it came from.
+
+A form is a pydantic model; its JSON schema is what the Prefect UI asks. The server checks values against the schema, so
+that most mistakes are refused in the form. What only the task's files can tell is told by the run, before anything is
+spent. Settings come from the fields of `RunConfig` that have a title.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import yaml  # Prefect's own dependency.
 from prefect import flow, runtime
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.deployments.runner import RunnerDeployment
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
+from prefect.client.orchestration import get_client
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from flows import crashed_runs
 from flows.comparison import go_through
-from flows.forms import ArmsForm, EvolveForm, GenerationForm, ReportForm
 from flows.progress import shown
 from flows.run import closing, keep_report, see_through
-from sia_core.domain.errors import ServiceError
-from sia_core.domain.task import Task
+from sia_core import app
+from sia_core.domain.config import RunConfig
+from sia_core.domain.setting import Option, option
 from sia_core.loop import create_run
-from sia_core.loop.rerun import ORIGIN, rerun
+from sia_core.loop.configure import build_config
+from sia_core.loop.rerun import ORIGIN
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
-from sia_core.search.arms import ArmsPlan
+from sia_core.search.arms import ARMS, ArmsPlan, plan_arms
 
-POOL = "sia"
-EVOLVE = "flows.deployments.evolve_task"
-TAG = "sia"
-ZOMBIES = "sia: crash runs that went silent"
-SILENT = timedelta(minutes=10)
-"""Three heartbeats of Prefect's default (180 s), and a minute more: a live run is never taken for a dead one, whatever
-process it runs in. A machine's own dead are found at its next start (`reaper`), without waiting."""
-_FILE = "prefect.yaml"
+_RUN = Field(title="Run", min_length=1, description="Name of a run, or how it begins; see sia status.")
+_COMPARED = ("task", "generations", "policy", "agent", "agent_timeout", "budget", "seed", "sandbox", "threads")
+"""Settings that all runs of a comparison share."""
 
 
-def deploy(tasks: Sequence[str] = (), limit: int | None = None) -> list[str]:
-    """Register everything, again if it is there; names of the deployments.
-
-    Args:
-        tasks: of the user's own, by path, that get a deployment beside those of prefect.yaml.
-        limit: runs at a time over all workers of the pool; as it is, or none, when not given.
-
-    Raises:
-        ServiceError: prefect.yaml cannot be found.
-        TaskError: a task that cannot be used.
-    """
-    rows = [*_rows(), *map(_row_of, tasks)]
-    with get_client(sync_client=True) as client:
-        _make_pool(client, limit)
-    names = [_register(row) for row in rows]
-    _watch()
-    return names
+def form_fields(model: type[RunConfig], names: Iterable[str]) -> dict[str, Any]:
+    """Fields of a form for these settings, as `pydantic.create_model` takes them."""
+    return {one.name: (_kind(one), _field(one)) for one in (option(model, name) for name in names)}
 
 
-def _rows() -> list[dict[str, Any]]:
-    here = Path(__file__).resolve().parent
-    file = next((folder / _FILE for folder in (here, here.parent) if (folder / _FILE).exists()), None)
-    if file is None:
-        raise ServiceError(f"{_FILE} is missing", where=str(here.parent), hint="install SIA again")
-    found: list[dict[str, Any]] = yaml.safe_load(file.read_text())["deployments"]
-    return found
+def titled(model: type[RunConfig]) -> list[str]:
+    """Settings that stand on the form of a run."""
+    return [name for name in model.model_fields if option(model, name).setting.title]
 
 
-def _row_of(where: str) -> dict[str, Any]:
-    task = Task.load(where)
-    row = next(row for row in _rows() if row["entrypoint"] == EVOLVE)
-    return {
-        **row,
-        "name": task.name,
-        "description": f"{task.config.title}. A run of its own; Retry goes on where it was cut.",
-        "tags": [TAG, task.name],
-        "parameters": {"settings": {"task": task.where}},
-        "schedules": [],
-    }
+def _kind(one: Option) -> Any:
+    if one.setting.form is not None or one.name == "task":
+        return one.setting.form or str
+    return one.kind if one.default is not None else one.kind | None
 
 
-def _register(row: Mapping[str, Any]) -> str:
-    deployment = RunnerDeployment.from_entrypoint(
-        entrypoint=row["entrypoint"],
-        name=row["name"],
-        description=row["description"],
-        tags=row["tags"],
-        parameters=row.get("parameters"),
-        schedules=[_schedule(one) for one in row.get("schedules", ())],
-        enforce_parameter_schema=row["enforce_parameter_schema"],
-        work_pool_name=row["work_pool"]["name"],
+def _field(one: Option) -> Any:
+    description = " ".join(one.description.split())
+    rules: dict[str, Any] = {"ge": one.low, "le": one.high, "pattern": one.setting.pattern or None}
+    rules = {name: value for name, value in rules.items() if value is not None}
+    if one.name == "task":
+        return Field(title=one.setting.title, description=description, min_length=1)
+    return Field(default=one.default, title=one.setting.title, description=description, **rules)
+
+
+class EvolveForm(create_model("_Settings", **form_fields(RunConfig, titled(RunConfig)))):  # type: ignore[misc]
+    """A new run of a task."""
+
+    model_config = ConfigDict(extra="forbid", title="Run")
+
+    def config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            SiaError: as `build_config`.
+        """
+        return build_config(**self.model_dump())
+
+
+class GenerationForm(BaseModel):
+    """Generations that a run is to make, again or in addition."""
+
+    model_config = ConfigDict(extra="forbid", title="Generation")
+
+    run: str = _RUN
+    generation: int = Field(
+        ge=1,
+        title="Generation",
+        description="One it has made: that and later ones are made again. A later one: the run is extended to it.",
     )
-    deployment.apply()
-    return deployment.full_name
-
-
-def _schedule(row: Mapping[str, Any]) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(
-        schedule=CronSchedule(cron=row["cron"], timezone=row["timezone"]), active=row["active"]
+    fork: bool = Field(
+        default=False, title="Fork", description="Leave the run as it is; go on in a child run, with what has changed."
     )
 
 
-def _make_pool(client: SyncPrefectClient, limit: int | None) -> None:
-    try:
-        client.read_work_pool(POOL)
-    except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        pool = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template, concurrency_limit=limit)
-        client.create_work_pool(pool)
-    else:
-        if limit is not None:
-            client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=limit))
+class ReportForm(BaseModel):
+    """A run whose report is made anew."""
+
+    model_config = ConfigDict(extra="forbid", title="Report")
+
+    run: str = _RUN
 
 
-def _watch() -> None:
-    """The automation that crashes flow runs of ours whose process is silent: those of other machines, above all."""
-    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
-    trigger = EventTrigger(
-        after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *ends},
-        match={"prefect.resource.id": "prefect.flow-run.*"},
-        match_related={"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"},
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=SILENT,
+class ArmsForm(create_model("_Compared", **form_fields(RunConfig, _COMPARED))):  # type: ignore[misc]
+    """A comparison of arms."""
+
+    model_config = ConfigDict(extra="forbid", title="Comparison")
+
+    arms: str = Field(
+        default="",
+        title="Arms",
+        pattern="^$|^({0})(,({0}))*$".format("|".join(ARMS)),
+        description="Some of harness,weights,alternate,rules,agent,best-of-n; all when left out.",
     )
-    message = f"silent for {SILENT.seconds // 60} minutes; retry to go on where it stopped"
-    wanted = AutomationCore(
-        name=ZOMBIES,
-        description="Its process, or the whole machine, died without a word.",
-        trigger=trigger,
-        actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message=message, force=False)],
-    )
-    with get_client(sync_client=True) as client:
-        found = client.read_automations_by_name(ZOMBIES)
-        if found:
-            client.update_automation(found[0].id, wanted)
-        else:
-            client.create_automation(wanted)
+    seeds: int = Field(default=3, ge=1, title="Seeds", description="Runs of each arm, with a seed each.")
+
+    def plan(self) -> ArmsPlan:
+        """The comparison that is asked for.
+
+        Raises:
+            SiaError: as `build_config` and `plan_arms`.
+        """
+        config = build_config(**self.model_dump(exclude={"arms", "seeds"}))
+        return plan_arms(config, [name.strip() for name in self.arms.split(",") if name.strip()], self.seeds)
 
 
 @flow(name="evolve", flow_run_name="{settings.task}", persist_result=False)
@@ -164,7 +137,7 @@ def evolve_task(settings: EvolveForm) -> None:
 def redo_generation(settings: GenerationForm) -> None:
     """Make a generation of a run again, or more of them, and see the run through."""
     with _prepared(settings.run):
-        run = rerun(settings.run, settings.generation, forked=settings.fork, origin=_origin())
+        run = app.rerun(settings.run, settings.generation, forked=settings.fork, origin=_origin())
         create_run.prepare(run.config, reporter.get())
         _call(f"{run.name} from {settings.generation}")
         with closing(run):
@@ -181,7 +154,7 @@ def compare_arms(settings: ArmsForm) -> None:
             comparison = ArmsRecord(record, found[0])
             create_run.prepare(ArmsPlan.model_validate(comparison.plan).config, reporter.get())
         else:
-            comparison = create_run.open_arms(settings.plan(), {ORIGIN: origin})
+            comparison = app.compare(settings.plan(), reporter.get(), origin={ORIGIN: origin})
         _call(comparison.name)
         with closing(comparison):
             go_through(comparison.name)
@@ -204,10 +177,7 @@ def _begun(settings: EvolveForm) -> RunRecord:
         if run.begun:
             create_run.prepare(run.config, reporter.get())
             return run
-    config = settings.config()
-    sandbox = create_run.check_sandbox(config)
-    task, harness = create_run.prepare(config, reporter.get())
-    return create_run.open_run(config, task, harness, sandbox, origin={ORIGIN: origin})
+    return app.start(settings.config(), reporter.get(), origin={ORIGIN: origin})
 
 
 @contextmanager

@@ -1,23 +1,28 @@
 """`sia arms TASK`: are both levers better than one, than none, than as many tries?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sia_core.cli.run import AgentTimeout, BudgetOption, Generations, Problems, Rollouts, print_plan
+from sia_core.cli.run import print_plan
+from sia_core.cli.settings import with_settings
 
 _SEEDS = 3
+SETTINGS = (
+    *("generations", "policy", "agent", "agent_timeout", "budget", "seed", "rollouts", "problems"),
+    *("sandbox", "batch", "threads", "workers"),
+)
+"""Settings that all runs of a comparison share. The arms differ in the others."""
 
 
+@with_settings(SETTINGS)
 def arms(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")] = "",
     seeds: Annotated[
         int | None,
-        typer.Option(
-            min=1, help=f"Runs of each arm, with a seed each: {_SEEDS} when not given. With --resume, to add some."
-        ),
+        typer.Option(min=1, help=f"Runs of each arm, each with its own seed: {_SEEDS}. With --resume, to add some."),
     ] = None,
     only: Annotated[
         str, typer.Option("--arms", help="Some of harness,weights,alternate,rules,agent,best-of-n; all by default.")
@@ -25,24 +30,11 @@ def arms(
     resume: Annotated[
         str, typer.Option(metavar="NAME", help="Go on with a comparison that was cut short, or add seeds to it.")
     ] = "",
-    generations: Generations = None,
-    policy: Annotated[str, typer.Option(help="The policy; as in sia run.")] = "smollm2",
-    agent: Annotated[
-        str, typer.Option(help="The agent that chooses, as in sia run; rules is an arm of its own beside another.")
-    ] = "rules",
-    agent_timeout: AgentTimeout = 1200,
-    budget: BudgetOption = "",
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    rollouts: Rollouts = None,
-    problems: Problems = None,
-    sandbox: Annotated[str, typer.Option(help="As in sia run.")] = "strict",
-    batch: Annotated[int, typer.Option(min=1, help="Requests a local policy samples together.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of policy and training.")] = 2,
-    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --resume: write sealed scores by arm and seed, as JSON.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    **settings: Any,
 ) -> None:
     """Run the arms of TASK over several seeds and put them side by side."""
     from sia_core.domain.errors import UsageError
@@ -62,21 +54,7 @@ def arms(
         what = "goes with --resume: scores are saved of a comparison that was made"
         raise UsageError(what, where="--save", hint="sia arms --resume NAME --save FILE")
     seeds = _SEEDS if seeds is None else seeds
-    config = build_config(
-        task,
-        {"generations": generations, "rollouts": rollouts, "problems": problems},
-        levers="harness,weights",
-        tier=sandbox,
-        policy=policy,
-        agent=agent,
-        agent_timeout=agent_timeout,
-        meta=False,
-        budget=budget,
-        seed=seed,
-        batch=batch,
-        threads=threads,
-        workers=workers,
-    )
+    config = build_config(task, **settings)
     plan = plan_arms(config, [name.strip() for name in only.split(",") if name.strip()], seeds)
     if dry_run:
         print(f"{len(plan.members)} runs: arms {', '.join(plan.arms)}, {seeds} seeds; the dearest of them:")

@@ -17,7 +17,7 @@ def deploy(
     from sia_core.cli import servers  # Loads Prefect and MLflow.
 
     servers.use_prefect()
-    from flows.deployments import deploy as register
+    from flows.registration import deploy as register
 
     for name in register(tasks or [], limit):
         print(name)

@@ -6,28 +6,26 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from sia_core.agents.prices import check_priced
+from sia_core import app
 from sia_core.agents.recorded import is_recorded, recorded_lines
 from sia_core.cli import servers
 from sia_core.cli.live import Live
 from sia_core.cli.plain import plain
 from sia_core.cli.show import console, print_arms, print_result, print_stand_ins
 from sia_core.cli.warm_start import begin
-from sia_core.domain.budget import Budget
 from sia_core.domain.config import RunConfig
-from sia_core.domain.errors import INTERRUPTED, BudgetError, HeldError, RecordError, SiaError, UsageError
+from sia_core.domain.errors import INTERRUPTED, BudgetError, HeldError, SiaError, UsageError
 from sia_core.domain.task import Task
 from sia_core.host.disk import cannot_write, is_full
 from sia_core.host.home import home
+from sia_core.host.progress import Silent
 from sia_core.host.signals import asked_to_end, interrupt, listening
 from sia_core.loop import create_run
-from sia_core.loop.fingerprint import check_alike
-from sia_core.loop.rerun import extend, rerun
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
-from sia_core.record.lease import LEAVE_S, hold, refuse_held
+from sia_core.record.lease import LEAVE_S
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan, Comparison, read_member
@@ -38,46 +36,24 @@ Found = TypeVar("Found")
 
 def start(config: RunConfig, *, ui: bool) -> None:
     """Start a run and drive it to its end."""
-    sandbox = create_run.check_sandbox(config)
-    servers.launch_prefect()
     with Live(console) as live:
-        task, harness = create_run.prepare(config, live)
-    run = create_run.open_run(config, task, harness, sandbox)
-    console.print(f"run {run.name}: {task.config.title}")
-    missing = f", without {', '.join(sandbox.missing)}" if sandbox and sandbox.missing else ""
-    console.print(f"sandbox tier {config.tier}{missing} · policy {config.policy} · agent {config.agent}")
+        run = app.start(config, live, meanwhile=servers.launch_prefect)
+    console.print(f"run {run.name}: {Task.load(config.task).config.title}")
+    lacking = run.tags["sia.sandbox.missing"]
+    missing = f", without {lacking.replace(',', ', ')}" if lacking and config.sandbox != "none" else ""
+    console.print(f"sandbox tier {config.sandbox}{missing} · policy {config.policy} · agent {config.agent}")
     _drive(run, ui)
 
 
-def go_on(
-    name: str,
-    *,
-    ui: bool,
-    budget: Budget | None = None,
-    generations: int | None = None,
-    agent_timeout: int | None = None,
-) -> None:
-    """Go on with an interrupted run; budget, generations and the agent's timeout are changed where they are given."""
-    run = create_run.record().open(name)
-    if run.status == "FINISHED" and (generations is None or generations <= run.config.generations):
-        more = f"give it more: sia resume {run.name} --generations {run.config.generations + 1}"
-        raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}; {more}")
-    refuse_held(run)
-    if generations is not None:
-        extend(run, generations)
-    if budget is not None:
-        check_priced(run.config.policy, budget)
-        with hold(run, console.print):
-            run.set_budget(budget)
-    if agent_timeout is not None:
-        with hold(run, console.print):
-            run.set_agent_timeout(agent_timeout)
+def go_on(name: str, *, ui: bool, generations: int | None = None, changes: Mapping[str, Any]) -> None:
+    """Go on with an interrupted run, with more generations where they are given, and other changed settings."""
+    run = app.resume(name, _Lines(), generations=generations, changes=changes)
     _go_on(run, f"run {run.name}: resuming", ui)
 
 
 def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
     """Make a generation again, in the run or in a child run, and see it through."""
-    run = rerun(name, generation, forked=forked, changes=changes)
+    run = app.rerun(name, generation, forked=forked, changes=changes)
     origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
     _go_on(run, f"run {run.name}{origin}: going on from generation {generation}", ui)
 
@@ -93,11 +69,8 @@ def _go_on(run: RunRecord, what: str, ui: bool) -> None:
 
 def compare(plan: ArmsPlan) -> None:
     """Start a comparison of arms and see it through."""
-    create_run.check_sandbox(plan.config)
-    servers.launch_prefect()
     with Live(console) as live:
-        task, _ = create_run.prepare(plan.config, live)
-    comparison = ArmsRecord.create(create_run.record(), task.name, plan.about, plan.model_dump(mode="json"))
+        comparison = app.compare(plan, live, meanwhile=servers.launch_prefect)
     _drive_arms(comparison)
 
 
@@ -105,18 +78,23 @@ def go_on_comparing(name: str, seeds: int | None = None, *, save: Path | None = 
     """Go on with a comparison that was cut short, over more seeds where they are given; or show a finished one.
 
     Args:
+        name: of the comparison.
+        seeds: that it is to have in all.
         save: file that the sealed scores by arm and seed are written to at the end.
     """
-    comparison = ArmsRecord.open(create_run.record(), name)
-    refuse_held(comparison)
-    if seeds is not None:
-        plan = ArmsPlan.model_validate(comparison.plan).with_seeds(seeds)
-        check_alike(comparison, Task.load(plan.config.task))  # Before the plan is changed: it cannot be made smaller.
-        comparison.set_plan(plan.about, plan.model_dump(mode="json"))
+    comparison = app.resume_comparison(name, seeds)
     servers.launch_prefect()
     _drive_arms(comparison)
     if save is not None:
         _save(comparison, save)
+
+
+class _Lines(Silent):
+    """Prints what is said, and draws nothing."""
+
+    def say(self, text: str) -> None:
+        """See Reporter."""
+        console.print(text)
 
 
 def _save(comparison: ArmsRecord, file: Path) -> None:

@@ -15,7 +15,7 @@ from sia_core.host.atomic_dir import new_directory
 
 Kind = Literal["answer", "program", "classify"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 PLACEHOLDER = "my-task"
 """Stands for the task's name in every file of a template."""
 

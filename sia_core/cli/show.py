@@ -99,7 +99,7 @@ def print_result(run: RunRecord) -> None:
             console.print(line)
         _print_report(report_rows(test))
     if (kept := run.get_json("spending.json")) is not None:
-        for line in spent_lines(kept, run.budget):
+        for line in spent_lines(kept, run.config.budget):
             console.print(line)
     if test is None and run.status != "RUNNING":
         console.print(f"not finished; go on with: sia resume {run.name}")

@@ -18,7 +18,7 @@ def worker(
     servers.launch_prefect()  # Says which servers these are.
     servers.use_prefect()
     from flows.crashed_runs import reap
-    from flows.deployments import POOL
+    from flows.registration import POOL
     from sia_core.loop.create_run import record
 
     record()  # The store must exist before two runs open it at once.

@@ -73,7 +73,7 @@ def _fill(
         for name in ADAPTER_FILES:
             (folder / ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
     manifest = _manifest(run, task, winner, adapter, test)
-    story = Story(manifest, run.config, run.nodes(), test, run.get_json("spending.json"), run.budget, task)
+    story = Story(manifest, run.config, run.nodes(), test, run.get_json("spending.json"), run.config.budget, task)
     (folder / CARD).write_text(write_card(story))
     (folder / DECISIONS).write_bytes(write_recording(recording_of(run, task)))
     manifest = manifest.model_copy(update={"files": list_files(folder)})

@@ -12,11 +12,11 @@ from sia_core.agents.fit import check_fit
 from sia_core.agents.prices import check_priced
 from sia_core.agents.recorded import absolute
 from sia_core.agents.registry import WITHOUT_MODEL, check_agent
-from sia_core.domain.budget import Budget
-from sia_core.domain.config import RunConfig, Tier, parse_levers, parse_names
+from sia_core.domain.config import RunConfig, Tier
 from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.patch import EditScope
+from sia_core.domain.setting import option, options
 from sia_core.domain.task import Task
 from sia_core.domain.task_config import describe_invalid
 from sia_core.loop.agent_jail import check_command
@@ -25,53 +25,77 @@ from sia_core.search.lineage import parent_policy
 from sia_core.weights.algorithms import check_algorithm
 
 
-def build_config(
-    task: str, plan: dict[str, int | None], *, levers: str, tier: str, branched: bool = False, **settings: Any
-) -> RunConfig:
-    """The run's configuration from the command line and the task's plan; a branched run takes its harness from another.
+def build_config(task: str, **given: Any) -> RunConfig:
+    """The run's configuration, from what a person gives and the task's plan.
+
+    Args:
+        task: name of a task that ships, or the path of one.
+        **given: values of `RunConfig`'s fields, by name. A text is read as on the command line; None is not given.
+            With `branch_from` the harness is another run's, and the field itself is set later.
 
     Raises:
         UsageError: an option that cannot be meant.
         TaskError: a task.toml or task.py that cannot be used.
         HarnessError: a harness that cannot be loaded.
     """
-    sandbox_tier, loaded = parse_tier(tier), Task.load(task)
-    asked_meta = settings["meta"]
+    settings = read_settings(given)
+    is_branch = settings.pop("branch_from", None) is not None
+    loaded = Task.load(task)
+    asked_meta = settings.get("meta", False)
     # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
-    if asked_meta and branched:
+    if asked_meta and is_branch:
         raise UsageError("a branch has its harness already", where="--meta", hint="leave out --meta or --branch-from")
-    if not branched and not (loaded.path / loaded.config.harness).exists():
+    if not is_branch and not (loaded.path / loaded.config.harness).exists():
         settings["meta"] = True
-    if not settings["meta"] and not branched:
+    if not settings.get("meta") and not is_branch:
         Harness.load(loaded.path / loaded.config.harness)
     _ = loaded.module
     check_algorithm(loaded.config.update.algorithm, str(loaded.path / "task.toml"))
-    check_spec(settings["policy"])
-    settings["budget"], settings["agent"] = Budget.parse(settings.get("budget", "")), absolute(settings["agent"])
-    check_agent(settings["agent"], settings.get("agent_dollars") or settings["budget"].dollars)
-    check_priced(settings["policy"], settings["budget"])
-    parent_policy(settings.get("parent", "best"))
-    if settings["meta"] and settings["agent"] in WITHOUT_MODEL:
+    plan = loaded.config.plan.model_dump()
+    try:
+        config = RunConfig.model_validate({"task": loaded.where, **plan, **settings})
+    except ValidationError as error:
+        raise UsageError(describe_invalid(error), where="settings", hint="see: sia run --help") from error
+    check_spec(config.policy)
+    config = config.model_copy(update={"agent": absolute(config.agent)})
+    _check(config)
+    if config.meta and config.agent in WITHOUT_MODEL:
         raise UsageError(
             f"task {loaded.name} has no harness to begin with"
             if not asked_meta
-            else f"{settings['agent']} writes no harness",
+            else f"{config.agent} writes no harness",
             where="--agent",
             hint="name one that writes it: --agent anthropic:MODEL, openai:MODEL[@URL] or command:CMD",
         )
-    check_edit_scope(settings.get("edit_scope", "all"), settings["agent"])
-    defaults = loaded.config.plan.model_dump()
-    asked = {name: value for name, value in plan.items() if value is not None}
-    config = RunConfig(
-        task=loaded.where,
-        levers=parse_levers(levers),
-        tier=sandbox_tier,
-        **(defaults | asked),
-        **settings,
-    )
     check_fit(config, loaded)
     check_command(config)
     return config
+
+
+def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the texts among values of `RunConfig`'s fields; what is None is left out.
+
+    Raises:
+        UsageError: no such setting, or a text that cannot be read.
+    """
+    known = {one.name: one for one in options(RunConfig)}
+    found = {name: value for name, value in given.items() if value is not None}
+    for name, value in found.items():
+        if name not in RunConfig.model_fields:
+            raise UsageError(f"there is no setting {name!r}", where="settings", hint="see: sia run --help")
+        parse = known[name].setting.parse if name in known else None
+        if parse is not None and isinstance(value, str):
+            found[name] = parse(value)
+    parent_policy(found.get("parent", "best"))
+    check_edit_scope(found.get("edit_scope", "all"), found.get("agent", "rules"))
+    parse_tier(found.get("sandbox", "strict"))
+    return found
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse an agent or a policy that cannot be asked, or has no price where dollars are limited."""
+    check_agent(config.agent, config.agent_dollars or config.budget.dollars)
+    check_priced(config.policy, config.budget)
 
 
 def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
@@ -87,29 +111,20 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
         if name not in _CHANGEABLE:
             known = ", ".join(sorted(_CHANGEABLE))
             raise UsageError(f"{name!r} cannot be changed in a child run", where="--set", hint=f"one of {known}")
-    values: dict[str, Any] = dict(changes)
-    if "agent" in values:
-        values["agent"] = absolute(values["agent"])
-    if "levers" in values:
-        values["levers"] = parse_levers(values["levers"])
-    if "budget" in values:
-        values["budget"] = Budget.parse(values["budget"])
-    for name in _NAMES & values.keys():
-        values[name] = parse_names(values[name])
+    values = read_settings(changes)
     try:
         changed = RunConfig.model_validate({**config.model_dump(), **values})
     except ValidationError as error:
         raise UsageError(describe_invalid(error), where="--set") from error
-    check_agent(changed.agent, changed.agent_dollars or changed.budget.dollars)
-    check_priced(changed.policy, changed.budget)
+    changed = changed.model_copy(update={"agent": absolute(changed.agent)})
+    _check(changed)
     check_edit_scope(changed.edit_scope, changed.agent)
     check_fit(changed, Task.load(changed.task))
     check_command(changed)
     return changed
 
 
-_NAMES = frozenset({"agent_network", "agent_env", "agent_files", "agent_mounts"})
-_CHANGEABLE = frozenset(RunConfig.model_fields) - {"task", "policy", "seed", "meta"}
+_CHANGEABLE = frozenset(name for name in RunConfig.model_fields if option(RunConfig, name).setting.can_fork)
 """Another policy does not fit the lineage's adapters; another seed deals played problems out again."""
 
 

@@ -19,17 +19,15 @@ from sia_core.engine.sandbox.protocol import TierReport
 from sia_core.host.environment import describe
 from sia_core.host.external import masked
 from sia_core.host.home import home
-from sia_core.host.progress import Reporter, Silent
+from sia_core.host.progress import Reporter
 from sia_core.host.servers import find, mlflow_service
 from sia_core.loop import fingerprint
 from sia_core.loop.agent_jail import check_command
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
-from sia_core.record.arms import ArmsRecord
 from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
 from sia_core.record.store import Record, RunRecord, open_record
-from sia_core.search.arms import ArmsPlan
 from sia_core.weights.algorithms import check_algorithm
 
 
@@ -59,7 +57,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
 
 def check_sandbox(config: RunConfig) -> TierReport | None:
     """Run the self-test of the demanded tier; None for tier `none`, which has nothing to prove."""
-    return None if config.tier == "none" else probe(tier=config.tier)
+    return None if config.sandbox == "none" else probe(tier=config.sandbox)
 
 
 def open_run(
@@ -87,7 +85,7 @@ def open_run(
         **recorded_tags(config.agent, task),
         "sia.levers": ",".join(config.levers) or "none",
         "sia.version": version("sia"),
-        "sia.sandbox.tier": config.tier,
+        "sia.sandbox.tier": config.sandbox,
         "sia.sandbox.missing": ",".join(sandbox.missing) if sandbox else "all",
         "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
@@ -113,13 +111,6 @@ def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None)
         _plant_branch(run, Branch.find(run.record, config.branch_from))
     elif not config.meta:
         plant_seed(run, harness or Harness.load(task.path / task.config.harness))
-
-
-def open_arms(plan: ArmsPlan, origin: Mapping[str, str] | None = None) -> ArmsRecord:
-    """Create a comparison in MLflow, once everything it needs is there."""
-    check_sandbox(plan.config)
-    task, _ = prepare(plan.config, Silent())
-    return ArmsRecord.create(record(), task.name, plan.about, plan.model_dump(mode="json"), origin)
 
 
 def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> None:

@@ -111,7 +111,7 @@ def climb_first(session: Session, harness: Harness) -> LadderReport:
     session.task.canaries.check_files(harness.files, "first harness")
     allowed = static.Allowed.of(Harness.from_files(_PLAIN).config, session.task.config.rewrite)
     rungs = [static.check(harness, None, allowed, answers=_answers(session))]
-    with closing(RolloutRunner(session.task, session.config.tier)) as runner:
+    with closing(RolloutRunner(session.task, session.config.sandbox)) as runner:
         if rungs[-1].passed:
             rungs.append(check_import(runner, harness))
         if rungs[-1].passed:
@@ -132,14 +132,14 @@ def _static(it: Climb) -> RungResult:
 
 
 def _import(it: Climb) -> RungResult:
-    with closing(RolloutRunner(it.session.task, it.session.config.tier)) as runner:
+    with closing(RolloutRunner(it.session.task, it.session.config.sandbox)) as runner:
         return check_import(runner, it.child)
 
 
 def _contract(it: Climb) -> RungResult:
     task = it.session.task
     problems = pick_problems(it.session, "train", it.generation.index - 1, CONTRACT_PROBLEMS)
-    with closing(RolloutRunner(task, it.session.config.tier)) as runner:
+    with closing(RolloutRunner(task, it.session.config.sandbox)) as runner:
         return check_contract(runner, task, problems, it.child, it.parent_harness)
 
 

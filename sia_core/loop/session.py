@@ -75,7 +75,7 @@ def open_session(name: str) -> Iterator[Session]:
         check_unchanged(run, task)
         settings = EngineConfig(
             config.policy,
-            config.tier,
+            config.sandbox,
             config.threads,
             batch=config.batch,
             workers=config.workers,

@@ -24,7 +24,7 @@ class Ledger:
     def __init__(
         self, run: RunRecord, journal: Journal, resources: Resources, price: Price | None, reporter: Reporter
     ) -> None:
-        self.budget: Budget = run.budget
+        self.budget: Budget = run.config.budget
         self._run, self._journal, self._reporter = run, journal, reporter
         self._resources, self._price = resources, price
         here = journal.spent()

@@ -23,13 +23,13 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
 from mlflow.exceptions import MlflowException
 
-from sia_core.domain.budget import Budget
 from sia_core.domain.candidate import Adapter, Candidate
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json, digest_bytes, digest_files
 from sia_core.domain.lineage import Node
+from sia_core.domain.setting import option, read_text
 from sia_core.host.external import masked
 from sia_core.record import models
 from sia_core.record.connection import artifact_root, connect
@@ -46,8 +46,8 @@ DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
 _HARNESSES, _PAGE = 64, 1000
 """Harnesses kept at hand; runs in one answer of MLflow's."""
-_CHANGED = {"generations": "sia.generations", "agent_timeout": "sia.agent_timeout"}
-"""Setting that `sia resume` may change -> tag that holds its last value."""
+_CHANGED = "sia.changed."
+"""Tags that hold the settings which `sia resume` has changed, each by its name, as the text of its option."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
 
@@ -172,9 +172,9 @@ class RunRecord(Stored):
 
     @property
     def config(self) -> RunConfig:
-        """The configuration: as it was started with, but for the numbers it was resumed with."""
-        tags = self.tags
-        changed = {name: int(tags[tag]) for name, tag in _CHANGED.items() if tag in tags}
+        """The configuration that the run was started with, and what later commands have changed of it."""
+        texts = {tag.removeprefix(_CHANGED): text for tag, text in self.tags.items() if tag.startswith(_CHANGED)}
+        changed = {name: read_text(RunConfig, name, text) for name, text in texts.items()}
         return self.started_with.model_copy(update=changed)
 
     @property
@@ -189,11 +189,12 @@ class RunRecord(Stored):
 
     def extend(self, generations: int) -> None:
         """Let it have so many generations in all."""
-        self.set_tags({_CHANGED["generations"]: str(generations)})
+        self.change({"generations": generations})
 
-    def set_agent_timeout(self, seconds: int) -> None:
-        """Let the server of the agent's model be silent for so long from now on."""
-        self.set_tags({_CHANGED["agent_timeout"]: str(seconds)})
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Change settings from now on, by the names of `RunConfig`'s fields."""
+        written = {name: option(RunConfig, name).setting.write(value) for name, value in settings.items()}
+        self.set_tags({f"{_CHANGED}{name}": text for name, text in written.items()})
 
     @property
     def started_with(self) -> RunConfig:
@@ -202,17 +203,6 @@ class RunRecord(Stored):
         if data is None:
             raise RecordError("config.json is missing", where=self.name, hint="the run never began; start a new one")
         return RunConfig.model_validate_json(data)
-
-    @property
-    def budget(self) -> Budget:
-        """What the run may spend: as it was started with, or as it was last resumed with."""
-        changed = self.get_json("budget.json")
-        return self.config.budget if changed is None else Budget.model_validate(changed)
-
-    def set_budget(self, budget: Budget) -> None:
-        """Let it spend more, or less."""
-        self.put_json("budget.json", budget.model_dump())
-        self.set_tags({"sia.budget": str(budget)})
 
     @property
     def status(self) -> str:

@@ -5,56 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from sia_core.domain.config import RunConfig
+from sia_core.domain.setting import options
 
-OPTIONS = {
-    "generations": "--generations",
-    "levers": "--levers",
-    "policy": "--policy",
-    "agent": "--agent",
-    "meta": "--meta",
-    "agent_turns": "--agent-turns",
-    "agent_tokens": "--agent-tokens",
-    "agent_dollars": "--agent-dollars",
-    "agent_timeout": "--agent-timeout",
-    "agent_rollouts": "--agent-rollouts",
-    "agent_seconds": "--agent-seconds",
-    "agent_minutes": "--agent-minutes",
-    "agent_network": "--agent-network",
-    "agent_env": "--agent-env",
-    "agent_files": "--agent-files",
-    "agent_mounts": "--agent-mounts",
-    "edit_scope": "--edit-scope",
-    "max_edit_lines": "--max-edit-lines",
-    "reuse_states": "--reuse-states",
-    "siblings": "--siblings",
-    "approve": "--approve",
-    "seed": "--seed",
-    "problems": "--problems",
-    "rollouts": "--rollouts",
-    "test_problems": "--test-problems",
-    "branch_from": "--branch-from",
-    "budget": "--budget",
-    "parent": "--parent",
-    "until_plateau": "--until-plateau",
-    "tier": "--sandbox",
-    "threads": "--threads",
-    "batch": "--batch",
-    "workers": "--workers",
-    "graders": "--graders",
-}
-"""Field of a run's configuration -> option of `sia run`."""
-BY_TASK = (
-    "gate_problems",
-    "gate_rollouts",
-    "test_rollouts",
-    "confidence",
-    "gain_per_token_doubling",
-    "tolerance",
-    "plateau",
-)
-"""Fields that no option sets: they come from the task's plan, which its digest covers."""
-_ALWAYS = {"generations", "policy", "agent", "seed", "problems", "rollouts", "test_problems", "threads"}
-"""Given even where they are the default, which another version may have changed."""
+
+def set_by_task(config: RunConfig) -> dict[str, str]:
+    """Settings that no option gives: the task's plan sets them, which its digest covers."""
+    told = {"task", *(one.name for one in options(type(config)))}
+    return {name: text for name, text in settings(config).items() if name not in told}
 
 
 def run_command(config: RunConfig) -> str:
@@ -76,16 +33,10 @@ def _shown(value: Any) -> str:
 
 
 def _words(config: RunConfig) -> Iterator[str]:
-    for name, option in OPTIONS.items():
-        value = getattr(config, name)
-        if name not in _ALWAYS and value == RunConfig.model_fields[name].default:
+    for one in options(type(config)):
+        value, default = getattr(config, one.name), type(config).model_fields[one.name].default
+        if not one.setting.is_printed and value == default:
             continue
-        yield option
-        if not isinstance(value, bool):  # A flag: it is given only where it is not the default.
-            yield _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return str(value).replace(", ", ",")
+        yield one.flag
+        if one.kind is not bool:  # A flag: it is given only where it is not the default.
+            yield one.setting.write(value)

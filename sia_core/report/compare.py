@@ -147,7 +147,7 @@ def _read(run: RunRecord) -> _Side:
     if scores is None:
         raise RecordError("has no sealed scores by problem: it is older than their recording", where=run.name)
     config = run.config
-    kept = {**settings(config), "budget": str(run.budget) or "none"}
+    kept = settings(config)
     return _Side(run, run.tags, kept, config.confidence, scores["seed"], scores["final"], test)
 
 

@@ -140,7 +140,7 @@ def read_facts(run: RunRecord) -> Facts:
         ended=int(info.end_time) if info.end_time else None,
         tags=tags,
         config=run.config,
-        budget=run.budget,
+        budget=run.config.budget,
         nodes=tuple(nodes),
         generations=tuple(_generation(run, generation, nodes) for generation in run.generations()),
         calibrations=tuple(calibrations(nodes)),

@@ -76,7 +76,7 @@ class Watcher:
             progress=progress,
             silent_s=None if progress is None else max(time.time() - progress.at, 0.0),
             spending=run.get_json("spending.json"),
-            budget=run.budget,
+            budget=run.config.budget,
             stop=stop,
             test=test,
         )

@@ -11,7 +11,7 @@ from sia_core.domain.lineage import Node, stand_ins
 from sia_core.domain.stats import Estimate
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
-from sia_core.report.command import BY_TASK, run_command, settings
+from sia_core.report.command import run_command, set_by_task, settings
 from sia_core.report.facts import Facts
 from sia_core.report.problems import cut_note, pair_rows, pair_up, tally
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
@@ -31,7 +31,7 @@ def head(facts: Facts) -> list[tuple[str, str]]:
         ("Feedback-Agent", f"{config.agent}{f', decisions of {decided}' if decided else ''}{_stood_in(facts)}"),
         ("levers", ", ".join(config.levers) or "none: the baseline that only samples"),
         ("generations", f"{facts.tags.get('sia.generations_done', '0')} of {config.generations}"),
-        ("sandbox", f"tier {config.tier}"),
+        ("sandbox", f"tier {config.sandbox}"),
         ("seed", str(config.seed)),
         ("started", moment(facts.started)),
     ]
@@ -218,8 +218,8 @@ def sandbox(facts: Facts) -> Section:
     """The tier that untrusted code ran in, and its self-test."""
     found: Mapping[str, Any] = facts.sandbox or {}
     missing = ", ".join(found.get("missing", ())) or "nothing"
-    pairs: list[tuple[str, str]] = [("tier", facts.config.tier)]
-    if facts.config.tier == "none":
+    pairs: list[tuple[str, str]] = [("tier", facts.config.sandbox)]
+    if facts.config.sandbox == "none":
         pairs.append(("protection", "none: what models wrote ran as the user of the run"))
     else:
         pairs += [("missing of it", missing), ("probes", str(found.get("probe_digest", "not recorded"))[:12])]
@@ -262,7 +262,7 @@ def reproduce(facts: Facts) -> Section:
             ("task", f"{tags['sia.task']}, digest {tags.get('sia.task_digest', 'unknown')[:12]}"),
             ("policy", f"{config.policy}, digest {tags.get('sia.policy_digest', 'unknown')[:12]}"),
             ("SIA", tags.get("sia.version", "unknown")),
-            ("set by the task, not by an option", ", ".join(f"{name} {getattr(config, name)}" for name in BY_TASK)),
+            ("set by the task, not by an option", ", ".join(" ".join(pair) for pair in set_by_task(config).items())),
             ("MLflow run", facts.run_id),
         ],
         "config": [(name, elide(value, 300)) for name, value in settings(config).items()],

@@ -22,8 +22,8 @@ SAME = {"task": {"name": "toy", "digest": TASK.digest}, "first": OWN}
 
 def build(file: Path | str, **given: Any) -> Any:
     spec = file if isinstance(file, str) else f"recorded:{file}"
-    settings = {"levers": "harness,weights", "tier": "none", "policy": "scripted", "meta": False, "seed": 1, **given}
-    return build_config(settings.pop("task", TOY), {"generations": 1}, agent=spec, **settings)
+    settings = {"levers": "harness,weights", "sandbox": "none", "policy": "scripted", "meta": False, "seed": 1, **given}
+    return build_config(settings.pop("task", TOY), generations=1, agent=spec, **settings)
 
 
 def test_run_like_the_recorded_one_differs_in_nothing(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def test_a_form_lays_its_tables_over_the_task(two_forms: Path) -> None:
 
 
 def test_a_run_records_the_form(two_forms: Path) -> None:
-    config = build_config(f"{two_forms}:rich", {}, levers="", tier="none", **SETTINGS)
+    config = build_config(f"{two_forms}:rich", levers="", sandbox="none", **SETTINGS)
     assert (config.task, config.problems) == (f"{two_forms}:rich", 2)
-    config = build_config("denoising:full", {}, levers="", tier="none", **SETTINGS)
+    config = build_config("denoising:full", levers="", sandbox="none", **SETTINGS)
     assert config.task == "denoising:full"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.deployments import ZOMBIES
+from flows.registration import ZOMBIES
 from tests.e2e.conftest import TOY, Api, Finished, Sia, processes_of
 from tests.e2e.test_resume import outcome, rollouts_done, wait_until
 
@@ -151,7 +151,7 @@ def test_a_report_is_made_anew_and_linked_to(finished: Finished, api: Api) -> No
         return len(api("/artifacts/filter", {"artifacts": {"key": {"any_": [f"{run.name}-report"]}}}))
 
     before = links()
-    code = "from flows.deployments import report_run; from flows.forms import ReportForm; "
+    code = "from flows.deployments import ReportForm, report_run; "
     code += f"report_run(ReportForm(run={run.name[:-1]!r}))"
     command = [sys.executable, "-c", code]
     subprocess.run(command, env=finished.sia.environment, check=True, capture_output=True, timeout=240)

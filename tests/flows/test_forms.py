@@ -8,13 +8,13 @@ import pytest
 import yaml
 from prefect.utilities.schema_tools.validation import is_valid, validate
 
-from flows import deployments
-from flows.forms import ArmsForm, EvolveForm, GenerationForm, ReportForm
+from flows import registration
+from flows.deployments import ArmsForm, EvolveForm, GenerationForm, ReportForm
 from sia_core.domain.budget import Budget
 from sia_core.domain.errors import PolicyError, UsageError
 from tests.factories import TOY
 
-ROOT = Path(deployments.__file__).parents[1]
+ROOT = Path(registration.__file__).parents[1]
 
 
 def told(form: type[Any], values: dict[str, Any]) -> str:
@@ -57,9 +57,9 @@ def test_a_form_becomes_what_the_command_line_makes_of_the_same() -> None:
     ).config()
     assert (config.task, config.seed, config.rollouts, config.levers) == (TOY, 7, 3, ("harness",))
     assert config.generations == 2, "the task's plan"
-    assert config.budget.rollouts == 900 and config.tier == "strict"
+    assert config.budget.rollouts == 900 and config.sandbox == "strict"
     assert config.agent_timeout == 60
-    plan = ArmsForm(task=TOY, policy="scripted", arms="harness,choice", seeds=2, agent_timeout=60).plan()
+    plan = ArmsForm(task=TOY, policy="scripted", arms="harness,agent", seeds=2, agent_timeout=60).plan()
     assert plan.config.agent_timeout == 60
     assert plan.arms == ("harness", "agent") and len(plan.members) == 4
 
@@ -88,11 +88,13 @@ def test_prefect_yaml_names_flows_there_are_and_parameters_they_take() -> None:
         given = row.get("parameters")
         if given:
             assert is_valid(given, flow.parameters.model_dump_for_openapi()), row["name"]
-        assert row["work_pool"]["name"] == deployments.POOL and deployments.TAG in row["tags"]
+        assert row["work_pool"]["name"] == registration.POOL and registration.TAG in row["tags"]
         assert not any(schedule["active"] for schedule in row.get("schedules", ())), "an example, switched off"
 
 
 def test_every_task_that_ships_has_a_deployment() -> None:
     rows = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     shipped = {file.parent.name for file in (ROOT / "tasks").glob("*/task.toml")}
-    assert shipped == {row["parameters"]["settings"]["task"] for row in rows if row["entrypoint"] == deployments.EVOLVE}
+    assert shipped == {
+        row["parameters"]["settings"]["task"] for row in rows if row["entrypoint"] == registration.EVOLVE
+    }

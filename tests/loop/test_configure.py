@@ -10,7 +10,7 @@ from tests.factories import TOY
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    return build_config(TOY, {}, levers="harness,weights", tier="none", policy="scripted", agent="rules", meta=False)
+    return build_config(TOY, levers="harness,weights", sandbox="none", policy="scripted", agent="rules", meta=False)
 
 
 def test_settings_are_read_as_on_the_command_line(config: RunConfig) -> None:
