@@ -18,10 +18,11 @@ from prefect.states import Crashed
 
 from flows.progress import show_if_reachable
 from sia_core.host.processes import Process
+from sia_core.record.tags import Tag
 
 FLOWS = ("evolve", "generation", "arms")
-_LABEL = "sia.process."
-_TRY = "sia.try"
+_LABEL = f"{Tag.PROCESS}."
+_TRY = Tag.TRY
 _UNDER_WAY = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 _UNFINISHED = [StateType.PENDING, *_UNDER_WAY]
 

@@ -30,6 +30,7 @@ from sia_core.loop.rerun import ORIGIN
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 from sia_core.search.arms import ARMS, ArmsPlan, plan_arms
 
 _RUN = Field(title="Run", min_length=1, description="Name of a run, or how it begins; see sia status.")
@@ -149,7 +150,7 @@ def compare_arms(settings: ArmsForm) -> None:
     """Compare arms on a task; a retry goes on with the same comparison."""
     with _prepared(settings.task):
         record, origin = create_run.record(), _origin()
-        found = record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`sia.kind` = 'arms'")
+        found = record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'arms'")
         if found:
             comparison = ArmsRecord(record, found[0])
             create_run.prepare(ArmsPlan.model_validate(comparison.plan).config, reporter.get())
@@ -172,7 +173,7 @@ def report_run(settings: ReportForm) -> None:
 def _begun(settings: EvolveForm) -> RunRecord:
     """The run of this flow run: as an earlier try began it, or a new one."""
     record, origin = create_run.record(), _origin()
-    for found in record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`sia.kind` = 'evolution'"):
+    for found in record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
         run = RunRecord(record, found)
         if run.begun:
             create_run.prepare(run.config, reporter.get())

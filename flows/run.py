@@ -27,6 +27,7 @@ from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 from sia_core.report.links import mlflow_artifact, mlflow_comparison, mlflow_run
 from sia_core.report.markdown import cell
 from sia_core.report.page import FILE, report
@@ -99,7 +100,7 @@ def see_through(run: str) -> None:
     crashed_runs.reap()
     with listening(), shown(run), open_session(run) as session:
         session.run.reopen()
-        session.run.set_tags({"sia.prefect_run": str(runtime.flow_run.id)})
+        session.run.set_tags({Tag.PREFECT_RUN: str(runtime.flow_run.id)})
         link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)
         key, about = artifact_key(run, "mlflow"), "The record of this run"
         show_if_reachable(lambda: create_link_artifact(link, f"{run} in MLflow", key, about))
@@ -145,7 +146,7 @@ def _generation(session: Session, index: int) -> bool:
 
 def _link_comparison(run: RunRecord) -> None:
     """The run beside the newest others of its task."""
-    query = f"tags.`sia.kind` = 'evolution' and tags.`sia.task` = '{run.tags['sia.task']}'"
+    query = f"tags.`{Tag.KIND}` = 'evolution' and tags.`{Tag.TASK}` = '{run.tags[Tag.TASK]}'"
     others = [found.info.run_id for found in run.record.search(query) if found.info.run_id != run.run_id]
     if others:
         runs = [run.run_id, *others[: _COMPARED - 1]]

@@ -10,6 +10,7 @@ from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Node, champion
 from sia_core.domain.stats import Estimate, Gain
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 from sia_core.report.decided import stand_in_lines
 from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
 
@@ -139,7 +140,7 @@ def read_result(run: RunRecord) -> Result:
     adapter = run.adapter(winner.candidate.adapter)
     return Result(
         run=run.name,
-        task=run.tags["sia.task"],
+        task=run.tags[Tag.TASK],
         steps=tuple(_step(node, nodes) for node in nodes),
         winner=winner.index,
         sealed=Estimate(**test["final"]),

@@ -28,6 +28,7 @@ from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 from sia_core.search.arms import ArmsPlan, Comparison, read_member
 from sia_core.search.control import control_lines, table_of
 
@@ -39,7 +40,7 @@ def start(config: RunConfig, *, ui: bool) -> None:
     with Live(console) as live:
         run = app.start(config, live, meanwhile=servers.launch_prefect)
     console.print(f"run {run.name}: {Task.load(config.task).config.title}")
-    lacking = run.tags["sia.sandbox.missing"]
+    lacking = run.tags[Tag.SANDBOX_MISSING]
     missing = f", without {lacking.replace(',', ', ')}" if lacking and config.sandbox != "none" else ""
     console.print(f"sandbox tier {config.sandbox}{missing} · policy {config.policy} · agent {config.agent}")
     _drive(run, ui)
@@ -54,7 +55,7 @@ def go_on(name: str, *, ui: bool, generations: int | None = None, changes: Mappi
 def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
     """Make a generation again, in the run or in a child run, and see it through."""
     run = app.rerun(name, generation, forked=forked, changes=changes)
-    origin = f", forked from {run.tags['sia.forked_from']}" if forked else ""
+    origin = f", forked from {run.tags[Tag.FORKED_FROM]}" if forked else ""
     _go_on(run, f"run {run.name}{origin}: going on from generation {generation}", ui)
 
 

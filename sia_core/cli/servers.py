@@ -6,6 +6,7 @@ from sia_core.host.external import check_all, check_prefect, describe, masked
 from sia_core.host.home import home
 from sia_core.host.servers import ensure, find, mlflow_service, prefect_service, wait_for
 from sia_core.host.servers import stop as stop_service
+from sia_core.record.tags import Tag
 
 
 def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
@@ -72,7 +73,7 @@ def print_links(run: object | None = None) -> None:
     print(f"Prefect {prefect}")
     print(f"MLflow  {mlflow_address()}")
     for item in recent:
-        flow_run = item.tags.get("sia.prefect_run")
+        flow_run = item.tags.get(Tag.PREFECT_RUN)
         print(f"{item.name}:")
         if flow_run:
             print(f"  Prefect {prefect_flow_run(prefect, flow_run)}")

@@ -23,6 +23,7 @@ from sia_core.domain.patch import Edit, apply_edits, edits_between
 from sia_core.domain.task import Task
 from sia_core.policy.spec import parse_spec
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 A_MODEL = "a language model"
 """Label of every agent behind a server: its address and its name are nobody's business."""
@@ -40,7 +41,7 @@ def recording_of(run: RunRecord, task: Task) -> Recording:
     made = [node for node in nodes if node.index in keys and node.index != SEED_NODE]
     return Recording(
         run=run.name,
-        task=TaskName(name=task.name, digest=tags["sia.task_digest"]),
+        task=TaskName(name=task.name, digest=tags[Tag.TASK_DIGEST]),
         policy=config.policy,
         seed=config.seed,
         generations=max((node.generation for node in made), default=0),
@@ -48,8 +49,8 @@ def recording_of(run: RunRecord, task: Task) -> Recording:
         agent=_label(config.agent, tags),
         made=run.started.date().isoformat(),
         used=_used(run, config),
-        sia=tags.get("sia.version", ""),
-        code=tags.get("sia.fingerprint.code", ""),
+        sia=tags.get(Tag.VERSION, ""),
+        code=tags.get(Tag.FINGERPRINT_CODE, ""),
         first=_first(run, nodes[SEED_NODE], config),
         decisions=tuple(
             _entry(run, nodes, keys, node, config) for node in sorted(made, key=lambda node: keys[node.index])

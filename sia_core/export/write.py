@@ -31,6 +31,7 @@ from sia_core.host.atomic_dir import new_directory
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 
 def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
@@ -84,7 +85,7 @@ def _fill(
 def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None, test: Mapping[str, Any]) -> Manifest:
     tags, config = run.tags, run.config
     return Manifest(
-        sia=tags["sia.version"],
+        sia=tags[Tag.VERSION],
         run=run.name,
         node=winner.index,
         harness=winner.candidate.harness,
@@ -92,8 +93,8 @@ def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None,
         task=_task_part(task),
         policy=PolicyPart(
             spec=config.policy,
-            digest=tags["sia.policy_digest"],
-            base=_base(config.policy, tags["sia.policy_digest"], adapter),
+            digest=tags[Tag.POLICY_DIGEST],
+            base=_base(config.policy, tags[Tag.POLICY_DIGEST], adapter),
             threads=config.threads,
             batch=config.batch,
         ),

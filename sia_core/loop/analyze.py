@@ -8,6 +8,7 @@ from sia_core.domain.lineage import Cost, Decision, stand_ins
 from sia_core.loop.decide import baseline, decide, executed_node
 from sia_core.loop.session import Session
 from sia_core.record.stored import STAND_INS
+from sia_core.record.tags import Tag
 
 
 def analyze(session: Session, index: int) -> list[Decision]:
@@ -49,10 +50,10 @@ def analyze(session: Session, index: int) -> list[Decision]:
             "cost": asdict(cost),
         },
         {
-            "sia.lever": ",".join(decision.lever for decision in decisions),
-            "sia.decision": "\n".join(decision.reason for decision in decisions),
-            "sia.decided_by": ",".join(decision.agent for decision in decisions),
-            "sia.category": ",".join(decision.category for decision in decisions),
+            Tag.LEVER: ",".join(decision.lever for decision in decisions),
+            Tag.DECISION: "\n".join(decision.reason for decision in decisions),
+            Tag.DECIDED_BY: ",".join(decision.agent for decision in decisions),
+            Tag.CATEGORY: ",".join(decision.category for decision in decisions),
         },
     )
     return decisions

@@ -28,6 +28,7 @@ from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
 from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.record.tags import Tag
 from sia_core.weights.algorithms import check_algorithm
 
 
@@ -76,18 +77,18 @@ def open_run(
     """
     taken = fingerprint.take(config, task)
     tags = {
-        "sia.task": task.name,
-        "sia.task_digest": task.digest,
+        Tag.TASK: task.name,
+        Tag.TASK_DIGEST: task.digest,
         **fingerprint.tags(taken),
-        "sia.policy": config.policy,
-        "sia.policy_digest": taken["policy"][config.policy],
-        "sia.agent": config.agent,
+        Tag.POLICY: config.policy,
+        Tag.POLICY_DIGEST: taken["policy"][config.policy],
+        Tag.AGENT: config.agent,
         **recorded_tags(config.agent, task),
-        "sia.levers": ",".join(config.levers) or "none",
-        "sia.version": version("sia"),
-        "sia.sandbox.tier": config.sandbox,
-        "sia.sandbox.missing": ",".join(sandbox.missing) if sandbox else "all",
-        "sia.sandbox.probe": sandbox.probe_digest if sandbox else "",
+        Tag.LEVERS: ",".join(config.levers) or "none",
+        Tag.VERSION: version("sia"),
+        Tag.SANDBOX_TIER: config.sandbox,
+        Tag.SANDBOX_MISSING: ",".join(sandbox.missing) if sandbox else "all",
+        Tag.SANDBOX_PROBE: sandbox.probe_digest if sandbox else "",
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
     run = record().create(config, {**tags, **(member or {}), **(origin or {})})
@@ -105,7 +106,7 @@ def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None)
     config = run.config
     run.put_datasets(task.name, {split: [problem.id for problem in task.problems(split)] for split in SPLITS})
     if run.get_bytes(HISTORY) is None:
-        history = [] if "sia.arms" in run.tags else replayed_history(config.agent)
+        history = [] if Tag.ARMS in run.tags else replayed_history(config.agent)
         run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
     if config.branch_from:
         _plant_branch(run, Branch.find(run.record, config.branch_from))
@@ -144,7 +145,7 @@ def _plant_branch(run: RunRecord, found: Branch) -> None:
     adapter = found.run.adapter(candidate.adapter)
     if adapter is not None:
         run.put_adapter(adapter, {"branch_from": str(found)})
-    run.set_tags({"sia.branch_from": str(found)})
+    run.set_tags({Tag.BRANCH_FROM: str(found)})
     plant_seed(run, found.run.harness(candidate.harness), candidate.adapter)
 
 

@@ -17,6 +17,7 @@ from sia_core.domain.task import Task
 from sia_core.policy.registry import policy_digest
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 FILE = "fingerprint.json"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -61,14 +62,14 @@ def _is_docstring(node: object) -> bool:
 
 def tags(taken: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Of the run, by which a change is seen; the file names it."""
-    return {f"sia.fingerprint.{name}": digest_json(part) for name, part in taken.items()}
+    return {f"{Tag.FINGERPRINT}.{name}": digest_json(part) for name, part in taken.items()}
 
 
 def changes(run: RunRecord, task: Task) -> list[str]:
     """What is not as it was when the run began, a line each, naming files and settings; empty when all is."""
     recorded, now = run.tags, take(run.started_with, task)
-    if f"sia.fingerprint.{next(iter(now))}" not in recorded:  # Begun before there were fingerprints.
-        changed = recorded["sia.task_digest"] != task.digest
+    if f"{Tag.FINGERPRINT}.{next(iter(now))}" not in recorded:  # Begun before there were fingerprints.
+        changed = recorded[Tag.TASK_DIGEST] != task.digest
         return [f"task {task.name} has changed since the run began"] if changed else []
     differ = [name for name, digest in tags(now).items() if recorded.get(name) != digest]
     before: dict[str, dict[str, Any]] = (run.get_json(FILE) or {}) if differ else {}
@@ -81,7 +82,7 @@ def check_same_task(run: RunRecord, task: Task) -> None:
     Raises:
         RecordError: the task has changed.
     """
-    if run.tags["sia.task_digest"] != task.digest:
+    if run.tags[Tag.TASK_DIGEST] != task.digest:
         what = f"task {task.name} has changed since the run"
         raise RecordError(what, where=run.name, hint=f"put the files of {task.path} back as they were")
 

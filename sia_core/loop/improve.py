@@ -12,6 +12,7 @@ from sia_core.loop.rollouts import (
 )
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.tags import Tag
 from sia_core.search.lineage import rank
 
 APPROVAL = "approve"
@@ -105,17 +106,17 @@ def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[No
         charted = {"gate.child": last.gate.child.mean, "gate.parent": last.gate.parent.mean}
         session.run.log_metrics(charted, generation.index)
     tags = {
-        "sia.parent": str(last.parent),
-        "sia.harness": last.candidate.harness,
-        "sia.adapter": last.candidate.adapter or "",
-        "sia.promoted": str(last.promoted).lower(),
+        Tag.PARENT: str(last.parent),
+        Tag.HARNESS: last.candidate.harness,
+        Tag.ADAPTER: last.candidate.adapter or "",
+        Tag.PROMOTED: str(last.promoted).lower(),
     }
     if last.promoted:
         session.run.promote(last.candidate, last.index)
     generation.complete("improve", {"nodes": [node.to_dict() for node in nodes]}, tags)
     generation.end("FINISHED")
     session.ledger.record(generation.index)
-    session.run.set_tags({"sia.generations_done": str(generation.index)})
+    session.run.set_tags({Tag.GENERATIONS_DONE: str(generation.index)})
 
 
 def _rejection(generation: GenerationRecord) -> str | None:

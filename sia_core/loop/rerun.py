@@ -19,13 +19,14 @@ from sia_core.loop.create_run import record
 from sia_core.record.lease import hold
 from sia_core.record.rewind import forget, fork, is_whole, was_asked
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 _KEPT = (
-    *("sia.task", "sia.policy", "sia.version"),
-    *("sia.sandbox.tier", "sia.sandbox.missing", "sia.sandbox.probe"),
+    *(Tag.TASK, Tag.POLICY, Tag.VERSION),
+    *(Tag.SANDBOX_TIER, Tag.SANDBOX_MISSING, Tag.SANDBOX_PROBE),
 )
 """Tags that a child run has of its parent."""
-ORIGIN = "sia.origin"
+ORIGIN = Tag.ORIGIN
 """Tag: the flow run that a record was made by."""
 
 
@@ -88,7 +89,7 @@ def _check_number(run: RunRecord, first: int) -> None:
 
 def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], origin: str) -> RunRecord:
     if origin:
-        for found in run.record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`sia.kind` = 'evolution'"):
+        for found in run.record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
             child = RunRecord(run.record, found)
             if child.begun and is_whole(child):
                 return child
@@ -102,12 +103,12 @@ def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], o
     tags = {
         **kept,
         **fingerprint.tags(taken),
-        "sia.task_digest": task.digest,
-        "sia.policy_digest": taken["policy"][config.policy],
-        "sia.agent": config.agent,
+        Tag.TASK_DIGEST: task.digest,
+        Tag.POLICY_DIGEST: taken["policy"][config.policy],
+        Tag.AGENT: config.agent,
         **recorded_tags(config.agent, task),
-        "sia.levers": ",".join(config.levers) or "none",
-        "sia.changed": "; ".join([*fingerprint.changes(run, task), *settings]),
+        Tag.LEVERS: ",".join(config.levers) or "none",
+        Tag.CHANGED: "; ".join([*fingerprint.changes(run, task), *settings]),
         ORIGIN: origin,
         "mlflow.note.content": f"Forked from {run.name} at generation {first}. {task.config.title}.",
     }

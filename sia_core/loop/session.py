@@ -31,6 +31,7 @@ from sia_core.record.history import read_history
 from sia_core.record.journal import Journal
 from sia_core.record.lease import hold
 from sia_core.record.store import RunRecord, open_record
+from sia_core.record.tags import Tag
 from sia_core.record.traces import RunTrace
 
 reporter: ContextVar[Reporter] = ContextVar("reporter", default=Silent())  # noqa: B039  (stateless)
@@ -99,7 +100,7 @@ def open_session(name: str) -> Iterator[Session]:
 def _load_agents(
     run: RunRecord, config: RunConfig, task: Task, folder: Path, ledger: Ledger, listener: Reporter
 ) -> Agents:
-    forgotten = run.tags.get("sia.forgotten", "0")
+    forgotten = run.tags.get(Tag.FORGOTTEN, "0")
 
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
         used = conversation["usage"]

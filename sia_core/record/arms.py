@@ -12,6 +12,7 @@ from sia_core.host.external import masked
 from sia_core.record.store import Record, RunRecord
 from sia_core.record.stored import Stored
 from sia_core.record.summary import RunSummary
+from sia_core.record.tags import Tag
 
 SCORES = "sealed_scores.json"
 """Of a run: the sealed test's scores by candidate and problem."""
@@ -24,8 +25,8 @@ class ArmsRecord(Stored):
 
     def __init__(self, record: Record, run: Run) -> None:
         super().__init__(record, run)
-        self.name: str = run.data.tags["sia.arms"]
-        self.task: str = run.data.tags["sia.task"]
+        self.name: str = run.data.tags[Tag.ARMS]
+        self.task: str = run.data.tags[Tag.TASK]
         self.status = str(run.info.status)
         """As it was when it was read."""
 
@@ -35,8 +36,8 @@ class ArmsRecord(Stored):
     ) -> "ArmsRecord":
         """Open a comparison of a task under a fresh name; `plan` is JSON data, `more` are tags."""
         name = f"{task}-arms-{secrets.token_hex(3)}"
-        tags = {"sia.kind": "arms", "sia.arms": name, "sia.task": task, "mlflow.note.content": about}
-        tags["sia.lease"] = record.open_lease(name)
+        tags = {Tag.KIND: "arms", Tag.ARMS: name, Tag.TASK: task, "mlflow.note.content": about}
+        tags[Tag.LEASE] = record.open_lease(name)
         tags |= more or {}
         made = cls(record, record.client.create_run(record.experiment(task), run_name=name, tags=tags))
         made.put_json("plan.json", plan)
@@ -59,7 +60,7 @@ class ArmsRecord(Stored):
     @classmethod
     def list_all(cls, record: Record) -> list["ArmsRecord"]:
         """All comparisons, newest first."""
-        return [cls(record, run) for run in record.search("tags.`sia.kind` = 'arms'")]
+        return [cls(record, run) for run in record.search(f"tags.`{Tag.KIND}` = 'arms'")]
 
     def set_plan(self, about: str, plan: Mapping[str, Any]) -> None:
         """Compare more than was planned; as `create`."""
@@ -75,7 +76,7 @@ class ArmsRecord(Stored):
     @property
     def lease_id(self) -> str:
         """MLflow run in which it is noted who holds the comparison."""
-        return self.tags.get("sia.lease", self.run_id)
+        return self.tags.get(Tag.LEASE, self.run_id)
 
     def members(self) -> dict[tuple[int, str], RunRecord]:
         """Runs there are, by seed and arm."""
@@ -86,12 +87,12 @@ class ArmsRecord(Stored):
         return {key: RunSummary.of(run) for key, run in self._members().items()}
 
     def _members(self) -> dict[tuple[int, str], Run]:
-        found = self.record.search(f"tags.`sia.arms` = '{self.name}' and tags.`sia.kind` = 'evolution'")
-        return {(int(run.data.tags["sia.seed"]), run.data.tags["sia.arm"]): run for run in found}
+        found = self.record.search(f"tags.`{Tag.ARMS}` = '{self.name}' and tags.`{Tag.KIND}` = 'evolution'")
+        return {(int(run.data.tags[Tag.SEED]), run.data.tags[Tag.ARM]): run for run in found}
 
     def member_tags(self, seed: int, arm: str) -> dict[str, str]:
         """Tags that make a run a member."""
-        return {"mlflow.parentRunId": self.run_id, "sia.arms": self.name, "sia.arm": arm, "sia.seed": str(seed)}
+        return {"mlflow.parentRunId": self.run_id, Tag.ARMS: self.name, Tag.ARM: arm, Tag.SEED: str(seed)}
 
     def reopen(self) -> None:
         """Mark it as running again."""

@@ -15,8 +15,9 @@ from typing import Self
 from sia_core.host.progress import Reporter, Wait
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
-TAG = "sia.progress"
+TAG = Tag.PROGRESS
 PERIOD = 5.0
 SILENCE = 6 * PERIOD
 """Seconds without a word after which a run is no longer taken to be going on."""

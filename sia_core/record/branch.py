@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Node, champion
 from sia_core.record.store import Record, RunRecord
+from sia_core.record.tags import Tag
 
 _OPTION = "--branch-from"
 
@@ -58,11 +59,11 @@ class Branch:
             UsageError: another task, an adapter of another policy, or the seed of the run that is branched from.
         """
         tags = self.run.tags
-        if tags["sia.task"] != task:
-            raise UsageError(f"{self} is of task {tags['sia.task']}, not {task}", where=_OPTION, hint="sia status")
-        if self.node.candidate.adapter is not None and tags["sia.policy_digest"] != policy:
-            what = f"{self} has an adapter of policy {tags['sia.policy']}"
-            raise UsageError(what, where=_OPTION, hint=f"run it with --policy {tags['sia.policy']}")
+        if tags[Tag.TASK] != task:
+            raise UsageError(f"{self} is of task {tags[Tag.TASK]}, not {task}", where=_OPTION, hint="sia status")
+        if self.node.candidate.adapter is not None and tags[Tag.POLICY_DIGEST] != policy:
+            what = f"{self} has an adapter of policy {tags[Tag.POLICY]}"
+            raise UsageError(what, where=_OPTION, hint=f"run it with --policy {tags[Tag.POLICY]}")
         if self.run.config.seed == seed:
             what = f"{self.run.name} has seed {seed} too: the gate would draw the problems on which {self} was chosen"
             raise UsageError(what, where="--seed", hint=f"leave it out, or use another: --seed {seed + 1}")

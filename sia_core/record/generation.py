@@ -11,6 +11,7 @@ from sia_core.domain.errors import RecordError
 from sia_core.domain.rollout import Rollout
 from sia_core.record import parquet
 from sia_core.record.stored import Store, Stored, checked_phase, complete_phase
+from sia_core.record.tags import Tag
 
 
 class GenerationRecord(Stored):
@@ -20,7 +21,7 @@ class GenerationRecord(Stored):
         super().__init__(record, run)
         self._run = run
         self._first = self
-        self.index = int(run.data.tags["sia.generation"])
+        self.index = int(run.data.tags[Tag.GENERATION])
 
     def sibling(self, number: int) -> "GenerationRecord":
         """The same run, where a further child's artifacts and metrics are kept apart; 0 is the first child.

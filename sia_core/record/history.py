@@ -9,6 +9,7 @@ from typing import Any
 from mlflow.entities import Run
 
 from sia_core.record.store import Record, RunRecord
+from sia_core.record.tags import Tag
 
 FILE = "history.json"
 MAX_ROWS = 400
@@ -25,10 +26,10 @@ _METRICS = (
 
 def take_history(record: Record, experiment_id: str, except_run: str) -> list[dict[str, Any]]:
     """Rows of finished generations of other runs, the newest runs first, at most MAX_ROWS."""
-    query = "tags.`sia.kind` = 'generation'"
+    query = f"tags.`{Tag.KIND}` = 'generation'"
     newest = ["attributes.start_time DESC"]
     runs = record.client.search_runs([experiment_id], query, max_results=MAX_ROWS, order_by=newest)
-    return [_row(run) for run in runs if run.data.tags["sia.run"] != except_run and "sia.promoted" in run.data.tags]
+    return [_row(run) for run in runs if run.data.tags[Tag.RUN] != except_run and Tag.PROMOTED in run.data.tags]
 
 
 def read_history(run: RunRecord) -> list[dict[str, Any]]:
@@ -42,10 +43,10 @@ def _row(run: Run) -> dict[str, Any]:
     tags, metrics = run.data.tags, run.data.metrics
     numbers = {name: round(metrics[name], 6) for name in _METRICS if name in metrics}
     return {
-        "run": tags["sia.run"],
-        "generation": int(tags["sia.generation"]),
-        "lever": tags.get("sia.lever", ""),
-        "category": tags.get("sia.category", ""),
-        "promoted": tags["sia.promoted"] == "true",
+        "run": tags[Tag.RUN],
+        "generation": int(tags[Tag.GENERATION]),
+        "lever": tags.get(Tag.LEVER, ""),
+        "category": tags.get(Tag.CATEGORY, ""),
+        "promoted": tags[Tag.PROMOTED] == "true",
         **numbers,
     }

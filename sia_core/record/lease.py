@@ -30,6 +30,7 @@ from sia_core.domain.errors import HeldError
 from sia_core.host.processes import Process
 from sia_core.record.patience import in_haste
 from sia_core.record.stored import Store
+from sia_core.record.tags import Tag
 
 BEAT_S = 10.0
 TTL_S = 60.0
@@ -37,7 +38,7 @@ LOOK_S = 25.0
 LEAVE_S = 5
 """For the last request of who leaves for an error or a signal."""
 _PARAM = "holder."
-_TAG = "sia.holder."
+_TAG = f"{Tag.HOLDER}."
 _BACK = "given back"
 
 

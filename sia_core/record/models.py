@@ -19,6 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_
 from mlflow.tracking import MlflowClient
 
 from sia_core.domain.candidate import Adapter
+from sia_core.record.tags import Tag
 
 CHAMPION, PREVIOUS = "champion", "previous"
 
@@ -36,7 +37,7 @@ class Entry:
 
 def find_adapter(client: MlflowClient, experiment_id: str, run: str, digest: str) -> LoggedModel | None:
     """The LoggedModel of a run's adapter: a READY one if there is any, else the first."""
-    query = f"tags.`sia.adapter` = '{digest}' AND tags.`sia.run` = '{run}'"
+    query = f"tags.`{Tag.ADAPTER}` = '{digest}' AND tags.`{Tag.RUN}` = '{run}'"
     found = client.search_logged_models([experiment_id], query)
     return min(found, key=lambda model: (not is_whole(model), model.creation_timestamp)) if found else None
 
@@ -67,7 +68,7 @@ def log_adapter(
             experiment_id,
             name=f"adapter-{adapter.digest[:12]}",
             source_run_id=run_id,
-            tags={"sia.adapter": adapter.digest, "sia.run": run},
+            tags={Tag.ADAPTER: adapter.digest, Tag.RUN: run},
             params=dict(params),
             model_type="lora",
         )
@@ -99,7 +100,7 @@ def crown(client: MlflowClient, name: str, run: str, index: int, entry: Entry) -
 def dethrone(client: MlflowClient, name: str, run: str) -> None:
     """Take `champion` from this run's version, whose successor has none; another run's stays."""
     champion = _aliases(client, name).get(CHAMPION)
-    if champion is None or client.get_model_version(name, champion).tags.get("sia.run") != run:
+    if champion is None or client.get_model_version(name, champion).tags.get(Tag.RUN) != run:
         return
     client.set_registered_model_alias(name, PREVIOUS, champion)
     client.delete_registered_model_alias(name, CHAMPION)
@@ -121,7 +122,7 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def _version(client: MlflowClient, name: str, run: str, index: int, entry: Entry) -> str:
-    query = f"name = '{name}' AND tags.`sia.digest` = '{entry.digest}' AND tags.`sia.run` = '{run}'"
+    query = f"name = '{name}' AND tags.`{Tag.DIGEST}` = '{entry.digest}' AND tags.`{Tag.RUN}` = '{run}'"
     for found in client.search_model_versions(query):
         return str(found.version)
     made = client.create_model_version(
@@ -129,7 +130,7 @@ def _version(client: MlflowClient, name: str, run: str, index: int, entry: Entry
         entry.source,
         run_id=entry.run_id,
         model_id=entry.model_id,
-        tags={"sia.digest": entry.digest, "sia.run": run, "sia.generation": str(index)},
+        tags={Tag.DIGEST: entry.digest, Tag.RUN: run, Tag.GENERATION: str(index)},
         await_creation_for=0,
     )
     return str(made.version)

@@ -35,9 +35,10 @@ from mlflow.tracking import MlflowClient
 from sia_core.domain.errors import RecordError, ServiceError, SiaError, UsageError
 from sia_core.host.external import masked
 from sia_core.record.fault import fault
+from sia_core.record.tags import Tag
 
 VARIABLE: Final = "SIA_MLFLOW_PATIENCE_S"
-REQUEST: Final = "sia.request"
+REQUEST: Final = Tag.REQUEST
 """Tag with a key that is fresh for each thing asked for."""
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -256,5 +257,5 @@ def without_late(runs: Iterable[Run], tag: str) -> list[Run]:
 
 
 def _made_of(run: Run) -> tuple[int, int, str]:
-    phases = sum(key.startswith("sia.phase.") for key in run.data.tags)
+    phases = sum(key.startswith(f"{Tag.PHASE}.") for key in run.data.tags)
     return phases, len(run.data.params) + len(run.data.metrics), str(run.info.run_id)

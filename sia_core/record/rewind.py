@@ -18,12 +18,13 @@ from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.store import RunRecord
 from sia_core.record.stored import STAND_INS, Stored
+from sia_core.record.tags import Tag
 
 FORGOTTEN = "forgotten"
 _CONCLUSIONS = ("stop", "test")
-_COUNT = "sia.forgotten"
-_BY = "sia.forgotten_by"
-_WHOLE = "sia.forked"
+_COUNT = Tag.FORGOTTEN
+_BY = Tag.FORGOTTEN_BY
+_WHOLE = Tag.FORKED
 _KEPT_FILES = ("harnesses", "agent", "history.json", "sandbox.json")
 
 
@@ -41,11 +42,11 @@ def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
     _forget_conclusions(run, count)
     gone = [generation for generation in reversed(run.generations()) if generation.index >= first]
     for generation in gone:
-        generation.set_tags({_COUNT: str(count), "sia.kind": FORGOTTEN})
-    if any(generation.tags.get("sia.promoted") == "true" for generation in gone):
+        generation.set_tags({_COUNT: str(count), Tag.KIND: FORGOTTEN})
+    if any(generation.tags.get(Tag.PROMOTED) == "true" for generation in gone):
         _crown(run)
     done = min((generation.index for generation in gone), default=first) - 1
-    run.set_tags({_COUNT: str(count), _BY: by, "sia.generations_done": str(min(done, _done(run))), **_stood_in(run)})
+    run.set_tags({_COUNT: str(count), _BY: by, Tag.GENERATIONS_DONE: str(min(done, _done(run))), **_stood_in(run)})
     return sorted(generation.index for generation in gone)
 
 
@@ -56,7 +57,7 @@ def was_asked(run: RunRecord, by: str) -> bool:
 
 def forgotten(run: RunRecord) -> list[GenerationRecord]:
     """Every generation that was forgotten, in the order it began."""
-    query = f"tags.`mlflow.parentRunId` = '{run.run_id}' and tags.`sia.kind` = '{FORGOTTEN}'"
+    query = f"tags.`mlflow.parentRunId` = '{run.run_id}' and tags.`{Tag.KIND}` = '{FORGOTTEN}'"
     return [GenerationRecord(run.record, found) for found in reversed(run.record.search(query))]
 
 
@@ -69,7 +70,7 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
         config: of the child.
         tags: of the child, beside those that name its parent.
     """
-    about = {"sia.forked_from": parent.name, "sia.forked_at": str(first), "mlflow.parentRunId": parent.run_id}
+    about = {Tag.FORKED_FROM: parent.name, Tag.FORKED_AT: str(first), "mlflow.parentRunId": parent.run_id}
     child = parent.record.create(config, {**tags, **about})
     for name in _KEPT_FILES:
         _copy_artifacts(parent, child, name)
@@ -84,7 +85,7 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
         if generation.index < first and generation.phase("improve") is not None:
             _copy_generation(generation, child.generation(generation.index))
     _copy_metrics(parent, child, first)
-    child.set_tags({_WHOLE: "whole", "sia.generations_done": str(_done(child)), **_stood_in(child)})
+    child.set_tags({_WHOLE: "whole", Tag.GENERATIONS_DONE: str(_done(child)), **_stood_in(child)})
     return child
 
 
@@ -122,7 +123,7 @@ def _forget_conclusions(run: RunRecord, count: int) -> None:
             run.put_json(f"{FORGOTTEN}/{count}/phases/{name}.json", concluded)
             if name == "test":
                 run.put_json(f"{FORGOTTEN}/{count}/{SCORES}", run.get_json(SCORES))
-            run.record.client.delete_tag(run.run_id, f"sia.phase.{name}")
+            run.record.client.delete_tag(run.run_id, f"{Tag.PHASE}.{name}")
 
 
 def _copy_generation(source: GenerationRecord, target: GenerationRecord) -> None:
@@ -135,10 +136,10 @@ def _copy_generation(source: GenerationRecord, target: GenerationRecord) -> None
     params = [Param(key, value) for key, value in data.params.items()]
     if params:
         target.record.client.log_batch(target.run_id, params=params)
-    own = ("mlflow.", "sia.run", "sia.generation", "sia.kind")
+    own = ("mlflow.", Tag.RUN, Tag.GENERATION, Tag.KIND)
     kept = {key: value for key, value in data.tags.items() if not key.startswith(own)}
-    last = {key: value for key, value in kept.items() if key == "sia.phase.improve"}
-    target.set_tags({key: value for key, value in kept.items() if key not in last} | {"sia.copied_from": source.run_id})
+    last = {key: value for key, value in kept.items() if key == Tag.PHASE_IMPROVE}
+    target.set_tags({key: value for key, value in kept.items() if key not in last} | {Tag.COPIED_FROM: source.run_id})
     target.set_tags(last)
     target.end("FINISHED")
 

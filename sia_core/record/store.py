@@ -37,6 +37,7 @@ from sia_core.record.generation import GenerationRecord
 from sia_core.record.patience import Waiting, say_on_stderr, without_late
 from sia_core.record.stored import Fence, Stored, checked_phase, complete_phase, no_fence
 from sia_core.record.summary import RunSummary
+from sia_core.record.tags import Tag
 
 LEASES = "sia-leases"
 """Experiment of the small runs that say who holds which run (`lease`)."""
@@ -46,7 +47,7 @@ DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
 _HARNESSES, _PAGE = 64, 1000
 """Harnesses kept at hand; runs in one answer of MLflow's."""
-_CHANGED = "sia.changed."
+_CHANGED = f"{Tag.SET}."
 """Tags that hold the settings which `sia resume` has changed, each by its name, as the text of its option."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
@@ -77,9 +78,9 @@ class Record:
 
     def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
         """Open a new run under a fresh name."""
-        task = tags["sia.task"]
+        task = tags[Tag.TASK]
         name = f"{task}-{secrets.token_hex(3)}"
-        own = {"sia.kind": "evolution", "sia.run": name, "sia.lease": self.open_lease(name)}
+        own = {Tag.KIND: "evolution", Tag.RUN: name, Tag.LEASE: self.open_lease(name)}
         run = self.client.create_run(self.experiment(task), run_name=name, tags={**tags, **own})
         record = RunRecord(self, run)
         params = [Param(key, str(value)) for key, value in config.model_dump().items()]
@@ -89,7 +90,7 @@ class Record:
 
     def open_lease(self, name: str) -> str:
         """Id of a new MLflow run in which it is noted who holds the run or comparison of that name."""
-        tags = {"sia.kind": "lease", "sia.run": name}
+        tags = {Tag.KIND: "lease", Tag.RUN: name}
         run = self.client.create_run(self.experiment(LEASES), run_name=name, tags=tags)
         self.client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
@@ -100,19 +101,19 @@ class Record:
         Raises:
             RecordError: none, or several.
         """
-        runs = [run for run in self._evolutions() if name in (run.data.tags["sia.run"], run.info.run_id)]
+        runs = [run for run in self._evolutions() if name in (run.data.tags[Tag.RUN], run.info.run_id)]
         if not runs and name:
             runs = [
                 run
                 for run in self._evolutions()
-                if run.data.tags["sia.run"].startswith(name) or run.info.run_id.startswith(name)
+                if run.data.tags[Tag.RUN].startswith(name) or run.info.run_id.startswith(name)
             ]
         where = masked(self.tracking_uri)
-        if not runs and any(run.data.tags["sia.arms"] == name for run in self.search("tags.`sia.kind` = 'arms'")):
+        if not runs and any(run.data.tags[Tag.ARMS] == name for run in self.search(f"tags.`{Tag.KIND}` = 'arms'")):
             hint = f"sia status {name} shows its runs; sia arms --resume {name} goes on with it"
             raise RecordError(f"{name!r} is a comparison of arms, not a run", where=where, hint=hint)
         if len(runs) != 1:
-            known = ", ".join(run.data.tags["sia.run"] for run in self._evolutions()[:5]) or "there are none yet"
+            known = ", ".join(run.data.tags[Tag.RUN] for run in self._evolutions()[:5]) or "there are none yet"
             what = "unknown run" if not runs else "several runs begin with"
             raise RecordError(f"{what} {name!r}", where=where, hint=f"sia status; newest: {known}")
         return RunRecord(self, runs[0])
@@ -123,9 +124,9 @@ class Record:
 
     def children(self, run_id: str) -> list[Run]:
         """Generation runs of a run, by generation."""
-        query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`sia.kind` = 'generation'"
-        runs = without_late(self.search(query), "sia.generation")
-        return sorted(runs, key=lambda run: int(run.data.tags["sia.generation"]))
+        query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{Tag.KIND}` = 'generation'"
+        runs = without_late(self.search(query), Tag.GENERATION)
+        return sorted(runs, key=lambda run: int(run.data.tags[Tag.GENERATION]))
 
     def search(self, query: str) -> list[Run]:
         """Runs of all experiments that match MLflow's query, newest first."""
@@ -141,7 +142,7 @@ class Record:
                 return found
 
     def _evolutions(self) -> list[Run]:
-        return without_late(self.search("tags.`sia.kind` = 'evolution'"), "sia.run")
+        return without_late(self.search(f"tags.`{Tag.KIND}` = 'evolution'"), Tag.RUN)
 
     def _experiments(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
@@ -168,7 +169,7 @@ class RunRecord(Stored):
 
     def __init__(self, record: Record, run: Run) -> None:
         super().__init__(record, run)
-        self.name: str = run.data.tags["sia.run"]
+        self.name: str = run.data.tags[Tag.RUN]
 
     @property
     def config(self) -> RunConfig:
@@ -180,7 +181,7 @@ class RunRecord(Stored):
     @property
     def lease_id(self) -> str:
         """MLflow run in which it is noted who holds the run."""
-        return self.tags.get("sia.lease", self.run_id)
+        return self.tags.get(Tag.LEASE, self.run_id)
 
     @property
     def begun(self) -> bool:
@@ -212,13 +213,13 @@ class RunRecord(Stored):
     def generation(self, index: int) -> GenerationRecord:
         """The generation's run, created on first use."""
         for run in self._known():
-            if run.data.tags["sia.generation"] == str(index):
+            if run.data.tags[Tag.GENERATION] == str(index):
                 return GenerationRecord(self.record, run)
         tags = {
             "mlflow.parentRunId": self.run_id,
-            "sia.kind": "generation",
-            "sia.run": self.name,
-            "sia.generation": str(index),
+            Tag.KIND: "generation",
+            Tag.RUN: self.name,
+            Tag.GENERATION: str(index),
         }
         try:
             run = self.record.client.create_run(self.experiment_id, run_name=f"{self.name}/{index}", tags=tags)
@@ -228,7 +229,7 @@ class RunRecord(Stored):
 
     def generation_begun(self, index: int) -> bool:
         """Whether the generation's run is there."""
-        return any(run.data.tags["sia.generation"] == str(index) for run in self._known())
+        return any(run.data.tags[Tag.GENERATION] == str(index) for run in self._known())
 
     def generations(self) -> list[GenerationRecord]:
         """Generation runs there are, in order."""
@@ -346,7 +347,7 @@ class RunRecord(Stored):
             index: its lineage node.
         """
         self.record.fence()
-        client, task = self.record.client, self.tags["sia.task"]
+        client, task = self.record.client, self.tags[Tag.TASK]
         root = client.get_run(self.run_id).info.artifact_uri
         harness = models.Entry(candidate.harness, f"{root}/harnesses/{candidate.harness}", self.run_id)
         models.crown(client, f"{task}-harness", self.name, index, harness)
@@ -365,7 +366,7 @@ class RunRecord(Stored):
         """Take the registry's champion from this run; another run's stays."""
         self.record.fence()
         for kind in ("harness", "adapter"):
-            models.dethrone(self.record.client, f"{self.tags['sia.task']}-{kind}", self.name)
+            models.dethrone(self.record.client, f"{self.tags[Tag.TASK]}-{kind}", self.name)
 
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""

@@ -12,12 +12,13 @@ from mlflow.entities import Metric, Run, RunTag
 
 from sia_core.domain.errors import RecordError
 from sia_core.domain.hashing import canonical_json, digest_bytes
+from sia_core.record.tags import Tag
 
 TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
-LINEAGE = frozenset({"sia.phase.improve", "sia.kind"})
+LINEAGE = frozenset({Tag.PHASE_IMPROVE, Tag.KIND})
 """Tags of a generation by which it belongs to the lineage."""
-STAND_INS = "sia.stand_ins"
+STAND_INS = Tag.STAND_INS
 """Tag of a run: number of its decisions that `rules` made in the place of the agent that was asked."""
 
 
@@ -139,7 +140,7 @@ class Stored:
 
 def checked_phase(stored: Stored, name: str, tags: Mapping[str, str] | None = None) -> dict[str, Any] | None:
     """See `GenerationRecord.phase`; `tags` where MLflow has just told them."""
-    digest = (stored.tags if tags is None else tags).get(f"sia.phase.{name}")
+    digest = (stored.tags if tags is None else tags).get(f"{Tag.PHASE}.{name}")
     if digest is None:
         return None
     phases = stored.record.phases
@@ -166,7 +167,7 @@ def complete_phase(
     """See `GenerationRecord.complete`."""
     stored.record.fence(surely=True)
     digest = stored.put_json(f"phases/{name}.json", payload)
-    stored.set_tags({**(tags or {}), f"sia.phase.{name}": digest})
+    stored.set_tags({**(tags or {}), f"{Tag.PHASE}.{name}": digest})
 
 
 def _read_tree(path: Path) -> dict[str, bytes]:

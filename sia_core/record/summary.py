@@ -6,6 +6,7 @@ from typing import Self
 from mlflow.entities import Run
 
 from sia_core.record.stored import STAND_INS
+from sia_core.record.tags import Tag
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class RunSummary:
     def of(cls, run: Run) -> Self:
         """Of an evolution's MLflow run."""
         tags, metrics = run.data.tags, run.data.metrics
-        planned = tags.get("sia.generations", run.data.params.get("generations", "?"))
+        planned = tags.get(f"{Tag.SET}.generations", run.data.params.get("generations", "?"))
         return cls(
-            name=tags["sia.run"],
-            task=tags["sia.task"],
+            name=tags[Tag.RUN],
+            task=tags[Tag.TASK],
             status=str(run.info.status),
-            generations=f"{tags.get('sia.generations_done', '0')}/{planned}",
-            levers=tags.get("sia.levers", ""),
+            generations=f"{tags.get(Tag.GENERATIONS_DONE, '0')}/{planned}",
+            levers=tags.get(Tag.LEVERS, ""),
             score=metrics.get("test.final"),
             started=int(run.info.start_time),
             stand_ins=int(tags.get(STAND_INS, "0")),

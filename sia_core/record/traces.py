@@ -7,6 +7,7 @@ from typing import Any
 from mlflow.entities import Span
 
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 USAGE = "mlflow.chat.tokenUsage"
 """MLflow's own attribute: its UI sums it over a trace."""
@@ -41,7 +42,7 @@ class RunTrace:
             above = self._open[-1]
             below: Span = self._client.start_span(name, above.trace_id, above.span_id, span_type=kind, inputs=inputs)
             return below
-        tags = {"sia.run": self._run.name}
+        tags = {Tag.RUN: self._run.name}
         root: Span = self._client.start_trace(
             name,
             span_type=kind,

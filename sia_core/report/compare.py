@@ -16,6 +16,7 @@ from sia_core.domain.lineage import Cost
 from sia_core.domain.stats import Estimate, Gain, Scores
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 from sia_core.report.command import settings
 from sia_core.report.decided import stand_in_lines
 from sia_core.report.problems import Pair, Tally, pair_up, tally
@@ -24,10 +25,10 @@ from sia_core.search.gate import sealed_gain
 POINT = 0.01
 """A point of score, as costs are counted."""
 _TAGS = {
-    "policy digest": "sia.policy_digest",
-    "sandbox tier": "sia.sandbox.tier",
-    "missing of the sandbox tier": "sia.sandbox.missing",
-    "SIA": "sia.version",
+    "policy digest": Tag.POLICY_DIGEST,
+    "sandbox tier": Tag.SANDBOX_TIER,
+    "missing of the sandbox tier": Tag.SANDBOX_MISSING,
+    "SIA": Tag.VERSION,
 }
 """What of a run is compared beside its configuration."""
 
@@ -132,7 +133,7 @@ def compare_runs(runs: Sequence[RunRecord]) -> RunComparison:
     first, *others = sides
     confidence = first.confidence
     return RunComparison(
-        task=first.tags["sia.task"],
+        task=first.tags[Tag.TASK],
         confidence=confidence,
         rows=tuple(_row(side) for side in sides),
         versus=tuple(_versus(side, first, confidence) for side in others),
@@ -155,8 +156,8 @@ def _check_same_task(sides: Sequence[_Side]) -> None:
     first = sides[0]
     for side in sides[1:]:
         where = f"{first.run.name} and {side.run.name}"
-        tasks = [one.tags["sia.task"] for one in (first, side)]
-        digests = [one.tags["sia.task_digest"] for one in (first, side)]
+        tasks = [one.tags[Tag.TASK] for one in (first, side)]
+        digests = [one.tags[Tag.TASK_DIGEST] for one in (first, side)]
         if tasks[0] != tasks[1]:
             what = f"are runs of different tasks, {tasks[0]} and {tasks[1]}: their scores mean different things"
             raise UsageError(what, where=where, hint="compare runs of one task: sia status")

@@ -20,6 +20,7 @@ from sia_core.record.arms import SCORES, ArmsRecord
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.parquet import Row, read_rows, read_some
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 from sia_core.report.decided import AgentCalibration, calibrations
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
@@ -155,9 +156,9 @@ def read_facts(run: RunRecord) -> Facts:
 
 
 def _arms(run: RunRecord, tags: Mapping[str, str]) -> Mapping[str, Any] | None:
-    if "sia.arms" not in tags:
+    if Tag.ARMS not in tags:
         return None
-    found: Mapping[str, Any] | None = ArmsRecord.open(run.record, tags["sia.arms"]).get_json("comparison.json")
+    found: Mapping[str, Any] | None = ArmsRecord.open(run.record, tags[Tag.ARMS]).get_json("comparison.json")
     return found
 
 

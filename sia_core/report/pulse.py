@@ -11,6 +11,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node
 from sia_core.record.beacon import SILENCE, Progress, read_progress
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 PATIENCE = 10
 """Looks that may fail one after the other before it is given up."""
@@ -104,5 +105,5 @@ class Watcher:
                 phase = "complete"
             else:
                 done = stored.tags
-                phase = next((name for name in PHASES if f"sia.phase.{name}" not in done), "complete")
+                phase = next((name for name in PHASES if f"{Tag.PHASE}.{name}" not in done), "complete")
         return last, phase

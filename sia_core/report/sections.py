@@ -9,6 +9,7 @@ from sia_core.agents.recorded import RECORDED_BY
 from sia_core.domain.budget import HOUR, read_spent, total
 from sia_core.domain.lineage import Node, stand_ins
 from sia_core.domain.stats import Estimate
+from sia_core.record.tags import Tag
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.command import run_command, set_by_task, settings
@@ -30,7 +31,7 @@ def head(facts: Facts) -> list[tuple[str, str]]:
         ("policy", config.policy),
         ("Feedback-Agent", f"{config.agent}{f', decisions of {decided}' if decided else ''}{_stood_in(facts)}"),
         ("levers", ", ".join(config.levers) or "none: the baseline that only samples"),
-        ("generations", f"{facts.tags.get('sia.generations_done', '0')} of {config.generations}"),
+        ("generations", f"{facts.tags.get(Tag.GENERATIONS_DONE, '0')} of {config.generations}"),
         ("sandbox", f"tier {config.sandbox}"),
         ("seed", str(config.seed)),
         ("started", moment(facts.started)),
@@ -163,10 +164,10 @@ def _predicted(node: Node) -> dict[str, str]:
 
 def arms(facts: Facts) -> Section | None:
     """The comparison that the run belongs to; None where it belongs to none."""
-    name = facts.tags.get("sia.arms")
+    name = facts.tags.get(Tag.ARMS)
     if name is None:
         return None
-    about = f"This run is arm {facts.tags['sia.arm']}, seed {facts.tags['sia.seed']}, of comparison {name}."
+    about = f"This run is arm {facts.tags[Tag.ARM]}, seed {facts.tags[Tag.SEED]}, of comparison {name}."
     if facts.arms is None:
         about += " The other arms were not all finished when this page was made."
         return {"about": about, "rows": [], "versus": [], "notes": []}
@@ -248,8 +249,8 @@ def reproduce(facts: Facts) -> Section:
         "The same command, with the same task, policy and versions, gives the same candidates, scores and decisions."
     )
     command = run_command(config)
-    if "sia.arms" in tags:
-        again = f"sia arms --resume {tags['sia.arms']}"
+    if Tag.ARMS in tags:
+        again = f"sia arms --resume {tags[Tag.ARMS]}"
         about = f"The run is a member of a comparison, which goes on, or is shown, by {again}. By itself it is:"
     if config.agent.startswith("command:"):
         about += " The agent is a command: it need not decide the same again, and its decisions cannot be replayed."
@@ -259,9 +260,9 @@ def reproduce(facts: Facts) -> Section:
         "about": about,
         "command": command,
         "facts": [
-            ("task", f"{tags['sia.task']}, digest {tags.get('sia.task_digest', 'unknown')[:12]}"),
-            ("policy", f"{config.policy}, digest {tags.get('sia.policy_digest', 'unknown')[:12]}"),
-            ("SIA", tags.get("sia.version", "unknown")),
+            ("task", f"{tags[Tag.TASK]}, digest {tags.get(Tag.TASK_DIGEST, 'unknown')[:12]}"),
+            ("policy", f"{config.policy}, digest {tags.get(Tag.POLICY_DIGEST, 'unknown')[:12]}"),
+            ("SIA", tags.get(Tag.VERSION, "unknown")),
             ("set by the task, not by an option", ", ".join(" ".join(pair) for pair in set_by_task(config).items())),
             ("MLflow run", facts.run_id),
         ],

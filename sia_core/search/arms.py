@@ -21,6 +21,7 @@ from sia_core.domain.lineage import Cost
 from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.record.arms import SCORES
 from sia_core.record.store import RunRecord
+from sia_core.record.tags import Tag
 
 SEED = "seed"
 RULES, RECORDED = "rules", "recorded"
@@ -167,14 +168,14 @@ def read_member(run: RunRecord) -> ArmRun:
         raise RecordError("is not finished", where=run.name, hint=f"go on with: sia resume {run.name}")
     scores: dict[str, Any] = json.loads(stored)
     nodes = run.nodes()
-    arm = run.tags["sia.arm"]
+    arm = run.tags[Tag.ARM]
     cost = sum((node.cost for node in nodes), Cost())
     final, initial = scores["final"], scores["seed"]
     if arm == BEST_OF_N:
         final = {problem: [max(values)] for problem, values in final.items() if values}
         cost += Cost(**scores["cost"])
     promoted = sum(node.promoted for node in nodes[1:])
-    return ArmRun(arm, int(run.tags["sia.seed"]), run.name, final, initial, cost, promoted)
+    return ArmRun(arm, int(run.tags[Tag.SEED]), run.name, final, initial, cost, promoted)
 
 
 @dataclass(frozen=True)
