@@ -230,7 +230,7 @@ def _nodes(home: Path) -> list[dict[str, Any]]:
     """Nodes of the one run there is, as stored: of another version they may not be read as objects."""
     record = open_record(home, None)
     runs = [record.open(summary.name) for summary in record.summaries()]
-    found = [generation.phase("improve") for run in runs for generation in run.generations()]
+    found = [generation.get_json("phases/improve.json") for run in runs for generation in run.generations()]
     return [node for phase in found if phase for node in phase["nodes"]]
 
 

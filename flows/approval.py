@@ -14,8 +14,8 @@ from sia_core.domain.errors import RecordError
 from sia_core.domain.lineage import Decision
 from sia_core.domain.patch import unified_diff
 from sia_core.loop.harness_lever import rewrite
-from sia_core.loop.improve import APPROVAL
 from sia_core.loop.session import Session
+from sia_core.record.phases import ApprovalDone
 from sia_core.report.markdown import proposal_markdown
 
 WAIT_S = 7 * 24 * 3600
@@ -33,7 +33,7 @@ def ask(session: Session, index: int, decisions: Sequence[Decision]) -> None:
     """Wait for a person's word on a generation's decisions; asked once, remembered in the record."""
     generation = session.run.generation(index)
     idle = all(decision.lever in ("none", "stop") for decision in decisions)
-    if not session.config.approve or idle or generation.phase(APPROVAL) is not None:
+    if not session.config.approve or idle or generation.phase(ApprovalDone) is not None:
         return
     shown = "\n\n".join(proposal_markdown(decision, _diff(session, decision)) for decision in decisions)
     levers = ", ".join(decision.lever for decision in decisions)
@@ -43,7 +43,7 @@ def ask(session: Session, index: int, decisions: Sequence[Decision]) -> None:
         f"sia approve {session.run.name} (--reject)"
     )
     answer = pause_flow_run(wait_for_input=Approval, timeout=WAIT_S, poll_interval=2)
-    generation.complete(APPROVAL, {"approved": answer.approve, "note": answer.note})
+    generation.complete(ApprovalDone(approved=answer.approve, note=answer.note))
 
 
 def _diff(session: Session, decision: Decision) -> str:

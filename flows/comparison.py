@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 
 from prefect import flow, tags, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -73,7 +74,7 @@ def tabulate(name: str) -> Comparison:
     config = ArmsPlan.model_validate(comparison.plan).config
     found = compare([read_member(run) for run in members.values()], confidence=config.confidence, seed=config.seed)
     text = arms_markdown(found)
-    comparison.put_json("comparison.json", found.to_dict())
+    comparison.put_json("comparison.json", asdict(found))
     comparison.put_bytes("comparison.md", text.encode())
     comparison.log_metrics({f"{row.arm}.score": row.score.mean for row in found.rows})
     comparison.log_metrics({f"{row.arm}.gain": row.gain.mean for row in found.rows if row.gain})

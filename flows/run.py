@@ -26,6 +26,7 @@ from sia_core.loop.session import Session, open_session
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import LEAVE_S
 from sia_core.record.patience import in_haste
+from sia_core.record.phases import AnalyzeDone, ImproveDone, StartDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 from sia_core.report.links import mlflow_artifact, mlflow_comparison, mlflow_run
@@ -105,7 +106,7 @@ def see_through(run: str) -> None:
         key, about = artifact_key(run, "mlflow"), "The record of this run"
         show_if_reachable(lambda: create_link_artifact(link, f"{run} in MLflow", key, about))
         complete_opening(session.run, session.task)
-        if session.run.phase("start") is None:
+        if session.run.phase(StartDone) is None:
             first_harness(run)
         stopping.run_generations(session, lambda index: _generation(session, index))
         seal(run)
@@ -132,16 +133,16 @@ def closing(run: RunRecord | ArmsRecord) -> Iterator[None]:
 def _generation(session: Session, index: int) -> bool:
     """Make the generation that is not yet made; True if the Feedback-Agent wanted to stop."""
     record, name = session.run.generation(index), session.run.name
-    if record.phase("improve") is None:
+    if record.phase(ImproveDone) is None:
         with suppress(MissingResult):
             generation(name, index)
-        if record.phase("improve") is None:
+        if record.phase(ImproveDone) is None:
             # Prefect holds the sub-flow to be done in an earlier sitting; the record has forgotten it since.
             generation.fn(name, index)
         _show_lineage(session)
-    analysis = record.phase("analyze")
+    analysis = record.phase(AnalyzeDone)
     assert analysis is not None
-    return bool(analysis["decisions"][0]["lever"] == "stop")
+    return analysis.decisions[0].lever == "stop"
 
 
 def _link_comparison(run: RunRecord) -> None:

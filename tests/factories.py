@@ -1,11 +1,13 @@
 """Records for tests, with sensible defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sia_core.domain.candidate import Adapter
+from sia_core.domain.candidate import Adapter, Candidate
 from sia_core.domain.rollout import Failure, Rollout, Sampling, Turn, Unit, Verdict
+from sia_core.domain.stats import Estimate, Gain
 from sia_core.policy.protocol import Request
+from sia_core.record.phases import Figures, SealedDone
 
 TOY = str(Path(__file__).parent / "toy")
 
@@ -39,3 +41,10 @@ def make_rollout(
         failure=Failure(failure, "because") if failure else None,
         seconds=0.1,
     )
+
+
+def sealed(*, node: int, report: Mapping[str, Figures] | None = None) -> SealedDone:
+    """A sealed test as it is stored."""
+    score = Estimate(0.5, 0.4, 0.6, 3, 6)
+    gain = Gain(0.2, 0.1, 0.1, 0.3, 3)
+    return SealedDone(node=node, candidate=Candidate("h"), final=score, seed=score, gain=gain, report=report or {})

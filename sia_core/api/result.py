@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Node, champion
 from sia_core.domain.stats import Estimate, Gain
+from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 from sia_core.report.decided import stand_in_lines
@@ -132,7 +133,7 @@ def read_result(run: RunRecord) -> Result:
     Raises:
         RecordError: it is not finished.
     """
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     if test is None:
         raise RecordError("has no sealed test yet", where=run.name, hint=f"see it through: sia resume {run.name}")
     nodes, config = run.nodes(), run.config
@@ -143,9 +144,9 @@ def read_result(run: RunRecord) -> Result:
         task=run.tags[Tag.TASK],
         steps=tuple(_step(node, nodes) for node in nodes),
         winner=winner.index,
-        sealed=Estimate(**test["final"]),
-        seed_sealed=Estimate(**test["seed"]),
-        gain=Gain(**test["gain"]),
+        sealed=test.final,
+        seed_sealed=test.seed,
+        gain=test.gain,
         confidence=config.confidence,
         harness=dict(run.harness(winner.candidate.harness).files),
         adapter=adapter.path if adapter else None,

@@ -9,7 +9,9 @@ from rich.table import Table
 
 from sia_core.cli.lineage import ONLY_WIDE, WIDE, lineage_table
 from sia_core.cli.plain import plain
+from sia_core.domain.json_data import read
 from sia_core.record.arms import ArmsRecord
+from sia_core.record.phases import SealedDone, StopDone
 from sia_core.record.store import RunRecord
 from sia_core.record.summary import RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
@@ -70,7 +72,7 @@ def print_comparison(comparison: ArmsRecord) -> None:
         rows.append((str(seed), arm.name, run.name if run else "not begun", run.status if run else "-", score))
     print_table(("seed", "arm", "run", "status", "sealed test, mean"), rows)
     if (found := comparison.get_json("comparison.json")) is not None:
-        print_arms(Comparison.from_dict(found))
+        print_arms(read(Comparison, found))
     print_stand_ins(comparison)
     if comparison.status not in ("RUNNING", "FINISHED"):
         console.print(f"not finished; go on with: sia arms --resume {comparison.name}")
@@ -91,9 +93,9 @@ def print_result(run: RunRecord) -> None:
     )
     for one in calibrations(nodes):
         console.print(plain(str(one)))
-    if (stop := run.phase("stop")) is not None:
-        console.print(f"ended by rule {stop['rule']}: {plain(stop['reason'])}")
-    test = run.phase("test")
+    if (stop := run.phase(StopDone)) is not None:
+        console.print(f"ended by rule {stop.rule}: {plain(stop.reason)}")
+    test = run.phase(SealedDone)
     if test is not None:
         for line in sealed_lines(test, config.confidence):
             console.print(line)

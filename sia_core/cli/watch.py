@@ -88,7 +88,7 @@ def draw(pulse: "Pulse") -> "RenderableType":
     if pulse.nodes:
         parts.append(lineage_table(pulse.nodes, console.width))
     if pulse.stop is not None:
-        parts.append(f"ended by rule {plain(pulse.stop['rule'])}: {plain(pulse.stop['reason'])}")
+        parts.append(f"ended by rule {plain(pulse.stop.rule)}: {plain(pulse.stop.reason)}")
     if pulse.test is not None:
         parts += sealed_lines(pulse.test, pulse.config.confidence)
     if pulse.spending is not None:

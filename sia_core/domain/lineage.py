@@ -5,8 +5,8 @@ phase, an agent, a report or a resumed run reads back.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.config import Lever
@@ -39,15 +39,6 @@ class Evidence:
     """Whether every scored rollout has token ids and logprobs."""
     examples: tuple[str, ...]
     """Unit keys worth reading, failures first."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        values = dict(data)
-        values["candidate"] = Candidate(**values["candidate"])
-        values["score"] = Estimate(**values["score"])
-        values["examples"] = tuple(values["examples"])
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -94,18 +85,6 @@ class Decision:
     """Spec of the agent that was asked and came to no decision; empty where `agent` is the one that was asked. The
     reason is the first of `refused`."""
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        values = dict(data)
-        for name in ("cites", "refused", "fixes", "risks"):
-            values[name] = tuple(values.get(name, ()))
-        values["edits"] = tuple(Edit.from_dict(edit) for edit in values.get("edits", ()))
-        if values.get("predicted_range") is not None:
-            low, high = values["predicted_range"]
-            values["predicted_range"] = (low, high)
-        return cls(**values)
-
 
 Outcome = Literal["promoted", "undecided", "futile", "behind", "void", "open"]
 """`open` is never recorded: the gate goes on. `behind`: better than the parent, not shown as good as the best node."""
@@ -123,11 +102,6 @@ class Against:
     passed: bool
     parent_bound: float
     """Bound of parent minus that node: above 0 the parent is confirmed, and the best earlier node from then on."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        return cls(**{**data, "gain": Gain(**data["gain"])})
 
 
 @dataclass(frozen=True)
@@ -160,16 +134,6 @@ class GateVerdict:
         """Whether nothing can be concluded."""
         return self.outcome == "void"
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        values = dict(data)
-        values["parent"], values["child"] = Estimate(**values["parent"]), Estimate(**values["child"])
-        values["gain"] = Gain(**values["gain"])
-        if values.get("against") is not None:
-            values["against"] = Against.from_dict(values["against"])
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -198,11 +162,6 @@ class RungResult:
     cost: Cost = Cost()
     """Rollouts with the run's policy that no other phase has paid for."""
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        return cls(**{**data, "details": tuple(data["details"]), "cost": Cost(**data["cost"])})
-
 
 @dataclass(frozen=True)
 class LadderReport:
@@ -227,15 +186,6 @@ class LadderReport:
     def cost(self) -> Cost:
         """Of all rungs."""
         return sum((rung.cost for rung in self.rungs), Cost())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data; `from_dict` is its inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`."""
-        return cls(data["child"], tuple(RungResult.from_dict(rung) for rung in data["rungs"]))
 
 
 DRAFT_ID = 12
@@ -264,11 +214,6 @@ class Draft:
     def name(self) -> str:
         """The name by which agents read it and edit from it."""
         return f"draft {self.harness[:DRAFT_ID]}"
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        return cls(**{**data, "cost": Cost(**data["cost"])})
 
 
 @dataclass(frozen=True)
@@ -300,29 +245,6 @@ class Node:
     def harness(self) -> str:
         """Digest of the harness that agents read under this node's number: of the draft where there is one."""
         return self.draft or self.candidate.harness
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data; `from_dict` is its inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`."""
-        return cls(
-            index=data["index"],
-            parent=data["parent"],
-            candidate=Candidate(**data["candidate"]),
-            lever=data["lever"],
-            promoted=data["promoted"],
-            gate=None if data["gate"] is None else GateVerdict.from_dict(data["gate"]),
-            decision=None if data["decision"] is None else Decision.from_dict(data["decision"]),
-            cost=Cost(**data["cost"]),
-            failure=data["failure"],
-            generation=data["generation"],
-            predicted=data.get("predicted", {}),
-            draft=data.get("draft", ""),
-            sibling=data.get("sibling", 0),
-        )
 
 
 def stand_ins(nodes: Sequence[Node]) -> list[Node]:

@@ -7,7 +7,7 @@ places is refused rather than guessed at.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
@@ -37,12 +37,6 @@ class Edit:
     blocks: tuple[Block, ...] = ()
     """Applied one after the other."""
     delete: bool = False
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        blocks = tuple(Block(**block) for block in data.get("blocks", ()))
-        return cls(data["file"], data.get("text"), blocks, bool(data.get("delete", False)))
 
 
 def apply_edits(harness: Harness, edits: Sequence[Edit]) -> Harness:

@@ -14,6 +14,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node
 from sia_core.domain.task import Task
 from sia_core.export.manifest import ADAPTER, HARNESS, Interval, Manifest
+from sia_core.record.phases import SealedDone
 from sia_core.report.spending import spent_lines
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
 
@@ -30,7 +31,7 @@ class Story:
     manifest: Manifest
     config: RunConfig
     nodes: Sequence[Node]
-    test: Mapping[str, Any]
+    test: SealedDone
     """The run's phase `test`."""
     spending: Mapping[str, Any] | None
     """The run's spending.json, if it kept one."""

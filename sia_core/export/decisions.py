@@ -22,6 +22,7 @@ from sia_core.domain.lineage import SEED_NODE, Decision, Node
 from sia_core.domain.patch import Edit, apply_edits, edits_between
 from sia_core.domain.task import Task
 from sia_core.policy.spec import parse_spec
+from sia_core.record.phases import AnalyzeDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
@@ -62,8 +63,8 @@ def _keys(run: RunRecord, nodes: Sequence[Node]) -> Iterator[tuple[int, Key]]:
     """Place of each node by its index: siblings join the lineage in another order than they were decided in."""
     yield SEED_NODE, SEED
     for generation in run.generations():
-        phase = generation.phase("analyze")
-        left = {number: Decision.from_dict(one) for number, one in enumerate(phase["decisions"])} if phase else {}
+        phase = generation.phase(AnalyzeDone)
+        left = dict(enumerate(phase.decisions)) if phase is not None else {}
         for node in nodes:
             if node.generation == generation.index and node.index != SEED_NODE:
                 number = next(number for number, decision in left.items() if decision == node.decision)

@@ -11,6 +11,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import Node, champion
+from sia_core.domain.stats import Estimate, Gain
 from sia_core.domain.task import Task
 from sia_core.domain.task_config import RolloutLimits, SamplingDefaults
 from sia_core.export.card import Story, write_card
@@ -30,6 +31,7 @@ from sia_core.export.manifest import (
 from sia_core.host.atomic_dir import new_directory
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
+from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
@@ -46,7 +48,7 @@ def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
         UsageError: there is something at `target`.
         RecordError: no sealed test yet, something stored is missing or was changed, or `target` cannot be written.
     """
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     if test is None:
         hint = f"see it through: sia resume {run.name}"
         raise RecordError("has no sealed test yet, so there are no scores to export it with", where=run.name, hint=hint)
@@ -63,7 +65,7 @@ def _fill(
     winner: Node,
     harness: Harness,
     adapter: Adapter | None,
-    test: Mapping[str, Any],
+    test: SealedDone,
 ) -> Manifest:
     for name, data in harness.files.items():
         file = folder / HARNESS / name
@@ -82,7 +84,7 @@ def _fill(
     return manifest
 
 
-def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None, test: Mapping[str, Any]) -> Manifest:
+def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None, test: SealedDone) -> Manifest:
     tags, config = run.tags, run.config
     return Manifest(
         sia=tags[Tag.VERSION],
@@ -118,20 +120,21 @@ def _task_part(task: Task) -> TaskPart:
     )
 
 
-def _sealed_part(config: RunConfig, test: Mapping[str, Any], scores: Mapping[str, Any]) -> SealedTest:
-    def interval(side: str) -> Interval:
-        return Interval(**{name: test[side][name] for name in ("mean", "low", "high")})
-
+def _sealed_part(config: RunConfig, test: SealedDone, scores: Mapping[str, Any]) -> SealedTest:
     return SealedTest(
         seed=config.seed,
         problems=config.test_problems,
         rollouts=config.test_rollouts,
         confidence=config.confidence,
-        final=interval("final"),
-        first=interval("seed"),
-        gain=interval("gain"),
+        final=_interval(test.final),
+        first=_interval(test.seed),
+        gain=_interval(test.gain),
         scores=dict(scores.get("final", {})),
     )
+
+
+def _interval(found: Estimate | Gain) -> Interval:
+    return Interval(mean=found.mean, low=found.low, high=found.high)
 
 
 def _base(spec: str, policy: str, adapter: Adapter | None) -> str | None:

@@ -1,12 +1,11 @@
 """Analyze phase: compute the evidence, and let the Feedback-Agent choose branch and lever."""
 
-from dataclasses import asdict
-
 from sia_core.agents.evidence import gather
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Decision, stand_ins
 from sia_core.loop.decide import baseline, decide, executed_node
 from sia_core.loop.session import Session
+from sia_core.record.phases import AnalyzeDone
 from sia_core.record.stored import STAND_INS
 from sia_core.record.tags import Tag
 
@@ -14,9 +13,9 @@ from sia_core.record.tags import Tag
 def analyze(session: Session, index: int) -> list[Decision]:
     """Compute the evidence and let the Feedback-Agent choose branch and lever, once for each sibling."""
     generation = session.run.generation(index)
-    done = generation.phase("analyze")
+    done = generation.phase(AnalyzeDone)
     if done is not None:
-        return [Decision.from_dict(decision) for decision in done["decisions"]]
+        return list(done.decisions)
     nodes = session.run.nodes()
     executed = executed_node(generation, nodes)
     rollouts = generation.rollouts("train")
@@ -43,12 +42,7 @@ def analyze(session: Session, index: int) -> list[Decision]:
     )
     session.run.log_metrics({"train.score": evidence.score.mean, "train.best_of_k": evidence.best_of}, index)
     generation.complete(
-        "analyze",
-        {
-            "evidence": asdict(evidence),
-            "decisions": [asdict(decision) for decision in decisions],
-            "cost": asdict(cost),
-        },
+        AnalyzeDone(evidence=evidence, decisions=tuple(decisions), cost=cost),
         {
             Tag.LEVER: ",".join(decision.lever for decision in decisions),
             Tag.DECISION: "\n".join(decision.reason for decision in decisions),

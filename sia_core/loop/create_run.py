@@ -27,6 +27,7 @@ from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
+from sia_core.record.phases import StartDone
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.record.tags import Tag
 from sia_core.weights.algorithms import check_algorithm
@@ -101,7 +102,7 @@ def open_run(
 
 def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None) -> None:
     """What a run needs before its first generation; does only what is missing, for its opening may have been cut."""
-    if run.phase("start") is not None:
+    if run.phase(StartDone) is not None:
         return
     config = run.config
     run.put_datasets(task.name, {split: [problem.id for problem in task.problems(split)] for split in SPLITS})
@@ -118,7 +119,7 @@ def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> 
     """Make the harness, under the bare policy or a stored adapter, the first node of the lineage."""
     run.put_harness(harness)
     seed = Node(SEED_NODE, None, Candidate(harness.digest, adapter), "seed", promoted=True)
-    run.complete("start", {"node": seed.to_dict()})
+    run.complete(StartDone(node=seed))
 
 
 def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:

@@ -15,6 +15,7 @@ from sia_core.loop.run_view import SessionSource
 from sia_core.loop.session import Session
 from sia_core.loop.stopping import tired_lever
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import ExecuteDone
 from sia_core.report.decided import decision_line, stand_in_line
 from sia_core.weights.preconditions import suggest
 from sia_core.weights.proposal import SETTINGS
@@ -137,6 +138,6 @@ def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> D
 
 def executed_node(generation: GenerationRecord, nodes: list[Node]) -> Node:
     """The node that the generation executed."""
-    phase = generation.phase("execute")
+    phase = generation.phase(ExecuteDone)
     assert phase is not None
-    return nodes[int(phase["node"])]
+    return nodes[phase.node]

@@ -4,17 +4,16 @@ A phase first asks the record whether it is complete and then does nothing. Othe
 phases recorded and marks itself complete last, so that a killed process loses at most the rollouts in flight.
 """
 
-from dataclasses import asdict
-
 from sia_core.loop.rollouts import cost_of, execute_shape, plan_groups, roll_out, training_rollouts
 from sia_core.loop.session import Session
+from sia_core.record.phases import ExecuteDone
 from sia_core.search.lineage import parent_policy
 
 
 def execute(session: Session, index: int) -> None:
     """Roll the node that the parent policy proposes out over a block of training problems."""
     generation = session.run.generation(index)
-    if generation.phase("execute") is not None:
+    if generation.phase(ExecuteDone) is not None:
         return
     config, nodes = session.config, session.run.nodes()
     choice = parent_policy(config.parent).choose(nodes, config.confidence)
@@ -26,5 +25,4 @@ def execute(session: Session, index: int) -> None:
     units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier, shape)
     rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
     generation.put_rollouts("train", rollouts)
-    done = {"node": node.index, "why": choice.reason, "cost": asdict(cost_of(rollouts)), "shape": asdict(shape)}
-    generation.complete("execute", done)
+    generation.complete(ExecuteDone(node=node.index, why=choice.reason, cost=cost_of(rollouts), shape=shape))

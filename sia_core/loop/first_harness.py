@@ -19,6 +19,7 @@ from sia_core.loop.rollouts import pick_problems, plan_units, roll_out
 from sia_core.loop.run_view import TaskMaterials
 from sia_core.loop.session import Session
 from sia_core.loop.trial_allowance import TrialAllowance
+from sia_core.record.phases import StartDone
 from sia_core.report.decided import short_spec
 
 SMOKE_PROBLEMS = 2
@@ -70,7 +71,7 @@ def write_first(session: Session) -> None:
     Raises:
         HarnessError: it wrote none that passes validation.
     """
-    if session.run.phase("start") is not None:
+    if session.run.phase(StartDone) is not None:
         return
     assert session.agents.meta is not None
     session.reporter.say(f"the first harness is written by {session.agents.meta.spec}")

@@ -12,11 +12,9 @@ from sia_core.loop.rollouts import (
 )
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import AnalyzeDone, ApprovalDone, ImproveDone
 from sia_core.record.tags import Tag
 from sia_core.search.lineage import rank
-
-APPROVAL = "approve"
-"""Phase that holds a person's answer to the decisions of a generation."""
 
 
 def improve(session: Session, index: int) -> list[Node]:
@@ -26,19 +24,19 @@ def improve(session: Session, index: int) -> list[Node]:
     Of those that are promoted the best comes last, and is the champion (`lineage.rank`).
     """
     generation = session.run.generation(index)
-    done = generation.phase("improve")
+    done = generation.phase(ImproveDone)
     if done is not None:
-        return [Node.from_dict(node) for node in done["nodes"]]
+        return list(done.nodes)
     nodes = session.run.nodes()
-    analysis = generation.phase("analyze")
+    analysis = generation.phase(AnalyzeDone)
     assert analysis is not None
-    decisions = [Decision.from_dict(decision) for decision in analysis["decisions"]]
+    decisions = analysis.decisions
     rejected = _rejection(generation)
     made = [
         replace(_child(session, generation.sibling(number), decision, nodes, len(decisions), rejected), sibling=number)
         for number, decision in enumerate(decisions)
     ]
-    shared = cost_of(generation.rollouts("train")) + Cost(**analysis.get("cost", {}))
+    shared = cost_of(generation.rollouts("train")) + analysis.cost
     made[0] = replace(made[0], cost=made[0].cost + shared)
     made = rank(made)
     made = [replace(node, index=len(nodes) + number) for number, node in enumerate(made)]
@@ -113,7 +111,7 @@ def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[No
     }
     if last.promoted:
         session.run.promote(last.candidate, last.index)
-    generation.complete("improve", {"nodes": [node.to_dict() for node in nodes]}, tags)
+    generation.complete(ImproveDone(nodes=tuple(nodes)), tags)
     generation.end("FINISHED")
     session.ledger.record(generation.index)
     session.run.set_tags({Tag.GENERATIONS_DONE: str(generation.index)})
@@ -121,7 +119,7 @@ def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[No
 
 def _rejection(generation: GenerationRecord) -> str | None:
     """Why a person has forbidden the decision, or None."""
-    said = generation.phase(APPROVAL)
-    if said is None or said["approved"]:
+    said = generation.phase(ApprovalDone)
+    if said is None or said.approved:
         return None
-    return f"rejected by a person: {said['note'] or 'no reason given'}"
+    return f"rejected by a person: {said.note or 'no reason given'}"

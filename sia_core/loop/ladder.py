@@ -25,6 +25,7 @@ from sia_core.agents.trial import messages
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.config import MINIBATCH_PROBLEMS, MINIBATCH_ROLLOUTS, SMOKE_ROLLOUTS
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import SEED_NODE, Cost, Decision, LadderReport, Node, RungResult
 from sia_core.domain.rollout import SPLITS, Rollout, Unit
 from sia_core.domain.stats import Scores
@@ -33,6 +34,7 @@ from sia_core.engine.worker import RolloutRunner
 from sia_core.loop.rollouts import cost_of, executed_shape, pick_problems, plan_units, roll_out, training_block
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import AnalyzeDone, ExecuteDone
 from sia_core.search.gate import most_gain
 
 CITED = 2
@@ -61,9 +63,9 @@ class Climb:
     """Keys of rollouts that this generation has counted already, those of the execute phase from the beginning."""
 
     def __post_init__(self) -> None:
-        if self.generation.phase("execute") is not None:
+        if self.generation.phase(ExecuteDone) is not None:
             self.counted.update(rollout.unit.key for rollout in self.generation.rollouts("train"))
-        if self.generation.phase("analyze") is not None:
+        if self.generation.phase(AnalyzeDone) is not None:
             self.counted.update((self.generation.get_json("drafts.json") or {}).get("counted", ()))
 
     @property
@@ -85,7 +87,7 @@ def climb(it: Climb) -> LadderReport:
         SandboxError: no sandbox can be had.
     """
     report = climb_rungs(it, tuple(RUNGS))
-    it.generation.put_json("ladder.json", report.to_dict())
+    it.generation.put_json("ladder.json", asdict(report))
     return report
 
 
@@ -304,7 +306,7 @@ def _stored(it: Climb, name: str) -> RungResult | None:
     if found is None:
         return None
     it.counted.update(found["counted"])
-    return RungResult.from_dict(found["result"])
+    return read(RungResult, found["result"])
 
 
 def _put(it: Climb, result: RungResult) -> RungResult:

@@ -17,6 +17,7 @@ from sia_core.loop import fingerprint
 from sia_core.loop.configure import change_config
 from sia_core.loop.create_run import record
 from sia_core.record.lease import hold
+from sia_core.record.phases import StopDone
 from sia_core.record.rewind import forget, fork, is_whole, was_asked
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
@@ -81,8 +82,8 @@ def _check_number(run: RunRecord, first: int) -> None:
     if made < first <= run.config.generations:
         what = f"generation {first} is still to come: {made} of {run.config.generations} have begun"
         raise UsageError(what, where=run.name, hint=f"sia resume {run.name}")
-    stop = run.phase("stop")
-    if first > made and stop is not None and stop["rule"] == "agent":
+    stop = run.phase(StopDone)
+    if first > made and stop is not None and stop.rule == "agent":
         what = f"the agent ended it in generation {made}: more generations would not be begun"
         raise UsageError(what, where=run.name, hint=f"ask again: sia retry {run.name} --generation {made}")
 

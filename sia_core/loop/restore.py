@@ -2,6 +2,7 @@
 
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
+from sia_core.record.phases import ImproveDone
 from sia_core.record.refill import refill
 from sia_core.record.store import RunRecord
 
@@ -13,7 +14,7 @@ def restore(run: RunRecord, ledger: Ledger, journal: Journal, siblings: int) -> 
     those of all other generations too, whose cost the record has.
     """
     empty = not len(journal)
-    unfinished = [generation for generation in run.generations() if generation.phase("improve") is None]
+    unfinished = [generation for generation in run.generations() if generation.phase(ImproveDone) is None]
     parts = [generation.sibling(number) for generation in unfinished for number in range(siblings)]
     rollouts = [rollout for part in parts for name in part.rollout_sets() for rollout in part.own_rollouts(name)]
     new = sum(ledger.settle(rollout) for rollout in rollouts)

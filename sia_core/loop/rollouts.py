@@ -13,6 +13,7 @@ from sia_core.domain.rollout import Rollout, Split, Unit
 from sia_core.domain.stats import within_share
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import ExecuteDone
 from sia_core.search.states import choose_states
 
 
@@ -42,16 +43,16 @@ def execute_shape(session: Session, node: Node) -> Shape:
 
 def executed_shape(generation: GenerationRecord) -> Shape:
     """The layout that a generation's execute phase had."""
-    phase = generation.phase("execute")
+    phase = generation.phase(ExecuteDone)
     assert phase is not None
-    return Shape(**phase["shape"])
+    return phase.shape
 
 
 def _seen(session: Session, node: Node) -> list[Rollout]:
     records = session.run.generations()
     for record in reversed(records):
-        phase = record.phase("execute")
-        if phase is not None and phase["node"] == node.index:
+        phase = record.phase(ExecuteDone)
+        if phase is not None and phase.node == node.index:
             return record.rollouts("train")
     made = next((record for record in records if record.index == node.generation), None)
     parts = [] if made is None else [made.sibling(number) for number in range(session.config.siblings)]

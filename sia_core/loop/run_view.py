@@ -8,6 +8,7 @@ from typing import Any
 from sia_core.agents.memory import asks, blocked
 from sia_core.agents.trial import Left, Trial
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Decision, Draft, Node
 from sia_core.domain.rollout import Rollout
 from sia_core.domain.task import Task
@@ -16,6 +17,7 @@ from sia_core.loop.session import Session
 from sia_core.loop.workbench import Workbench
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.history import read_history
+from sia_core.record.phases import ExecuteDone
 
 
 class TaskMaterials:
@@ -136,9 +138,9 @@ class SessionSource(TaskMaterials):
     @cached_property
     def _proposed(self) -> int:
         """The node that the parent policy proposed, and that the evidence is about."""
-        phase = self._records[self._generation].phase("execute")
+        phase = self._records[self._generation].phase(ExecuteDone)
         assert phase is not None
-        return int(phase["node"])
+        return phase.node
 
     @cached_property
     def _nodes(self) -> list[Node]:
@@ -147,7 +149,7 @@ class SessionSource(TaskMaterials):
     @cached_property
     def _records(self) -> dict[int, GenerationRecord]:
         records = self._session.run.generations()
-        return {record.index: record for record in records if record.phase("execute") is not None}
+        return {record.index: record for record in records if record.phase(ExecuteDone) is not None}
 
     @cached_property
     def _parts(self) -> list[GenerationRecord]:
@@ -165,7 +167,7 @@ class SessionSource(TaskMaterials):
     @cached_property
     def _earlier_drafts(self) -> list[Draft]:
         found = [part.get_json("drafts.json") or {"drafts": ()} for part in self._parts]
-        return [Draft.from_dict(draft) for one in found for draft in one["drafts"]]
+        return [read(Draft, draft) for one in found for draft in one["drafts"]]
 
     @cached_property
     def _history(self) -> list[dict[str, Any]]:

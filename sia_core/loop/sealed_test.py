@@ -10,6 +10,7 @@ from sia_core.domain.stats import estimate
 from sia_core.loop.rollouts import cost_of, pick_problems, plan_units, roll_out
 from sia_core.loop.session import Session
 from sia_core.record.arms import SCORES
+from sia_core.record.phases import SealedDone
 from sia_core.search.gate import sealed_gain
 
 
@@ -18,7 +19,7 @@ def seal(session: Session) -> None:
 
     These are the scores to report: those of the gate helped to choose the candidate, and are too good on average.
     """
-    if session.run.phase("test") is not None:
+    if session.run.phase(SealedDone) is not None:
         return
     config = session.config
     nodes = session.run.nodes()
@@ -31,7 +32,7 @@ def seal(session: Session) -> None:
         scores[name] = scores_by_problem(rollouts)
         cost = cost_of(rollouts) if name == "final" else cost
         # Pairs, because stored objects lose their order.
-        reports[name] = list(session.task.report("test", rollouts).items())
+        reports[name] = tuple(session.task.report("test", rollouts).items())
     session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}
@@ -47,13 +48,12 @@ def seal(session: Session) -> None:
     )
     session.ledger.record(config.generations + 1)
     session.run.complete(
-        "test",
-        {
-            "node": final.index,
-            "candidate": asdict(final.candidate),
-            "final": asdict(estimates["final"]),
-            "seed": asdict(estimates["seed"]),
-            "gain": asdict(gain),
-            **({"report": reports} if any(reports.values()) else {}),
-        },
+        SealedDone(
+            node=final.index,
+            candidate=final.candidate,
+            final=estimates["final"],
+            seed=estimates["seed"],
+            gain=gain,
+            report=reports if any(reports.values()) else {},
+        )
     )

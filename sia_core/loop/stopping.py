@@ -6,6 +6,7 @@ from sia_core.domain.lineage import Node
 from sia_core.domain.plan import plan_rollouts
 from sia_core.host.signals import asked_to_end
 from sia_core.loop.session import Session
+from sia_core.record.phases import StopDone
 from sia_core.record.tags import Tag
 from sia_core.search.plateau import Plateau, find_plateau, tired
 
@@ -38,9 +39,9 @@ def run_generations(session: Session, generation: Callable[[int], bool]) -> None
 
 def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
     """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
-    if session.run.phase("stop") is None:
+    if session.run.phase(StopDone) is None:
         tags = {Tag.STOPPED: rule, Tag.STOPPED_BECAUSE: reason}
-        session.run.complete("stop", {"rule": rule, "reason": reason, "plateau": plateau.to_dict()}, tags)
+        session.run.complete(StopDone(rule=rule, reason=reason, plateau=plateau.to_dict()), tags)
         # The agent's reason stands in its decision and in the table at the end; it may be long.
         session.reporter.say(f"the run ends ({rule}): {'it decided to stop' if rule == 'agent' else reason}")
 

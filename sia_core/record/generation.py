@@ -3,14 +3,14 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Run
 
 from sia_core.domain.errors import RecordError
 from sia_core.domain.rollout import Rollout
 from sia_core.record import parquet
-from sia_core.record.stored import Store, Stored, checked_phase, complete_phase
+from sia_core.record.phases import Phase
+from sia_core.record.stored import Done, Store, Stored, checked_phase, complete_phase
 from sia_core.record.tags import Tag
 
 
@@ -34,17 +34,17 @@ class GenerationRecord(Stored):
         apart.prefix, apart._first = f"sibling_{number}/", self
         return apart
 
-    def phase(self, name: str) -> dict[str, Any] | None:
-        """What a phase left, or None when it is not complete.
+    def phase(self, kind: type[Done]) -> Done | None:
+        """Read the result of a phase, or None when it is not complete.
 
         Raises:
-            RecordError: the artifact does not match its digest.
+            RecordError: the artifact does not match its digest, or is of another version.
         """
-        return checked_phase(self._first, name)
+        return checked_phase(self._first, kind)
 
-    def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+    def complete(self, done: Phase, tags: Mapping[str, str] | None = None) -> None:
         """Mark a phase complete. Its other artifacts must have been stored before."""
-        complete_phase(self, name, payload, tags)
+        complete_phase(self, done, tags)
 
     def put_rollouts(self, name: str, rollouts: Sequence[Rollout]) -> None:
         """Store records as `rollouts/NAME.parquet`."""

@@ -16,12 +16,13 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node, champion, stand_ins
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import ImproveDone, Phase, SealedDone, StartDone, StopDone
 from sia_core.record.store import RunRecord
 from sia_core.record.stored import STAND_INS, Stored
 from sia_core.record.tags import Tag
 
 FORGOTTEN = "forgotten"
-_CONCLUSIONS = ("stop", "test")
+_CONCLUSIONS: tuple[type[Phase], ...] = (StopDone, SealedDone)
 _COUNT = Tag.FORGOTTEN
 _BY = Tag.FORGOTTEN_BY
 _WHOLE = Tag.FORKED
@@ -78,11 +79,11 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
         adapter = parent.adapter(node.candidate.adapter)
         if adapter is not None:
             child.put_adapter(adapter)
-    begun = parent.phase("start")
+    begun = parent.phase(StartDone)
     if begun is not None:
-        child.complete("start", begun)
+        child.complete(begun)
     for generation in parent.generations():
-        if generation.index < first and generation.phase("improve") is not None:
+        if generation.index < first and generation.phase(ImproveDone) is not None:
             _copy_generation(generation, child.generation(generation.index))
     _copy_metrics(parent, child, first)
     child.set_tags({_WHOLE: "whole", Tag.GENERATIONS_DONE: str(_done(child)), **_stood_in(child)})
@@ -112,23 +113,23 @@ def _nodes_before(run: RunRecord, first: int) -> list[Node]:
 
 
 def _done(run: RunRecord) -> int:
-    return sum(generation.phase("improve") is not None for generation in run.generations())
+    return sum(generation.phase(ImproveDone) is not None for generation in run.generations())
 
 
 def _forget_conclusions(run: RunRecord, count: int) -> None:
     run.record.fence(surely=True)
-    for name in _CONCLUSIONS:
-        concluded = run.phase(name)
+    for kind in _CONCLUSIONS:
+        concluded = run.phase(kind)
         if concluded is not None:
-            run.put_json(f"{FORGOTTEN}/{count}/phases/{name}.json", concluded)
-            if name == "test":
+            run.put_json(f"{FORGOTTEN}/{count}/phases/{kind.NAME}.json", concluded.model_dump(mode="json"))
+            if kind is SealedDone:
                 run.put_json(f"{FORGOTTEN}/{count}/{SCORES}", run.get_json(SCORES))
-            run.record.client.delete_tag(run.run_id, f"{Tag.PHASE}.{name}")
+            run.record.client.delete_tag(run.run_id, f"{Tag.PHASE}.{kind.NAME}")
 
 
 def _copy_generation(source: GenerationRecord, target: GenerationRecord) -> None:
     """Artifacts and numbers first, then the tags by which phases count."""
-    if target.phase("improve") is not None:
+    if target.phase(ImproveDone) is not None:
         return
     _copy_artifacts(source, target, "")
     data = source.record.client.get_run(source.run_id).data

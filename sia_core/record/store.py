@@ -35,7 +35,8 @@ from sia_core.record import models
 from sia_core.record.connection import artifact_root, connect
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.patience import Waiting, say_on_stderr, without_late
-from sia_core.record.stored import Fence, Stored, checked_phase, complete_phase, no_fence
+from sia_core.record.phases import ImproveDone, Phase, StartDone
+from sia_core.record.stored import Done, Fence, Stored, checked_phase, complete_phase, no_fence
 from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
 
@@ -235,22 +236,22 @@ class RunRecord(Stored):
         """Generation runs there are, in order."""
         return [GenerationRecord(self.record, run) for run in self.record.children(self.run_id)]
 
-    def phase(self, name: str) -> dict[str, Any] | None:
-        """As `GenerationRecord.phase`, for phases of the whole run (`start`, `test`)."""
-        return checked_phase(self, name)
+    def phase(self, kind: type[Done]) -> Done | None:
+        """As `GenerationRecord.phase`, for phases of the whole run (`start`, `stop`, `test`)."""
+        return checked_phase(self, kind)
 
-    def complete(self, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> None:
+    def complete(self, done: Phase, tags: Mapping[str, str] | None = None) -> None:
         """As `GenerationRecord.complete`."""
-        complete_phase(self, name, payload, tags)
+        complete_phase(self, done, tags)
 
     def nodes(self) -> list[Node]:
         """The lineage, read from MLflow: the seed, then the nodes of each completed generation."""
-        start = self.phase("start")
+        start = self.phase(StartDone)
         if start is None:
             return []
-        phases = [checked_phase(GenerationRecord(self.record, run), "improve", run.data.tags) for run in self._known()]
-        made = [node for phase in phases if phase for node in phase["nodes"]]
-        return [Node.from_dict(node) for node in (start["node"], *made)]
+        known = [(GenerationRecord(self.record, run), run.data.tags) for run in self._known()]
+        phases = [checked_phase(generation, ImproveDone, tags) for generation, tags in known]
+        return [start.node, *(node for phase in phases if phase is not None for node in phase.nodes)]
 
     def _known(self) -> list[Run]:
         """The generation runs, and of their tags those of the lineage, as they are now."""

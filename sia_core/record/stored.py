@@ -5,13 +5,16 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
+from pydantic import ValidationError
 
 from sia_core.domain.errors import RecordError
 from sia_core.domain.hashing import canonical_json, digest_bytes
+from sia_core.domain.task_config import describe_invalid
+from sia_core.record.phases import Phase
 from sia_core.record.tags import Tag
 
 TAG_TEXT = 4000
@@ -20,6 +23,9 @@ LINEAGE = frozenset({Tag.PHASE_IMPROVE, Tag.KIND})
 """Tags of a generation by which it belongs to the lineage."""
 STAND_INS = Tag.STAND_INS
 """Tag of a run: number of its decisions that `rules` made in the place of the agent that was asked."""
+
+
+Done = TypeVar("Done", bound=Phase)
 
 
 class Fence(Protocol):
@@ -138,16 +144,22 @@ class Stored:
         return any(file.path == path for file in found)
 
 
-def checked_phase(stored: Stored, name: str, tags: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+def checked_phase(stored: Stored, kind: type[Done], tags: Mapping[str, str] | None = None) -> Done | None:
     """See `GenerationRecord.phase`; `tags` where MLflow has just told them."""
-    digest = (stored.tags if tags is None else tags).get(f"{Tag.PHASE}.{name}")
+    digest = (stored.tags if tags is None else tags).get(f"{Tag.PHASE}.{kind.NAME}")
     if digest is None:
         return None
     phases = stored.record.phases
     if (data := phases.get(digest)) is None:
-        data = phases[digest] = _read_phase(stored, name, digest)
-    payload: dict[str, Any] = json.loads(data)
-    return payload
+        data = phases[digest] = _read_phase(stored, kind.NAME, digest)
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise RecordError(
+            f"phases/{kind.NAME}.json was written by another version of SIA: {describe_invalid(error)}",
+            where=f"MLflow run {stored.run_id}",
+            hint=f"use the version of its tag {Tag.VERSION}, or start a new run",
+        ) from error
 
 
 def _read_phase(stored: Stored, name: str, digest: str) -> bytes:
@@ -161,13 +173,11 @@ def _read_phase(stored: Stored, name: str, digest: str) -> bytes:
     return data
 
 
-def complete_phase(
-    stored: Stored, name: str, payload: Mapping[str, Any], tags: Mapping[str, str] | None = None
-) -> None:
+def complete_phase(stored: Stored, done: Phase, tags: Mapping[str, str] | None = None) -> None:
     """See `GenerationRecord.complete`."""
     stored.record.fence(surely=True)
-    digest = stored.put_json(f"phases/{name}.json", payload)
-    stored.set_tags({**(tags or {}), f"{Tag.PHASE}.{name}": digest})
+    digest = stored.put_json(f"phases/{done.NAME}.json", done.model_dump(mode="json"))
+    stored.set_tags({**(tags or {}), f"{Tag.PHASE}.{done.NAME}": digest})
 
 
 def _read_tree(path: Path) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Cost
 from sia_core.domain.stats import Estimate, Gain, Scores
 from sia_core.record.arms import SCORES
+from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 from sia_core.report.command import settings
@@ -112,7 +113,7 @@ class _Side:
     confidence: float
     seed: Scores
     final: Scores
-    test: Mapping[str, Any]
+    test: SealedDone
 
 
 def compare_runs(runs: Sequence[RunRecord]) -> RunComparison:
@@ -142,7 +143,7 @@ def compare_runs(runs: Sequence[RunRecord]) -> RunComparison:
 
 
 def _read(run: RunRecord) -> _Side:
-    test, scores = run.phase("test"), run.get_json(SCORES)
+    test, scores = run.phase(SealedDone), run.get_json(SCORES)
     if test is None:
         raise RecordError("has no sealed test yet", where=run.name, hint=f"go on with: sia resume {run.name}")
     if scores is None:
@@ -172,14 +173,14 @@ def _row(side: _Side) -> RunRow:
     kept = side.run.get_json("spending.json")
     dollars = total(read_spent(kept["roles"])).dollars if kept else 0.0
     wall = float(kept["wall_seconds"]) if kept else None
-    gain = Gain(**side.test["gain"])
+    gain = side.test.gain
     return RunRow(
         name=side.run.name,
         run_id=side.run.run_id,
         experiment_id=side.run.experiment_id,
-        score=Estimate(**side.test["final"]),
+        score=side.test.final,
         gain=gain,
-        node=int(side.test["node"]),
+        node=side.test.node,
         promoted=sum(node.promoted for node in nodes[1:]),
         cost=cost,
         dollars=dollars,

@@ -12,6 +12,7 @@ from typing import Any
 from sia_core.domain.budget import Budget
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Decision, Evidence, LadderReport, Node
 from sia_core.domain.patch import unified_diff
 from sia_core.domain.rollout import Rollout
@@ -19,6 +20,7 @@ from sia_core.domain.stats import Scores
 from sia_core.record.arms import SCORES, ArmsRecord
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.parquet import Row, read_rows, read_some
+from sia_core.record.phases import AnalyzeDone, ApprovalDone, ExecuteDone, SealedDone, StopDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 from sia_core.report.decided import AgentCalibration, calibrations
@@ -90,7 +92,7 @@ class Generation:
     evidence: Evidence | None
     train: Played | None
     children: tuple[Child, ...]
-    approval: Mapping[str, Any] | None
+    approval: ApprovalDone | None
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,10 @@ class Facts:
     generations: tuple[Generation, ...]
     calibrations: tuple[AgentCalibration, ...]
     """How well each agent predicted."""
-    test: Mapping[str, Any] | None
+    test: SealedDone | None
     sealed: tuple[Scores, Scores] | None
     """Scores by problem of the seed and of the final candidate."""
-    stop: Mapping[str, Any] | None
+    stop: StopDone | None
     spending: Mapping[str, Any] | None
     sandbox: Mapping[str, Any] | None
     environment: Mapping[str, Any] | None
@@ -145,9 +147,9 @@ def read_facts(run: RunRecord) -> Facts:
         nodes=tuple(nodes),
         generations=tuple(_generation(run, generation, nodes) for generation in run.generations()),
         calibrations=tuple(calibrations(nodes)),
-        test=run.phase("test"),
+        test=run.phase(SealedDone),
         sealed=None if scores is None else (scores["seed"], scores["final"]),
-        stop=run.phase("stop"),
+        stop=run.phase(StopDone),
         spending=run.get_json("spending.json"),
         sandbox=run.get_json("sandbox.json"),
         environment=run.get_json("environment.json"),
@@ -163,22 +165,21 @@ def _arms(run: RunRecord, tags: Mapping[str, str]) -> Mapping[str, Any] | None:
 
 
 def _generation(run: RunRecord, stored: GenerationRecord, nodes: Sequence[Node]) -> Generation:
-    execute, analyze = stored.phase("execute") or {}, stored.phase("analyze") or {}
-    decisions = [Decision.from_dict(decision) for decision in analyze.get("decisions", ())]
+    execute, analyze = stored.phase(ExecuteDone), stored.phase(AnalyzeDone)
+    decisions = () if analyze is None else analyze.decisions
     made = [node for node in nodes if node.generation == stored.index and node.parent is not None]
     children = []
     for number, decision in enumerate(decisions):
         node = next((node for node in made if node.decision == decision), None)
         children.append(_child(run, stored.sibling(number), number, decision, node, nodes))
-    evidence = analyze.get("evidence")
     return Generation(
         index=stored.index,
-        executed=execute.get("node"),
-        why=execute.get("why", ""),
-        evidence=None if evidence is None else Evidence.from_dict(evidence),
+        executed=None if execute is None else execute.node,
+        why="" if execute is None else execute.why,
+        evidence=None if analyze is None else analyze.evidence,
         train=_played(stored, "train"),
         children=tuple(children),
-        approval=stored.phase("approve"),
+        approval=stored.phase(ApprovalDone),
     )
 
 
@@ -191,7 +192,7 @@ def _child(
     nodes: Sequence[Node],
 ) -> Child:
     ladder = stored.get_json("ladder.json")
-    report = None if ladder is None else LadderReport.from_dict(ladder)
+    report = None if ladder is None else read(LadderReport, ladder)
     sets = {name: _played(stored, name) for name in stored.rollout_sets() if name != "train"}
     return Child(
         number=number,

@@ -119,8 +119,8 @@ def _headline(generation: Generation) -> str:
         return "Begun; nothing is complete yet."
     said = f"Node {generation.executed} was executed ({generation.why or 'the champion'})."
     if generation.approval is not None:
-        word = "approved" if generation.approval["approved"] else "rejected"
-        note = elide(generation.approval["note"], MIDDLE)
+        word = "approved" if generation.approval.approved else "rejected"
+        note = elide(generation.approval.note, MIDDLE)
         said += f" A person {word} the decision{f': {note}' if note else '.'}"
     return said
 

@@ -10,6 +10,7 @@ from sia_core.domain.budget import Budget
 from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node
 from sia_core.record.beacon import SILENCE, Progress, read_progress
+from sia_core.record.phases import ImproveDone, SealedDone, StartDone, StopDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
@@ -36,8 +37,8 @@ class Pulse:
     """Seconds since the driver's last word; None where it never had one."""
     spending: Mapping[str, Any] | None
     budget: Budget
-    stop: Mapping[str, Any] | None
-    test: Mapping[str, Any] | None
+    stop: StopDone | None
+    test: SealedDone | None
 
     @property
     def ended(self) -> bool:
@@ -63,7 +64,7 @@ class Watcher:
         run, tags = self._run, self._run.tags
         status = run.status
         generation, phase = self._read_generations()
-        stop, test = run.phase("stop"), run.phase("test")
+        stop, test = run.phase(StopDone), run.phase(SealedDone)
         if status == "RUNNING" and stop is not None:
             phase = "sealed test" if test is None else "report"
         progress = read_progress(tags)
@@ -92,14 +93,14 @@ class Watcher:
 
     def _read_generations(self) -> tuple[int, str]:
         """The last generation that has begun, and the phase that it is at; nodes are kept by the way."""
-        if 0 not in self._nodes and (start := self._run.phase("start")) is not None:
-            self._nodes[0] = [Node.from_dict(start["node"])]
+        if 0 not in self._nodes and (start := self._run.phase(StartDone)) is not None:
+            self._nodes[0] = [start.node]
         if 0 not in self._nodes:
             return 0, "first harness"
         last, phase = 0, "starting"
         for stored in self._run.generations():
-            if stored.index not in self._nodes and (improve := stored.phase("improve")) is not None:
-                self._nodes[stored.index] = [Node.from_dict(node) for node in improve["nodes"]]
+            if stored.index not in self._nodes and (improve := stored.phase(ImproveDone)) is not None:
+                self._nodes[stored.index] = list(improve.nodes)
             last = stored.index
             if stored.index in self._nodes:
                 phase = "complete"

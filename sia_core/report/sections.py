@@ -7,8 +7,8 @@ from typing import Any
 from sia_core.agents.quote import elide
 from sia_core.agents.recorded import RECORDED_BY
 from sia_core.domain.budget import HOUR, read_spent, total
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Node, stand_ins
-from sia_core.domain.stats import Estimate
 from sia_core.record.tags import Tag
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
@@ -55,13 +55,13 @@ def verdict(facts: Facts) -> str:
     test = facts.test
     if test is None:
         return "The sealed test has not been played, so nothing can be said of the result yet."
-    if test["node"] == 0:
+    if test.node == 0:
         return "Nothing was promoted: the final candidate is the seed."
-    gain = test["gain"]
-    said = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] over the seed on the sealed test"
+    gain = test.gain
+    said = f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over the seed on the sealed test"
     return (
         f"Improved: {said}."
-        if gain["low"] > 0
+        if gain.low > 0
         else f"No improvement shown: {said}, an interval that does not lie above 0."
     )
 
@@ -110,9 +110,9 @@ def _points(facts: Facts) -> list[charts.Point]:
             points.append(charts.Point(generation.index, side, node.index, node.gate.child, child.number))
     if facts.test is not None:
         end = max((generation.index for generation in facts.generations), default=0) + 1
-        points.append(charts.Point(end, "sealed-seed", 0, Estimate(**facts.test["seed"])))
-        if facts.test["node"] != 0:
-            points.append(charts.Point(end, "sealed-final", facts.test["node"], Estimate(**facts.test["final"])))
+        points.append(charts.Point(end, "sealed-seed", 0, facts.test.seed))
+        if facts.test.node != 0:
+            points.append(charts.Point(end, "sealed-final", facts.test.node, facts.test.final))
     return points
 
 
@@ -121,7 +121,7 @@ def sealed(facts: Facts) -> Section:
     test = facts.test
     if test is None:
         return {"lines": [], "rows": [], "figures": []}
-    pairs = pair_up(*facts.sealed) if facts.sealed is not None and test["node"] != 0 else []
+    pairs = pair_up(*facts.sealed) if facts.sealed is not None and test.node != 0 else []
     figures = report_rows(test)
     return {
         "lines": sealed_lines(test, facts.config.confidence),
@@ -171,7 +171,7 @@ def arms(facts: Facts) -> Section | None:
     if facts.arms is None:
         about += " The other arms were not all finished when this page was made."
         return {"about": about, "rows": [], "versus": [], "notes": []}
-    found = Comparison.from_dict(facts.arms)
+    found = read(Comparison, facts.arms)
     return {
         "about": about,
         "columns": ROW_COLUMNS,

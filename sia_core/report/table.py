@@ -1,10 +1,10 @@
 """The run's result as rows: one per lineage node, then the sealed test and what the task says of it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sia_core.agents.quote import one_line
 from sia_core.domain.lineage import Node
+from sia_core.record.phases import SealedDone
 from sia_core.report.decided import decided_by
 
 COLUMNS = (
@@ -55,26 +55,24 @@ def _seed_score(nodes: Sequence[Node]) -> str:
     return str(gates[0].parent) if gates else "-"
 
 
-def sealed_lines(test: Mapping[str, Any], confidence: float) -> list[str]:
+def sealed_lines(test: SealedDone, confidence: float) -> list[str]:
     """The sealed test in two lines of text."""
-    final, seed, gain = test["final"], test["seed"], test["gain"]
-    verdict = "the interval lies above 0" if gain["low"] > 0 else "the interval does not lie above 0"
-    node = test["node"]
-    if node == 0:
-        head = f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts): seed {_interval(seed)}"
+    final, gain = test.final, test.gain
+    verdict = "the interval lies above 0" if gain.low > 0 else "the interval does not lie above 0"
+    if test.node == 0:
+        head = f"sealed test ({final.problems} problems, {final.rollouts} rollouts): seed {test.seed}"
         return [head, "nothing was promoted: the final candidate is the seed"]
     return [
-        f"sealed test ({final['problems']} problems, {final['rollouts']} rollouts each side): "
-        f"final (node {node}) {_interval(final)}, seed {_interval(seed)}",
-        f"gain {gain['mean']:+.4f}, {confidence:.0%} interval [{gain['low']:+.4f}, {gain['high']:+.4f}]: {verdict}",
+        f"sealed test ({final.problems} problems, {final.rollouts} rollouts each side): "
+        f"final (node {test.node}) {final}, seed {test.seed}",
+        f"gain {gain.mean:+.4f}, {confidence:.0%} interval [{gain.low:+.4f}, {gain.high:+.4f}]: {verdict}",
     ]
 
 
-def report_rows(test: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What the task itself says of the sealed test, one row a figure; none where it says nothing."""
-    found = test.get("report", {})
-    sides = {side: dict(found.get(side, ())) for side in ("final", "seed")}
-    if test["node"] == 0:
+def report_rows(test: SealedDone) -> list[dict[str, str]]:
+    """The task's own figures of the sealed test, one row a figure; none where it has none."""
+    sides = {side: dict(test.report.get(side, ())) for side in ("final", "seed")}
+    if test.node == 0:
         del sides["final"]  # It is the seed.
     names = dict.fromkeys(name for figures in sides.values() for name in figures)
     return [
@@ -86,7 +84,3 @@ def _figure(value: float | str) -> str:
     if isinstance(value, str | int):
         return str(value)
     return f"{value:.4f}"
-
-
-def _interval(estimate: Mapping[str, Any]) -> str:
-    return f"{estimate['mean']:.4f} [{estimate['low']:.4f}, {estimate['high']:.4f}]"

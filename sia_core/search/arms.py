@@ -8,8 +8,8 @@ better? The second needs two seeds at least, and with few of them it is wide, as
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,7 @@ from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Cost
 from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.record.arms import SCORES
+from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
@@ -164,7 +165,7 @@ def read_member(run: RunRecord) -> ArmRun:
         RecordError: it is not finished.
     """
     stored = run.get_bytes(SCORES)
-    if run.phase("test") is None or stored is None:
+    if run.phase(SealedDone) is None or stored is None:
         raise RecordError("is not finished", where=run.name, hint=f"go on with: sia resume {run.name}")
     scores: dict[str, Any] = json.loads(stored)
     nodes = run.nodes()
@@ -208,15 +209,6 @@ class ArmRow:
     promoted: float
     runs: tuple[str, ...]
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        values = {**data, "score": Estimate(**data["score"]), "cost": Cost(**data["cost"])}
-        values["gain"] = None if data["gain"] is None else Gain(**data["gain"])
-        span = data["gain_over_seeds"]
-        values["gain_over_seeds"] = None if span is None else Span(**span)
-        return cls(**{**values, "by_seed": tuple(data["by_seed"]), "runs": tuple(data["runs"])})
-
 
 @dataclass(frozen=True)
 class Versus:
@@ -227,11 +219,6 @@ class Versus:
     over_problems: Gain
     over_seeds: Span
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        return cls(data["arm"], data["other"], Gain(**data["over_problems"]), Span(**data["over_seeds"]))
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -240,16 +227,6 @@ class Comparison:
     confidence: float
     rows: tuple[ArmRow, ...]
     versus: tuple[Versus, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data; `from_dict` is its inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`."""
-        rows = tuple(ArmRow.from_dict(row) for row in data["rows"])
-        return cls(data["confidence"], rows, tuple(Versus.from_dict(one) for one in data["versus"]))
 
 
 def compare(runs: Sequence[ArmRun], *, confidence: float, seed: int = 0) -> Comparison:

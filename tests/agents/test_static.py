@@ -1,9 +1,12 @@
 """The static rung: what reading a rewrite finds, and what it lets pass."""
 
+from dataclasses import asdict
+
 import pytest
 
 from sia_core.agents import static
 from sia_core.agents.static import Allowed, Rejected
+from sia_core.domain import json_data
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import RungResult
 from sia_core.domain.task import Task
@@ -100,4 +103,4 @@ def test_seed_harnesses_pass(where: str) -> None:
     seed = Harness.load(task.path / task.config.harness)
     found = static.check(seed, None, Allowed.of(seed.config, task.config.rewrite))
     assert found.passed, found
-    assert RungResult.from_dict({**vars(found), "cost": vars(found.cost)}) == found
+    assert json_data.read(RungResult, asdict(found)) == found

@@ -8,6 +8,7 @@ import pytest
 
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Decision
 from sia_core.domain.patch import Block, Edit, EditLimits, apply_edits, unified_diff
 
@@ -93,7 +94,7 @@ def test_a_decision_survives_json() -> None:
         update={"algorithm": "rloo"},
         fixes=("p1",),
     )
-    assert Decision.from_dict(asdict(decision)) == decision
+    assert read(Decision, asdict(decision)) == decision
 
 
 BEFORE = {"agent.py": b"a\nb\n", "skill.md": b"one\ntwo\nthree\n"}

@@ -8,7 +8,9 @@ import pytest
 from sia_core.domain.errors import TaskError
 from sia_core.domain.rollout import Turn
 from sia_core.domain.task import Task
+from sia_core.record.phases import Figures
 from sia_core.report.table import report_rows
+from tests.factories import sealed
 
 PLAIN = """
 from sia_core.domain.rollout import Verdict
@@ -59,10 +61,11 @@ def test_a_report_holds_finite_numbers_and_texts(make: Make, value: str) -> None
 
 
 def test_a_report_is_shown_side_by_side() -> None:
-    test = {
-        "node": 2,
-        "report": {"final": [["accuracy", 0.5], ["cases", 12]], "seed": [["accuracy", 0.25], ["note", "x"]]},
+    figures: dict[str, Figures] = {
+        "final": (("accuracy", 0.5), ("cases", 12)),
+        "seed": (("accuracy", 0.25), ("note", "x")),
     }
+    test = sealed(node=2, report=figures)
     assert report_rows(test) == [
         {"figure": "accuracy", "final": "0.5000", "seed": "0.2500"},
         {"figure": "cases", "final": "12", "seed": "-"},

@@ -5,13 +5,14 @@ import re
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sia_core.agents.recording import read_recording
+from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.report.page import report
 from tests.e2e.conftest import TOY, Sia
@@ -185,10 +186,10 @@ def test_a_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
     second = replace(sia, home=home, environment={**sia.environment, "SIA_HOME": str(home)})
     second("run", str(TOY), "--agent", f"replay:{log}", "--no-ui", "--threads", "1", *options)
     again = second.run()
-    assert [replace_agent(node.to_dict()) for node in again.nodes()] == [
-        replace_agent(node.to_dict()) for node in run.nodes()
+    assert [replace_agent(asdict(node)) for node in again.nodes()] == [
+        replace_agent(asdict(node)) for node in run.nodes()
     ]
-    assert again.phase("test") == run.phase("test")
+    assert again.phase(SealedDone) == run.phase(SealedDone)
 
 
 @pytest.mark.slow
@@ -342,8 +343,8 @@ def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_tas
     assert "no training problem 'gate-1'" in bodies[1]
     assert "static: agent.py:1: expected ':'" in bodies[2]
     assert all("WORTH" not in body and "test-" not in body for body in bodies)
-    test = run.phase("test")
-    assert test is not None and test["final"]["mean"] > 0.1
+    test = run.phase(SealedDone)
+    assert test is not None and test.final.mean > 0.1
 
 
 @pytest.mark.slow

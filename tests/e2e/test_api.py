@@ -10,6 +10,7 @@ import pytest
 import sia_core
 from sia_core import Result, Task
 from sia_core.api.result import read_result
+from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Finished, Sia
 
 SCRIPT = """
@@ -34,10 +35,10 @@ except Exception as error:
 def test_a_finished_run_is_an_object(finished: Finished) -> None:
     run = finished.sia.run()
     result = read_result(run)
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     assert test is not None
     assert (result.run, result.task, result.winner) == (run.name, "toy", 1)
-    assert result.sealed.mean == test["final"]["mean"] and result.gain.low == test["gain"]["low"]
+    assert result.sealed.mean == test.final.mean and result.gain.low == test.gain.low
     assert result.improved and result.adapter is None
     assert [step.lever for step in result.steps] == ["seed", "harness", "stop"]
     assert result.steps[0].score is not None and result.steps[1].gain is not None

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Finished, Sia
 from tests.e2e.test_resume import outcome
 
@@ -11,7 +12,7 @@ def test_a_generation_that_does_not_fit_is_not_begun(sia: Sia) -> None:
     output = sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "harness", "--budget", "rollouts=400")
     run = sia.run()
     assert (run.status, len(run.nodes())) == ("FINISHED", 2)
-    assert run.phase("test") is not None
+    assert run.phase(SealedDone) is not None
     assert run.tags["sia.stopped"] == "budget"
     assert "no room for generation 2 and the sealed test (rollouts: " in run.tags["sia.stopped_because"]
     assert "no room for generation 2" in output and "of 400 rollouts" in output

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sia_core.record.journal import Journal
+from sia_core.record.phases import ExecuteDone, SealedDone, StopDone
 from sia_core.record.store import RunRecord
 from tests.e2e.conftest import TOY, Sia
 
@@ -70,8 +71,8 @@ def test_constant_groups_are_never_trained_on(sia: Sia, tiny_model: Path, tmp_pa
     run, _ = start(sia, make(tmp_path, agent, knob, worth), tiny_model, "--generations", "3")
     assert [node.lever for node in run.nodes()] == ["seed", "harness", "stop"]
     assert not any(node.candidate.adapter for node in run.nodes())
-    stop = run.phase("stop")
-    assert stop is not None and stop["rule"] == "agent" and stop["reason"] == run.nodes()[-1].decision.reason  # type: ignore[union-attr]
+    stop = run.phase(StopDone)
+    assert stop is not None and stop.rule == "agent" and stop.reason == run.nodes()[-1].decision.reason  # type: ignore[union-attr]
     assert run.tags["sia.stopped"] == "agent"
 
 
@@ -92,8 +93,8 @@ def test_after_a_plateau_it_switches_and_what_made_things_worse_is_rolled_back(
     assert first.decision is not None and second.decision is not None
     assert first.decision.knobs != second.decision.knobs
     # Rolled back: what is executed next is the seed again.
-    executed = [generation.phase("execute") for generation in run.generations()]
-    assert [phase["node"] for phase in executed if phase][:3] == [0, 0, 0]
+    executed = [generation.phase(ExecuteDone) for generation in run.generations()]
+    assert [phase.node for phase in executed if phase][:3] == [0, 0, 0]
     assert third.lever == "weights" and third.parent == seed.index
     # Two failures may show a plateau already, or two pulls in a row be enough.
     assert third.decision is not None and "lever harness " in third.decision.reason
@@ -121,7 +122,7 @@ def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(sia: Sia, tiny_model
     others = [rollout.unit for rollout in rollouts if rollout.unit.split != "test"]
     assert len(sealed) == len({unit.key for unit in sealed}) == 2 * 12 * 6
     assert not {unit.seed for unit in sealed} & {unit.seed for unit in others}
-    test, child = run.phase("test"), run.nodes()[-1]
+    test, child = run.phase(SealedDone), run.nodes()[-1]
     assert test is not None and child.gate is not None
-    assert test["final"]["rollouts"] == 12 * 6
-    assert test["final"]["mean"] != child.gate.child.mean
+    assert test.final.rollouts == 12 * 6
+    assert test.final.mean != child.gate.child.mean

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ from sia_core.export.evaluate import sealed_units
 from sia_core.export.manifest import Export
 from sia_core.export.write import write_export
 from sia_core.record.journal import Journal
+from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Finished, Sia
 
 
 def test_a_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished: Finished, tmp_path: Path) -> None:
     run, task = finished.sia.run(), Task.load(TOY)
     manifest = write_export(run, task, tmp_path / "winner")
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     assert test is not None
     export = Export.load(tmp_path / "winner")
     assert export.manifest == manifest
     assert export.harness.knobs["menu"] == "rich" and export.adapter is None
-    assert manifest.test.final.mean == test["final"]["mean"] and len(manifest.test.scores) == 12
+    assert manifest.test.final.mean == test.final.mean and len(manifest.test.scores) == 12
 
     # Its decisions are beside it, as in the record, and are looked after like every other file.
     kept = (tmp_path / "winner" / "decisions.json").read_bytes()
@@ -42,7 +44,7 @@ def test_a_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished
     assert len(sealed_units(export, task, manifest.policy.digest, 2)) == 12 * 2
 
     card = (tmp_path / "winner" / "README.md").read_text()
-    for words in (f"{test['final']['mean']:.4f}", f"{test['seed']['low']:.4f}", "menu=rich", "rollouts", "Licences"):
+    for words in (f"{test.final.mean:.4f}", f"{test.seed.low:.4f}", "menu=rich", "rollouts", "Licences"):
         assert words in card, words
     assert "library_name: peft" not in card
 
@@ -63,11 +65,11 @@ def test_an_export_scores_what_the_record_says(finished: Finished, tmp_path: Pat
     output = sia("eval", str(winner), str(TOY), "--json", str(figures))
     assert "every rollout scored what the record says" in output and "rollouts: 72" in output
     found = json.loads(figures.read_text())
-    test = sia.run().phase("test")
+    test = sia.run().phase(SealedDone)
     assert test is not None
     assert found["same"] is True
     assert {name: found["score"][name] for name in ("mean", "low", "high")} == found["recorded"]
-    assert found["score"] == test["final"]
+    assert found["score"] == asdict(test.final)
 
     fewer = sia("eval", str(winner), str(TOY), "--rollouts", "1")
     assert "1 rollouts a problem, the record has 6" in fewer

@@ -9,11 +9,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Finished, Sia, processes_of
 
 LAST = 30
@@ -23,7 +25,7 @@ LAST = 30
 def outcome(sia: Sia) -> dict[str, Any]:
     """Candidates, scores, decisions: everything that must not depend on interruptions."""
     run = sia.run()
-    nodes = [node.to_dict() for node in run.nodes()]
+    nodes = [asdict(node) for node in run.nodes()]
     for node in nodes:
         del node["cost"]["seconds"]
     rollouts = {
@@ -32,7 +34,9 @@ def outcome(sia: Sia) -> dict[str, Any]:
         for name in ("train", "gate_parent", "gate_child")
         if generation.get_bytes(f"rollouts/{name}.parquet") is not None  # No gate for a rewrite that was rejected.
     }
-    found: dict[str, Any] = json.loads(json.dumps({"nodes": nodes, "rollouts": rollouts, "test": run.phase("test")}))
+    done = run.phase(SealedDone)
+    test = None if done is None else done.model_dump(mode="json")
+    found: dict[str, Any] = json.loads(json.dumps({"nodes": nodes, "rollouts": rollouts, "test": test}))
     return found
 
 

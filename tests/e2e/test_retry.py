@@ -1,10 +1,12 @@
 """`sia retry` and `sia resume --generations`: generations made again, added, and made in a child run."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from sia_core.record.phases import SealedDone
 from sia_core.record.store import open_record
 from tests.e2e.conftest import TOY, Sia
 from tests.e2e.test_resume import outcome, rollouts_done
@@ -39,5 +41,5 @@ def test_a_run_is_made_again_extended_and_forked(sia: Sia, tmp_path: Path) -> No
     assert parent.name == name and child.tags["sia.forked_from"] == name
     assert child.tags["sia.changed"] == "task toy has changed since the run began: task.py; siblings = 2"
     assert child.config.siblings == 2 and parent.config.siblings == 1
-    assert [node.to_dict() for node in child.nodes()][:2] == [node.to_dict() for node in parent.nodes()][:2]
-    assert child.status == "FINISHED" and child.phase("test") is not None
+    assert [asdict(node) for node in child.nodes()][:2] == [asdict(node) for node in parent.nodes()][:2]
+    assert child.status == "FINISHED" and child.phase(SealedDone) is not None

@@ -6,8 +6,10 @@ import urllib.request
 
 import pytest
 
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import LadderReport
 from sia_core.record.beacon import read_progress
+from sia_core.record.phases import ExecuteDone, SealedDone, StopDone
 from tests.e2e.conftest import TOY, Finished, Sia
 from tests.report.pages import check_inert, parse
 
@@ -31,7 +33,7 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     (refused,) = decision.refused
     assert refused.startswith("harness: activation: no-op: the changed lines did not run in any of 4 rollouts")
     first, second = run.generations()
-    report = LadderReport.from_dict(json.loads(first.get_bytes("ladder.json") or b""))
+    report = read(LadderReport, json.loads(first.get_bytes("ladder.json") or b""))
     assert [rung.rung for rung in report.rungs] == [
         *("static", "import", "contract", "smoke", "activation", "minibatch")
     ]
@@ -39,15 +41,15 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     (draft,) = json.loads(second.get_bytes("drafts.json") or b"")["drafts"]
     assert draft["failure"] in refused and second.rollouts(f"draft_{draft['harness']}")
 
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     assert test is not None
-    assert test["node"] == 1
-    assert test["gain"]["low"] > 0
+    assert test.node == 1
+    assert test.gain.low > 0
     # The expected worth is that of a uniform pick: (0 + .3) / 2 before, (0 + .3 + 1 + .1) / 4 after.
-    assert test["seed"]["low"] < 0.15 < test["seed"]["high"]
-    assert test["final"]["low"] < 0.35 < test["final"]["high"]
-    assert test["report"]["seed"] == [["rollouts", test["seed"]["rollouts"]], ["split", "test"]]
-    assert set(test["report"]) == {"final", "seed"} and "figure" in output
+    assert test.seed.low < 0.15 < test.seed.high
+    assert test.final.low < 0.35 < test.final.high
+    assert test.report["seed"] == (("rollouts", test.seed.rollouts), ("split", "test"))
+    assert set(test.report) == {"final", "seed"} and "figure" in output
 
     assert run.status == "FINISHED"
     assert "sealed test" in output
@@ -64,8 +66,8 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
     played = [len(generation.rollouts(name)) for name in ("gate_parent", "gate_child")]
     assert played == [nodes[1].gate.gain.problems * 4] * 2
     assert nodes[1].gate.looks <= nodes[1].gate.most_looks == 3
-    stop = run.phase("stop")
-    assert stop is not None and stop["rule"] == "agent"
+    stop = run.phase(StopDone)
+    assert stop is not None and stop.rule == "agent"
     assert generation.tags["sia.lever"] == "harness"
 
     # The run as one page, what it ran on, and the last word of its driver are in the record.
@@ -96,10 +98,10 @@ def test_the_baseline_only_samples(sia: Sia) -> None:
     sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "", "--generations", "1")
     run = sia.run()
     assert [node.lever for node in run.nodes()] == ["seed", "none"]
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     assert test is not None
-    assert test["node"] == 0
-    assert test["gain"]["mean"] == 0
+    assert test.node == 0
+    assert test.gain.mean == 0
 
 
 @pytest.mark.slow
@@ -146,6 +148,6 @@ def test_siblings_are_tried_side_by_side(sia: Sia) -> None:
     # The wider menu is better: it comes last, and is what generation 2 executes.
     assert first[-1].promoted and first[-1].decision is not None and first[-1].decision.knobs == {"menu": "rich"}
     assert "(0.05 over all)" in (first[-1].gate.reason if first[-1].gate else "")
-    execute = run.generations()[1].phase("execute")
-    assert execute is not None and execute["node"] == 2
+    execute = run.generations()[1].phase(ExecuteDone)
+    assert execute is not None and execute.node == 2
     assert "1 (node 2)" in output

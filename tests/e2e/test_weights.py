@@ -10,6 +10,7 @@ import pytest
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Node
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Sia
 
 
@@ -56,9 +57,9 @@ def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: P
     assert {rollout.unit.split for rollout in executed} == {"train"}
     assert all(rollout.trainable for rollout in executed)
 
-    test = run.phase("test")
+    test = run.phase(SealedDone)
     assert test is not None
-    assert test["gain"]["low"] > 0
+    assert test.gain.low > 0
     gaps = run.record.client.get_metric_history(generation.run_id, "update.gap")
     steps = run.record.client.get_metric_history(generation.run_id, "update.kl")
     assert len(gaps) == len(steps) >= 2

@@ -1,6 +1,6 @@
 """The model card: figures of the record, and nothing in it that does something."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sia_core.domain.budget import Budget
@@ -11,6 +11,7 @@ from sia_core.domain.stats import Estimate, Gain
 from sia_core.domain.task import Task
 from sia_core.export.card import Story, write_card
 from sia_core.export.manifest import Export, Interval
+from sia_core.record.phases import SealedDone
 from sia_core.report.table import COLUMNS
 from tests.export.makers import make_export
 from tests.factories import TOY
@@ -30,13 +31,14 @@ def story(folder: Path, base: str | None = None) -> Story:
         Node(0, None, candidate, "seed", promoted=True),
         Node(1, 0, candidate, "harness", promoted=True, decision=decision, failure=HOSTILE, generation=1),
     ]
-    phase = {
-        "node": 1,
-        "final": asdict(Estimate(0.5, 0.4, 0.6, 3, 6)),
-        "seed": asdict(Estimate(0.25, 0.15, 0.35, 3, 6)),
-        "gain": asdict(Gain(0.2, 0.1, 0.1, 0.3, 3)),
-        "report": {"final": [["figure", HOSTILE]], "seed": [["figure", 1.5]]},
-    }
+    phase = SealedDone(
+        node=1,
+        candidate=candidate,
+        final=Estimate(0.5, 0.4, 0.6, 3, 6),
+        seed=Estimate(0.25, 0.15, 0.35, 3, 6),
+        gain=Gain(0.2, 0.1, 0.1, 0.3, 3),
+        report={"final": (("figure", HOSTILE),), "seed": (("figure", 1.5),)},
+    )
     config = RunConfig(
         task=TOY,
         generations=1,

@@ -25,6 +25,7 @@ from sia_core.loop.spending import Ledger
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.scripted import ScriptedPolicy
 from sia_core.record.journal import Journal
+from sia_core.record.phases import StartDone
 from sia_core.record.store import open_record
 from tests.factories import TOY
 
@@ -76,7 +77,7 @@ def open_session(home: Path, empty_store: Path, **settings: Any) -> Iterator[Ses
     run = open_record(home, None).create(config, {"sia.task": "toy", "sia.task_digest": task.digest})
     run.put_harness(PARENT)
     seed = Node(SEED_NODE, None, Candidate(PARENT.digest), "seed", promoted=True)
-    run.complete("start", {"node": seed.to_dict()})
+    run.complete(StartDone(node=seed))
     with closing(RolloutRunner(task, "strict")) as runner, Journal(Path(home) / "journal.db") as journal:
         engine = cast("Any", InProcess(runner))
         ledger = Ledger(run, journal, task.config.resources, None, Silent())

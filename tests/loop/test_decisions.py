@@ -37,6 +37,7 @@ from sia_core.loop.sealed_test import seal
 from sia_core.loop.session import Session
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
+from sia_core.record.phases import ExecuteDone, SealedDone, StopDone
 from sia_core.record.rewind import forget
 from sia_core.record.store import RunRecord, open_record
 from tests.factories import TOY, make_rollout
@@ -117,8 +118,8 @@ def pulls(nodes: list[Node]) -> list[str]:
     return [node.lever for node in nodes]
 
 
-def stopped(session: Session) -> dict[str, Any]:
-    stop = session.run.phase("stop")
+def stopped(session: Session) -> StopDone:
+    stop = session.run.phase(StopDone)
     assert stop is not None
     return stop
 
@@ -136,7 +137,7 @@ def test_a_format_bug_calls_for_the_harness(world: None, store_home: Path) -> No
         assert gate is not None and gate.looks == 2 and gate.most_looks == 3
         assert len(session.run.generation(1).rollouts("gate_child")) == 8 * 4
         assert nodes[1].cost.rollouts == 4 * 4 + 2 * 8 * 4
-        assert stopped(session)["rule"] == "generations"
+        assert stopped(session).rule == "generations"
         assert "gate.looks" in session.run.record.client.get_run(session.run.generation(1).run_id).data.metrics
 
 
@@ -155,7 +156,7 @@ def test_constant_groups_are_never_trained_on(world: None, store_home: Path) -> 
         nodes = play(session)
         assert pulls(nodes) == ["seed", "harness", "stop"]
         assert not nodes[1].promoted and nodes[1].gate is not None and nodes[1].gate.outcome == "futile"
-        assert stopped(session)["rule"] == "agent"
+        assert stopped(session).rule == "agent"
         assert session.run.tags["sia.stopped"] == "agent"
 
 
@@ -202,21 +203,21 @@ def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_swit
         assert tried[:2] == [{"one": "b"}, {"two": "b"}]
         assert third.decision is not None and "lever harness is on a plateau" in third.decision.reason
         # Rolled back: each generation executes the seed, and the final candidate is the seed.
-        executed = [generation.phase("execute") for generation in session.run.generations()]
-        assert {phase["node"] for phase in executed if phase} == {0}
-        test = session.run.phase("test")
-        assert test is not None and test["node"] == 0
+        executed = [generation.phase(ExecuteDone) for generation in session.run.generations()]
+        assert {phase.node for phase in executed if phase} == {0}
+        test = session.run.phase(SealedDone)
+        assert test is not None and test.node == 0
 
 
 def test_a_plateau_ends_the_run_with_its_numbers(world: None, store_home: Path) -> None:
     with running(store_home, knob("one", "two", "three"), worse, generations=9, until_plateau=True) as session:
         nodes = play(session)
         stop = stopped(session)
-        assert stop["rule"] == "plateau" and pulls(nodes) == ["seed", "harness", "harness", "weights"]
-        assert stop["plateau"]["tries"] == 3 and stop["plateau"]["upper"] < stop["plateau"]["threshold"]
-        assert "3 tries since the last promotion" in stop["reason"]
+        assert stop.rule == "plateau" and pulls(nodes) == ["seed", "harness", "harness", "weights"]
+        assert stop.plateau["tries"] == 3 and stop.plateau["upper"] < stop.plateau["threshold"]
+        assert "3 tries since the last promotion" in stop.reason
         metrics = session.run.record.client.get_run(session.run.run_id).data.metrics
-        assert metrics["plateau.upper"] == pytest.approx(stop["plateau"]["upper"])
+        assert metrics["plateau.upper"] == pytest.approx(stop.plateau["upper"])
 
 
 def test_a_menu_that_pays_only_when_trained_on_gets_both(world: None, store_home: Path) -> None:
@@ -300,7 +301,7 @@ def test_puct_executes_another_node_and_its_child_has_to_beat_the_champion(world
 
     with running(store_home, knob("one", "two"), score, generations=4, parent="puct", levers=("harness",)) as session:
         nodes = play(session)
-        executed = [phase["node"] for one in session.run.generations() if (phase := one.phase("execute"))]
+        executed = [phase.node for one in session.run.generations() if (phase := one.phase(ExecuteDone))]
     assert len(set(executed)) > 1
     leader = 0
     for node in nodes[1:]:
@@ -335,11 +336,11 @@ def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(world: None, store_h
         before = len(played)
         seal(session)
         assert len(played) == before, "a second sealing plays nothing"
-        test = session.run.phase("test")
+        test = session.run.phase(SealedDone)
     sealed = [unit for unit in played if unit.split == "test"]
     assert len(sealed) == len({unit.key for unit in sealed}) == 2 * 6 * 2
     assert not {unit.seed for unit in sealed} & {unit.seed for unit in played if unit.split != "test"}
     assert not {unit.problem for unit in sealed} & {unit.problem for unit in played if unit.split != "test"}
     assert test is not None and nodes[1].gate is not None
-    assert test["final"]["mean"] != nodes[1].gate.child.mean
-    assert test["gain"]["low"] > 0
+    assert test.final.mean != nodes[1].gate.child.mean
+    assert test.gain.low > 0

@@ -12,6 +12,7 @@ from sia_core.domain.task import Task
 from sia_core.host.progress import Silent
 from sia_core.loop import create_run, fingerprint
 from sia_core.loop.configure import build_config
+from sia_core.record.phases import StartDone
 from sia_core.record.store import RunRecord
 from tests.agents.recordings import entry, put
 from tests.factories import TOY
@@ -135,10 +136,10 @@ def test_code_change_that_can_change_an_outcome_changes_the_fingerprint(
 
 
 def test_an_opening_that_was_cut_is_completed(run: RunRecord) -> None:
-    before = run.phase("start")
+    before = run.phase(StartDone)
     run.record.client.delete_tag(run.run_id, "sia.phase.start")
     create_run.complete_opening(run, Task.load(run.config.task))
-    assert run.phase("start") == before
+    assert run.phase(StartDone) == before
 
 
 def test_another_file_of_recorded_decisions_is_named(

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from sia_core.domain.errors import LeakError
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Decision, LadderReport
 from sia_core.domain.patch import Block, Edit, apply_edits
 from sia_core.loop import ladder
@@ -67,7 +68,7 @@ def test_a_rewrite_fails_at_its_rung_and_at_none_before(session: Session, rung: 
     assert [one.rung for one in report.rungs] == ORDER[: ORDER.index(rung) + 1], report
     assert report.failure.startswith(f"{rung}: {reason}"), report.failure
     stored = session.run.generation(1).get_bytes("ladder.json")
-    assert LadderReport.from_dict(json.loads(stored or b"")) == report
+    assert read(LadderReport, json.loads(stored or b"")) == report
 
 
 def test_a_better_rewrite_passes_and_is_not_put_to_a_rung_twice(session: Session) -> None:

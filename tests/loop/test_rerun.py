@@ -4,7 +4,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from sia_core.host.progress import Silent
 from sia_core.loop.session import Session
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
+from sia_core.record.phases import ImproveDone, Phase, SealedDone, StopDone
 from sia_core.record.refill import refill
 from sia_core.record.rewind import forget, forgotten, fork, is_whole
 from sia_core.record.store import RunRecord
@@ -75,8 +76,14 @@ def anew(session: Session, run: RunRecord) -> Session:
 
 def told(run: RunRecord) -> dict[str, Any]:
     """Candidates, scores and decisions."""
-    nodes = [node.to_dict() for node in run.nodes()]
-    return {"nodes": nodes, "test": run.phase("test"), "stop": run.phase("stop")}
+    nodes = [asdict(node) for node in run.nodes()]
+    return {"nodes": nodes, "test": _stored(run, SealedDone), "stop": _stored(run, StopDone)}
+
+
+def _stored(run: RunRecord, kind: type[Phase]) -> Any:
+    """A phase as it is stored."""
+    done = run.phase(kind)
+    return None if done is None else done.model_dump(mode="json")
 
 
 @pytest.mark.usefixtures("world")
@@ -89,7 +96,7 @@ def test_a_generation_made_again_ends_as_before_and_costs_nothing(homes: Homes) 
 
         assert forget(session.run, 2, by="me") == [2, 3]
         assert [node.generation for node in session.run.nodes()] == [0, 1]
-        assert session.run.phase("test") is None and session.run.phase("stop") is None
+        assert session.run.phase(SealedDone) is None and session.run.phase(StopDone) is None
         assert session.run.tags["sia.generations_done"] == "1"
 
         again = anew(session, session.run)
@@ -101,7 +108,7 @@ def test_a_generation_made_again_ends_as_before_and_costs_nothing(homes: Homes) 
         # Nothing is lost of what was decided the first time.
         old = {generation.index: generation for generation in forgotten(again.run)}
         assert {index: generation.run_id for index, generation in old.items()} == {2: kept[2], 3: kept[3]}
-        assert old[2].phase("improve") is not None and old[2].rollouts("train")
+        assert old[2].phase(ImproveDone) is not None and old[2].rollouts("train")
         assert again.run.get_json("forgotten/1/phases/test.json") == before["test"]
 
 
@@ -151,7 +158,7 @@ def test_a_child_run_goes_on_from_the_parents_lineage_and_leaves_it_alone(homes:
 
         made = fork(session.run, 2, session.config, {"sia.task": "toy", "sia.task_digest": session.task.digest})
         assert is_whole(made) and made.tags["mlflow.parentRunId"] == session.run.run_id
-        assert [node.to_dict() for node in made.nodes()] == before["nodes"][:2]
+        assert [asdict(node) for node in made.nodes()] == before["nodes"][:2]
         child = anew(session, made)
         play(child)
         assert told(child.run) == before
@@ -181,6 +188,6 @@ def test_a_generation_that_never_was_cannot_be_made_again(homes: Homes, monkeypa
         forget(session.run, 1, by="me")
         rerun.rerun(session.run.name, 2, origin="me")  # A retry, after what it had forgotten is not made again yet.
         session.run.generation(1)
-        session.run.complete("stop", {"rule": "agent", "reason": "enough"})
+        session.run.complete(StopDone(rule="agent", reason="enough", plateau={}))
         with pytest.raises(UsageError, match="the agent ended it in generation 1"):
             rerun.extend(session.run, 4)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sia_core.loop.restore import restore
+from sia_core.record.phases import ImproveDone
 from sia_core.record.store import open_record
 from tests.factories import make_rollout
 from tests.loop.test_spending import Kept, opened
@@ -13,7 +14,7 @@ def test_rollouts_of_unfinished_generations_come_back_once(tmp_path: Path) -> No
     run = open_record(tmp_path / "home", None).create(CONFIG, {"sia.task": "toy", "sia.task_digest": "d"})
     done, open_one = run.generation(1), run.generation(2)
     done.put_rollouts("train", [make_rollout(seed=1)])
-    done.complete("improve", {"nodes": []})
+    done.complete(ImproveDone(nodes=()))
     open_one.put_rollouts("train", [make_rollout(seed=2), make_rollout(seed=3)])
     open_one.put_rollouts("round_1", [make_rollout(seed=4)])
     open_one.sibling(1).put_rollouts("gate_child", [make_rollout(seed=5)])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -35,7 +36,7 @@ class Kept:
     name = "toy-1"
 
     def __init__(self, budget: str) -> None:
-        self.budget = Budget.parse(budget)
+        self.config = SimpleNamespace(budget=Budget.parse(budget))
         self.files: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
 
@@ -164,7 +165,7 @@ def test_how_it_is_shown(tmp_path: Path) -> None:
             ledger.settle(rollout(seed))
         ledger.spend("agent/1/0", "agents", Spent(tokens=5000, dollars=1.25))
         ledger.record(1)
-    first, second = spent_lines(kept.files["spending.json"], kept.budget)
+    first, second = spent_lines(kept.files["spending.json"], kept.config.budget)
     assert "10 rollouts" in first and "1.25 dollars" in first and "verification 0.2 min" in first
     assert second == "budget: 25% of 40 rollouts, 12% of 10 dollars"
     assert len(spent_lines(kept.files["spending.json"], Budget())) == 1

@@ -19,6 +19,7 @@ from sia_core.loop.configure import build_config
 from sia_core.loop.fingerprint import check_unchanged
 from sia_core.policy.registry import policy_digest
 from sia_core.record.branch import Branch
+from sia_core.record.phases import ImproveDone
 from sia_core.record.store import RunRecord
 from tests.factories import TOY
 
@@ -55,7 +56,7 @@ def source(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) ->
     nothing = Node(2, 1, best.candidate, "harness", promoted=False, generation=2, failure="smoke: it fell over")
     later = Node(3, 1, Candidate(BETTER.digest), "harness", promoted=False, generation=3)
     for node in (best, nothing, later):
-        run.generation(node.generation).complete("improve", {"nodes": [node.to_dict()]})
+        run.generation(node.generation).complete(ImproveDone(nodes=(node,)))
     return run
 
 

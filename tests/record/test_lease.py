@@ -13,6 +13,7 @@ from sia_core.domain.errors import HeldError
 from sia_core.host.processes import Process
 from sia_core.record import lease
 from sia_core.record.lease import Claim, Holdable, Lease, hold, refuse_held
+from sia_core.record.phases import StopDone
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.test_record import CONFIG
 
@@ -139,7 +140,7 @@ def test_who_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord, t
         ours.put_json("before.json", 1)
         claim(run, held.claim.token + 1, ELSEWHERE)  # This process was asleep, and far away it was taken for dead.
         with pytest.raises(HeldError, match=r"was taken over by process .* on far"):
-            ours.complete("stop", {"rule": "plateau"})
+            ours.complete(StopDone(rule="plateau", reason="", plateau={}))
         for write in (
             lambda: ours.put_json("after.json", 1),
             lambda: ours.set_tags({"a": "b"}),
@@ -148,7 +149,7 @@ def test_who_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord, t
         ):
             with pytest.raises(HeldError):
                 write()
-    assert run.get_json("before.json") == 1 and run.get_json("after.json") is None and run.phase("stop") is None
+    assert run.get_json("before.json") == 1 and run.get_json("after.json") is None and run.phase(StopDone) is None
     assert run.status == "RUNNING"
     tags = store.client.get_run(run.lease_id).data.tags
     assert tags.get(f"sia.holder.{held.claim.token}") != "given back", "it was not the loser's to give"

@@ -25,9 +25,10 @@ from sia_core.record.beacon import Beacon
 from sia_core.record.fault import fault
 from sia_core.record.lease import hold
 from sia_core.record.patience import Patience, Waiting, in_haste
+from sia_core.record.phases import ExecuteDone, StopDone
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.faulty import Faulty, faulty
-from tests.record.test_record import CONFIG, HARNESS
+from tests.record.test_record import CONFIG, EXECUTED, HARNESS
 from tests.services.daemon import free_port
 
 TAGS = {"sia.task": "toy", "sia.task_digest": "d"}
@@ -201,7 +202,7 @@ def test_every_write_is_done_once_whichever_request_fails(
     with hold(run):
         generation = run.generation(1)
         generation.log_metrics({"score": 0.5}, 3)
-        generation.complete("execute", {"x": 1}, {"a": "b"})
+        generation.complete(EXECUTED, {"a": "b"})
         run.put_adapter(adapter, {"rank": 2}, generation)
         run.promote(Candidate(HARNESS.digest, adapter.digest), 1)
         run.demote()
@@ -210,7 +211,7 @@ def test_every_write_is_done_once_whichever_request_fails(
     assert len(server.failed) > 20
     assert run.harness(HARNESS.digest) == HARNESS
     (only,) = run.generations()
-    assert only.phase("execute") == {"x": 1}
+    assert only.phase(ExecuteDone) == EXECUTED
     history = record.client.get_metric_history(only.run_id, "score")
     assert [(point.value, point.step) for point in history] == [(0.5, 3)]
     assert len(record.client.search_logged_models([run.experiment_id])) == 1
@@ -243,14 +244,14 @@ def test_what_a_hanging_server_makes_late_is_passed_over(server: Faulty, record:
     run = record.create(CONFIG, TAGS)
     server.on, server.faults = "runs/create", deque(["late"])
     generation = run.generation(1)
-    generation.complete("execute", {"x": 1})
+    generation.complete(EXECUTED)
     server.let_go.set()
     deadline = time.monotonic() + 20
     while len(_generations(run)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert [found.run_id for found in run.generations()] == [generation.run_id]
-    assert run.generation(1).phase("execute") == {"x": 1}
+    assert run.generation(1).phase(ExecuteDone) == EXECUTED
 
 
 def test_a_server_that_never_answered_is_refused_at_once(tmp_path: Path, heard: list[str]) -> None:
@@ -285,7 +286,7 @@ def test_the_holder_goes_on_after_an_outage_unless_it_was_taken_over(
         other = lease.Claim(2, Process(pid=1, began=1, host="far", machine="elsewhere"), time.time(), "nonce")
         record.client.log_param(run.lease_id, "holder.2", other.text)
         with pytest.raises(HeldError, match="taken over"):
-            run.complete("stop", {})
+            run.complete(StopDone(rule="plateau", reason="", plateau={}))
     assert run.get_json("after.json") == 1
 
 

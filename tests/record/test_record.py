@@ -11,15 +11,18 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_files
-from sia_core.domain.lineage import Node
+from sia_core.domain.lineage import Cost, Node
+from sia_core.domain.plan import Shape
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
 from sia_core.record.lease import hold
+from sia_core.record.phases import ExecuteDone, ImproveDone, StartDone
 from sia_core.record.rewind import forget
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.record.stored import Stored
 from tests.factories import make_rollout
 
+EXECUTED = ExecuteDone(node=0, why="the champion", cost=Cost(), shape=Shape(1, 1))
 CONFIG = RunConfig(
     task="toy",
     generations=2,
@@ -104,26 +107,26 @@ def test_adapter_comes_back_and_a_torn_one_is_refused(run: RunRecord, tmp_path: 
 def test_a_phase_is_complete_or_absent(run: RunRecord) -> None:
     generation = run.generation(1)
     generation.put_json("phases/execute.json", {"torn": True})
-    assert generation.phase("execute") is None
-    generation.complete("execute", {"x": 1})
-    assert run.generation(1).phase("execute") == {"x": 1}
+    assert generation.phase(ExecuteDone) is None
+    generation.complete(EXECUTED)
+    assert run.generation(1).phase(ExecuteDone) == EXECUTED
 
 
 def test_a_changed_phase_is_refused(run: RunRecord) -> None:
     generation = run.generation(1)
-    generation.complete("execute", {"x": 1})
+    generation.complete(EXECUTED)
     artifact(generation, "phases/execute.json").write_text('{"x":2}')
     run.record.phases.clear()
     with pytest.raises(RecordError, match="was changed"):
-        generation.phase("execute")
+        generation.phase(ExecuteDone)
 
 
 def test_the_lineage_of_a_long_run_is_read_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = Node(0, None, Candidate("h"), "seed", True)
     nodes = [seed, *(Node(at, 0, Candidate(f"h{at}"), "harness", False, generation=at) for at in range(1, 71))]
-    run.complete("start", {"node": seed.to_dict()})
+    run.complete(StartDone(node=seed))
     for made in nodes[1:]:
-        run.generation(made.generation).complete("improve", {"nodes": [made.to_dict()]})
+        run.generation(made.generation).complete(ImproveDone(nodes=(made,)))
     run.record.phases.clear()
     assert run.nodes() == nodes
     reads: list[str] = []
@@ -133,7 +136,7 @@ def test_the_lineage_of_a_long_run_is_read_once(run: RunRecord, monkeypatch: pyt
 
 
 def test_who_holds_a_run_asks_for_its_generations_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.complete("start", {"node": Node(0, None, Candidate("h"), "seed", True).to_dict()})
+    run.complete(StartDone(node=Node(0, None, Candidate("h"), "seed", True)))
     searches: list[str] = []
     children = run.record.children
 
@@ -146,8 +149,8 @@ def test_who_holds_a_run_asks_for_its_generations_once(run: RunRecord, monkeypat
         for index in (1, 2):
             assert not run.generation_begun(index)
             made = Node(index, 0, Candidate(f"h{index}"), "harness", False, generation=index)
-            run.generation(index).complete("execute", {})
-            run.generation(index).complete("improve", {"nodes": [made.to_dict()]})
+            run.generation(index).complete(EXECUTED)
+            run.generation(index).complete(ImproveDone(nodes=(made,)))
             assert run.nodes()[-1] == run.nodes()[-1] == made
         assert len(searches) == 5  # After each beginning and end of a generation, and at first.
         forget(run, 2)
@@ -195,22 +198,22 @@ def test_lineage_is_read_from_mlflow(run: RunRecord) -> None:
     assert run.nodes() == []
     seed = Node(0, None, Candidate("h"), "seed", True)
     children = [Node(at, 0, Candidate(f"h{at}"), "harness", False, failure="no", generation=1) for at in (1, 2)]
-    run.complete("start", {"node": seed.to_dict()})
-    run.generation(1).complete("improve", {"nodes": [child.to_dict() for child in children]})
+    run.complete(StartDone(node=seed))
+    run.generation(1).complete(ImproveDone(nodes=tuple(children)))
     run.generation(2)
     assert run.nodes() == [seed, *children]
 
 
 def test_siblings_keep_their_artifacts_apart(run: RunRecord) -> None:
     generation = run.generation(1)
-    generation.complete("execute", {"node": 0})
+    generation.complete(EXECUTED)
     generation.put_rollouts("train", [make_rollout()])
     second = generation.sibling(1)
     generation.put_json("ladder.json", 1)
     second.put_json("ladder.json", 2)
     assert (generation.get_bytes("ladder.json"), second.get_bytes("ladder.json")) == (b"1", b"2")
     # What both came from is one.
-    assert second.phase("execute") == {"node": 0}
+    assert second.phase(ExecuteDone) == EXECUTED
     assert second.rollouts("train") == generation.rollouts("train")
     generation.log_metrics({"gate.gain": 0.1})
     second.log_metrics({"gate.gain": 0.2})

@@ -18,10 +18,12 @@ from sia_core.domain.lineage import (
     RungResult,
 )
 from sia_core.domain.patch import Block, Edit
+from sia_core.domain.plan import Shape
 from sia_core.domain.rollout import Failure, Rollout, Split, ToolCall, Turn, Unit, Verdict
 from sia_core.domain.stats import Estimate, Gain
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.phases import AnalyzeDone, ExecuteDone, ImproveDone, SealedDone, StartDone, StopDone
 from sia_core.record.store import Record, RunRecord
 
 CONFIG = RunConfig(
@@ -86,7 +88,7 @@ def make_run(
     )
     run.put_json("environment.json", ENVIRONMENT)
     start = Node(0, None, Candidate(seed.digest), "seed", promoted=True)
-    run.complete("start", {"node": start.to_dict()})
+    run.complete(StartDone(node=start))
     if with_generations:
         _promoted(run, seed, child, words)
         _rejected(run, child, words)
@@ -125,7 +127,7 @@ def failed(candidate: Candidate, seed: int, words: str) -> Rollout:
     return Rollout(unit=unit, failure=Failure("error", words), notes=(words,), seconds=0.1)
 
 
-def _evidence(candidate: Candidate, words: str) -> Evidence:
+def evidence(candidate: Candidate, words: str) -> Evidence:
     return Evidence(
         candidate=candidate,
         score=Estimate(0.3, 0.2, 0.4, 2, 4),
@@ -153,11 +155,10 @@ def _analyzed(
     generation = run.generation(index)
     rollouts = _train(candidate, index, words)
     generation.put_rollouts("train", rollouts)
-    generation.complete("execute", {"node": executed, "why": "the champion", "cost": asdict(Cost(5, 60, 2.1))})
+    generation.complete(ExecuteDone(node=executed, why="the champion", cost=Cost(5, 60, 2.1), shape=Shape(1, 5)))
     cites = (rollouts[0].unit.key, rollouts[4].unit.key)
     made = Decision(parent=executed, reason=words, agent="rules", cites=cites, **decision)
-    evidence = asdict(_evidence(candidate, words))
-    generation.complete("analyze", {"evidence": evidence, "decisions": [asdict(made)]})
+    generation.complete(AnalyzeDone(evidence=evidence(candidate, words), decisions=(made,), cost=Cost()))
     return generation, made
 
 
@@ -178,7 +179,7 @@ def _promoted(run: RunRecord, seed: Harness, child: Harness, words: str) -> None
     before, after = Candidate(seed.digest), Candidate(child.digest)
     generation, decision = _analyzed(run, 1, 0, before, settings, words)
     rungs = (RungResult("static", True, "sound", (words,)), RungResult("minibatch", True, words))
-    generation.put_json("ladder.json", LadderReport(child.digest, rungs).to_dict())
+    generation.put_json("ladder.json", asdict(LadderReport(child.digest, rungs)))
     sides = {"gate_parent": (before, 0.3), "gate_child": (after, 0.5)}
     for name, (candidate, score) in sides.items():
         rollouts = [play(candidate, "gate", 7 + at, score + 0.1 * at, words, PROBLEMS[at % 2]) for at in range(4)]
@@ -192,7 +193,7 @@ def _promoted(run: RunRecord, seed: Harness, child: Harness, words: str) -> None
         outcome="promoted",
     )
     node = Node(1, 0, after, "harness", True, gate, decision, Cost(21, 300, 9.0), generation=1)
-    generation.complete("improve", {"nodes": [node.to_dict()]}, {"sia.promoted": "true"})
+    generation.complete(ImproveDone(nodes=(node,)), {"sia.promoted": "true"})
     generation.end("FINISHED")
     run.set_tags({"sia.generations_done": "1"})
 
@@ -208,28 +209,27 @@ def _rejected(run: RunRecord, child: Harness, words: str) -> None:
     generation.put_json("update/rounds.json", {"history": [[], []], "stopped": words, "kept": 0, "fallback": None})
     failure = f"no round was better than the parent: {words}"
     node = Node(2, 1, candidate, "weights", False, None, decision, Cost(5, 60, 2.1), failure, generation=2)
-    generation.complete("improve", {"nodes": [node.to_dict()]}, {"sia.promoted": "false"})
+    generation.complete(ImproveDone(nodes=(node,)), {"sia.promoted": "false"})
     generation.end("FINISHED")
     run.set_tags({"sia.generations_done": "2"})
 
 
 def _end(run: RunRecord, final: Sequence[float], words: str) -> None:
-    run.complete("stop", {"rule": "generations", "reason": words, "plateau": {}})
+    run.complete(StopDone(rule="generations", reason=words, plateau={}))
     scores = {problem: [score, score] for problem, score in zip(PROBLEMS, final, strict=True)}
     run.put_json(
         SCORES, {"seed": {problem: [0.3, 0.3] for problem in PROBLEMS}, "final": scores, "cost": asdict(Cost())}
     )
     mean = sum(final) / len(final)
     run.complete(
-        "test",
-        {
-            "node": 1,
-            "candidate": {"harness": "h", "adapter": None},
-            "final": asdict(Estimate(mean, mean - 0.1, mean + 0.1, 3, 6)),
-            "seed": asdict(Estimate(0.3, 0.2, 0.4, 3, 6)),
-            "gain": asdict(Gain(mean - 0.3, mean - 0.35, mean - 0.4, mean - 0.2, 3)),
-            "report": {"final": [["figure", words]], "seed": [["figure", 0.5]]},
-        },
+        SealedDone(
+            node=1,
+            candidate=Candidate("h"),
+            final=Estimate(mean, mean - 0.1, mean + 0.1, 3, 6),
+            seed=Estimate(0.3, 0.2, 0.4, 3, 6),
+            gain=Gain(mean - 0.3, mean - 0.35, mean - 0.4, mean - 0.2, 3),
+            report={"final": (("figure", words),), "seed": (("figure", 0.5),)},
+        ),
     )
     spent = {"rollouts": 40, "tokens": 1000, "dollars": 0.0, "seconds": 30.0, "gpu_seconds": 0.0}
     run.put_json("spending.json", {"roles": {"rollouts": spent}, "wall_seconds": 90.0})

@@ -1,10 +1,11 @@
 """Decisions in a line, and whose place `rules` took."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from sia_core.domain.candidate import Candidate
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Decision, GateVerdict, Node
 from sia_core.domain.stats import Estimate, Gain
 from sia_core.report.decided import calibrations, decided_by, decision_line, short_spec, stand_in_lines
@@ -87,7 +88,7 @@ def test_no_agent_is_credited_with_the_predictions_of_another() -> None:
 
 
 def test_decision_keeps_whose_place_it_took_and_older_ones_took_none() -> None:
-    data = NODES[2].to_dict()
-    assert Node.from_dict(data) == NODES[2]
+    data = asdict(NODES[2])
+    assert read(Node, data) == NODES[2]
     del data["decision"]["instead_of"]
-    assert stand_in_lines([Node.from_dict(data)]) == []
+    assert stand_in_lines([read(Node, data)]) == []

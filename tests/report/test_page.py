@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from sia_core.cli.main import app
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.errors import RecordError
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Cost
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import Record, RunRecord
@@ -130,7 +131,7 @@ def test_an_arm_is_shown_beside_the_others(store: Record) -> None:
         for seed in (0, 1)
     ]
     found = compare(sides, confidence=0.9)
-    assert Comparison.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert read(Comparison, json.loads(json.dumps(asdict(found)))) == found
     arms.put_json("comparison.json", asdict(found))
     said = text_of(by_id(parse(report(run)), "arms"))
     assert "best-of-n" in said and "the verifier choose" in said

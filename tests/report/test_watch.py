@@ -10,12 +10,16 @@ from typer.testing import CliRunner
 
 from sia_core.cli.main import app
 from sia_core.cli.watch import _place, headline
+from sia_core.domain.candidate import Candidate
 from sia_core.domain.errors import RecordError
+from sia_core.domain.lineage import Cost
+from sia_core.domain.plan import Shape
 from sia_core.host.progress import Wait
 from sia_core.record.beacon import SILENCE, TAG, Progress
+from sia_core.record.phases import AnalyzeDone, ExecuteDone, ImproveDone, StopDone
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.pulse import Watcher
-from tests.report.made import CONFIG, make_run
+from tests.report.made import CONFIG, evidence, make_run
 
 
 def heard(run: RunRecord, ago: float, wait: Wait | None = None) -> None:
@@ -29,12 +33,12 @@ def test_phases_are_told_apart(store: Record) -> None:
     assert (watcher.look().generation, watcher.look().phase, len(watcher.look().nodes)) == (2, "complete", 3)
     third = run.generation(3)
     assert (watcher.look().generation, watcher.look().phase) == (3, "execute")
-    third.complete("execute", {"node": 1})
+    third.complete(ExecuteDone(node=0, why="the champion", cost=Cost(), shape=Shape(1, 1)))
     assert watcher.look().phase == "analyze"
-    third.complete("analyze", {"evidence": None, "decisions": []})
+    third.complete(AnalyzeDone(evidence=evidence(Candidate("h"), "words"), decisions=(), cost=Cost()))
     assert watcher.look().phase == "improve"
-    third.complete("improve", {"nodes": []})
-    run.complete("stop", {"rule": "generations", "reason": "done", "plateau": {}})
+    third.complete(ImproveDone(nodes=()))
+    run.complete(StopDone(rule="generations", reason="done", plateau={}))
     assert watcher.look().phase == "sealed test"
 
 

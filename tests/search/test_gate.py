@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import GateVerdict
 from sia_core.domain.stats import Scores
 from sia_core.search.gate import Rules, Sides, blocks_of, growing, judge, most_gain, sealed_gain, unseen
@@ -101,9 +102,9 @@ def test_a_verdict_survives_the_record() -> None:
     from dataclasses import asdict
 
     verdict = whole(Sides(even(0.4), even(0.45), best=even(0.6), best_node=3))
-    assert GateVerdict.from_dict(asdict(verdict)) == verdict
+    assert read(GateVerdict, asdict(verdict)) == verdict
     old = {name: asdict(verdict)[name] for name in ("parent", "child", "gain", "promoted", "reason")}
-    assert GateVerdict.from_dict(old).looks == 1
+    assert read(GateVerdict, old).looks == 1
 
 
 def test_ties_at_a_token_price_survive_the_first_look() -> None:

@@ -1,11 +1,13 @@
 """A decision's proposal becomes the spec that is trained, or a reason that the agent is told."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sia_core.domain.candidate import Candidate
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Decision, Node
 from sia_core.domain.rollout import Sampling
 from sia_core.domain.task_config import UpdateDefaults
@@ -35,7 +37,7 @@ def test_what_is_proposed_is_what_is_trained() -> None:
     assert (spec.algorithm, spec.learning_rate, spec.rounds, spec.rank) == ("grpo", 1e-5, 2, 4)
     assert (spec.reason, spec.batch, spec.temperature, spec.max_gap) == ("headroom", batch_digest(MIXED), 1.0, 0.1)
     # As it comes back from the record of a run that was resumed.
-    again = Decision.from_dict({**vars(decision), "update": dict(decision.update)})
+    again = read(Decision, asdict(decision))
     assert update_spec(session(rank=4, anchors=3, max_gap=0.1), again, PARENT, MIXED).id == spec.id
 
 

@@ -6,6 +6,7 @@ Texts that models wrote are quoted as there, so that a transcript cannot pass fo
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files as package_files
 from typing import Any
 
@@ -99,7 +100,7 @@ def decision_schema() -> dict[str, Any]:
 
 def _row(node: Node) -> dict[str, Any]:
     """A node, without the texts of its edits: its harness lies in harnesses/."""
-    row = node.to_dict()
+    row = asdict(node)
     if row["decision"] is not None:
         row["decision"]["edits"] = [edit["file"] for edit in row["decision"]["edits"]]
     return row

@@ -11,6 +11,7 @@ from sia_core.report.table import report_rows
 from tasks.lawbench import lines
 from tasks.lawbench.data import sealed_cases
 from tasks.lawbench.figures import wilson
+from tests.factories import sealed
 from tests.tasks.lawbench.corpus import CHARGES
 from tests.tasks.lawbench.test_verify import chose
 
@@ -118,8 +119,9 @@ def test_wilson_solves_its_own_equation(share: float, number: int) -> None:
 
 
 def test_the_summary_shows_both_sides(task: Task, rollouts: list[Rollout]) -> None:
-    found = list(task.report("test", rollouts).items())
-    rows = report_rows({"node": 3, "report": {"final": found, "seed": found}})
+    found = tuple(task.report("test", rollouts).items())
+    figures = {"final": found, "seed": found}
+    rows = report_rows(sealed(node=3, report=figures))
     assert rows[2] == {"figure": "accuracy", "final": "0.5556", "seed": "0.5556"}
-    assert {"figure", "seed"} == set(report_rows({"node": 0, "report": {"final": found, "seed": found}})[0])
-    assert report_rows({"node": 1}) == []
+    assert {"figure", "seed"} == set(report_rows(sealed(node=0, report=figures))[0])
+    assert report_rows(sealed(node=1)) == []
