@@ -12,8 +12,8 @@ An expected gain is the predicted one, scaled by how observed compared with pred
 times what the lever memory says of the chance of a promotion (twice it, so that 1/2 changes nothing).
 
 Order before arithmetic: a lever on a plateau, or pulled twice in a row, makes way for another; failures of the
-harness's own making come before training; so does one cheap probe of the harness where training is dearer. An idea that
-was rolled back is not tried again on the same pair.
+harness's own making come before training; so does one cheap probe of the harness where training costs more. An idea
+that was rolled back is not tried again on the same pair.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ LEAST_MIXED = 0.1
 """Share of mixed groups under which there is nothing to train on."""
 BROKEN = 0.3
 """Share of rollouts failing by the harness's own making from which it is mended first."""
-DEARER = 1.5
+COSTS_MORE = 1.5
 """Price of training over that of a harness probe from which the probe comes first."""
 HARNESS_FAILURES = frozenset({"error", "timeout", "memory", "disk", "output", "invalid", "budget"})
 """What the harness causes, whatever the policy says; `refused` answers may be the policy's doing."""
@@ -127,7 +127,7 @@ def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) 
     if broken >= BROKEN:
         return probe, f"{broken:.0%} of rollouts fail by the harness's own making: it is mended before training"
     probed = any(node.lever == "harness" and node.parent == parent.index for node in situation.nodes)
-    if not probed and best.cost >= DEARER * probe.cost:
+    if not probed and best.cost >= COSTS_MORE * probe.cost:
         return probe, f"a cheap probe before training, which takes {best.cost / probe.cost:.1f} times the rollouts"
     return best, ""
 

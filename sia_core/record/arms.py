@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from sia_core.domain.errors import RecordError
 from sia_core.host.external import masked
 from sia_core.record.store import Record, RunRecord
-from sia_core.record.stored import Stored
+from sia_core.record.stored import FORMAT, Stored, check_format
 from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
 
@@ -36,7 +36,7 @@ class ArmsRecord(Stored):
     ) -> "ArmsRecord":
         """Open a comparison of a task under a fresh name; `plan` is JSON data, `more` are tags."""
         name = f"{task}-arms-{secrets.token_hex(3)}"
-        tags = {Tag.KIND: "arms", Tag.ARMS: name, Tag.TASK: task, "mlflow.note.content": about}
+        tags = {Tag.KIND: "arms", Tag.FORMAT: FORMAT, Tag.ARMS: name, Tag.TASK: task, "mlflow.note.content": about}
         tags[Tag.LEASE] = record.open_lease(name)
         tags |= more or {}
         made = cls(record, record.client.create_run(record.experiment(task), run_name=name, tags=tags))
@@ -48,11 +48,12 @@ class ArmsRecord(Stored):
         """The comparison of that name.
 
         Raises:
-            RecordError: there is none.
+            RecordError: there is none, or it is of another format.
         """
         there = cls.list_all(record)
         for comparison in there:
             if comparison.name == name:
+                check_format(record.client.get_run(comparison.run_id), name)
                 return comparison
         known = ", ".join(comparison.name for comparison in there[:5]) or "there are none yet"
         raise RecordError(f"unknown comparison {name!r}", where=masked(record.tracking_uri), hint=f"newest: {known}")

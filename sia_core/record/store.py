@@ -36,7 +36,7 @@ from sia_core.record.connection import artifact_root, connect
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.patience import Waiting, say_on_stderr, without_late
 from sia_core.record.phases import ImproveDone, Phase, StartDone
-from sia_core.record.stored import Done, Fence, Stored, checked_phase, complete_phase, no_fence
+from sia_core.record.stored import FORMAT, Done, Fence, Stored, check_format, checked_phase, complete_phase, no_fence
 from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
 
@@ -81,7 +81,7 @@ class Record:
         """Open a new run under a fresh name."""
         task = tags[Tag.TASK]
         name = f"{task}-{secrets.token_hex(3)}"
-        own = {Tag.KIND: "evolution", Tag.RUN: name, Tag.LEASE: self.open_lease(name)}
+        own = {Tag.KIND: "evolution", Tag.FORMAT: FORMAT, Tag.RUN: name, Tag.LEASE: self.open_lease(name)}
         run = self.client.create_run(self.experiment(task), run_name=name, tags={**tags, **own})
         record = RunRecord(self, run)
         params = [Param(key, str(value)) for key, value in config.model_dump().items()]
@@ -100,7 +100,7 @@ class Record:
         """The run of that name, or whose name or MLflow id begins so.
 
         Raises:
-            RecordError: none, or several.
+            RecordError: none, several, or one of another format.
         """
         runs = [run for run in self._evolutions() if name in (run.data.tags[Tag.RUN], run.info.run_id)]
         if not runs and name:
@@ -117,6 +117,7 @@ class Record:
             known = ", ".join(run.data.tags[Tag.RUN] for run in self._evolutions()[:5]) or "there are none yet"
             what = "unknown run" if not runs else "several runs begin with"
             raise RecordError(f"{what} {name!r}", where=where, hint=f"sia status; newest: {known}")
+        check_format(runs[0], runs[0].data.tags[Tag.RUN])
         return RunRecord(self, runs[0])
 
     def summaries(self) -> list[RunSummary]:

@@ -28,6 +28,23 @@ STAND_INS = Tag.STAND_INS
 Done = TypeVar("Done", bound=Phase)
 
 
+FORMAT = "sia-record/2"
+"""Format of what a run and a comparison store. One of another format is refused, never read in part."""
+
+
+def check_format(run: Run, name: str) -> None:
+    """Refuse a record of another format.
+
+    Raises:
+        RecordError: it is one.
+    """
+    found = run.data.tags.get(Tag.FORMAT, "sia-record/1")
+    if found != FORMAT:
+        made_by = run.data.tags.get(Tag.VERSION, "an earlier version")
+        hint = f"read it with the SIA that made it ({made_by}), or start a new run"
+        raise RecordError(f"is a record of format {found}; this SIA reads {FORMAT}", where=name, hint=hint)
+
+
 class Fence(Protocol):
     """As `lease.Lease.check`."""
 

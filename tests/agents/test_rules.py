@@ -66,10 +66,10 @@ def test_constant_groups_are_never_trained_on() -> None:
 
 
 def test_cost_counts() -> None:
-    dear = replace(BOTH, costs={"harness": 100, "weights": 1000})
+    costly = replace(BOTH, costs={"harness": 100, "weights": 1000})
     wide = replace(EVIDENCE, best_of=0.9)
     assert decide(replace(BOTH, evidence=wide)).lever == "weights"
-    assert decide(replace(dear, evidence=wide)).lever == "harness"
+    assert decide(replace(costly, evidence=wide)).lever == "harness"
 
 
 def test_a_rejected_move_is_not_tried_again_on_the_same_parent() -> None:

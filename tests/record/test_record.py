@@ -112,6 +112,21 @@ def test_a_phase_is_complete_or_absent(run: RunRecord) -> None:
     assert run.generation(1).phase(ExecuteDone) == EXECUTED
 
 
+def test_record_of_another_format_is_refused_with_its_name(run: RunRecord) -> None:
+    run.set_tags({"sia.format": "sia-record/1", "sia.version": "0.0.9"})
+    with pytest.raises(RecordError, match="is a record of format sia-record/1; this SIA reads sia-record/2") as caught:
+        run.record.open(run.name)
+    assert "0.0.9" in caught.value.hint
+
+
+def test_phase_of_another_version_is_refused(run: RunRecord) -> None:
+    generation = run.generation(1)
+    digest = generation.put_json("phases/execute.json", {"node": 0})
+    generation.set_tags({"sia.phase.execute": digest})
+    with pytest.raises(RecordError, match=r"phases/execute\.json was written by another version of SIA: why"):
+        generation.phase(ExecuteDone)
+
+
 def test_a_changed_phase_is_refused(run: RunRecord) -> None:
     generation = run.generation(1)
     generation.complete(EXECUTED)

@@ -1,4 +1,4 @@
-"""The gate's verdicts: better, undecided, futile, void, too dear, behind the best node."""
+"""The gate's verdicts: better, undecided, futile, void, too costly, behind the best node."""
 
 from collections.abc import Sequence
 
@@ -49,9 +49,9 @@ def test_siblings_share_the_error_rate() -> None:
 def test_a_dearer_child_has_to_gain_more() -> None:
     sides = Sides(even(0.5), even(0.53), token_ratio=4.0)
     assert whole(sides).promoted
-    dear = whole(sides, Rules(2, 0.9, gain_per_token_doubling=0.05))
-    assert not dear.promoted and dear.margin == pytest.approx(2 * 0.05 * 0.5, rel=0.05)
-    assert "4.0 times the tokens" in dear.reason
+    costly = whole(sides, Rules(2, 0.9, gain_per_token_doubling=0.05))
+    assert not costly.promoted and costly.margin == pytest.approx(2 * 0.05 * 0.5, rel=0.05)
+    assert "4.0 times the tokens" in costly.reason
     assert whole(Sides(even(0.5), even(0.53), token_ratio=1.4), Rules(2, 0.9, gain_per_token_doubling=0.05)).promoted
     assert whole(Sides(even(0.5), even(0.7), token_ratio=4.0), Rules(2, 0.9, gain_per_token_doubling=0.05)).promoted
 

@@ -100,8 +100,8 @@ def test_the_rival_is_the_best_earlier_node_or_for_other_branches_the_champion()
 
 
 def test_the_best_sibling_leads_and_of_equal_ones_the_cheapest() -> None:
-    worse, dear = child(1, 0.05, promoted=True), child(2, 0.20, promoted=True, token_ratio=3.0)
+    worse, costly = child(1, 0.05, promoted=True), child(2, 0.20, promoted=True, token_ratio=3.0)
     cheap, lost = child(3, 0.19, promoted=True, token_ratio=1.0), child(4, 0.5)
-    assert [node.index for node in rank([worse, dear, cheap, lost])] == [4, 1, 2, 3]
-    assert champion(rank([worse, dear, lost])).index == 2
+    assert [node.index for node in rank([worse, costly, cheap, lost])] == [4, 1, 2, 3]
+    assert champion(rank([worse, costly, lost])).index == 2
     assert [node.index for node in rank([lost, child(5, -0.1)])] == [5, 4]
