@@ -51,9 +51,9 @@ class Setting:
     problems: int
     turns: int
     score: Callable[[list[bool]], float]
-    """Of which turns were right."""
+    """Score of a rollout, computed from which of its turns were right."""
     steps: bool = False
-    """Whether the verdict says what each turn earned."""
+    """True if the verdict says what each turn earned."""
 
 
 SETTINGS = (
@@ -125,7 +125,7 @@ def play(base: Path, adapter: Adapter | None, setting: Setting, seed: int, each:
 
 
 def mean_score(base: Path, adapter: Adapter | None, setting: Setting, seed: int) -> float:
-    """Of fresh rollouts."""
+    """Return the mean score of fresh rollouts."""
     rollouts = play(base, adapter, setting, seed, MEASURED // setting.problems)
     return statistics.fmean(rollout.score or 0.0 for rollout in rollouts)
 

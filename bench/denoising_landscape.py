@@ -1,4 +1,4 @@
-"""What the denoising menus hold: for each setting of the seed harness, a random policy and the best fixed path.
+"""Score the denoising menus: for each setting of the seed harness, a random policy and the best fixed path.
 
 Every path through the widest menus is written out as a program and scored by the task's real verifier on a few
 training problems; the best path of each setting also on gate problems, whose cells are others. Narrower
@@ -71,7 +71,7 @@ class InProcessLab:
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
-        """As `Lab.run`, without any confinement or limits."""
+        """Implement `Lab.run` without any confinement or limits."""
         del limits
         said = io.StringIO()
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(said):
@@ -171,7 +171,7 @@ class _Runner:
         self._problem, self._lab = problem, lab
 
     async def run(self, code: str, *, seconds: float = 30.0) -> dict[str, Any]:
-        """As the gateway does it."""
+        """Run a program as the gateway does."""
         result = self._lab.run({"main.py": code.encode(), **self._problem.files}, Limits(wall_s=seconds))
         return {"status": result.status, "stdout": result.stdout, "stderr": result.stderr}
 

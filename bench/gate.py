@@ -58,7 +58,7 @@ def rates(
     floor: bool = True,
     power: float = sequential.POWER,
 ) -> dict[str, float]:
-    """Of many gates: promoted, mean share of rollouts, mean looks."""
+    """Return the share promoted, the mean share of rollouts and the mean number of looks of many gates."""
     rng = np.random.default_rng(17)
     with patch.object(sequential, "POWER", power):
         found = np.array([gate(setting, rng, gain, alpha, floor=floor) for _ in range(gates)], float).mean(0)
@@ -169,7 +169,7 @@ def _decide(
 
 
 def mixture(rng: np.random.Generator) -> float:
-    """What proposals are like: 60 % change nothing, 25 % cost 5 points, 15 % bring 8."""
+    """Draw the true gain of a proposal: 60 % change nothing, 25 % cost 5 points, 15 % bring 8."""
     return float(rng.choice([0.0, -0.05, 0.08], p=[0.6, 0.25, 0.15]))
 
 

@@ -1,4 +1,4 @@
-"""What Prefect, Ray and MLflow cost: how long until the first rollout, how much a generation, does either grow?
+"""Measure the cost of Prefect, Ray and MLflow: time to first rollout, cost of a generation, whether either grows.
 
 A task whose rollouts do next to nothing is run through the command line, with servers of its own. All of a generation
 but its rollouts is then overhead: flows and tasks of Prefect, dispatch by Ray, phases and metrics in MLflow. Two runs:

@@ -132,7 +132,7 @@ def _ways(
 
 
 def _largest_difference(alone: "LocalPolicy", together: "LocalPolicy", adapters: Sequence[Adapter]) -> float:
-    """Of a logprob sampled in a batch and the same one sampled alone, where the ids are the same."""
+    """Return the largest difference between logprobs sampled in a batch and alone, where the ids are the same."""
     requests = _requests(8, 16, [None, *adapters])
     batched = _sample(together, requests, 8)[0]
     single = _sample(alone, requests, 1)[0]

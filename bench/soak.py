@@ -103,14 +103,14 @@ async def solve(problem, ctx):
 
 @dataclass
 class Watch:
-    """What is counted while rollouts are played, and what went wrong."""
+    """Counts that are taken while rollouts are played, and errors that were found."""
 
     every: int
     done: int = 0
     known: set[int] = field(default_factory=set)
     """Processes of the last sample; those that are there again outlive a rollout."""
     scores: dict[str, float | None] = field(default_factory=dict)
-    """Of honest units, by key."""
+    """Scores of honest units, by key of the unit."""
     wrong: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     samples: list[dict[str, float]] = field(default_factory=list)

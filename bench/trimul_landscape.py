@@ -1,7 +1,7 @@
-"""What the trimul menus hold, and how far two verdicts on one program lie apart.
+"""Score the trimul menus, and measure how far two verdicts on one program lie apart.
 
-Programs of the seed harness's widest menus through the real verifier in the strict sandbox, several times each: score,
-its spread over verdicts, microseconds, and what a verification costs. Takes the plan from SIA_TRIMUL_PLAN.
+Programs of the seed harness's widest menus go through the real verifier in the strict sandbox, several times each:
+score, its spread over verdicts, microseconds, and the cost of a verification. The plan comes from SIA_TRIMUL_PLAN.
 
     python bench/trimul_landscape.py [--quick] [--repeats N] [--json FILE]
 """

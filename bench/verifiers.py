@@ -1,4 +1,4 @@
-"""What a verdict costs: seconds of one verification of a right answer, for every task that offers one.
+"""Measure the cost of a verdict: seconds to verify a right answer once, for every task that offers one.
 
 Tasks are those that ship with SIA and bring `gold(problem)` in task.py; others are named and skipped, and so are those
 whose data cannot be had here. Programs run in the strict sandbox. `first` is the first verdict of a process, with all
@@ -33,7 +33,7 @@ GOALS = {"denoising": (1, 2.0), "trimul": (1, 3.0), "lawbench": (913, 0.5)}
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one task's verifier."""
+    """Cost of one task's verifier."""
 
     verdicts: int
     first_s: float
@@ -49,7 +49,7 @@ class Cost:
 
     @property
     def goal_took_s(self) -> float:
-        """What the goal's number of verdicts takes."""
+        """Seconds that the goal's number of verdicts takes."""
         return self.goal_verdicts * self.next_s
 
 

@@ -252,7 +252,7 @@ def _peak() -> float:
 
 
 def _run(way: str, shape: Shape, options: argparse.Namespace, gradients: Path) -> dict[str, Any]:
-    """What a process of its own measured."""
+    """Return the measurements of one way, made in a process of its own."""
     start = multiprocessing.get_context("spawn")
     here, there = start.Pipe()
     worker = start.Process(target=_work, args=(way, shape, options, gradients, there), daemon=True)
@@ -312,7 +312,7 @@ def machine() -> str:
 
 
 def goals(results: list[dict[str, Any]]) -> Iterator[str]:
-    """What was aimed at, shape by shape, and whether it was reached."""
+    """Yield one line a shape: speed and peak memory against TRL's, and whether each aim was met."""
     for result in results:
         ways = {way["way"]: way for way in result["ways"]}
         packed, trl = ways["packed"], ways["trl"]

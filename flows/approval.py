@@ -1,4 +1,4 @@
-"""A person's word before a lever is pulled: the flow pauses, and is answered from the Prefect UI or the terminal."""
+"""Human approval before a lever is pulled: the flow pauses for an answer from the Prefect UI or the terminal."""
 
 from collections.abc import Sequence
 
@@ -23,14 +23,14 @@ WAIT_S = 7 * 24 * 3600
 
 
 class Approval(RunInput):
-    """What is asked in the Prefect UI."""
+    """Answer that the Prefect UI asks for."""
 
     approve: bool = True
     note: str = ""
 
 
 def ask(session: Session, index: int, decisions: Sequence[Decision]) -> None:
-    """Wait for a person's word on a generation's decisions; asked once, remembered in the record."""
+    """Wait for human approval of a generation's decisions; asked once, kept in the record."""
     generation = session.run.generation(index)
     idle = all(decision.lever in ("none", "stop") for decision in decisions)
     if not session.config.approve or idle or generation.phase(ApprovalDone) is not None:

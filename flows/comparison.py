@@ -32,13 +32,13 @@ def arms(name: str) -> Comparison:
 
 
 def arms_here(name: str) -> Comparison:
-    """As `arms`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
+    """Run `arms` with the tag that the watch over dead runs looks for; deployments set the tag themselves."""
     with tags("sia"), outage_explained():
         return arms(name)
 
 
 def go_through(name: str) -> Comparison:
-    """What every flow does that runs a comparison; to be called within one."""
+    """Run, or go on with, a comparison within a flow; every flow that runs a comparison calls this function."""
     crashed_runs.mark()
     crashed_runs.reap()
     comparison = ArmsRecord.open(create_run.record(), name)

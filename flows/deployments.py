@@ -183,7 +183,7 @@ def _begun(settings: EvolveForm) -> RunRecord:
 
 @contextmanager
 def _prepared(about: str) -> Iterator[None]:
-    """What the command line does before any flow."""
+    """Do what the command line does before any flow, and show progress within."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     crashed_runs.mark()
     crashed_runs.reap()

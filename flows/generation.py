@@ -64,7 +64,7 @@ def generation(run: str, index: int) -> bool:
 
 
 def _diff(session: Session, node: Node) -> str:
-    """What the child's harness changes of its parent's; empty where it is the same."""
+    """Return the diff from the parent's harness to the child's; empty where the two are the same."""
     before = session.run.nodes()[node.parent or 0].candidate.harness
     if before == node.candidate.harness:
         return ""

@@ -47,7 +47,7 @@ def seal(run: str) -> None:
 
 @task(name="first harness", cache_policy=NO_CACHE)
 def first_harness(run: str) -> None:
-    """Written by the Meta-Agent where the task brings none."""
+    """Let the Meta-Agent write the first harness where the task brings none."""
     with open_session(run) as session:
         write_first(session)
 
@@ -90,13 +90,13 @@ def evolve(run: str) -> None:
 
 
 def evolve_here(run: str) -> None:
-    """As `evolve`, with the tag that the watch over dead runs goes by; deployments bring it themselves."""
+    """Run `evolve` with the tag that the watch over dead runs looks for; deployments set the tag themselves."""
     with tags("sia"), outage_explained():
         evolve(run)
 
 
 def see_through(run: str) -> None:
-    """What every flow does that runs a run; to be called within one."""
+    """Run, or go on with, a run until it is finished, within a flow; every flow that runs a run calls this function."""
     crashed_runs.mark()
     crashed_runs.reap()
     with listening(), shown(run), open_session(run) as session:

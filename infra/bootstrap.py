@@ -81,7 +81,7 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 def ready() -> bool:
-    """Whether the last bootstrap ended well and nothing that it depends on has changed since."""
+    """Return True if the last bootstrap ended well and nothing that it depends on has changed since."""
     return PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == wanted()
 
 
@@ -150,7 +150,7 @@ def make_venv() -> None:
 
 
 def usable() -> bool:
-    """Whether `.venv` has a Python that is new enough, a pip that starts, and scripts that point here."""
+    """Return True if `.venv` has a Python that is new enough, a pip that starts, and scripts that point here."""
     script = VENV / "bin" / "pip"
     if not PYTHON.exists() or not script.exists() or str(VENV) not in script.read_text()[:1024]:
         return False
@@ -179,7 +179,7 @@ def install_torch() -> None:
 
 
 def has_gpu() -> bool:
-    """Whether nvidia-smi lists a device."""
+    """Return True if nvidia-smi lists a device."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return False
@@ -212,7 +212,7 @@ def ensure_bubblewrap() -> None:
 
 
 def apt_bubblewrap() -> bool:
-    """Whether Debian's package could be installed; only tried as root."""
+    """Try to install Debian's package, only as root; return True if bwrap is there afterwards."""
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
         return False
@@ -287,7 +287,7 @@ def wait(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def doing(start: int) -> str:
-    """What the step said last about its progress, cut to fit a line."""
+    """Return the last progress line of the step, cut to fit a line, or `working` if there is none."""
     telling = [line.strip() for line in step_log(start) if re.match(r"\s*(Collecting|Downloading|Installing)\b", line)]
     return telling[-1][:60] if telling else "working"
 

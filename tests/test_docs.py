@@ -1,4 +1,4 @@
-"""What documents tell people to type exists: verbs, options, files that are linked to."""
+"""Test that the verbs and options that documents tell people to type exist, and the files that they link to."""
 
 import re
 import shlex

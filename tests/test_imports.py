@@ -79,7 +79,7 @@ def files() -> tuple[Path, ...]:
 
 
 def is_confined(path: Path) -> bool:
-    """Whether the file runs inside the sandbox: a task's harness, the SDK, the zygote."""
+    """True if the file runs inside the sandbox: a task's harness, the SDK, the zygote."""
     parts = path.relative_to(ROOT).parts
     inside = (("sia_core", "engine", "sdk"), ("sia_core", "engine", "sandbox", "inside"))
     holds_harnesses = parts[0] == "tasks" or parts[:2] == ("sia_core", "templates")
@@ -87,7 +87,7 @@ def is_confined(path: Path) -> bool:
 
 
 def imports(path: Path, *, at_start_only: bool = False) -> Iterator[Import]:
-    """What a file imports; `from a import b` counts as a.b where that is a module of ours, else as a."""
+    """Yield the imports of a file; `from a import b` counts as a.b where a.b is a module of ours, else as a."""
     for node in statements(ast.parse(path.read_text(), str(path)), at_start_only):
         if isinstance(node, ast.Import):
             yield from (Import(path, node.lineno, alias.name) for alias in node.names)

@@ -17,7 +17,7 @@ class Block(NamedTuple):
     """One fenced block of a page."""
 
     kind: str
-    """What stands behind the fence."""
+    """Text behind the opening fence."""
     text: str
 
 
@@ -27,5 +27,5 @@ def blocks(page: Path) -> list[Block]:
 
 
 def to_run(page: Path) -> list[Block]:
-    """Those that a test has to run."""
+    """Return the blocks of a page that a test has to run."""
     return [block for block in blocks(page) if block.kind in RUN]

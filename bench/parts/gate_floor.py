@@ -19,7 +19,7 @@ from sia_core.search.gate import Rules, Sides, growing, judge, most_gain
 from sia_core.search.power import detectable
 
 CONFIDENCE = 0.95
-"""Of the minibatch's upper limit (`sia_core.loop.ladder.FUTILITY`)."""
+"""Confidence of the minibatch's upper limit (`sia_core.loop.ladder.FUTILITY`)."""
 PRICE = float(RunConfig.model_fields["gain_per_token_doubling"].default)
 UNSEEN = gate.unseen(0.0, {"any": [1.0]})
 Rates = Callable[..., dict[str, float]]
@@ -86,7 +86,7 @@ def _judged(parent: Floats, child: Floats, token_ratio: float) -> GateVerdict:
 
 
 def show_floor(gates: int, rates: Rates) -> list[dict[str, Any]]:
-    """The same gates without and with the pair: errors, what is found, and what a weaker stop costs."""
+    """Compare the same gates without and with the pair: errors, gains found, and the cost of a weaker stop."""
     rows = []
     print("\npromoted, and rollouts as a share of the whole block's, before -> after\n")
     print("| scores | problems x rollouts | no-ops | -5 points | +10 points |")

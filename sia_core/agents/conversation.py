@@ -22,7 +22,7 @@ from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, R
 ATTEMPTS = MAX_VALIDATIONS
 """Submissions that are taken at most; each wrong one comes back with its faults."""
 _CHARACTERS = 4
-"""Of a token, about: a reply that still arrives is counted in characters."""
+"""Characters of a token, about; a reply that still arrives is counted in characters."""
 _LAST_TURNS = 3
 """Turns before the last from which the number left is told."""
 MAX_OUTPUT = 16_000
@@ -42,7 +42,7 @@ class NoSubmissionError(Exception):
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one conversation may take."""
+    """Limits of one conversation."""
 
     turns: int = 30
     """Requests to the model."""
@@ -61,17 +61,17 @@ class Submit(Generic[S, T]):
     help: str
     arguments: type[S]
     take: Callable[[S], T]
-    """Raises SubmissionError."""
+    """Function that takes the submission's arguments, or raises SubmissionError."""
 
 
 @dataclass
 class Transcript:
-    """What was said, and what it took."""
+    """Messages of a conversation, its usage, and the reasons why submissions were not taken."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     attempts: list[str] = field(default_factory=list)
-    """Why submissions were not taken."""
+    """Reasons why submissions were not taken."""
 
 
 class Conversation:

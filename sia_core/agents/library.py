@@ -21,7 +21,7 @@ from sia_core.domain.patch import unified_diff
 from sia_core.domain.rollout import Rollout
 
 RESULT_CHARS = 12_000
-"""Of one answer."""
+"""Maximum characters of text in one answer."""
 ROWS = 40
 _LEAST_ID = 4
 _HELD = 2
@@ -40,7 +40,7 @@ class ReadingError(Exception):
 
 @dataclass
 class Coverage:
-    """What was reachable and what was read, for the record."""
+    """Coverage of the training rollouts, for the record: reachable, listed and read."""
 
     rollouts: int = 0
     characters: int = 0
@@ -189,7 +189,7 @@ class Library:
         return _table("run generation ...", rows[offset : offset + ROWS], offset, len(rows))
 
     def memory(self) -> str:
-        """What each lever and kind of hypothesis has brought."""
+        """List the results so far of each lever and kind of hypothesis, and how well predictions held."""
         rows = [str(memory) for memory in remember(self._source.nodes())]
         table = _table("lever category ...", rows[:ROWS], 0, len(rows))
         calibration = calibrate(self._source.nodes())
@@ -201,11 +201,11 @@ class Library:
         return quote(_table("n mean failures replies", rows, 0, total), "replies", limit=RESULT_CHARS)
 
     def texts(self) -> Mapping[str, int]:
-        """As `Source.texts`."""
+        """Implement `Source.texts`."""
         return self._source.texts()
 
     def left(self) -> Left:
-        """As `Source.left`."""
+        """Implement `Source.left`."""
         return self._source.left()
 
     def find(self, rollout_id: str) -> Rollout:
@@ -320,7 +320,7 @@ def _node_row(node: Node) -> str:
 
 
 def describe(node: Node) -> str:
-    """What came of a node: its gate verdict, or why there was no child."""
+    """Describe the outcome of a node: its gate verdict, or why there was no child."""
     predicted = f"predicted {node.decision.predicted_gain:+.4g}; " if node.decision else ""
     if node.failure:
         return f"{predicted}no child: {node.failure}"

@@ -78,7 +78,7 @@ class LlmAgent:
 
 
 def system_prompt(situation: Situation) -> str:
-    """The same for every generation of a run, so that a provider's cache holds it."""
+    """Build the system prompt: equal for every generation of a run, so that a provider's cache holds the text."""
     text = (files("sia_core.agents") / "prompts" / "feedback.md").read_text()
     updates = describe_update(situation.updates) or "none: this policy cannot be trained"
     levers = ", ".join(situation.levers)
@@ -94,13 +94,13 @@ class Playing:
         self._situation, self._library, self._source = situation, library, source
 
     def harness(self, base: Ref | None, parent: int | None) -> Harness:
-        """As `trying.Playing.harness`."""
+        """Implement `trying.Playing.harness`."""
         if base is not None:
             return self._library.harness(base)
         return self._situation.harness if parent is None else self._library.candidate(parent)
 
     def play(self, draft: Harness, parent: int | None, problems: Sequence[str], rollouts: int) -> Trial:
-        """As `trying.Playing.play`."""
+        """Implement `trying.Playing.play`."""
         node = self._executed if parent is None else parent
         if not 0 <= node < len(self._situation.nodes):
             raise ReadingError(
@@ -112,7 +112,7 @@ class Playing:
         return self._source.play(draft, node, problems, rollouts)
 
     def left(self) -> Left:
-        """As `trying.Playing.left`."""
+        """Implement `trying.Playing.left`."""
         return self._source.left()
 
     @property

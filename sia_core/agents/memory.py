@@ -22,7 +22,7 @@ LEVERS = ("harness", "weights", "both")
 
 @dataclass(frozen=True)
 class Memory:
-    """What is remembered of one lever and category."""
+    """Results of all tries of one lever and category."""
 
     lever: str
     category: str
@@ -52,14 +52,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Precision:
-    """Of problems named beforehand, how many did as predicted, beside how many of all problems did."""
+    """Counts of problems named beforehand and of those that did as predicted, beside counts for all played problems."""
 
     named: int
     right: int
     among: int
     """Problems that parent and child both played."""
     base: int
-    """Of these, how many did so."""
+    """Problems that both played and that did so, named or not: better for `fixes`, worse for `risks`."""
 
     def __str__(self) -> str:
         if not self.named:
@@ -70,7 +70,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well an agent foretells what comes of its decisions."""
+    """Accuracy of an agent's predictions of what its decisions bring."""
 
     decided: int
     """Pulls that met the gate."""
@@ -124,12 +124,12 @@ def blocked(nodes: Sequence[Node], decision: Decision) -> str | None:
 
 
 def asks(decision: Decision) -> tuple[Any, ...]:
-    """What is to be done to the parent, without the reasons."""
+    """Return the changes that a decision asks of its parent, without the reasons."""
     return decision.lever, decision.edits, dict(decision.knobs), dict(decision.update)
 
 
 def calibrate(nodes: Sequence[Node], agent: str | None = None) -> Calibration | None:
-    """How predictions compare with what came, of one agent or of all; None where nothing met the gate."""
+    """Compare the predictions of one agent or all with observed gains; None where nothing met the gate."""
     made = [node for node in nodes if node.decision and node.gate and node.lever in LEVERS and not _void(node)]
     made = [node for node in made if node.decision and agent in (None, node.decision.agent)]
     pairs = [(node.decision.predicted_gain, node.gate.gain.mean) for node in made if node.decision and node.gate]

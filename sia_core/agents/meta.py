@@ -43,7 +43,7 @@ class Brief:
     """The task's description."""
     metric: str
     problems: Sequence[Problem]
-    """Of the training split; only their public parts are read."""
+    """Problems of the training split; only their public parts are read."""
     reference: str
     """The page of `agents.reference`."""
     materials: Materials
@@ -88,7 +88,7 @@ class _Drafts:
     tried: dict[str, Harness] = field(default_factory=dict)
 
     def harness(self, base: Ref | None, parent: int | None) -> Harness:
-        """As `trying.Playing.harness`; an empty one where there is no base."""
+        """Implement `trying.Playing.harness`; return an empty harness where there is no base."""
         if parent is not None:
             raise ReadingError("there is no lineage yet: leave parent out")
         if base is None:
@@ -101,14 +101,14 @@ class _Drafts:
         return found[0]
 
     def play(self, draft: Harness, parent: int | None, problems: Sequence[str], rollouts: int) -> Trial:
-        """As `trying.Playing.play`."""
+        """Implement `trying.Playing.play`."""
         if parent is not None:
             raise ReadingError("there is no lineage yet: leave parent out")
         self.tried[draft.digest] = draft
         return self.bench.play(draft, problems, rollouts)
 
     def left(self) -> Left:
-        """As `trying.Playing.left`."""
+        """Implement `trying.Playing.left`."""
         return self.bench.left
 
 

@@ -1,4 +1,4 @@
-"""What of a harness can change what it does: its normal form, by which equal rewrites are found.
+"""Normal form of a harness: the parts that can change its behavior; equal rewrites have equal forms.
 
 Comments and layout do not count in a file that is imported; they do in one that is only read, because its text may
 go into a prompt. Of the manifest count the parsed values, without its name and the knobs' help and ranges.
@@ -12,7 +12,7 @@ from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_bytes, digest_json
 
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What the parser raises; the last two for code that is nested beyond its stack."""
+"""Errors that the parser raises; the last two for code that is nested beyond the parser's stack."""
 _SILENT = ("README.md", "LICENSE")
 
 

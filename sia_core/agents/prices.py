@@ -1,4 +1,4 @@
-"""What a model's tokens cost: a small dated table, and the user's own prices before it.
+"""Prices of models' tokens: the user's own prices first, then a small dated table.
 
 A model without a price is never counted as free: its cost is unknown, and a run with a limit in dollars
 refuses it before anything is spent.
@@ -33,13 +33,13 @@ class Rates(_Table):
     input: float = Field(ge=0)
     output: float = Field(ge=0)
     cached: float | None = Field(default=None, ge=0)
-    """Read from the provider's cache; the price of input where it is not given."""
+    """Price of tokens read from the provider's cache; None for the price of input."""
     written: float | None = Field(default=None, ge=0)
-    """Written to the provider's cache; the price of input where it is not given."""
+    """Price of tokens written to the provider's cache; None for the price of input."""
 
 
 class LongRates(Rates):
-    """What all tokens of a request cost when its prompt is longer than `over` tokens."""
+    """Rates of all tokens of a request when its prompt is longer than `over` tokens."""
 
     over: int = Field(ge=1)
 
@@ -50,7 +50,7 @@ class Price(Rates):
     long: LongRates | None = None
 
     def dollars(self, completion: Completion) -> float:
-        """Of one request."""
+        """Return the cost of one request in dollars."""
         return self.of(
             completion.prompt_tokens,
             completion.output_tokens,
@@ -59,7 +59,7 @@ class Price(Rates):
         )
 
     def of(self, prompt: int, output: int, *, cached: int = 0, written: int = 0) -> float:
-        """Of one request's tokens; those of the prompt that the cache gave or took are among `prompt`."""
+        """Return the dollars that one request's tokens cost; `prompt` includes the `cached` and `written` tokens."""
         rates: Rates = self
         if self.long is not None and prompt > self.long.over:
             rates = self.long

@@ -42,7 +42,7 @@ class Situation:
     task: str = ""
     """The task's description, as its author wrote it for agents."""
     metric: str = ""
-    """What the score is."""
+    """Meaning of the score."""
     problems: Sequence[str] = ()
     """Ids of the training problems that were executed."""
     updates: Mapping[str, str] = field(default_factory=dict)

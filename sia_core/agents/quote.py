@@ -22,7 +22,7 @@ _PLAIN = "\n\t"
 _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 """Unicode categories of characters that do not print."""
 _SUSPECT = re.compile(r"[^\x20-\x7e\n]")
-"""What is looked at one by one: long texts are mostly something else."""
+"""Pattern of the characters that are checked one by one; most of a long text does not match."""
 
 
 def quote(text: str, title: str, *, start: int = 0, limit: int) -> str:
@@ -41,7 +41,7 @@ def is_mark(text: str) -> bool:
 
 
 def _spell_part(text: str, limit: int) -> tuple[str, int]:
-    """As much of the text, spelled out, as the limit allows, and how many of its characters that is."""
+    """Spell out as much of the text as the limit allows; return the result and how many characters were taken."""
     spelled: list[str] = []
     room = limit
     for character in text:

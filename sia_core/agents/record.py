@@ -1,4 +1,4 @@
-"""What is kept of a conversation."""
+"""Record of a conversation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

@@ -43,7 +43,7 @@ BROKEN = 0.3
 COSTS_MORE = 1.5
 """Price of training over that of a harness probe from which the probe comes first."""
 HARNESS_FAILURES = frozenset({"error", "timeout", "memory", "disk", "output", "invalid", "budget"})
-"""What the harness causes, whatever the policy says; `refused` answers may be the policy's doing."""
+"""Failures that the harness causes, whatever the policy says; `refused` answers may be the policy's fault."""
 
 Pull = Literal["harness", "weights", "both"]
 
@@ -53,7 +53,7 @@ class _Prospect:
     lever: Pull
     category: str
     gain: float
-    """Predicted."""
+    """Gain that is predicted."""
     worth: float
     """Expected gain per rollout."""
     cost: int

@@ -1,4 +1,7 @@
-"""What an agent may read and try of a run: training split, harnesses, lineage, drafts. Gate and test never."""
+"""Protocols for what an agent may read and try of a run: training split, harnesses, lineage, drafts.
+
+An agent never sees problems of gate or test.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -25,7 +28,7 @@ class Materials(Protocol):
         ...
 
     def text(self, name: str) -> bytes:
-        """Content of one of them."""
+        """Content of a file that `texts` names."""
         ...
 
 

@@ -35,7 +35,7 @@ class Tool(Generic[A]):
 
     @property
     def schema(self) -> Schema:
-        """As a request carries it."""
+        """Return the tool's schema as a request carries it."""
         parameters = self.arguments.model_json_schema()
         return {
             "type": "function",
@@ -48,10 +48,10 @@ class ArgumentsError(Exception):
 
 
 def parse_arguments(call: ToolCall, shape: type[A]) -> A:
-    """The arguments of a call.
+    """Parse the arguments of a call.
 
     Raises:
-        ArgumentsError: no JSON, or not of the shape.
+        ArgumentsError: the arguments are no JSON, or not of the shape.
     """
     try:
         given = json.loads(call.arguments or "{}")
@@ -64,7 +64,7 @@ def parse_arguments(call: ToolCall, shape: type[A]) -> A:
 
 
 def answer(tools: Sequence[Tool[Any]], call: ToolCall) -> str:
-    """What the called tool says, or what is wrong with the call."""
+    """Run the called tool; return its answer, or a message that says what is wrong with the call."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"error: no tool {call.name!r}; tools: {', '.join(tool.name for tool in tools)}"

@@ -25,7 +25,7 @@ def raw(rollout: Rollout) -> str:
 
 
 def cleaned(rollout: Rollout) -> str:
-    """The same without repetition: of a prompt only what is new since the turn before, long parts elided."""
+    """Return a rollout's record without repetition: only the new part of each prompt, long parts elided."""
     return "\n".join(_parts(rollout, clean=True))
 
 
@@ -79,7 +79,7 @@ def _reply(turn: Turn) -> str:
 
 
 def _new_part(before: str, prompt: str) -> str:
-    """What a prompt adds to the one before it, from the start of the line where they part."""
+    """Return what a prompt adds to the previous one, from the start of the line where the two prompts part."""
     pairs = enumerate(zip(before, prompt, strict=False))
     shared = next((at for at, (old, new) in pairs if old != new), min(len(before), len(prompt)))
     start = prompt.rfind("\n", 0, shared) + 1

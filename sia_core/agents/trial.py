@@ -26,7 +26,7 @@ class Left:
 
     rollouts: int
     seconds: float
-    """Of rollouts, as recorded, summed over those that ran side by side."""
+    """Seconds of rollouts that may still be played, as recorded, summed over rollouts that ran side by side."""
 
     def __str__(self) -> str:
         return f"{self.rollouts} rollouts and {max(self.seconds, 0):.0f} s of rollouts are left for trials"
@@ -39,10 +39,10 @@ class Trial:
     harness: str
     """Digest of the draft."""
     faults: tuple[str, ...]
-    """Why it was not played; empty when it was."""
+    """Reasons why the draft was not played; empty when it was."""
     rollouts: tuple[Rollout, ...]
     compared: tuple[Rollout, ...]
-    """The parent's on the same problems and seeds; empty for a first harness."""
+    """Rollouts of the parent on the same problems and seeds; empty for a first harness."""
     left: Left
 
 

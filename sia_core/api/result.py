@@ -1,4 +1,4 @@
-"""What came of a run, frozen: scores, lineage, the winner; as an object, a table and a plot."""
+"""Result of a run, frozen: scores, lineage, the winner; as an object, a table and a plot."""
 
 import html
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Result:
     """A finished run. Scores of steps helped to choose; `sealed` is the score to report."""
 
     run: str
-    """Its name: `sia status RUN`, `sia export RUN DIR`."""
+    """Name of the run, as in `sia status RUN` and `sia export RUN DIR`."""
     task: str
     steps: tuple[Step, ...]
     """The lineage, the seed first."""
@@ -51,11 +51,11 @@ class Result:
     sealed: Estimate
     """Score of the final candidate on the sealed test."""
     seed_sealed: Estimate
-    """The same of the candidate that the run began with."""
+    """Score on the sealed test of the candidate that the run began with."""
     gain: Gain
     """Final minus seed, paired over the sealed problems."""
     confidence: float
-    """Of all intervals, two-sided."""
+    """Confidence level of all intervals, two-sided."""
     harness: Mapping[str, bytes] = field(repr=False)
     """Files of the winner's harness, by name."""
     adapter: Path | None
@@ -68,14 +68,14 @@ class Result:
 
     @property
     def improved(self) -> bool:
-        """Whether the interval of the gain on the sealed test lies above 0."""
+        """True if the interval of the gain on the sealed test lies above 0."""
         return self.gain.low > 0
 
     def export(self, directory: str | Path) -> "Manifest":
-        """As `sia export`: write the winner into a new directory.
+        """Write the winner into a new directory, as `sia export` does.
 
         Raises:
-            UsageError: there is something already.
+            UsageError: the directory holds something already.
             RecordError: the task's files have changed since the run.
         """
         from sia_core.domain.task import Task

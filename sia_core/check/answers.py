@@ -44,14 +44,14 @@ class Made:
 
 
 def null_answers() -> Iterator[Made]:
-    """What an agent that did nothing hands in."""
+    """Yield the answers of an agent that did nothing."""
     empty: dict[str, Any] = {"null": None, "empty text": "", "empty object": {}, "empty list": [], "zero": 0}
     for name, answer in empty.items():
         yield Made("chance", name, answer)
 
 
 def constant_answers(gold: Any) -> Iterator[Made]:
-    """The same for every problem."""
+    """Yield answers that are equal for every problem."""
     if gold is MISSING:
         for value in ("a", "yes", 1, True, [0], {"answer": 0}):
             yield Made("chance", f"constant {value!r}", value)
@@ -61,7 +61,7 @@ def constant_answers(gold: Any) -> Iterator[Made]:
 
 
 def random_answers(gold: Any, problem: Problem, count: int = 3) -> Iterator[Made]:
-    """Of gold's shape, leaves drawn anew."""
+    """Yield random answers: of gold's shape with leaves drawn anew, or random text where there is no gold."""
     for number in range(count):
         rng = random.Random(derive_seed("sia check", problem.id, number))
         if gold is MISSING:

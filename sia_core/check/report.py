@@ -1,4 +1,4 @@
-"""What `sia check` found: one finding a check, in the order in which they were made."""
+"""Findings of `sia check`: one for each check, in the order in which the checks ran."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,9 +14,9 @@ class Finding:
     check: str
     status: Status
     seen: str
-    """What was looked at and what came of it, in one line."""
+    """Summary of what the check looked at and found, in one line."""
     hint: str = ""
-    """What to do about a failure, or how to make a skipped check possible."""
+    """Advice on how to fix a failure, or how to make a skipped check possible."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Report:
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        """Those that say the task is unsound."""
+        """Findings that say the task is unsound."""
         return tuple(finding for finding in self.findings if finding.status == "failed")
 
     def to_dict(self) -> dict[str, Any]:

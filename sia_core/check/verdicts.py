@@ -181,13 +181,13 @@ def check_hostile(trials: Trials) -> Finding:
 
 
 def _tolerated(trial: Trial, trials: Trials) -> bool:
-    """Whether a bad entry in a table cost something."""
+    """Return True if the trial's answer need not be invalid and scored less than gold."""
     best = [one.verdict.score for one in trials.of("gold") if one.problem == trial.problem and one.verdict is not None]
     return not trial.made.strict and trial.verdict is not None and bool(best) and trial.verdict.score < best[0]
 
 
 def check_verdicts_repeat(task: Task, trials: Trials) -> Finding:
-    """The same answer gets the same verdict, whatever was verified in between."""
+    """Check that an answer gets an equal verdict when verified again, whatever was verified in between."""
     tolerance = task.config.check.tolerance
     first = {(trial.problem.id, trial.made.name): trial.verdict for trial in trials.all}
     faults = []
@@ -222,7 +222,7 @@ def check_range(task: Task, trials: Trials) -> Finding:
 
 
 def check_feedback(trials: Trials) -> Finding:
-    """What an agent reads of a wrong answer does not hold the right one."""
+    """Check that the feedback on a wrong answer does not hold the right answer."""
     if not trials.of("gold"):
         return Finding("feedback", "skipped", "nothing to look for: the task offers no gold(problem)")
     faults, looked = [], 0

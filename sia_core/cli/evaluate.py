@@ -44,7 +44,7 @@ def evaluate(
 
 
 def evaluation_lines(found: "Evaluation") -> list[str]:
-    """What was scored, and how that compares with the record."""
+    """Describe the score, and how it compares with the record."""
     score, recorded = found.score, found.recorded
     lines = [
         f"scored    {score} ({score.problems} problems, {score.rollouts} rollouts)",

@@ -81,5 +81,5 @@ class Live:
 
 
 def _draws(console: Console) -> bool:
-    """Whether bars can be drawn over: in a terminal, and in a notebook that has ipywidgets."""
+    """Return True if bars can be redrawn: in a terminal, and in a notebook that has ipywidgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)

@@ -14,5 +14,5 @@ def plain(text: str) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """The same of a text that may have several lines, for where there is no markup."""
+    """Return a text of several lines without effective control codes, for where rich's markup is not read."""
     return spell(elide(text, _TEXT))

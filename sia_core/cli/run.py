@@ -39,7 +39,7 @@ def run(
 
 
 def print_plan(config: RunConfig) -> None:
-    """What the run would do and how much of it."""
+    """Print what the run would do, and how many rollouts each phase would take."""
     from sia_core.agents.registry import asks_model
     from sia_core.domain.plan import plan_rollouts
     from sia_core.domain.task import Task

@@ -1,4 +1,4 @@
-"""What a verb begins before it imports MLflow and Prefect, which takes seconds, and how it ends meanwhile."""
+"""Start a local Ray while MLflow and Prefect import, and exit cleanly if interrupted before Ray is ready."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 def begin(policy: str) -> None:
-    """Let a local Ray come up meanwhile, unless there are secrets to keep from it: this process needs them."""
+    """Start a local Ray in the background, unless this process needs secrets that Ray must not get."""
     from sia_core.engine import cluster
     from sia_core.engine.keys import secrets
     from sia_core.host.signals import interrupt

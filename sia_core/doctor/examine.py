@@ -11,7 +11,7 @@ from sia_core.policy.spec import parse_spec
 
 
 def examine(policy: str, tier: Tier) -> Iterator[Finding]:
-    """What a run with that policy and sandbox tier would find; each finding as soon as it is made."""
+    """Check the machine for a run with this policy and sandbox tier; yield each finding once it is made."""
     checks: tuple[Callable[[], Finding], ...] = (
         check_python,
         lambda: check_packages(_extra(policy)),

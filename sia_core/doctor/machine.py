@@ -66,7 +66,7 @@ def check_gpu() -> Finding:
 
 
 def check_home() -> Finding:
-    """Whether SIA's directory can be written."""
+    """Check that SIA's directory can be written."""
     try:
         where = home()
     except RecordError as error:

@@ -29,7 +29,7 @@ def check_python() -> Finding:
 
 
 def check_packages(extra: str = "") -> Finding:
-    """Whether every package that is declared is there, in a version within its range.
+    """Check that every declared package is installed, in a version within its range.
 
     Args:
         extra: name of the extra that the policy needs besides.
@@ -54,7 +54,7 @@ def check_packages(extra: str = "") -> Finding:
 
 
 def check_pins() -> Finding:
-    """Whether versions are those of constraints.txt, which were tested together."""
+    """Check that versions are those of constraints.txt, which were tested together."""
     file = _constraints()
     if file is None:
         return Finding("pins", "warning", "constraints.txt is not here, so versions cannot be compared")

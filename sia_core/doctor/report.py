@@ -1,4 +1,4 @@
-"""What `sia doctor` finds: one line a subject, and what to type where something is to be mended."""
+"""Findings of `sia doctor`: one line for each subject, and a command to type where something needs a fix."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,13 +10,13 @@ Status = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one subject."""
+    """Finding on one subject."""
 
     subject: str
     status: Status
     seen: str
     fix: str = ""
-    """What to type, or to do; empty where there is nothing to be done."""
+    """Command or action that fixes the problem; empty where there is nothing to do."""
     code: int = 0
     """Exit code of a run that fails for this; 0 unless it failed."""
 

@@ -73,7 +73,7 @@ def check_keys(policy: str) -> Finding:
 
 
 def check_model(policy: str) -> Finding:
-    """Whether the model of a local policy is on this machine."""
+    """Check that the model of a local policy is on this machine."""
     if policy == "smollm2":
         return _smollm2()
     try:

@@ -1,4 +1,4 @@
-"""What a run may spend, and what it has spent, by who spends it.
+"""Budget of a run: its limits, and the amounts spent by each role.
 
 A launch is refused when it would pass a limit that is known beforehand (rollouts), and nothing more is launched once a
 limit that shows only afterwards (tokens, dollars, hours) is reached; what is in flight then ends as it began. A
@@ -27,9 +27,9 @@ class Spent:
     tokens: float = 0
     dollars: float = 0.0
     seconds: float = 0.0
-    """Of all that runs side by side, added up."""
+    """Seconds, added up over everything that runs side by side."""
     gpu_seconds: float = 0.0
-    """Seconds times the GPUs that were set aside for it."""
+    """Seconds times the GPUs that were set aside for the work."""
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Spent)))
@@ -53,11 +53,11 @@ class Budget(BaseModel):
 
     rollouts: float | None = Field(default=None, gt=0)
     tokens: float | None = Field(default=None, gt=0)
-    """Of policy and agents together."""
+    """Limit on the tokens of policy and agents together."""
     dollars: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
     hours: float | None = Field(default=None, gt=0)
-    """Wall clock of all sittings together."""
+    """Limit on the wall clock of the run, all starts and resumes together."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -100,7 +100,7 @@ class Budget(BaseModel):
 
 
 def total(spent: Mapping[Role, Spent]) -> Spent:
-    """Of all roles."""
+    """Add up the amounts of all roles."""
     return sum(spent.values(), Spent())
 
 

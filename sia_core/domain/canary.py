@@ -35,18 +35,22 @@ class Canaries:
             )
 
     def check_data(self, value: Any, where: str) -> None:
-        """The same for every text in JSON data, names included."""
+        """Check every text in JSON data, names included; raise LeakError as `check` does."""
         for text in _texts(value) if self._search is not None else ():
             self.check(text, where)
 
     def check_files(self, files: Mapping[str, bytes], where: str) -> None:
-        """The same for files, their names included."""
+        """Check files, their names included; raise LeakError as `check` does."""
         for name, data in files.items():
             self.check(name, f"{where}, a file's name")
             self.check(data.decode(errors="replace"), f"{where}, file {name}")
 
     def check_rollout(self, rollout: Rollout) -> None:
-        """The same for all that a rollout leaves: what the model was asked and said, answer, notes, feedback."""
+        """Check a rollout: prompts, outputs, tool calls, answer, notes, feedback and failure reason.
+
+        Raises:
+            LeakError: one of the texts holds a canary.
+        """
         where = f"rollout {rollout.unit.key[:12]} of problem {rollout.unit.problem}"
         for number, turn in enumerate(rollout.turns, 1):
             self.check(turn.prompt, f"{where}, prompt of turn {number}")

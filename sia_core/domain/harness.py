@@ -85,7 +85,7 @@ class HarnessConfig(_Table):
     modules: tuple[Literal["numpy", "scipy", "sklearn"], ...] = ()
     """Packages beyond the standard library that the harness imports."""
     needs: tuple[Literal["subprocesses"], ...] = ()
-    """What the sandbox is to allow beyond its default; `lab.Limits` says what becomes weaker."""
+    """Permissions that the sandbox grants beyond its default; `lab.Limits` says what becomes weaker."""
     budget: HarnessBudget = HarnessBudget()
     knobs: dict[str, Knob] = {}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 WORK = "/sia/work"
-"""The command's directory, as it sees it."""
+"""Directory of the command, as the command sees the path."""
 HOME = "/sia/home"
 GIVEN = "/sia/given"
-"""What it may read and never write."""
+"""Directory that the command may read and never write, as the command sees the path."""
 
 Killer = Literal["time", "disk", "memory"]
 

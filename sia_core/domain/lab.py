@@ -1,4 +1,4 @@
-"""What untrusted code may use, and what comes back from running it.
+"""Limits for untrusted code, and the result of running it.
 
 `Lab` is the only door through which a verifier executes code that a model wrote. The
 engine's sandbox backends implement it; nothing here can run anything.
@@ -29,19 +29,19 @@ class Limits:
     files_mb: int = 64
     """All collected files together."""
     subprocesses: bool = False
-    """Whether the program may fork and run other programs: at most 32 processes and threads.
+    """True if the program may fork and run other programs: at most 32 processes and threads.
 
     Weaker: `memory_mb` and `cpu_s` hold for all processes together only by a watch from outside, so
     they may be passed for some tens of milliseconds; each process alone is held by the kernel. There is
     more of the kernel to attack, and every program of the system can be run. All else stays as it is.
     """
     native: bool = False
-    """Whether files in its directory may be loaded as machine code: what a compiler made in an earlier run."""
+    """True if files in the program's directory may be loaded as machine code: a compiler's output of an earlier run."""
 
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """What one program left behind. Bytes only: nothing is unpickled or imported."""
+    """Output and files that one program left behind. Files are bytes: nothing is unpickled or imported."""
 
     status: SandboxStatus
     reason: str = ""

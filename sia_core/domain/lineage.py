@@ -20,7 +20,7 @@ SEED_NODE = 0
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is computed from a generation's rollouts before any agent is asked."""
+    """Statistics that are computed from a generation's rollouts before any agent is asked."""
 
     candidate: Candidate
     """The pair the rollouts came from; evidence about any other pair is stale."""
@@ -36,14 +36,14 @@ class Evidence:
     """Failure kind -> share of rollouts."""
     unscored: int
     trainable: bool
-    """Whether every scored rollout has token ids and logprobs."""
+    """True if every scored rollout that did not fail has token ids and logprobs."""
     examples: tuple[str, ...]
     """Unit keys worth reading, failures first."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the Feedback-Agent wants done, why, and what it expects of it."""
+    """Decision of the Feedback-Agent: the change, the reasons, and the predicted effects."""
 
     lever: Lever | Literal["both", "none", "stop"]
     """`both` rewrites the harness, then trains the policy under it; the pair is gated."""
@@ -52,13 +52,13 @@ class Decision:
     reason: str
     """The diagnosis."""
     parent_reason: str = field(default="", kw_only=True)
-    """Why another node than the proposed one is branched from."""
+    """Reason why the decision branches from another node than the proposed one."""
     agent: str
-    """Spec of the agent that made it."""
+    """Spec of the agent that made the decision."""
     predicted_gain: float = 0.0
-    """Of the gate's score."""
+    """Gain that the agent predicts, in units of the gate's score."""
     predicted_range: tuple[float, float] | None = None
-    """Between which the gain is expected to lie."""
+    """Low and high end of the range in which the agent expects the gain; None if not given."""
     knobs: Mapping[str, KnobValue] = field(default_factory=dict)
     """Lever harness: knob -> new value."""
     edits: tuple[Edit, ...] = ()
@@ -74,11 +74,11 @@ class Decision:
     risks: tuple[str, ...] = ()
     """Problems that may become worse."""
     falsifier: str = ""
-    """What would show that the hypothesis is wrong."""
+    """Observation that would show that the hypothesis is wrong."""
     memo: str = ""
     """A note of the agent to itself, shown before its next decision."""
     cites: tuple[str, ...] = ()
-    """Unit keys of the rollouts it rests on."""
+    """Unit keys of the rollouts that the decision rests on."""
     refused: tuple[str, ...] = ()
     """Reasons for which earlier decisions of this generation were refused."""
     instead_of: str = ""
@@ -96,9 +96,9 @@ class Against:
 
     node: int
     gain: Gain
-    """Child minus that node."""
+    """Gain of the child over the best earlier node."""
     margin: float
-    """What the child may fall short of it."""
+    """Amount by which the child's score may fall short of the best earlier node's."""
     passed: bool
     parent_bound: float
     """Bound of parent minus that node: above 0 the parent is confirmed, and the best earlier node from then on."""
@@ -117,7 +117,7 @@ class GateVerdict:
     looks: int = 1
     most_looks: int = 1
     margin: float = 0.0
-    """What the gain had to exceed, for the child takes more tokens."""
+    """Gain that the child had to exceed because it takes more tokens than the parent."""
     token_ratio: float = 1.0
     """Tokens of the child's rollouts over the parent's."""
     error: float = 0.0
@@ -131,13 +131,13 @@ class GateVerdict:
 
     @property
     def void(self) -> bool:
-        """Whether nothing can be concluded."""
+        """True if nothing can be concluded."""
         return self.outcome == "void"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a generation used."""
+    """Rollouts, tokens and seconds that a generation used."""
 
     rollouts: int = 0
     tokens: int = 0
@@ -149,7 +149,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class RungResult:
-    """What one rung of the validation ladder says of a rewritten harness."""
+    """Result of one rung of the validation ladder for a rewritten harness."""
 
     rung: str
     passed: bool
@@ -184,7 +184,7 @@ class LadderReport:
 
     @property
     def cost(self) -> Cost:
-        """Of all rungs."""
+        """Cost of all rungs together."""
         return sum((rung.cost for rung in self.rungs), Cost())
 
 

@@ -14,9 +14,9 @@ from sia_core.domain.harness import Harness
 
 EditScope = Literal["all", "prompts"]
 PROMPT_FILES = (".md", ".txt")
-"""What counts as a prompt or skill file."""
+"""File name endings of prompt and skill files."""
 _NEAR_LINES = 12
-"""Of the file's own text shown beside a block that was not found."""
+"""Most lines of the file's own text shown beside a block that was not found."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Edit:
-    """What becomes of one file: exactly one of `text`, `blocks` and `delete`."""
+    """Change of one file: exactly one of `text`, `blocks` and `delete`."""
 
     file: str
     text: str | None = None

@@ -1,4 +1,4 @@
-"""What a run plays: how many rollouts at most, which problems, under which seeds."""
+"""Plan of a run: how many rollouts at most, which problems, under which seeds."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -18,22 +18,22 @@ class RolloutPlan:
     """Rollouts at most; a rewrite that is rejected, or an update that is refused, takes fewer."""
 
     execute: int
-    """Of a generation."""
+    """Rollouts of a generation's execute phase."""
     gate: int
-    """Of a child."""
+    """Rollouts of a child's gate."""
     validation: int
-    """Of a rewritten harness, and of those that went back to their author before it."""
+    """Rollouts that validate a rewritten harness, including versions that went back to their author before it."""
     trials: int
-    """Of drafts that an agent plays before it decides."""
+    """Rollouts of drafts that an agent plays before it decides."""
     update: int
-    """Of an update of the weights."""
+    """Rollouts of an update of the weights."""
     sealed: int
-    """Of the test at the end."""
+    """Rollouts of the test at the end."""
     siblings: int
 
     @property
     def generation(self) -> int:
-        """Of one generation, with both levers pulled for each child."""
+        """Rollouts of one generation, with both levers pulled for each child."""
         return self.execute + self.siblings * (self.gate + self.validation + self.trials + self.update)
 
 
@@ -67,7 +67,7 @@ class Shape:
 
     problems: int
     rollouts: int
-    """Of each problem."""
+    """Rollouts of each problem."""
     reason: str = ""
     """Why it differs from what was asked for; empty where it does not."""
 

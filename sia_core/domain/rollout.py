@@ -64,7 +64,7 @@ class Unit:
 
     @property
     def randomness(self) -> str:
-        """What every random choice of the rollout derives from."""
+        """Key from which every random choice of the rollout derives."""
         return self.twin or self.key
 
 
@@ -107,11 +107,11 @@ class Turn:
     prompt_tokens: int = 0
     output_tokens: int = 0
     options: tuple[str, ...] | None = None
-    """What a `choose` was restricted to, as the harness gave it."""
+    """Options to which a `choose` was restricted, as the harness gave them."""
 
     @property
     def trainable(self) -> bool:
-        """Whether ids and logprobs were recorded, so that a weight update may use the turn."""
+        """True if ids and logprobs were recorded, so that a weight update may use the turn."""
         return self.prompt_ids is not None and self.output_ids is not None and self.logprobs is not None
 
     @property
@@ -136,7 +136,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the verifier says of one answer.
+    """Verifier's judgement of one answer.
 
     Raises:
         ValueError: a score or metric that is not finite.
@@ -170,7 +170,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Trace:
-    """What of its own code a harness says that it ran: untrusted, and used to tell no-ops apart only."""
+    """Lines and knobs that a harness says it used: untrusted, and used to tell no-ops apart only."""
 
     lines: Mapping[str, tuple[int, ...]]
     """File -> lines run inside functions."""
@@ -205,13 +205,13 @@ class Rollout:
     verdict: Verdict | None = None
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
-    """What the harness said through `ctx.note`, and the tail of its standard error: untrusted text."""
+    """Texts that the harness gave to `ctx.note`, and the tail of its standard error: untrusted text."""
     seconds: float = 0.0
     """Wall clock, playing and grading."""
     verify_seconds: float = 0.0
-    """Grading's part of it."""
+    """Part of `seconds` that grading took."""
     trace: Trace | None = None
-    """Of a twin that ran to its end."""
+    """Trace of a twin that ran to its end."""
     programs: tuple[ProgramRun, ...] = ()
     """In the order in which the harness asked for them."""
 
@@ -231,7 +231,7 @@ class Rollout:
 
     @property
     def trainable(self) -> bool:
-        """Whether a weight update may learn from it: scored, and every turn recorded with ids."""
+        """True if a weight update may learn from the rollout: scored, and every turn recorded with ids."""
         return self.score is not None and bool(self.turns) and all(turn.trainable for turn in self.turns)
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field needs beside its type, default, range and description."""
+    """Properties of a setting beyond the type, default, range and description of its field."""
 
     metavar: str = ""
     parse: Callable[[str], Any] | None = None

@@ -35,7 +35,7 @@ ARMS = "arms.json"
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while data are prepared."""
 Report = dict[str, float | str]
-"""What a task says of a set of rollouts: figure or remark, by name, in the order to show them in."""
+"""Task's report on a set of rollouts: figure or remark, by name, in the order to show them in."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Task:
 
     @property
     def where(self) -> str:
-        """What `load` takes to find it again: its name if it ships with the project, else its path; with the form."""
+        """Argument of `load` for this task: its name if it ships with the project, else its path; with the form."""
         place = self.path.name if self.path.parent == _shipped() else str(self.path)
         return f"{place}:{self.form}" if self.form else place
 
@@ -208,7 +208,7 @@ class Task:
         return path
 
     def report(self, split: Split, rollouts: Sequence[Rollout]) -> Report:
-        """What the task says of one candidate's rollouts on a split; empty where it says nothing.
+        """Return the task's figures and remarks on one candidate's rollouts on a split; empty if the task has none.
 
         Raises:
             TaskError: something other than finite numbers and texts by name.
@@ -289,6 +289,6 @@ def _digested_files(path: Path, plain: TaskConfig) -> dict[str, bytes]:
 
 
 def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:
-    """Whether a file is no part of the task's digest."""
+    """Return True if a file is no part of the task's digest."""
     apart = name in (Path(RECORDED), Path(ARMS)) or bool({"README.md", "__pycache__"}.intersection(name.parts))
     return apart or any(map(name.is_relative_to, harnesses))

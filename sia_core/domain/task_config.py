@@ -60,7 +60,7 @@ class UpdateDefaults(_Table):
     margin: float | None = Field(default=None, ge=0)
     threshold: float | None = None
     dtype: Literal["fp32", "bf16"] | None = None
-    """Of the frozen base model while it trains; fp32 when None."""
+    """Precision of the frozen base model during training; fp32 when None."""
     checkpointing: bool | None = None
     """Gradient checkpointing: less memory, more time."""
     max_gap: float | None = Field(default=None, gt=0)
@@ -81,7 +81,7 @@ class UpdateDefaults(_Table):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is given of an update's spec, by its fields."""
+        """Values that the task sets in an update's spec, by field."""
         return self.model_dump(exclude_none=True, exclude={"anchors", "anchor_tolerance"})
 
 
@@ -93,11 +93,11 @@ class RolloutLimits(_Table):
     """Wall clock of one verification; a worker that takes much longer is ended."""
     memory_mb: int = Field(default=1024, ge=64)
     disk_mb: int = Field(default=64, ge=1)
-    """Of the harness's private directory."""
+    """Size limit of the harness's private directory, in MB."""
 
 
 class Resources(_Table):
-    """What one rollout, one verification by a worker of its own, and the trainer take of the cluster."""
+    """Cluster resources that one rollout, one verification by a worker of its own, and the trainer take."""
 
     cpus: float = Field(default=1.0, gt=0)
     gpus: float = Field(default=0.0, ge=0)
@@ -105,7 +105,7 @@ class Resources(_Table):
     grade_cpus: float = Field(default=1.0, gt=0)
     grade_gpus: float = Field(default=0.0, ge=0)
     train_gpus: float = Field(default=0.0, ge=0)
-    """That Ray sets aside for the trainer; 0 lets it share those it sees."""
+    """GPUs that Ray sets aside for the trainer; 0 lets the trainer share the GPUs that it sees."""
     train_device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA device where one is seen."""
 
@@ -125,11 +125,11 @@ class RewriteLimits(_Table):
     modules: tuple[str, ...] = ()
     """Modules that it may declare besides the first harness's."""
     needs: tuple[str, ...] = ()
-    """The same for `needs`."""
+    """Entries of `needs` that a rewritten harness may declare besides the first harness's."""
 
 
 class CheckLimits(_Table):
-    """What `sia check` is to hold the task to."""
+    """Limits to which `sia check` holds the task."""
 
     chance: float | None = None
     """Greatest mean score of null, constant, random and copied answers; the least of score_range when None."""
@@ -145,7 +145,7 @@ class TaskConfig(_Table):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str
     metric: str
-    """What the score is."""
+    """Meaning of the score."""
     metrics: dict[str, str] = {}
     """Meaning of each metric that verdicts carry, for agents and people."""
     score_range: tuple[float, float] = (0.0, 1.0)

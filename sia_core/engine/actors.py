@@ -29,13 +29,13 @@ from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
 
 SLICE_S = 0.25
-"""After which a worker returns what it has done, rather than begin another unit of those it was given."""
+"""Seconds after which a worker returns what it has done, rather than begin another unit of those it was given."""
 T = TypeVar("T", Unit, Rollout)
 
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """What a PolicyActor is to hold."""
+    """Settings of the policy that a PolicyActor holds."""
 
     spec: str
     threads: int
@@ -63,18 +63,18 @@ class PolicyActor:
         ipc.Server(settings.address, self.sample)
 
     def describe(self) -> dict[str, Any]:
-        """What a RemotePolicy tells of it."""
+        """Return the policy's spec, digest, trainability and concurrency, which a RemotePolicy shows."""
         policy = self._policy.result()
         return {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         policy = self._policy.result()
         with self._places:
             return policy.sample(request)
 
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
-        """As `Policy.probe`."""
+        """Implement `Policy.probe`."""
         return self._policy.result().probe(adapter)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class RemotePolicy:
         self.concurrency: int = description["concurrency"]
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         completion: Completion
         try:
             completion = ipc.client_of(self._address).ask(request)
@@ -119,7 +119,7 @@ class RemotePolicy:
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """As `Policy.probe`."""
+        """Implement `Policy.probe`."""
         logprobs: tuple[float, ...] = _ask(self._actor.probe.remote(adapter))
         return logprobs
 
@@ -144,16 +144,16 @@ class RolloutActor:
         self._candidate = (harness, adapter, policy)
 
     def run(self, units: Sequence[Unit]) -> list[Rollout]:
-        """As `RolloutRunner.run`, of the candidate held: the first of `units`, and more until SLICE_S have passed or
-        the policy fails one."""
+        """Do as `RolloutRunner.run` does with the candidate held, for the first of `units`, and for more until SLICE_S
+        have passed or the policy fails one."""
         return self._slice(lambda unit: self._runner.run(unit, *self._candidate), units)
 
     def play(self, units: Sequence[Unit]) -> list[Rollout]:
-        """As `RolloutRunner.play`, else as `run`."""
+        """Do as `RolloutRunner.play` does with the candidate held, under the limits of `run`."""
         return self._slice(lambda unit: self._runner.play(unit, *self._candidate), units)
 
     def grade(self, played: Sequence[Rollout]) -> list[Rollout]:
-        """As `RolloutRunner.grade`, else as `run`."""
+        """Do as `RolloutRunner.grade` does, under the limits of `run`."""
         return self._slice(self._runner.grade, played)
 
     def ready(self) -> bool:

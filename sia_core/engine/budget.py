@@ -26,11 +26,11 @@ class RolloutBudget:
         self.taken = 0
         """How often something was taken."""
         self.exceeded = False
-        """Whether a request was refused for lack of budget."""
+        """True if a request was refused for lack of budget."""
 
     @property
     def left(self) -> dict[str, int]:
-        """What is left of each ceiling, for the harness to read."""
+        """Remainder of each ceiling, for the harness to read."""
         with self._changed:
             return dict(self._left)
 

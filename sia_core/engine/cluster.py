@@ -33,11 +33,11 @@ class _NoPaths(list[str]):
 
 
 _SYSTEM = {"task_events_max_num_task_in_gcs": 10_000}
-"""Of a local cluster. Ray keeps the history of 100,000 tasks otherwise, at 6 kB each: a rollout is one."""
+"""Ray settings of a local cluster. Ray otherwise keeps the history of 100,000 tasks, 6 kB each; a rollout is a task."""
 
 
 _early: list[Future[bool]] = []
-"""The one that was begun and is not yet taken over."""
+"""Start of a local cluster that was begun and is not yet taken over by `connect`."""
 
 
 def begin() -> None:
@@ -59,7 +59,7 @@ def _come_up(found: Future[bool]) -> None:
 
 
 def coming_up() -> bool:
-    """Whether one was begun that is not up yet."""
+    """Return True if a local cluster was begun and is not up yet."""
     return any(not begun.done() for begun in _early)
 
 

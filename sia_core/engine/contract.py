@@ -90,7 +90,7 @@ class Finding:
 
     @property
     def grave(self) -> bool:
-        """Whether it rejects a rewrite whose parent does not do the same."""
+        """True if the finding rejects a rewrite whose parent does not have the same finding."""
         return self.kind != "crash" or self.fault in GRAVE
 
     def __str__(self) -> str:

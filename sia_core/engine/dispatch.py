@@ -132,7 +132,7 @@ class Dispatch:
             self._busy[method.remote([job.unit for job in jobs])] = _Flight(jobs, worker, players, time.monotonic())
 
     def _next(self) -> list[_Job]:
-        """What the next idle worker is to do. What has failed goes alone: it may take its worker down."""
+        """Return the jobs of the next idle worker. A job that has failed goes alone: it may take its worker down."""
         if self._again:
             return [self._again.popleft()]
         jobs = list[_Job]()
@@ -147,7 +147,7 @@ class Dispatch:
         return None if unit is None else _Job(unit)
 
     def _land(self, ref: Any, *, late: bool) -> list[Rollout]:
-        """What came of a flight: the terminal records of the jobs that do not go on."""
+        """End a flight and return the terminal records of those of its jobs that do not go on."""
         flight = self._busy.pop(ref)
         if late:
             flight.pool.replace(flight.worker)

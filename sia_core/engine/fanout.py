@@ -41,7 +41,7 @@ POLICY_THREADS = 64
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What the engine needs to know of a run."""
+    """Settings of a run that the engine needs."""
 
     policy: str
     tier: Tier

@@ -50,7 +50,7 @@ NOTE_CHARS = 4000
 MAX_WAITING = 64
 """Lines whose answers are still to be given; none is read before one of them is: memory is bounded."""
 COUNTED = ("/v1/chat/completions", "/v1/messages", "/sia/choose", "/sia/run")
-"""What the budget counts, and what a retried request gets again."""
+"""Paths whose requests the budget counts, and whose answers a retried request gets again."""
 STDOUT_CHARS = 20_000
 KEPT_CODE, KEPT_OUTPUT = 20_000, 2000
 """Characters of a program and of each of its outputs that the record keeps."""
@@ -218,7 +218,7 @@ class Gateway:
             self._waiting.release()
 
     def _prepare(self, line: _Line) -> Callable[[], _Answer]:
-        """What serves this line. Everything that depends on the order of requests happens here."""
+        """Do every step that depends on the order of requests, and return the function that serves this line."""
         routes: Mapping[str, Callable[[Any], Callable[[], _Answer]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/messages": self._messages,

@@ -23,11 +23,11 @@ class PolicyEnvironment:
 
     @classmethod
     def of(cls, spec: str) -> "PolicyEnvironment":
-        """Those of this process."""
+        """Read the policy's variables from the environment of this process."""
         return cls(environment(spec))
 
     def install(self) -> None:
-        """Make them those of this process."""
+        """Set the variables in the environment of this process."""
         os.environ.update(self.values)
 
 

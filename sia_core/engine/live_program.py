@@ -158,7 +158,7 @@ class SandboxProgram:
         return bytes(data)
 
     def _over(self) -> bool:
-        """Whether the program has ended by itself; a pidfd of a dead process can be read."""
+        """Return True if the program has ended by itself; a pidfd of a dead process can be read."""
         return bool(self._pidfd >= 0 and select.select([self._pidfd], [], [], 0)[0])
 
     def _stop(self, status: str, reason: str) -> ProgramEndedError:
@@ -200,7 +200,7 @@ def clock_s(pid: int) -> float:
 
 
 def family_cpu_s(pid: int) -> float:
-    """The same with its descendants: see `lab.LiveProgram.cpu_s`."""
+    """CPU seconds of a process and its descendants, see `lab.LiveProgram.cpu_s`; OSError when there is no process."""
     total = clock_s(pid) + _waited_s(pid)
     for member in tree.below(pid, tree.tasks()):
         with contextlib.suppress(OSError):  # it ended a moment ago

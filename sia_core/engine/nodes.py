@@ -24,7 +24,7 @@ TIMEOUT_S = 180.0
 
 @dataclass(frozen=True)
 class Expected:
-    """What each node has to find."""
+    """Token, task and version that each node has to find."""
 
     token: Path
     """A file of the driver's."""
@@ -60,7 +60,7 @@ def check_nodes(folder: Path, task: Task) -> int:
 
 
 def find_lack(expected: Expected) -> tuple[str, str] | None:
-    """What this machine lacks and what to do about it, or None."""
+    """Return the first thing that this machine lacks and the remedy, or None if the machine lacks nothing."""
     try:
         seen = expected.token.read_text() == expected.content
     except OSError:

@@ -48,13 +48,13 @@ class ServedPolicy:
         self._server, self._policy = self._start()
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         if not self._server.alive():
             raise self._death()
         return self._policy.sample(request)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """As `Policy.probe`. The first one to find the server dead says so; the next one starts another."""
+        """Implement `Policy.probe`. The first probe to find the server dead raises; the next starts a new server."""
         with self._starting:
             if not self._server.alive():
                 if not self._told:

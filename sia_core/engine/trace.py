@@ -22,7 +22,7 @@ class _Said(BaseModel):
 
 
 def read_trace(body: Any, harness: Harness) -> Trace:
-    """What was reported, less what cannot be: other files, lines beyond any file's end, unknown knobs.
+    """Return the reported trace without other files, lines beyond any file's end, and unknown knobs.
 
     Raises:
         RefusedError: not of the shape {"lines": {file: [number]}, "knobs": [name]}.

@@ -144,7 +144,7 @@ class VllmServer:
         return self.url
 
     def alive(self) -> bool:
-        """Whether its process runs: the guard's output ends with it."""
+        """Return True if the server's process runs: the guard's output ends with that process."""
         output = None if self._guard is None else self._guard.stdout
         return output is not None and not select.select([output], [], [], 0)[0]
 

@@ -26,7 +26,7 @@ _SECTION = re.compile(r"^## .*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Story:
-    """What a card is written from."""
+    """Data from which a card is written."""
 
     manifest: Manifest
     config: RunConfig

@@ -27,21 +27,21 @@ from sia_core.policy.registry import policy_digest
 
 @dataclass(frozen=True)
 class Options:
-    """What of an evaluation may be chosen."""
+    """Options of an evaluation."""
 
     policy: str = ""
     """Where the base model is to be found, or how it is served; as in the export when empty."""
     rollouts: int | None = None
-    """Of each problem; as many as the record has when None."""
+    """Rollouts of each problem; as many as the record has when None."""
     tier: Tier = "strict"
     workers: int | None = None
     any_task: bool = False
-    """Whether a task other than the export's may be played; its figures compare with nothing."""
+    """True if a task other than the export's may be played; figures of such a task compare with nothing."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an export scored."""
+    """Result of an evaluation of an export."""
 
     task: str
     task_digest: str
@@ -53,13 +53,13 @@ class Evaluation:
     unscored: int
     """Rollouts without a score, for reasons that are not the candidate's."""
     report: Mapping[str, float | str]
-    """What the task itself says of these rollouts."""
+    """Report of the task itself on these rollouts."""
     recorded: Mapping[str, float]
     """Mean and interval of the record."""
     same: bool | None
-    """Whether every rollout scored what the record says; None where other rollouts were played."""
+    """True if every rollout scored what the record says; None if the scores cannot be compared with the record."""
     why: str
-    """Why they are others, or what differs."""
+    """Reason for which the scores cannot be compared, or the difference; empty if there is none."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data."""

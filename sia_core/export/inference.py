@@ -39,17 +39,17 @@ class _OneProblem(Task):
     """The task of an export without its verifier and data: limits, and the one problem that is asked."""
 
     def problem(self, split: Split, problem_id: str) -> Problem:  # noqa: ARG002  (as Task.problem)
-        """The problem that is being solved."""
+        """Return the problem that is being solved."""
         asked: Problem = self.__dict__["asked"]
         return asked
 
     @cached_property
     def shared(self) -> Path | None:
-        """Nothing: what a task shares is not exported."""
+        """Return None: files that a task shares are not exported."""
         return None
 
     def ask(self, problem: Problem) -> None:
-        """Make it the one to be solved."""
+        """Set the problem to be solved."""
         self.__dict__["asked"] = problem
 
 
@@ -63,12 +63,12 @@ class _Shared:
         self.trainable, self.concurrency = policy.trainable, policy.concurrency
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         with self._free:
             return self._policy.sample(request)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """As `Policy.probe`."""
+        """Implement `Policy.probe`."""
         with self._free:
             return self._policy.probe(adapter)
 
@@ -93,12 +93,12 @@ class Player:
 
     @property
     def sampling(self) -> Sampling:
-        """How the policy samples where a request does not say."""
+        """Sampling settings of the policy for a request that names none."""
         return Sampling(**self._export.manifest.task.sampling.model_dump())
 
     @property
     def problem_keys(self) -> tuple[str, ...]:
-        """What the task's problems hold, by name."""
+        """Names of the entries in the public data of the task's problems."""
         return self._export.manifest.task.problem_keys
 
     def open(self) -> None:

@@ -44,9 +44,9 @@ class TaskPart(_Part):
     sampling: SamplingDefaults
     limits: RolloutLimits
     problem_keys: tuple[str, ...]
-    """What a problem's public data hold, by name: what a harness may expect."""
+    """Names of the entries in a problem's public data, which a harness may expect."""
     shares_files: bool
-    """Whether its harnesses also read files of the task (`ctx.shared`), which are not exported."""
+    """True if the task's harnesses also read files of the task (`ctx.shared`), which are not exported."""
 
 
 class PolicyPart(_Part):
@@ -69,17 +69,17 @@ class Interval(_Part):
 
 
 class SealedTest(_Part):
-    """What the run's sealed test found, and what it takes to play it again."""
+    """Results of the run's sealed test, and the settings that repeat the test."""
 
     seed: int
-    """Of the run: which problems, and the seed of each rollout, derive from it."""
+    """Seed of the run, from which the choice of problems and the seed of each rollout derive."""
     problems: int = Field(ge=1)
     rollouts: int = Field(ge=1)
-    """Of each problem."""
+    """Rollouts of each problem."""
     confidence: float
     final: Interval
     first: Interval
-    """Of the harness that the run began with, under the bare policy."""
+    """Mean score of the harness that the run began with, under the bare policy."""
     gain: Interval
     scores: dict[str, list[float]]
     """Problem -> scores of the final candidate, in the order of unit keys; unscored rollouts are left out."""
@@ -90,10 +90,10 @@ class Manifest(_Part):
 
     format: Literal["sia-export/1"] = FORMAT
     sia: str
-    """Version that wrote it."""
+    """Version of SIA that wrote the manifest."""
     run: str
     node: int
-    """Of the run's lineage."""
+    """Number of the winner's node in the run's lineage."""
     harness: str
     """Digest of the harness."""
     adapter: str | None

@@ -12,7 +12,7 @@ _WORDS = ("database or disk is full", "No space left on device", "Disk quota exc
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether something failed for want of room on a disk; libraries that wrap errors keep the words."""
+    """Return True if an error comes of a full disk; libraries that wrap errors keep the words."""
     return any(_is_full(one) for one in chain(error))
 
 

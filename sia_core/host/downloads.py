@@ -70,7 +70,7 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """As pip takes it."""
+        """Requirement in the form that pip accepts."""
         return f"{self.project}=={self.version}"
 
 
@@ -89,7 +89,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is being downloaded, as the loop needs it."""
+    """File to download, as the loop needs it: label, most bytes, exact size if known, and how to fetch it by hand."""
 
     label: str
     most: int
@@ -193,7 +193,7 @@ def _by_hand(wheel: Wheel, dest: Path) -> str:
 
 
 def _adopt(wheel: Wheel, dest: Path) -> bool:
-    """Whether the right file is at `dest`, or was moved there from its own name beside it."""
+    """Return True if the right file is at `dest`, or was moved there from its own name beside `dest`."""
     own_name = f"{wheel.project.replace('-', '_')}-{wheel.version}-*.whl"
     for path in [dest, *sorted(dest.parent.glob(own_name))]:
         if path.is_file() and path.stat().st_size == wheel.size and _digest(path) == wheel.sha256:

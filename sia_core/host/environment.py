@@ -1,4 +1,4 @@
-"""What a run was made with: Python, processor, memory, GPUs and the versions of the libraries that decide results.
+"""Describe what a run was made with: Python, processor, memory, GPUs and versions of libraries that decide results.
 
 Recorded when a run begins, for whoever repeats it. No name of machine, user or place is in it.
 """
@@ -18,7 +18,7 @@ _CPUINFO, _MEMINFO, _GPUS = Path("/proc/cpuinfo"), Path("/proc/meminfo"), Path("
 
 
 def describe() -> dict[str, Any]:
-    """JSON data; a figure that cannot be had is None. Loads no library that it names."""
+    """Return JSON data; a figure that cannot be had is None. No library named in the data is loaded."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

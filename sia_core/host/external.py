@@ -27,7 +27,7 @@ SECRETS: Final = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PREFECT_
 _BODY_BYTES: Final = 2000
 _ON = ("1", "true", "yes", "on")
 _CLOUD: Final = "/accounts/"
-"""In the address of a Prefect that is hosted, which has fewer routes."""
+"""Part of the address of a hosted Prefect, which has fewer routes."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Server:
 
     name: str
     variable: str
-    """That names it."""
+    """Environment variable that names the server."""
     address: str
-    """Without user and password."""
+    """Address without user and password."""
     access: str = ""
-    """How one logs in: `as alice`, `with a token`."""
+    """Way to log in: `as alice`, `with a token`."""
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.name, self.address, self.access) if part)
@@ -77,7 +77,7 @@ def ray_cluster(environment: Mapping[str, str] = os.environ) -> Server | None:
 
 
 def describe(home: Path, environment: Mapping[str, str] = os.environ) -> str:
-    """Which servers a command uses, in one line."""
+    """Name the servers that a command uses, in one line."""
     used = (
         mlflow_server(environment) or f"MLflow in {home}",
         prefect_server(environment) or "Prefect on this machine",
@@ -171,12 +171,12 @@ def masked(address: str) -> str:
 
 
 def is_http(address: str) -> bool:
-    """Whether it is a server that speaks HTTP."""
+    """Return True if the address is that of a server that speaks HTTP."""
     return address.startswith(("http://", "https://"))
 
 
 def _prefect_headers(environment: Mapping[str, str]) -> dict[str, str]:
-    """As Prefect's own client sends them."""
+    """Return the headers that Prefect's own client sends."""
     headers: dict[str, str] = {}
     try:
         custom = json.loads(environment.get("PREFECT_CLIENT_CUSTOM_HEADERS", "") or "{}")

@@ -28,17 +28,17 @@ class Process:
 
     @classmethod
     def this(cls) -> "Process":
-        """The calling one."""
+        """Return the calling process."""
         return cls(socket.gethostname(), _machine(), os.getpid(), _began(os.getpid()) or 0)
 
     @property
     def here(self) -> bool:
-        """Whether it is, or was, of this machine, this boot and this namespace."""
+        """True if the process belongs, or belonged, to this machine, this boot and this namespace."""
         return self.machine == _machine()
 
     @property
     def dead(self) -> bool:
-        """Whether it is known to have ended: never true of another machine's."""
+        """True if the process is known to have ended; never True for a process of another machine."""
         if not self.here:
             return False
         began = _began(self.pid)
@@ -68,7 +68,7 @@ def _began(pid: int) -> int | None:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process of this machine has that number, a zombie too."""
+    """Return True if a process of this machine has that number; a zombie counts too."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

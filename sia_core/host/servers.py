@@ -172,7 +172,7 @@ def stop(service: Service, home: Path) -> bool:
 
 
 def _started(service: Service, home: Path) -> Running | None:
-    """What an earlier command started, ready or not, if its process is alive."""
+    """Return the server that an earlier command started, ready or not, if its process is alive."""
     try:
         running = Running(**json.loads(_state(service, home).read_text()))
     except (OSError, ValueError, TypeError):
@@ -181,7 +181,7 @@ def _started(service: Service, home: Path) -> Running | None:
 
 
 def _is_server(pid: int, service: Service) -> bool:
-    """Whether the process is that server: after a reboot its number may be anybody's."""
+    """Return True if the process is that server: after a reboot the number may belong to any process."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -245,7 +245,7 @@ def _healthy(service: Service, port: int) -> bool:
 
 
 def _is_its(running: Running) -> bool:
-    """Whether the port is that server's own, or of a process it started: two homes may have taken it at once."""
+    """Return True if the server or a process it started has the port: two homes may have taken one port at once."""
     try:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     except OSError:

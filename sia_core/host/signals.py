@@ -76,7 +76,7 @@ def listening() -> Iterator[None]:
 
 
 def asked_to_end() -> bool:
-    """Whether one of them came since `listening` began."""
+    """Return True if SIGINT or SIGTERM came since `listening` began."""
     return _ear is not None and _ear.last is not None
 
 

@@ -39,7 +39,7 @@ class Predictions:
     """Public files with test rows, of which a problem shows its own."""
     submission: str
     columns: tuple[str, ...]
-    """Of a submission; empty where no sample shows them."""
+    """Columns of a submission; empty where no sample shows them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Pair:
 
 
 def find(sources: Sequence[Path], *, id_column: str = "", grader: Path | None = None) -> Predictions | Pair:
-    """What kind of task these paths are.
+    """Return the task that these paths hold: a table of predictions, or a program with its evaluator.
 
     Raises:
         UsageError: none that is known.

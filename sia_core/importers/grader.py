@@ -16,7 +16,7 @@ from typing import Any
 
 
 class InvalidSubmissionError(Exception):
-    """What MLE-bench's graders raise on a malformed submission."""
+    """Error that MLE-bench's graders raise on a malformed submission."""
 
 
 def main(job_file: str) -> None:

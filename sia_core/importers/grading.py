@@ -24,7 +24,7 @@ _TAIL = 300
 
 @dataclass(frozen=True)
 class Graded:
-    """What a grader said."""
+    """Result of a grader: metrics, or why it refused the submission."""
 
     metrics: dict[str, float]
     refused: str = ""
@@ -63,7 +63,7 @@ def grade(job: dict[str, Any], folder: Path, *, seconds: float, memory_mb: int) 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started."""
+    """Kill the grader's process with all that it started, and wait for the process to end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -108,7 +108,7 @@ class SubmissionTask:
         return result.files[name], ""
 
     def _malformed(self, problem: Problem, data: bytes) -> str:
-        """What is wrong with a submission's form; where no sample shows it, that is left to the grader.
+        """Return the error in a submission's form, or an empty text; without a sample, the grader judges the form.
 
         Graders differ in what they let through: rows twice, rows missing, columns missing. Here none of it passes, and
         no process is started for it.

@@ -16,7 +16,7 @@ from sia_core.domain.errors import TaskError
 from sia_core.domain.hashing import digest_json
 
 LEAST_ROWS = 2
-"""Of one problem."""
+"""Minimum number of rows of one problem."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Table:
         return Table(tuple(columns), tuple({name: row[name] for name in columns} for row in self.rows), self.json)
 
     def write(self) -> bytes:
-        """In the format it was read from."""
+        """Return the table as bytes, in the format that the table was read from."""
         if self.json:
             return json.dumps(list(self.rows), ensure_ascii=False, indent=1).encode()
         text = io.StringIO(newline="")

@@ -30,7 +30,7 @@ _SKIPPED = shutil.ignore_patterns("__pycache__", ".*", "evaluate.py", "grade.py"
 
 @dataclass(frozen=True)
 class Options:
-    """What a person says of a task that its files do not."""
+    """Settings of a task that a person gives because the task's files do not say them."""
 
     name: str = ""
     metric: str = ""
@@ -38,9 +38,9 @@ class Options:
     high: float = 1.0
     lower_is_better: bool = False
     problems: int = 4
-    """Of each split."""
+    """Number of problems of each split."""
     seconds: float = 60.0
-    """Of one program, and of one grading."""
+    """Seconds that one program, and one grading, may take."""
     memory_mb: int = 2048
 
 

@@ -101,7 +101,7 @@ def open_run(
 
 
 def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None) -> None:
-    """What a run needs before its first generation; does only what is missing, for its opening may have been cut."""
+    """Write what a run lacks before its first generation; an earlier opening may have been interrupted."""
     if run.phase(StartDone) is not None:
         return
     config = run.config
@@ -151,7 +151,7 @@ def _plant_branch(run: RunRecord, found: Branch) -> None:
 
 
 def mlflow_address() -> str:
-    """Where MLflow's UI is, or will be once `sia ui` is called."""
+    """Return the address that MLflow's UI has, or will have once `sia ui` is called."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("http"):
         return masked(uri)

@@ -53,7 +53,7 @@ def decide(
 
 
 def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
-    """What the agent decides, or `rules` where it comes to no decision."""
+    """Return the agent's decision, or that of `rules` where the agent comes to no decision."""
     agent = session.agents.feedback
     try:
         decision = _ask(agent, situation, source)

@@ -1,4 +1,6 @@
-"""What decides a run's outcome, as digests: task, code, policy and configuration. A run goes on only with its own.
+"""Compute digests of what decides a run's outcome: task, code, policy and configuration.
+
+A run goes on only if its own digests are unchanged.
 
 Code is every module of the packages that can change an outcome, as its syntax tree without docstrings, comments and
 layout. How runs are shown, recorded, scheduled or checked is not part of it.
@@ -23,7 +25,8 @@ FILE = "fingerprint.json"
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("agents", "domain", "engine", "importers", "loop", "policy", "search", "weights")
 """Packages of `sia_core` that can change an outcome. A new module in them is covered by itself."""
-_PROMPTS = "sia_core/agents/prompts/*.md"
+_SHOWN = ("sia_core/agents/prompts/*.md", "sia_core/engine/sdk/*.py")
+"""Texts that agents read, docstrings of the SDK among them: every byte counts."""
 _NAMED = 5
 
 
@@ -41,7 +44,7 @@ def code_digests(root: Path = _ROOT) -> dict[str, str]:
     """Digest by path of the modules and prompts below `root` that decide a run's outcome."""
     modules = [path for package in _PACKAGES for path in (root / "sia_core" / package).rglob("*.py")]
     found = {path: digest_json(_written(ast.parse(path.read_bytes()))) for path in modules}
-    found |= {path: digest_path(path) for path in root.glob(_PROMPTS)}
+    found |= {path: digest_path(path) for pattern in _SHOWN for path in root.glob(pattern)}
     return {path.relative_to(root).as_posix(): digest for path, digest in sorted(found.items())}
 
 
@@ -61,12 +64,12 @@ def _is_docstring(node: object) -> bool:
 
 
 def tags(taken: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Of the run, by which a change is seen; the file names it."""
+    """Return the run's tags, which reveal a change in a part of the fingerprint; the file `FILE` names what changed."""
     return {f"{Tag.FINGERPRINT}.{name}": digest_json(part) for name, part in taken.items()}
 
 
 def changes(run: RunRecord, task: Task) -> list[str]:
-    """What is not as it was when the run began, a line each, naming files and settings; empty when all is."""
+    """List what has changed since the run began, one line a part, with files and settings; empty if nothing has."""
     recorded, now = run.tags, take(run.started_with, task)
     if f"{Tag.FINGERPRINT}.{next(iter(now))}" not in recorded:  # Begun before there were fingerprints.
         changed = recorded[Tag.TASK_DIGEST] != task.digest
@@ -77,7 +80,7 @@ def changes(run: RunRecord, task: Task) -> list[str]:
 
 
 def check_same_task(run: RunRecord, task: Task) -> None:
-    """What a run found is said of the task it found it on. SIA's own code may be another since.
+    """Check that the task is the one that the run was made on; SIA's own code may have changed since.
 
     Raises:
         RecordError: the task has changed.
@@ -88,7 +91,7 @@ def check_same_task(run: RunRecord, task: Task) -> None:
 
 
 def check_unchanged(run: RunRecord, task: Task) -> None:
-    """A run goes on only with what it began with.
+    """Check that a run goes on only with what the run began with.
 
     Raises:
         RecordError: something has changed; it says what.
@@ -103,7 +106,7 @@ def check_unchanged(run: RunRecord, task: Task) -> None:
 
 
 def check_alike(comparison: ArmsRecord, task: Task) -> None:
-    """Arms that differ in more than how they spend say nothing of it.
+    """Check that nothing has changed since the runs of a comparison began: the runs may differ only in how they spend.
 
     Raises:
         RecordError: something has changed since a run of the comparison began.

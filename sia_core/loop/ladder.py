@@ -38,7 +38,7 @@ from sia_core.record.phases import AnalyzeDone, ExecuteDone
 from sia_core.search.gate import most_gain
 
 CITED = 2
-"""Of the smoke rollouts, how many may be ones that the decision cites: mostly failures."""
+"""Maximum number of smoke rollouts that the decision cites; cited rollouts are mostly failures."""
 CONTRACT_PROBLEMS = 2
 FUTILITY = 0.95
 """Confidence of the upper bound of the gain that must lie below 0 for a child to be given up."""

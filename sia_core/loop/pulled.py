@@ -9,12 +9,12 @@ from sia_core.domain.lineage import Cost
 
 @dataclass(frozen=True)
 class Pulled:
-    """What pulling a lever gave: a child, or the failure that prevented one."""
+    """Result of pulling a lever: a child, or the failure that prevented one."""
 
     child: Candidate | None
     cost: Cost
     failure: str = ""
     predicted: Mapping[str, int] = field(default_factory=dict)
-    """As `Node.predicted`."""
+    """Counts of predicted and played problems, as in `Node.predicted`."""
     draft: str = ""
-    """As `Node.draft`."""
+    """Digest of the harness that a rung rejected, as in `Node.draft`; empty otherwise."""

@@ -174,7 +174,7 @@ def training_rollouts(session: Session, before: int) -> list[Rollout]:
 
 
 def cost_of(rollouts: Sequence[Rollout]) -> Cost:
-    """What these rollouts used."""
+    """Return the cost of these rollouts: their number, tokens and seconds."""
     return Cost(
         len(rollouts),
         sum(rollout.tokens for rollout in rollouts),

@@ -27,19 +27,19 @@ class TaskMaterials:
         self._task = task
 
     def problem(self, problem: str) -> Mapping[str, Any] | None:
-        """As `Materials.problem`."""
+        """Implement `Materials.problem`."""
         return next((one.public for one in self._task.problems("train") if one.id == problem), None)
 
     def problem_ids(self) -> Sequence[str]:
-        """As `Materials.problem_ids`."""
+        """Implement `Materials.problem_ids`."""
         return [one.id for one in self._task.problems("train")]
 
     def texts(self) -> Mapping[str, int]:
-        """As `Materials.texts`."""
+        """Implement `Materials.texts`."""
         return {name: file.stat().st_size for name, file in self._files.items()}
 
     def text(self, name: str) -> bytes:
-        """As `Materials.text`."""
+        """Implement `Materials.text`."""
         return self._files[name].read_bytes()
 
     @cached_property
@@ -66,27 +66,27 @@ class SessionSource(TaskMaterials):
         self.workbench = Workbench(session, session.run.generation(generation).sibling(len(siblings)))
 
     def nodes(self) -> Sequence[Node]:
-        """As `Source.nodes`."""
+        """Implement `Source.nodes`."""
         return self._nodes
 
     def generations(self) -> Sequence[int]:
-        """As `Source.generations`."""
+        """Implement `Source.generations`."""
         return sorted(self._records)
 
     def rollouts(self, generation: int) -> Sequence[Rollout]:
-        """As `Source.rollouts`."""
+        """Implement `Source.rollouts`."""
         return self._records[generation].rollouts("train")
 
     def harness(self, digest: str) -> Harness:
-        """As `Source.harness`."""
+        """Implement `Source.harness`."""
         return self._session.run.harness(digest)
 
     def drafts(self) -> Sequence[Draft]:
-        """As `Source.drafts`."""
+        """Implement `Source.drafts`."""
         return [*self._earlier_drafts, *self.workbench.drafts.values()]
 
     def draft_rollouts(self, digest: str) -> Sequence[Rollout]:
-        """As `Source.draft_rollouts`."""
+        """Implement `Source.draft_rollouts`."""
         found = {rollout.unit.key: rollout for rollout in self.workbench.rollouts(digest)}
         for record in self._parts:
             for name in self._sets[record.run_id, record.prefix]:
@@ -96,7 +96,7 @@ class SessionSource(TaskMaterials):
         return [found[key] for key in sorted(found)]
 
     def update(self, node: int) -> Mapping[str, Any] | None:
-        """As `Source.update`."""
+        """Implement `Source.update`."""
         for part in self._parts:
             spec = part.get_json("update/spec.json")
             if part.index == self._nodes[node].generation and spec is not None:
@@ -104,11 +104,11 @@ class SessionSource(TaskMaterials):
         return None
 
     def history(self) -> Sequence[Mapping[str, Any]]:
-        """As `Source.history`."""
+        """Implement `Source.history`."""
         return self._history
 
     def objections(self, decision: Decision) -> Sequence[str]:
-        """As `Source.objections`."""
+        """Implement `Source.objections`."""
         found = []
         if decision.lever != "none" and any(_whole(decision) == _whole(sibling) for sibling in self._siblings):
             found.append("this is what a sibling of this generation does already")
@@ -122,17 +122,17 @@ class SessionSource(TaskMaterials):
         return [*found, *objections(self._session, decision, self._nodes[decision.parent], self._latest)]
 
     def validate(self, decision: Decision) -> Sequence[str]:
-        """As `Source.validate`."""
+        """Implement `Source.validate`."""
         if decision.lever not in ("harness", "both"):
             return ()
         return self.workbench.validate(decision, self._nodes[decision.parent])
 
     def play(self, draft: Harness, parent: int, problems: Sequence[str], rollouts: int) -> Trial:
-        """As `Source.play`."""
+        """Implement `Source.play`."""
         return self.workbench.play(draft, self._nodes[parent], problems, rollouts)
 
     def left(self) -> Left:
-        """As `Source.left`."""
+        """Implement `Source.left`."""
         return self.workbench.left
 
     @cached_property
@@ -179,5 +179,5 @@ class SessionSource(TaskMaterials):
 
 
 def _whole(decision: Decision) -> tuple[Any, ...]:
-    """What is to be done and to which node, without the reasons."""
+    """Return the parent of a decision and the change that the decision asks for, without the reasons."""
     return decision.parent, asks(decision)

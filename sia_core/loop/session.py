@@ -1,4 +1,4 @@
-"""What the phases of one run share: record, task, engine, journal, agents.
+"""Resources that the phases of one run share: record, task, engine, journal, agents.
 
 A session is opened once by whoever comes first, the `evolve` flow or a single `generation`
 retried on its own, and joined by every flow and task below it. It holds the run's lease, so

@@ -19,7 +19,7 @@ _FILE = "spending.json"
 
 
 class Ledger:
-    """Of one run; opened with its session."""
+    """Ledger of one run's spending and budget; opened with the run's session."""
 
     def __init__(
         self, run: RunRecord, journal: Journal, resources: Resources, price: Price | None, reporter: Reporter
@@ -39,7 +39,7 @@ class Ledger:
         """How much of each limit was spent when it was last spoken of."""
 
     def spent(self) -> dict[Role, Spent]:
-        """What was spent so far, by role."""
+        """Return the amounts spent so far, by role."""
         return dict(self._spent)
 
     @property
@@ -103,7 +103,7 @@ class Ledger:
         return next((one for one in self._shares() if one[0] != "rollouts" and one[1] >= one[2]), None)
 
     def lacks(self, planned: int) -> str | None:
-        """Which limit so many rollouts more would pass, at the mean cost of those so far; None if they fit."""
+        """Return the limit that so many more rollouts would pass, at the mean cost so far; None if they fit."""
         spent = total(self.spent())
         share = planned / spent.rollouts if spent.rollouts else 0.0
         after = spent + spent * share
@@ -124,7 +124,7 @@ class Ledger:
         return f"{said}; left: {', '.join(limits) or 'no limit is set'}"
 
     def record(self, step: int) -> None:
-        """Show it in MLflow."""
+        """Write the amounts spent so far to MLflow."""
         spent, wall = self.spent(), self.wall_s
         self.close()
         self._run.put_json(

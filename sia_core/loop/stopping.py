@@ -71,7 +71,7 @@ def unaffordable(session: Session, index: int) -> str | None:
 
 
 def tired_lever(session: Session, nodes: Sequence[Node], lever: str) -> bool:
-    """Whether that lever has come to its plateau."""
+    """Return True if the lever has reached its plateau."""
     config = session.config
     return tired(nodes, lever, share=config.plateau, confidence=config.confidence, floor=_floor(session))
 

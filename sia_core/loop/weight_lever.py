@@ -52,7 +52,7 @@ def refuse_batch(session: Session, decision: Decision, parent: Node, batch: Sequ
 
 @dataclass
 class _Trained:
-    """What an update's rounds have given so far."""
+    """Results of an update's rounds so far."""
 
     adapters: list[Adapter] = field(default_factory=list)
     probes: list[tuple[float, ...]] = field(default_factory=list)

@@ -41,7 +41,7 @@ _KEPT: Final = {
     "redacted_thinking": ("data",),
     "tool_use": ("id", "name", "input"),
 }
-"""What of each kind of block the API takes back."""
+"""Fields of each kind of block that the API takes back."""
 
 
 class _Block(Answer):
@@ -87,7 +87,7 @@ class AnthropicPolicy:
         self._client = anthropic.Anthropic(api_key=key, base_url=spec.base_url, max_retries=0)
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         refuse_adapter(request, self.spec)
         if request.sampling.temperature > HOTTEST:
             what = f"takes no temperature above 1, and {request.sampling.temperature:g} is asked for"

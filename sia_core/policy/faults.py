@@ -1,4 +1,4 @@
-"""Whose fault a failed request is: the endpoint's (it may pass), the asker's, or the policy's (the run must stop).
+"""Classify failed requests: the fault is the endpoint's (may pass), the asker's, or the policy's (the run must stop).
 
 Works on the exceptions of the SDKs of OpenAI and Anthropic, which are generated alike: `status_code`,
 `response` and `body` where the server answered, none of them where it did not.
@@ -56,7 +56,7 @@ class Judge:
         return f"Judge({self.spec.spec!r})"
 
     def __call__(self, error: Exception, asked: Sequence[str] = ()) -> Fault | None:
-        """What the error means; None for one that no server caused.
+        """Return the fault that the error stands for; None for an error that no server caused.
 
         Args:
             error: of an SDK.
@@ -105,7 +105,7 @@ class Judge:
         return Fault(EndpointError(f"no answer: {text}", where=self.spec.spec, hint=hint), True, after_s)
 
     def _final(self, status: int, text: str, said: str) -> SiaError:
-        """For the statuses that are the asker's or the policy's fault: by `said`, which quotes nobody."""
+        """Return the error for a status that the asker or the policy caused, judged by `said`, which quotes nobody."""
         where, variable = self.spec.spec, self.spec.variable
         if status == 401:
             # Servers quote the key they refuse, whole or in part: their words are left out.

@@ -79,7 +79,7 @@ class LoggedPolicy:
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """As `Policy.probe`; not kept."""
+        """Do as `Policy.probe` does; the result is not kept."""
         return self._policy.probe(adapter)
 
     def _append(self, entry: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ class OpenAIPolicy:
         self._limit = _LIMITS[spec.official]
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         refuse_adapter(request, self.spec)
         if request.options is None:
             return self._reply(request, request.seed, request.sampling.max_tokens, {})
@@ -158,7 +158,7 @@ class OpenAIPolicy:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """As servers take it: an assistant without tool calls has to have said something."""
+    """Return a message as servers accept it: without `blocks`, and with a text unless the message calls tools."""
     made = {name: value for name, value in message.items() if name != "blocks"}
     if made.get("content") is None and not made.get("tool_calls"):
         made["content"] = ""

@@ -62,7 +62,7 @@ class Calls:
         call["arguments"] += function.arguments or ""
 
     def whole(self) -> list[dict[str, Any]]:
-        """As a message holds them."""
+        """Return the calls in the form in which a message holds them."""
         return [
             {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
             for call in self._calls

@@ -39,7 +39,7 @@ _GATEWAY_GAVE_UP: Final = (504, 524)
 
 
 def stage_of(error: Exception) -> Stage:
-    """How far a request came that failed by this error of an SDK or of ours."""
+    """Return how far a request came before this error, of an SDK or of ours, ended it."""
     if isinstance(error, GarbledError):
         return "broken"
     status = getattr(error, "status_code", None)
@@ -53,7 +53,7 @@ def stage_of(error: Exception) -> Stage:
 
 
 def is_silence(error: Exception) -> bool:
-    """Whether the server sent nothing for as long as it was waited for."""
+    """Return True if the request failed because the server sent nothing within the limit of silence."""
     return isinstance(_transport(error), httpx2.ReadTimeout)
 
 

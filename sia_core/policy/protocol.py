@@ -39,7 +39,7 @@ class RejectedRequestError(PolicyError):
 
 @dataclass(frozen=True)
 class Request:
-    """What the gateway asks of a policy."""
+    """Request of the gateway to a policy."""
 
     messages: tuple[Message, ...]
     sampling: Sampling
@@ -50,14 +50,14 @@ class Request:
     that lead to an option; a free reply when None."""
     tools: tuple[Tool, ...] = ()
     growing: bool = False
-    """Whether the next request will begin with these messages, so that a provider's cache is worth its price.
-    Changes no sample, so it is no part of the key."""
+    """True if the next request will begin with these messages, so that a provider's cache is worth its price.
+    The flag changes no sample, so it is no part of the key."""
     on_progress: Progress | None = field(default=None, compare=False, repr=False)
-    """Listener to the reply as it comes; no part of the key either."""
+    """Listener that is called as the reply comes; no part of the key."""
 
     @property
     def words(self) -> list[str]:
-        """Every text in it that the asker wrote: of messages, options and tools."""
+        """Every text in the request that the asker wrote: of messages, options and tools."""
         return list(_strings([self.messages, self.options, self.tools]))
 
     @cached_property
@@ -77,7 +77,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a policy sampled. Field shapes as in `rollout.Turn`."""
+    """Reply that a policy sampled. Its fields have the shapes of those of `rollout.Turn`."""
 
     text: str
     prompt: str
@@ -89,12 +89,12 @@ class Completion:
     finish: str = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
-    """As the model's server counts them, cached ones included; 0 when it counts none."""
+    """Prompt tokens as the model's server counts them, cached ones included; 0 if the server counts none."""
     output_tokens: int = 0
     cached_tokens: int = 0
-    """Of the prompt's tokens, those read from the provider's cache."""
+    """Prompt tokens that were read from the provider's cache."""
     cache_write_tokens: int = 0
-    """Of the prompt's tokens, those written to it."""
+    """Prompt tokens that were written to the provider's cache."""
     blocks: tuple[Mapping[str, Any], ...] = ()
     """The reply in the provider's own form where it holds more than text and calls, such as thinking: to be sent
     back unchanged as `blocks` of the assistant's message. Empty where the text and the calls are all."""
@@ -104,11 +104,11 @@ class Policy(Protocol):
     """A language model that can be sampled, with any of several LoRA adapters."""
 
     spec: str
-    """As typed: `scripted`, `smollm2`, `local:DIR`, ..."""
+    """Spec of the policy as typed: `scripted`, `smollm2`, `local:DIR`, ..."""
     digest: str
     """Content address of the base model and of what else changes its samples."""
     trainable: bool
-    """Whether it takes adapters and records token ids and logprobs."""
+    """True if the policy takes adapters and records token ids and logprobs."""
     concurrency: int
     """Requests it serves at a time; `sample` is thread-safe up to this many."""
 

@@ -48,7 +48,7 @@ def key_variables(spec: str) -> frozenset[str]:
 
 
 def environment(spec: str) -> dict[str, str]:
-    """What `load_policy` reads of this process's environment, for a process that has another one."""
+    """Return the environment variables that `load_policy` reads, for a process with another environment."""
     server = parse_spec(spec)
     if server is None:
         return {}

@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong with one attempt, in our words."""
+    """Error of one attempt, in our words."""
 
     error: SiaError
     again: bool = False
-    """Whether another attempt may go better."""
+    """True if another attempt may succeed."""
     after_s: float | None = None
-    """How long the server asks to wait."""
+    """Seconds that the server asks to wait."""
     paid: bool = False
-    """Whether the server may have made a reply, and charge for it, that did not arrive."""
+    """True if the server may have made, and may charge for, a reply that did not arrive."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Patience:
     longest_s: float = 30.0
     """Upper bound of each wait, asked for by the server or not."""
     timeout_s: float = 300.0
-    """For one attempt: how long the server may send nothing."""
+    """Seconds that the server may send nothing during one attempt."""
     total_s: float = 900.0
     """No attempt begins later than this."""
     repeats: int | None = None
@@ -49,7 +49,7 @@ class Patience:
 
     @property
     def careful(self) -> bool:
-        """Whether requests that may have been paid for are repeated less than others."""
+        """True if requests that may have been paid for are repeated less than others."""
         return self.repeats is not None
 
     @classmethod

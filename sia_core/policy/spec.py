@@ -31,10 +31,10 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Provider:
-    """What a kind of server is like when the spec does not say otherwise."""
+    """Defaults of a kind of server where the spec does not say otherwise."""
 
     package: str
-    """The SDK it is spoken to with."""
+    """Name of the SDK that sends requests to the server."""
     base_url: str
     variable: str
     concurrency: int
@@ -61,12 +61,12 @@ class ServerSpec:
 
     @property
     def own(self) -> bool:
-        """Whether the run starts this server itself."""
+        """True if the run starts this server itself."""
         return not self.base_url
 
     @property
     def official(self) -> bool:
-        """Whether this is the provider's own server, of which its documentation speaks."""
+        """True if this is the provider's own server, the one that the provider's documentation describes."""
         return self.base_url == PROVIDERS[self.kind].base_url and self.kind != "vllm"
 
     @property

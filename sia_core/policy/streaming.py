@@ -19,12 +19,12 @@ Way = Literal["counted", "stream", "plain"]
 """`counted`: a stream that is asked to count its tokens at the end; `stream`: without that; `plain`: one body."""
 
 BROKEN: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What an SDK raises at events that make no sense."""
+"""Errors that an SDK raises at events that make no sense."""
 _NOT_OFFERED: Final = (400, 404, 405, 415, 422, 501)
 _CONNECT_S: Final = 60.0
-"""To connect and to send a part of the request, however long a reply may take."""
+"""Seconds allowed to connect and to send a part of the request, however long a reply may take."""
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How a line of a stream of events begins."""
+"""Beginnings of a line of a stream of events."""
 
 
 class Ways:

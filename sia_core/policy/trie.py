@@ -55,7 +55,7 @@ class Tree:
 
     @property
     def chain(self) -> bool:
-        """Whether every node follows the one before it."""
+        """True if the parent of every node is the node just before that node."""
         return self.parents == list(range(-1, len(self.tokens) - 1))
 
     @property

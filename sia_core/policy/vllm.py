@@ -63,7 +63,7 @@ class VllmPolicy:
         self._ends = _end_tokens(self._tokenizer, base)
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         if request.sampling.temperature < COLDEST:
             what = f"temperature {request.sampling.temperature:g} would be raised to {COLDEST}"
             raise PolicyError(what, where=self.spec, hint=f"sample at {COLDEST} or above")

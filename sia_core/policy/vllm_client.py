@@ -28,7 +28,7 @@ _HOW = "vllm serve DIR --enable-lora --logprobs-mode processed_logprobs (see doc
 
 @dataclass(frozen=True)
 class Served:
-    """What the server says of itself."""
+    """Facts that the server reports about itself."""
 
     model: str
     """Name of the base model in requests."""

@@ -1,4 +1,4 @@
-"""What is said to a vLLM server, and what is read from its answers. Written from the source of vLLM 0.32.0.
+"""Define requests to a vLLM server and the fields read from its answers. Written from the source of vLLM 0.32.0.
 
 Prompts go out as token ids to /v1/completions and ids come back (`return_token_ids`), so nothing is
 tokenised twice. Parameters that a server would else take from the model's generation_config.json
@@ -30,7 +30,7 @@ _PLAIN: Final[Mapping[str, Any]] = {
 
 
 class Logprobs(Answer):
-    """Of the sampled tokens; `top_logprobs` has the ids asked for, as `token_id:N`."""
+    """Logprobs of the sampled tokens; `top_logprobs` has the ids asked for, as `token_id:N`."""
 
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]] | None = None

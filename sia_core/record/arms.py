@@ -15,7 +15,7 @@ from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
 
 SCORES = "sealed_scores.json"
-"""Of a run: the sealed test's scores by candidate and problem."""
+"""Artifact of a run with the sealed test's scores by candidate and problem."""
 
 
 class ArmsRecord(Stored):
@@ -28,7 +28,7 @@ class ArmsRecord(Stored):
         self.name: str = run.data.tags[Tag.ARMS]
         self.task: str = run.data.tags[Tag.TASK]
         self.status = str(run.info.status)
-        """As it was when it was read."""
+        """Status of the MLflow run at the time the run was read."""
 
     @classmethod
     def create(
@@ -64,13 +64,13 @@ class ArmsRecord(Stored):
         return [cls(record, run) for run in record.search(f"tags.`{Tag.KIND}` = 'arms'")]
 
     def set_plan(self, about: str, plan: Mapping[str, Any]) -> None:
-        """Compare more than was planned; as `create`."""
+        """Replace the plan to compare more than was planned; arguments are as for `create`."""
         self.put_json("plan.json", plan)
         self.set_tags({"mlflow.note.content": about})
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What is compared."""
+        """Plan of what is compared, as JSON data; empty where none is stored."""
         plan: dict[str, Any] = json.loads(self.get_bytes("plan.json") or b"{}")
         return plan
 
@@ -84,7 +84,7 @@ class ArmsRecord(Stored):
         return {key: RunRecord(self.record, run) for key, run in self._members().items()}
 
     def summaries(self) -> dict[tuple[int, str], RunSummary]:
-        """The same, a line each."""
+        """Summarise each run of the comparison in a line, by seed and arm."""
         return {key: RunSummary.of(run) for key, run in self._members().items()}
 
     def _members(self) -> dict[tuple[int, str], Run]:

@@ -37,7 +37,7 @@ class Progress:
 
 
 def read_progress(tags: dict[str, str]) -> Progress | None:
-    """What a run's tag says; None where it was never written."""
+    """Read the progress from a run's tags; None where no progress was ever written."""
     text = tags.get(TAG)
     if text is None:
         return None
@@ -67,16 +67,16 @@ class Beacon:
         self._thread.join(self._period)
 
     def progress(self, label: str, done: int, total: int) -> None:
-        """As `Reporter.progress`."""
+        """Implement `Reporter.progress`."""
         self._latest = (label, done, total)
         self._listener.progress(label, done, total)
 
     def say(self, text: str) -> None:
-        """As `Reporter.say`."""
+        """Implement `Reporter.say`."""
         self._listener.say(text)
 
     def waiting(self, wait: Wait | None) -> None:
-        """As `Reporter.waiting`."""
+        """Implement `Reporter.waiting`."""
         self._wait = wait
         self._listener.waiting(wait)
 

@@ -1,4 +1,4 @@
-"""Whose fault an error of MLflow's client is: the server's, which may pass, or somebody else's.
+"""Classify errors of the MLflow client: transient server failure (retry) or anything else (raise).
 
 MLflow keeps what its libraries raise as cause or context; of several failed downloads it keeps the texts only.
 """
@@ -23,7 +23,7 @@ _SERVER: Final = re.compile(
 
 
 def fault(error: BaseException) -> str | None:
-    """What is wrong with the server, in a few words; None where the error is not the server's."""
+    """Describe the server's fault in a few words; None where the error is not the server's."""
     if is_full(error):
         return None
     for one in chain(error):
@@ -49,7 +49,7 @@ def fault(error: BaseException) -> str | None:
 
 
 def _is_of_s3(error: BaseException) -> bool:
-    """Of boto3, which need not be there: a store that keeps artifacts in a bucket of its own."""
+    """Return True for a connection error of boto3, which only a store with artifacts in a bucket of its own needs."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "botocore.exceptions"]
     return "ConnectionError" in kinds or "HTTPClientError" in kinds
 

@@ -24,7 +24,7 @@ class GenerationRecord(Stored):
         self.index = int(run.data.tags[Tag.GENERATION])
 
     def sibling(self, number: int) -> "GenerationRecord":
-        """The same run, where a further child's artifacts and metrics are kept apart; 0 is the first child.
+        """Return this run with a further child's artifacts and metrics kept apart; 0 is the first child.
 
         Phases and training rollouts are the generation's own.
         """
@@ -78,7 +78,11 @@ class GenerationRecord(Stored):
         return (self._first if name == "train" else self).own_rollouts(name)
 
     def own_rollouts(self, name: str) -> list[Rollout]:
-        """The same without looking at the first sibling's."""
+        """Read this sibling's own records stored under that name, without looking at the first sibling's.
+
+        Raises:
+            RecordError: there are none.
+        """
         data = self.get_bytes(f"rollouts/{name}.parquet")
         if data is None:
             raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")

@@ -87,7 +87,7 @@ class Journal:
             raise cannot_write(error, self._path) from error
 
     def spent(self) -> dict[str, Spent]:
-        """What was spent, by role."""
+        """Sum up what was spent, by role."""
         sums = ", ".join(f"sum({one.name})" for one in fields(Spent))
         rows = self._database.execute(f"SELECT role, {sums} FROM spending GROUP BY role")
         return {role: Spent(*amounts) for role, *amounts in rows}

@@ -26,7 +26,7 @@ CHAMPION, PREVIOUS = "champion", "previous"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a version of a registered model is made of."""
+    """Contents of a version of a registered model: digest, address, run and LoggedModel."""
 
     digest: str
     source: str
@@ -43,7 +43,7 @@ def find_adapter(client: MlflowClient, experiment_id: str, run: str, digest: str
 
 
 def is_whole(model: LoggedModel | None) -> bool:
-    """Whether all files of a LoggedModel were stored."""
+    """Return True if all files of a LoggedModel were stored."""
     return model is not None and model.status == LoggedModelStatus.READY
 
 

@@ -54,20 +54,20 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long, and in what steps, a server is waited for."""
+    """Total time and pauses of waiting for a server."""
 
     total_s: float = 900.0
     """Seconds from a call's first failure to its last try; 0 waits for nothing."""
     first_s: float = 0.5
     longest_s: float = 15.0
-    """Between two tries: the first pause, doubled each time up to the longest."""
+    """Longest pause between two tries, in seconds; the first pause is doubled each time up to the longest."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
 
     @classmethod
     def of_environment(cls) -> "Patience":
-        """As SIA_MLFLOW_PATIENCE_S has it.
+        """Read the patience from SIA_MLFLOW_PATIENCE_S; the default where the variable is not set.
 
         Raises:
             UsageError: it is no number of seconds.
@@ -82,7 +82,7 @@ class Patience:
         return cls(total)
 
     def pause_s(self, tries: int) -> float:
-        """Before the next try; not the same for all that wait, who would come back all at once."""
+        """Return the seconds before the next try; random, so that waiting processes do not retry all at once."""
         longest = min(self.first_s * 2.0 ** min(tries - 1, 30), self.longest_s)
         return self.uniform(longest / 2, longest)
 
@@ -99,10 +99,10 @@ class Waiting:
     uri: str
     patience: Patience = field(default_factory=Patience.of_environment)
     say: Callable[[str], None] = say_on_stderr
-    """Told when a wait begins and when it ends."""
+    """Function that is told when a wait begins and when it ends."""
 
     def __call__(self, call: Callable[[], Found], made: Callable[[], Found | None] = lambda: None) -> Found:
-        """What the call returns, once it does.
+        """Return the result of a call, which is retried while the server does not answer.
 
         Args:
             call: of MLflow.
@@ -214,7 +214,7 @@ class _Patient:
         return made
 
     def _delete(self, call: Callable[[], Any]) -> Any:
-        """What an earlier try has deleted is not there any more."""
+        """Run a deletion with retries; at a retry, a missing object counts as deleted by an earlier try."""
         tries = 0
 
         def once() -> Any:

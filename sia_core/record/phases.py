@@ -1,4 +1,4 @@
-"""What a complete phase has stored: one model a phase, written and read whole.
+"""Define the stored results of complete phases: one model a phase, written and read whole.
 
 A phase is complete once its tag `sia.phase.NAME` holds the digest of `phases/NAME.json`. A file that does not fit its
 model was written by another version, and is refused.

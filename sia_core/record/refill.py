@@ -21,7 +21,7 @@ def refill(run: RunRecord, journal: Journal) -> int:
 
 
 def _rollouts(generation: GenerationRecord) -> Iterator[Rollout]:
-    """Of the generation and all its siblings."""
+    """Yield the rollouts of the generation and all its siblings."""
     listing = generation.record.client.list_artifacts
     siblings = [file.path for file in listing(generation.run_id) if file.path.startswith("sibling_")]
     for folder in ("rollouts", *(f"{path}/rollouts" for path in siblings)):

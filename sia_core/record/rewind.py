@@ -52,7 +52,7 @@ def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
 
 
 def was_asked(run: RunRecord, by: str) -> bool:
-    """Whether the last to have something forgotten was this one."""
+    """Return True if `by` asked for the run's last forgetting; False for an empty `by`."""
     return bool(by) and run.tags.get(_BY) == by
 
 
@@ -91,7 +91,7 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
 
 
 def is_whole(child: RunRecord) -> bool:
-    """Whether a child run's making was not cut short."""
+    """Return True if the creation of a child run was not interrupted."""
     return child.tags.get(_WHOLE) == "whole"
 
 

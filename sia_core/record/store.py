@@ -43,7 +43,7 @@ from sia_core.record.tags import Tag
 LEASES = "sia-leases"
 """Experiment of the small runs that say who holds which run (`lease`)."""
 PARAM_TEXT = 500
-"""The same of parameters, in the narrowest of its databases."""
+"""Most characters of a parameter's value: the limit in the narrowest of MLflow's databases."""
 DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
 _HARNESSES, _PAGE = 64, 1000
@@ -187,7 +187,7 @@ class RunRecord(Stored):
 
     @property
     def begun(self) -> bool:
-        """Whether its configuration is there; a run whose creation was cut short has none, and cannot go on."""
+        """True if the run's configuration is stored; a run whose creation was interrupted has none and cannot go on."""
         return self.get_bytes("config.json") is not None
 
     def extend(self, generations: int) -> None:
@@ -230,7 +230,7 @@ class RunRecord(Stored):
         return GenerationRecord(self.record, run)
 
     def generation_begun(self, index: int) -> bool:
-        """Whether the generation's run is there."""
+        """Return True if the generation's run exists."""
         return any(run.data.tags[Tag.GENERATION] == str(index) for run in self._known())
 
     def generations(self) -> list[GenerationRecord]:
@@ -238,11 +238,11 @@ class RunRecord(Stored):
         return [GenerationRecord(self.record, run) for run in self.record.children(self.run_id)]
 
     def phase(self, kind: type[Done]) -> Done | None:
-        """As `GenerationRecord.phase`, for phases of the whole run (`start`, `stop`, `test`)."""
+        """Implement `GenerationRecord.phase` for phases of the whole run (`start`, `stop`, `test`)."""
         return checked_phase(self, kind)
 
     def complete(self, done: Phase, tags: Mapping[str, str] | None = None) -> None:
-        """As `GenerationRecord.complete`."""
+        """Implement `GenerationRecord.complete` for phases of the whole run."""
         complete_phase(self, done, tags)
 
     def nodes(self) -> list[Node]:

@@ -1,4 +1,4 @@
-"""What evolution and generation runs of MLflow have in common: artifacts, tags, metrics, phases."""
+"""Implement the common part of MLflow's evolution and generation runs: artifacts, tags, metrics, phases."""
 
 import json
 import tempfile
@@ -46,7 +46,7 @@ def check_format(run: Run, name: str) -> None:
 
 
 class Fence(Protocol):
-    """As `lease.Lease.check`."""
+    """Callable with the contract of `lease.Lease.check`."""
 
     def __call__(self, *, surely: bool = False) -> None:
         """Raises HeldError when another process has taken the run over."""
@@ -54,11 +54,11 @@ class Fence(Protocol):
 
 
 def no_fence(*, surely: bool = False) -> None:
-    """Of a record that nobody holds."""
+    """Do nothing: this is the fence of a record that nobody holds."""
 
 
 class Store(Protocol):
-    """What is asked of a `store.Record`."""
+    """Attributes of a `store.Record` that `Stored` needs."""
 
     client: MlflowClient
     fence: Fence
@@ -67,7 +67,7 @@ class Store(Protocol):
 
 
 class Stored:
-    """What evolution and generation runs share: artifacts, tags, metrics."""
+    """Base of evolution and generation runs: artifacts, tags, metrics."""
 
     def __init__(self, record: Store, run: Run) -> None:
         self.record = record
@@ -75,7 +75,7 @@ class Stored:
         self.experiment_id: str = run.info.experiment_id
         self._started = int(run.info.start_time)
         self.prefix = ""
-        """Before the name of each artifact and metric."""
+        """Text before the name of each artifact and metric."""
 
     @property
     def started(self) -> datetime:
@@ -154,8 +154,11 @@ class Stored:
             return _read_tree(path) or None
 
     def _has(self, path: str) -> bool:
-        """Whether there is such an artifact. Asked first: a server whose store is down must not look like an empty one,
-        and one on S3 answers a download of what is absent with an error that the client tries again for minutes."""
+        """Return True if the artifact exists; `get_tree` checks this before it downloads.
+
+        A server whose store is down must not look like an empty one. A server on S3 answers the download of an absent
+        artifact with an error that the client retries for minutes.
+        """
         parent = str(PurePosixPath(path).parent)
         found = self.record.client.list_artifacts(self.run_id, None if parent == "." else parent)
         return any(file.path == path for file in found)

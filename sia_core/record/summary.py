@@ -26,7 +26,7 @@ class RunSummary:
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Of an evolution's MLflow run."""
+        """Summarise an evolution's MLflow run."""
         tags, metrics = run.data.tags, run.data.metrics
         planned = tags.get(f"{Tag.SET}.generations", run.data.params.get("generations", "?"))
         return cls(

@@ -23,7 +23,7 @@ class RunTrace:
 
     @contextmanager
     def span(self, kind: str, name: str, inputs: Mapping[str, Any]) -> Iterator["_Made"]:
-        """As `Trace.span`."""
+        """Implement `Trace.span`."""
         live = self._start(kind, name, dict(inputs))
         self._open.append(live)
         span = _Made()
@@ -67,7 +67,7 @@ class _Made:
         self.usage: dict[str, int] = {}
 
     def end(self, output: Any, completion: Any = None) -> None:
-        """As `Span.end`."""
+        """Implement `Span.end`."""
         self.output = output
         if completion is not None:
             taken = completion.prompt_tokens + completion.output_tokens

@@ -19,7 +19,7 @@ def versus_rows(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def notes(found: Comparison) -> Iterator[str]:
-    """What the columns mean."""
+    """Yield notes that explain the columns."""
     count = found.rows[0].seeds
     yield f"{count} seeds" if count > 1 else "one seed: nothing is said of other runs"
     yield (

@@ -31,12 +31,12 @@ _TAGS = {
     "missing of the sandbox tier": Tag.SANDBOX_MISSING,
     "SIA": Tag.VERSION,
 }
-"""What of a run is compared beside its configuration."""
+"""Tags of a run that are compared beside its configuration, by label."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """What a point of the sealed gain has cost, over everything but the sealed test; None where no gain was shown."""
+    """Cost of a point of the sealed gain, sealed test left out; `RunRow.point` is None where no gain was shown."""
 
     rollouts: float
     tokens: float
@@ -53,14 +53,14 @@ class RunRow:
     run_id: str
     experiment_id: str
     score: Estimate
-    """Of the final candidate, on all its sealed problems."""
+    """Score of the final candidate, on all its sealed problems."""
     gain: Gain
-    """Over its own seed candidate."""
+    """Gain over the run's own seed candidate."""
     node: int
     """The final candidate; 0 when nothing was promoted."""
     promoted: int
     cost: Cost
-    """Of all generations."""
+    """Cost of all generations."""
     dollars: float
     wall_s: float | None
     """None where it was not recorded."""

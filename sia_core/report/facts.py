@@ -65,7 +65,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Child:
-    """What one decision of a generation led to."""
+    """Outcome of one decision of a generation."""
 
     number: int
     """0, or the sibling's."""
@@ -73,12 +73,12 @@ class Child:
     node: Node | None
     ladder: LadderReport | None
     diff: str | None
-    """Of the rewritten harness to its parent's; None where the lever did not rewrite, or the rewrite was not kept."""
+    """Difference of the rewritten harness from its parent's; None where no rewrite was made, or none was kept."""
     update: Update | None
     played: Mapping[str, Played]
     """Gate and training rounds."""
     conversation: Mapping[str, Any] | None
-    """Of an agent with a language model."""
+    """Conversation of an agent with a language model; None where none is stored."""
 
 
 @dataclass(frozen=True)

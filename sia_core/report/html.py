@@ -34,7 +34,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def environment() -> Environment:
-    """Of the templates."""
+    """Create the Jinja environment of the templates, once for the process."""
     made = Environment(
         loader=PackageLoader("sia_core.report"),
         autoescape=True,
@@ -52,7 +52,7 @@ def environment() -> Environment:
 
 
 def _inert(value: Any) -> Any:
-    """What a template prints, before it is escaped."""
+    """Make a value that a template prints printable, before the value is escaped; Markup stays as it is."""
     if isinstance(value, Markup):
         return value
     if value is None:

@@ -13,7 +13,7 @@ from sia_core.domain.lineage import Decision, Node
 _BLOCK, _WORD = 20_000, 200
 """Characters of a text, and of a word or two."""
 _DIFF = 2_000_000
-"""Of a difference that a person is to approve: more than two harnesses can hold."""
+"""Characters of a difference that a person is to approve: more than two harnesses can hold."""
 
 
 def decision_markdown(node: Node, diff: str = "") -> str:
@@ -67,7 +67,7 @@ def _decision(decision: Decision) -> Iterator[str]:
 
 
 def cell(text: str) -> str:
-    """Of a table in the Prefect UI, which takes every cell for markdown. Words and figures stay as they are."""
+    """Format a cell of a table in the Prefect UI, which reads cells as markdown. Words and figures stay as they are."""
     plain = re.fullmatch(r"[\w\s.,:=+()%-]*|[-+\d.\s]*\[[-+\d.\s,]*\]", text) and "www." not in text
     return text if plain else _code(text)
 

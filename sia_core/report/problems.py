@@ -61,5 +61,5 @@ def pair_rows(pairs: Sequence[Pair]) -> list[tuple[str, str, str, str]]:
 
 
 def cut_note(count: int) -> str:
-    """What a table's caption adds where not all problems are listed."""
+    """Return the note that a table's caption adds where not all problems are listed; else an empty text."""
     return f" (the {ROWS} largest differences of {count})" if count > ROWS else ""

@@ -29,9 +29,9 @@ class Pulse:
     config: RunConfig
     nodes: tuple[Node, ...]
     generation: int
-    """The one at work, or the last."""
+    """Index of the generation at work, or of the last one."""
     phase: str
-    """What it is at."""
+    """Phase that the run is at."""
     progress: Progress | None
     silent_s: float | None
     """Seconds since the driver's last word; None where it never had one."""
@@ -42,12 +42,12 @@ class Pulse:
 
     @property
     def ended(self) -> bool:
-        """Whether MLflow says that nobody works on it."""
+        """True if the run's status in MLflow is not RUNNING."""
         return self.status != "RUNNING"
 
     @property
     def lost(self) -> bool:
-        """Whether it is called running and has not been heard of for too long."""
+        """True if the run's status is RUNNING and nothing was heard from the run for more than SILENCE seconds."""
         return not self.ended and self.silent_s is not None and self.silent_s > SILENCE
 
 

@@ -25,7 +25,7 @@ MINUTE = 60.0
 
 
 def head(facts: Facts) -> list[tuple[str, str]]:
-    """What a reader asks first."""
+    """List the names and values that a reader asks for first."""
     config, spent, decided = facts.config, _whole(facts), facts.tags.get(RECORDED_BY)
     pairs = [
         ("policy", config.policy),
@@ -154,7 +154,7 @@ def lineage(facts: Facts) -> Section:
 
 
 def _predicted(node: Node) -> dict[str, str]:
-    """What the report's table says of a node beside the terminal's."""
+    """Return the cells of a node's row that the report's table has beside the terminal's."""
     pulled = node.decision is not None and node.lever not in ("none", "stop")
     return {
         "node": str(node.index),
@@ -183,7 +183,7 @@ def arms(facts: Facts) -> Section | None:
 
 
 def spending(facts: Facts) -> Section:
-    """What was spent by whom, and how much of the budget that is."""
+    """List what each role has spent, and the shares of the budget."""
     kept = facts.spending
     if kept is None:
         return {"rows": [], "shares": [], "wall": ""}

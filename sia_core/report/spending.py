@@ -1,4 +1,4 @@
-"""What a run has spent, in lines of text."""
+"""Describe what a run has spent, in lines of text."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -58,7 +58,7 @@ class View:
 
 
 def view(rollout: Rollout) -> View:
-    """What to show of a rollout."""
+    """Select the parts of a rollout to show."""
     shown = list(_turns(rollout))
     left_out = max(len(shown) - TURNS, 0)
     if left_out:

@@ -13,7 +13,7 @@ from sia_core.search.gate import MAX_UNSCORED
 
 @dataclass(frozen=True)
 class AnchorVerdict:
-    """What the anchors say of a child."""
+    """Verdict of the anchor problems on a child."""
 
     parent: Estimate
     child: Estimate
@@ -26,7 +26,7 @@ class AnchorVerdict:
 def judge_anchors(
     parent: Scores, child: Scores, *, expected: int, tolerance: float, confidence: float, seed: int
 ) -> AnchorVerdict | None:
-    """Whether the child has lost more than the tolerance, by the one-sided paired bootstrap bound.
+    """Judge whether the child has lost more than the tolerance, by the one-sided paired bootstrap bound.
 
     Args:
         parent: problem id -> scores of the parent's rollouts; unscored ones are left out.

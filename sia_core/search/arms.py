@@ -39,7 +39,7 @@ class Arm:
     name: str
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What of the run's configuration it changes."""
+    """Settings of the run's configuration that the arm changes, by name."""
 
 
 ARMS = {
@@ -66,7 +66,7 @@ class ArmsPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: RunConfig
-    """Of the arm `agent`; its seed is the first."""
+    """Configuration of the arm `agent`, whose seed is the comparison's first."""
     arms: tuple[str, ...]
     seeds: int = Field(ge=1)
 
@@ -86,7 +86,7 @@ class ArmsPlan(BaseModel):
         return f"Arms {', '.join(self.arms)} over {self.seeds} seeds, {run}."
 
     def with_seeds(self, seeds: int) -> "ArmsPlan":
-        """The same over more seeds.
+        """Return the same plan over more seeds.
 
         Raises:
             UsageError: over fewer; runs that were made are not left out.
@@ -143,7 +143,7 @@ def plan_arms(config: RunConfig, names: Sequence[str], seeds: int) -> ArmsPlan:
 
 @dataclass(frozen=True)
 class ArmRun:
-    """What one finished run says."""
+    """Results of one finished run."""
 
     arm: str
     seed: int
@@ -151,9 +151,9 @@ class ArmRun:
     final: Scores
     """Sealed problem -> scores under the final candidate."""
     initial: Scores
-    """The same under the seed candidate, with the same seeds."""
+    """Sealed problem -> scores under the seed candidate, with the seeds of `final`."""
     cost: Cost
-    """Of all generations; of best-of-N, of its tries."""
+    """Cost of all generations; for best-of-N, cost of its tries."""
     promoted: int = 0
     """Children that were promoted."""
 

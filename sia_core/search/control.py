@@ -43,7 +43,7 @@ class ArmsTable(_Table):
     format: Literal["sia-arms/1"] = "sia-arms/1"
     task: str
     digest: str
-    """Of the task that was played."""
+    """Digest of the task that was played."""
     policy: str
     generations: int
     confidence: float

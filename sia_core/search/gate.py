@@ -38,7 +38,7 @@ class Rules:
     """How a gate decides, the same for every look of one trial."""
 
     rollouts: int
-    """Of each problem and side."""
+    """Rollouts of each problem on each side."""
     confidence: float
     """1 - the error rate; 0.9 promotes one no-op in ten."""
     tries: int = 1
@@ -50,7 +50,7 @@ class Rules:
     floor: float = 0.0
     """Lowest score there is: shares are of what lies above it."""
     seed: int = 0
-    """Of the bootstrap intervals around each side."""
+    """Seed of the bootstrap intervals around each side's mean."""
 
     @property
     def alpha(self) -> float:
@@ -65,10 +65,10 @@ class Sides:
     parent: Scores
     child: Scores
     best: Scores | None = None
-    """Of the best earlier node, where the child has to be compared with it."""
+    """Scores of the best earlier node, where the child has to be compared with that node."""
     best_node: int = 0
     incumbent: bool = False
-    """Whether that node is the champion, which has to be beaten, not equalled."""
+    """True if the best earlier node is the champion, which has to be beaten, not equalled."""
     token_ratio: float = 1.0
     """Tokens of the child's rollouts over those of the parent's."""
 
@@ -82,7 +82,7 @@ def blocks_of(problems: Sequence[str]) -> list[list[str]]:
 def judge(
     sides: Sides, played: Sequence[Sequence[str]], planned: int, rules: Rules, *, intervals: bool = True
 ) -> GateVerdict:
-    """What the looks so far say.
+    """Judge the child by the looks so far.
 
     Args:
         sides: scores of all problems played so far.

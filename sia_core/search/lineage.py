@@ -21,7 +21,7 @@ from sia_core.domain.lineage import SEED_NODE, GateVerdict, Node, champion
 EXPLORATION = 1.0
 """Weight of PUCT's second term."""
 _LEAST_VARIANCE = 1e-8
-"""Of a gain: an interval of no width is not certainty."""
+"""Variance added to that of each gain, because an interval of no width is not certainty."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def values(nodes: Sequence[Node], confidence: float) -> dict[int, float]:
 
 
 def standard_error(gate: GateVerdict, confidence: float) -> float:
-    """Of the gain; from the width of its two-sided interval where it is not recorded."""
+    """Return the standard error of the gain; computed from the gain's two-sided interval where no error is recorded."""
     return gate.error or float((gate.gain.high - gate.gain.low) / (2 * ndtri((1 + confidence) / 2)))
 
 

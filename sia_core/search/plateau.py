@@ -29,11 +29,11 @@ class Plateau:
 
     reached: bool
     tries: int
-    """Since the last promotion, void ones left out, at most WINDOW."""
+    """Number of tries since the last promotion, void ones left out, at most WINDOW."""
     mean: float
-    """Of their gains."""
+    """Mean gain of the tries."""
     upper: float
-    """One-sided upper bound of that mean."""
+    """One-sided upper bound of the tries' mean gain."""
     threshold: float
     untried: tuple[str, ...]
     """Levers of the run that were not pulled in these tries."""
@@ -60,7 +60,7 @@ def find_plateau(
     floor: float = 0.0,
     least: int = LEAST,
 ) -> Plateau:
-    """Whether these levers have stopped paying.
+    """Test whether these levers have stopped paying.
 
     Args:
         nodes: the lineage.
@@ -89,7 +89,7 @@ def find_plateau(
 
 
 def tired(nodes: Sequence[Node], lever: str, *, share: float, confidence: float, floor: float = 0.0) -> bool:
-    """Whether one lever by itself is on a plateau: time for another one."""
+    """Return True if one lever by itself is on a plateau and another lever is due."""
     return find_plateau(nodes, [lever], share=share, confidence=confidence, floor=floor, least=LEAST_OF_A_LEVER).reached
 
 
@@ -103,7 +103,7 @@ def _pulls(node: Node) -> set[str]:
 
 
 def _score(nodes: Sequence[Node]) -> float:
-    """The champion's, as last measured: as a parent where it was one, else as the child it was."""
+    """Return the champion's score as last measured: as a parent where the champion was one, else as a child."""
     leader = champion(list(nodes))
     later = [
         node.gate.parent.mean for node in nodes if node.parent == leader.index and node.gate and not node.gate.void

@@ -35,7 +35,7 @@ EXACT = 16
 SAMPLED = 8192
 """Flips from there on; a level of 0.1 is then known to 0.003."""
 POWER = 2.0
-"""Of the spending function: 1 spends evenly, 3 nearly all at the end."""
+"""Exponent of the spending function: 1 spends evenly, 3 nearly all at the end."""
 HOPELESS = 0.05
 MOST_LOOKS = 4
 LEAST_BLOCK = 4
@@ -47,14 +47,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reading:
-    """What the differences seen so far say."""
+    """Result of the test on the differences seen so far."""
 
     crossed: bool
-    """Whether the test said yes at this look or an earlier one."""
+    """True if the test said yes at this look or an earlier one."""
     chance: float
-    """Of flips whose sum is at least as large as the observed one."""
+    """Share of flips whose sum is at least as large as the observed one."""
     level: float
-    """The largest such chance that is a yes at this look."""
+    """Largest `chance` that is a yes at this look."""
     prospect: float
     """Predictive probability of a yes at the end; 0 or 1 at the end itself."""
     mean: float
@@ -63,7 +63,7 @@ class Reading:
 
     @property
     def hopeless(self) -> bool:
-        """Whether going on is not worth its price."""
+        """True if the test has not said yes and `prospect` is too low to be worth the cost of further looks."""
         return not self.crossed and self.prospect < HOPELESS
 
 

@@ -27,13 +27,13 @@ KEPT = 2
 @dataclass
 class _State:
     key: str | None
-    """Of the rollout that gave the answer; None for the beginning."""
+    """Key of the rollout that gave the answer; None for the beginning."""
     text: str | None
     parent: "_State | None"
     score: float
     groups: int = 0
     best: float | None = None
-    """Of what was reached from it."""
+    """Best score that was reached directly from this state; None before any was."""
     children: list["_State"] = field(default_factory=list)
 
     def line(self) -> Iterator["_State"]:

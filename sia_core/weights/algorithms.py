@@ -9,7 +9,7 @@ from sia_core.weights import advantages
 from sia_core.weights.advantages import Advantage, per_group
 
 Normaliser = Literal["rollouts", "tokens", "per_rollout"]
-"""What a sum over tokens is divided by.
+"""Divisor of a sum over tokens.
 
 - `rollouts`: the number of rollouts, a constant. No token weighs more because its rollout was short.
 - `tokens`: the number of trained tokens of the batch.
@@ -21,7 +21,7 @@ LossName = Literal["clip", "importance", "cispo", "cross_entropy", "dpo", "kto"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a batch must have for an algorithm to work."""
+    """Requirements of an algorithm on a batch."""
 
     logprobs: bool = True
     """Recorded logprobs; without, token ids are enough."""

@@ -30,24 +30,24 @@ and are to depend on the machine only where memory is short."""
 LOGITS: Final = 1 << 24
 """Logits held at once."""
 _SHARE = 0.5
-"""Of the memory that is available, for what a pass keeps."""
+"""Share of the available memory that is for what a pass keeps."""
 _PROBE: Final = ((1, 2, 3, 4), (1, 2, 4, 3), (2, 1))
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass read of N choices. The graph, where gradients are on, lives as long as it does."""
+    """Results of one forward pass over N choices. The graph, where gradients are on, lives as long as the pass."""
 
     index: list[int]
-    """Which of the batch's choices."""
+    """Indices of the pass's choices in the batch."""
     logprob: torch.Tensor
-    """Of the sampled ids, shape (N,), fp32."""
+    """Logprobs of the sampled ids, shape (N,), fp32."""
     entropy: torch.Tensor
-    """Of the distributions they were sampled from, shape (N,), without gradient."""
+    """Entropies of the distributions that the ids were sampled from, shape (N,), without gradient."""
     value: torch.Tensor | None
-    """With a value head, shape (N,)."""
+    """Values by the value head, shape (N,); None without a value head."""
     tokens: int
-    """Ids fed."""
+    """Number of ids fed to the model."""
 
 
 class Forward:
@@ -148,7 +148,7 @@ class Forward:
         return max(1, min(TOKENS_PER_PASS, int(free / max(self._bytes_per_token(), 1.0))))
 
     def _bytes_per_token(self) -> float:
-        """What the model keeps for the backward pass of each token."""
+        """Estimate the bytes that the model keeps for the backward pass of each token."""
         words = self._model.get_input_embeddings().weight.shape[0]
         part = next(pack([tuple(at % words for at in range(16))], 0))
         kept: dict[int, int] = {}
@@ -240,7 +240,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def _feed(model: Any, part: Pack, kept: Sequence[int], *, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What the output layer reads at the nodes `kept`, shape (K, D), and if asked the logits, shape (K, V)."""
+    """Return the output layer's input at the nodes `kept`, shape (K, D), and if asked the logits, shape (K, V)."""
     found: list[torch.Tensor] = []
 
     def take(_: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
@@ -264,7 +264,7 @@ def _feed(model: Any, part: Pack, kept: Sequence[int], *, logits: bool) -> tuple
 
 @torch.no_grad()
 def _is_plain(model: Any) -> bool:
-    """Whether logits are what a frozen linear layer makes of the hidden state: no scale, no cap, no adapter."""
+    """Return True if a frozen linear layer alone maps hidden states to logits: no scale, no cap, no adapter."""
     layer = model.get_output_embeddings()
     if type(layer) is not torch.nn.Linear or layer.weight.requires_grad:
         return False

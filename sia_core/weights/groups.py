@@ -28,7 +28,7 @@ def make_groups(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
 
 
 def is_constant(group: Sequence[Rollout]) -> bool:
-    """Whether a group has one outcome only, and so no advantage to learn from."""
+    """Return True if a group has one outcome only, and so no advantage to learn from."""
     scores = [score_of(rollout) for rollout in group]
     return max(scores) - min(scores) <= SAME_SCORE
 
@@ -39,7 +39,7 @@ def score_of(rollout: Rollout) -> float:
 
 
 def recorded(rollout: Rollout) -> Recorded:
-    """What every turn of a rollout has: token ids with logprobs, token ids, or not even these."""
+    """Return what all turns of a rollout have: token ids with logprobs, token ids only, or neither."""
     if rollout.trainable:
         return "logprobs"
     return "ids" if rollout.turns and all(map(_has_ids, rollout.turns)) else "none"
@@ -80,7 +80,7 @@ def batch_digest(rollouts: Sequence[Rollout]) -> str:
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What preconditions are judged by."""
+    """Statistics of a batch that preconditions are judged by."""
 
     groups: int
     mixed: int
@@ -97,7 +97,7 @@ class BatchStats:
     recorded: Recorded
     """The most that any rollout of a group that teaches something has."""
     steps_vary: bool
-    """Whether turns earned rewards of their own, and not all the same."""
+    """True if turns earned rewards of their own that are not all the same."""
     turns: float
     """Mean turns of a rollout."""
     temperatures: tuple[float, ...]

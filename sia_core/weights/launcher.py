@@ -70,8 +70,11 @@ class TrainerHandle:
         self._gpus = gpus
         self._actor: Any = None
         self.manifest: Mapping[str, Any] = {}
-        """Of the last round's checkpoint. `fallback`: why rollouts were read one by one, sharing nothing, or None.
-        `probe`: the trainer's logprobs, for `serving`."""
+        """Manifest of the last round's checkpoint.
+
+        `fallback`: why rollouts were read one by one, sharing nothing, or None.
+        `probe`: the trainer's logprobs, for `serving`.
+        """
 
     def __enter__(self) -> Self:
         return self

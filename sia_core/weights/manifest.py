@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, and the check that it belongs to who reads it. Loads no torch."""
+"""Manifest of a checkpoint, and the check that the checkpoint belongs to its reader. Loads no torch."""
 
 import json
 from collections.abc import Mapping

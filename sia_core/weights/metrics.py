@@ -1,4 +1,4 @@
-"""What a training step reports. Loads no torch."""
+"""Metrics that a training step reports. Loads no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from sia_core.weights.rows import Batch
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one optimiser step saw, averaged over choices where it is a mean."""
+    """Metrics of one optimiser step; those that are means are averaged over choices."""
 
     loss: float
     reward: float
     reward_error: float
     """Standard error of the reward, over problems where there are several."""
     kl: float
-    """To the policy that sampled."""
+    """KL to the policy that sampled the rollouts."""
     kl_base: float
-    """To the bare policy; 0 where it is not computed."""
+    """KL to the bare policy; 0 where the KL is not computed."""
     gap: float
     """Mean absolute difference between recorded and current logprobs."""
     entropy: float

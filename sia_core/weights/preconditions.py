@@ -1,6 +1,6 @@
-"""Whether an algorithm can work on a batch, and which one fits it best. Loads no torch.
+"""Decide if an algorithm can work on a batch, and which algorithm fits the batch best. Loads no torch.
 
-`refuse` says no only to what cannot work; `suggest` says what fits. What it suggests is never refused.
+`refuse` refuses only updates that cannot work. `suggest` names the algorithm that fits, which `refuse` never refuses.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What an agent may propose of a weight update, and what becomes of it. Loads no torch.
+"""Settings of a weight update that an agent may propose, and the settings that follow from them. Loads no torch.
 
 One table, `SETTINGS`, validates proposals and describes them (`SCHEMA`, for an agent's tool). `settle` makes the
 settings of an `UpdateSpec` of three layers, the later before the earlier: the algorithm's defaults, the task's
@@ -19,11 +19,11 @@ _PER_ALGORITHM = ("steps", "learning_rate", "kl_base")
 
 
 class ProposalError(PolicyError):
-    """A proposed setting that cannot be; the message says which, what is allowed, and what to change."""
+    """Invalid proposed setting; the message names the setting, what is allowed, and what to change."""
 
     @property
     def field(self) -> str:
-        """The setting."""
+        """Name of the setting."""
         return self.where.removeprefix("update.")
 
 
@@ -36,13 +36,13 @@ class Setting:
     low: float = 0
     high: float = 0
     above: bool = False
-    """Whether `low` itself is excluded."""
+    """True if `low` itself is excluded."""
     names: tuple[str, ...] = ()
-    """Of a string: what it may be."""
+    """Values that a setting of kind `string` may have."""
     algorithms: tuple[str, ...] = ()
-    """Those that read it; empty for all."""
+    """Algorithms that read this setting; empty for all."""
     losses: tuple[str, ...] = ()
-    """The same of losses."""
+    """Losses that read this setting; empty for all."""
 
     @property
     def allowed(self) -> str:
@@ -53,7 +53,7 @@ class Setting:
         return f"{'an' if self.kind == 'integer' else 'a'} {self.kind} {edge} {self.low:g} to {self.high:g}"
 
     def takes(self, value: Any) -> bool:
-        """Whether a value is allowed."""
+        """Return True if a value is allowed."""
         if self.kind == "string":
             return value in self.names
         if isinstance(value, bool) or not isinstance(value, int if self.kind == "integer" else int | float):
@@ -61,7 +61,7 @@ class Setting:
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
     def schema(self) -> dict[str, Any]:
-        """As JSON schema."""
+        """Return the JSON schema of this setting."""
         alone = [f"algorithm {', '.join(self.algorithms)}"] * bool(self.algorithms)
         alone += [f"loss {', '.join(self.losses)}"] * bool(self.losses)
         about = f"{self.about} Of {alone[0]} alone." if alone else self.about
@@ -102,7 +102,7 @@ SETTINGS: Mapping[str, Setting] = {
     "margin": Setting("number", "Least difference of scores within a pair.", 0, 1e9, algorithms=("dpo",)),
     "threshold": Setting("number", "Least score that is good.", -1e9, 1e9, algorithms=("best_of_n", "kto")),
 }
-"""By the name of an UpdateSpec's field."""
+"""Settings by the name of their field in `UpdateSpec`."""
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",

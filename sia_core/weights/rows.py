@@ -51,19 +51,19 @@ class Choice:
     sequence: int
     """Index into `Batch.sequences`."""
     position: int
-    """Of the logits it was sampled from: index of the last id before it."""
+    """Index of the logits that the token was sampled from: index of the last id before the token."""
     token: int
     allowed: Ids | None
-    """Ids it was restricted to; None for the whole vocabulary."""
+    """Ids that the choice was restricted to; None for the whole vocabulary."""
     logprob: float | None
-    """As recorded when it was sampled; None where only ids were."""
+    """Logprob recorded when the token was sampled; None where only ids were recorded."""
     advantage: float
     rollout: int
     """Index among the batch's rollouts; the choices of one are consecutive and in order."""
     weight: float = 1.0
-    """Its share of the loss: the algorithm's normaliser."""
+    """Share of the token in the loss: the algorithm's normaliser."""
     reward: float = 0.0
-    """Earned by it, for algorithms that look at more than the score."""
+    """Reward that the token earned, for algorithms that look at more than the score."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Batch:
     untrainable: int
     """Rollouts left out because ids or logprobs are missing."""
     rows: int = 0
-    """Rows of those trained on: above `rollouts` by the number of forks."""
+    """Rows of the rollouts trained on: above `rollouts` by the number of forks."""
     pairs: tuple[tuple[int, int], ...] = ()
     """dpo: better and worse rollout."""
     good: tuple[bool, ...] = ()
-    """kto: of each rollout."""
+    """kto: True for each rollout that is good."""
 
 
 def merge_turns(turns: Sequence[Turn]) -> list[Row]:
@@ -113,7 +113,7 @@ def _tokens(number: int, turn: Turn) -> Iterable[Token]:
 def make_batch(
     rollouts: Sequence[Rollout], algorithm: str, *, margin: float | None = None, threshold: float | None = None
 ) -> Batch:
-    """What `algorithm` trains on, independent of the order of `rollouts`.
+    """Make the batch that `algorithm` trains on, independent of the order of `rollouts`.
 
     Raises:
         KeyError: unknown algorithm.
@@ -201,7 +201,7 @@ def _read(row: Row) -> Ids:
 
 
 def _rewards(rollout: Rollout) -> list[float]:
-    """What each turn with a choice earned; a turn without one adds to the last before it that has."""
+    """Return the reward of each turn with a choice; each other turn adds its reward to the last such turn before it."""
     given = step_rewards(rollout) or [0.0] * (len(rollout.turns) - 1) + [score_of(rollout)]
     rewards = [0.0] * len(given)
     latest: int | None = None

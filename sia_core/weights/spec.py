@@ -26,9 +26,9 @@ class UpdateSpec:
     rank: int
     """LoRA rank; alpha equals it. Ignored when a parent adapter is trained further."""
     temperature: float
-    """At which the rollouts were sampled; the trainer divides logits by the same."""
+    """Temperature that the rollouts were sampled at; the trainer divides logits by the same."""
     seed: int
-    """Of the new adapter's initialisation."""
+    """Seed of the new adapter's initialisation."""
     reason: str = ""
     expected_gain: float = 0.0
     algorithm: str = "dr_grpo"
@@ -36,7 +36,7 @@ class UpdateSpec:
     batch: str | None = None
     """Digest of the first round's rollouts (`groups.batch_digest`); others are refused. None takes any."""
     loss: Literal["clip", "importance", "cispo"] | None = None
-    """In place of the algorithm's own; dpo, kto and best_of_n have none but theirs."""
+    """Loss in place of the algorithm's own; dpo, kto and best_of_n have none but their own."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float | None = None
@@ -59,7 +59,7 @@ class UpdateSpec:
     threshold: float | None = None
     """best_of_n: least score that is cloned. kto: least score that is good; None takes the batch's mean."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Of the frozen base model while it trains; the adapter and the optimiser stay in fp32."""
+    """Precision of the frozen base model during training; the adapter and the optimiser stay in fp32."""
     checkpointing: bool = False
     """Compute each layer again for the gradient instead of keeping what it needs: less memory, the same gradient."""
     max_gap: float = 0.05

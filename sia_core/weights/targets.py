@@ -1,4 +1,4 @@
-"""What each choice of a batch is trained towards: advantages, weights, references. Fixed for a round.
+"""Targets that each choice of a batch is trained towards: advantages, weights, references. Fixed for a round.
 
 dpo and kto are losses of whole rollouts, whose choices may be in several packs. Their gradient is that of
 sum_N coefficient_N logprob_N, the coefficient being minus the derivative of the loss by the rollout's
@@ -21,7 +21,7 @@ from sia_core.weights.spec import UpdateSpec
 
 @dataclass(frozen=True)
 class Measured:
-    """What a pass without gradient saw of each choice, each of shape (N,)."""
+    """Measurements of each choice from a pass without gradient, each of shape (N,)."""
 
     logprob: torch.Tensor
     entropy: torch.Tensor
@@ -30,7 +30,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Targets:
-    """Each of shape (N,)."""
+    """Training targets of the choices, each of shape (N,)."""
 
     recorded: torch.Tensor
     advantage: torch.Tensor
@@ -43,7 +43,7 @@ class Targets:
     """The loss itself, where the advantages are coefficients of its gradient."""
 
     def at(self, index: Sequence[int]) -> "Targets":
-        """Those of some choices."""
+        """Return the targets of some choices."""
         values: dict[str, Any] = {
             name: value[list(index)] for name, value in vars(self).items() if isinstance(value, torch.Tensor)
         }

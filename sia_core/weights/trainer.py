@@ -173,7 +173,7 @@ class Trainer:
             )
 
     def _targets(self, batch: Batch) -> Targets:
-        """Of a round that begins now."""
+        """Compute the targets of a round that begins now."""
         unrecorded = any(choice.logprob is None for choice in batch.choices)
         before = self._measure(batch) if self._head is not None or unrecorded else None
         base = None
@@ -299,9 +299,9 @@ class Trainer:
 
 
 def be_deterministic(device: str) -> None:
-    """The same bits from the same rollouts: of several threads, sums come in any order otherwise (index_put_).
+    """Make the same rollouts give the same bits; otherwise several threads add in any order (index_put_).
 
-    On CUDA operations that know no fixed order only warn.
+    On CUDA, operations that have no fixed order only warn.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it; read when CUDA is first used.
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")

@@ -168,7 +168,7 @@ def _flat(row: tuple[list[int], list[int]]) -> list[list[int]]:
 
 
 def _collate(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """What TRL's own collators make, from masks: better ones first, then worse; or own and other ones."""
+    """Make what TRL's own collators make, from masks: better ones first, then worse; or own and other ones."""
     if "better" in examples[0]:
         return _padded([example["better"] for example in examples] + [example["worse"] for example in examples])
     other = _padded([example["other"] for example in examples])

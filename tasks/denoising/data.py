@@ -1,4 +1,4 @@
-"""Which counts the task runs on, where they come from, and the proof that they are the pinned ones.
+"""Counts that the task runs on, where they come from, and the proof that they are the pinned ones.
 
 A *setting* names the data set that problems are made of and the hidden second one: `celltypist` (the sample in the
 celltypist wheel, fetched) with `pbmc68k` (in the installed scanpy package, no network), and others. One is never put in
@@ -38,12 +38,12 @@ IntCounts = npt.NDArray[np.int32]
 CHOICE = "SIA_DENOISING_DATA"
 CSV = "celltypist/data/samples/sample_cell_by_gene.csv"
 _MOST_BYTES = 2 << 30
-"""Of a fetched file."""
+"""Most bytes of a fetched file."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What problems are made of."""
+    """Data sets that problems are made of."""
 
     name: str
     source: Source

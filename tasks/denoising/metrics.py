@@ -30,7 +30,7 @@ class Scaled:
     mse: float
     poisson: float
     published_poisson: float
-    """With the arguments as published; for comparison with other reports only."""
+    """Poisson figure with the arguments as published; for comparison with other reports only."""
 
 
 def log_normalised(counts: Counts) -> Matrix:
@@ -52,7 +52,7 @@ def poisson(test: Counts, predicted: Counts) -> float:
 
 
 def published_poisson(test: Counts, predicted: Counts) -> float:
-    """As published: prediction and truth swapped."""
+    """Compute the Poisson loss as published, with prediction and truth swapped."""
     return float(np.mean(test - predicted * np.log(test + EPSILON)))
 
 

@@ -75,16 +75,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the verifier knows of a problem."""
+    """Facts of a problem that the verifier knows."""
 
     own: Recipe
     hidden: tuple[Recipe, ...]
-    """What else a program is run on."""
+    """Hidden parts that a program is also run on."""
     mode: Mode
 
     @property
     def parts(self) -> tuple[Recipe, ...]:
-        """All of them, the public one first."""
+        """All parts, the public one first."""
         return (self.own, *self.hidden)
 
 

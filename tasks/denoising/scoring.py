@@ -36,12 +36,12 @@ NO_FIGURES = {"strict": 0.0, "compat": 0.0}
 
 @dataclass(frozen=True)
 class Bar:
-    """What a part measures answers against."""
+    """References that a part measures answers against."""
 
     reference: Reference
     magic: Scaled
     mass_share: float
-    """Of train."""
+    """Mean share of a cell's mass on its top gene in train."""
 
     @property
     def least_poisson(self) -> float:
@@ -59,13 +59,13 @@ class Judged:
     """A matrix under the strict rules of one part."""
 
     broken: str
-    """The rule it breaks, in words; empty where it keeps them all."""
+    """Rule that the matrix breaks, in words; empty where the matrix keeps all rules."""
     figures: dict[str, float]
-    """By name; empty where it could not be measured."""
+    """Figures by name; empty where the matrix could not be measured."""
 
     @property
     def score(self) -> float:
-        """Within 0 and 1; 0 where a rule is broken."""
+        """Score within 0 and 1; 0 where a rule is broken."""
         return 0.0 if self.broken else min(max(self.figures["scaled_mse"], 0.0), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Corpus figures of one candidate on the sealed cases: what task.report says.
+"""Corpus figures of one candidate on the sealed cases, as task.report returns them.
 
 Strict figures count what the verdicts say; `published accuracy` takes the same answers to the published metric. Both
 are over the cases that were played: all 913, or the plan's sample of them. A rollout lost to a failure of this system
@@ -25,11 +25,11 @@ class Played:
 
     case: Case
     rollouts: tuple[Rollout, ...]
-    """In the order of their keys."""
+    """Rollouts in the order of their keys."""
 
     @property
     def scored(self) -> list[Rollout]:
-        """Those that have a score."""
+        """Rollouts that have a score."""
         return [rollout for rollout in self.rollouts if rollout.score is not None]
 
     @property

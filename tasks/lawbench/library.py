@@ -1,4 +1,4 @@
-"""What harnesses may look up: the library's cases, and an index over them, as files that are mapped, not read.
+"""Library that harnesses may search: its cases, and an index over them, as files that are mapped, not read.
 
 Built once for a data set and shared by all rollouts; a query touches a few pages. Terms are character bigrams, hashed
 into a fixed number of buckets so that no vocabulary has to be loaded; weights are (1 + log count) x smoothed idf, 0
@@ -33,7 +33,7 @@ BUCKETS: Final = 1 << 18
 COMMON: Final = 0.5
 """Bigrams that a greater share of the cases hold say nothing."""
 _FORMAT: Final = 2
-"""Of the files; another number builds them anew."""
+"""Format of the library's files; another number builds the files anew."""
 
 Rows = Any
 """A scipy.sparse.csr_matrix; the package has no types."""

@@ -1,4 +1,4 @@
-"""What needs no policy: answers of simple methods to the sealed cases, to be printed beside every result.
+"""Answers of simple methods without a policy to the sealed cases, to be printed beside every result.
 
 `linear`: TF-IDF of characters and their bigrams and a linear support vector machine (scikit-learn), fitted to all
 labelled rows, and to the library alone, which is what a harness can look up. `copy first`: the first candidate of the

@@ -1,4 +1,4 @@
-"""What verifying costs: the right answer to every sealed case, with a record as a harness with votes leaves it."""
+"""Cost of verifying the right answer to every sealed case, with a record as a harness with votes leaves it."""
 
 import time
 
@@ -12,7 +12,7 @@ class NoLab:
     """No verdict of this task runs a program."""
 
     def run(self, *_: object, **__: object) -> SandboxResult:
-        """Refuses."""
+        """Refuse to run a program."""
         raise AssertionError(f"lawbench runs no programs, under no {Limits.__name__}")
 
 

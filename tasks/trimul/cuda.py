@@ -1,4 +1,4 @@
-"""The same verification on a GPU. Written for CUDA and never run: no machine with one was at hand.
+"""Verify a program on a GPU as measure.py does on the CPU. Written for CUDA and never run: no GPU was at hand.
 
 Seed, reference, comparison and clock stay in this process, which has a context of its own on the device. The
 candidate's process maps one buffer of it (CUDA IPC; the handle is a few bytes of JSON). For every call this process
@@ -94,7 +94,7 @@ class Spans:
     events: float
 
     def charged(self, trial: "Spans", empty: "Empty") -> float:
-        """What the call is taken to have cost."""
+        """Return the seconds that the call is charged."""
         hidden = max(0.0, self.preparing - trial.preparing) + max(0.0, self.taking - trial.taking)
         wall = max(0.0, self.call - empty.median)
         believed = self.events if abs(wall - self.events) <= empty.spread + 0.02 * wall else wall
@@ -110,7 +110,7 @@ class Empty:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Self:
-        """From several."""
+        """Summarise the seconds of several empty calls."""
         return cls(float(np.median(seconds)), float(np.max(seconds) - np.min(seconds)))
 
 

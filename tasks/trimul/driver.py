@@ -1,4 +1,4 @@
-"""What runs inside the sandbox beside the candidate: maps the memory, calls `custom_kernel`, copies its result.
+"""Run inside the sandbox beside the candidate: map the memory, call `custom_kernel`, copy its result.
 
 driver_cuda.py is the same for a GPU, and uses the functions of this one.
 
@@ -54,7 +54,7 @@ def load(stream: socket.socket) -> Any:
 
 
 def call(kernel: Any, cells: torch.Tensor, where: dict[str, Any]) -> str:
-    """What is wrong with the result; empty when it was copied out."""
+    """Call the kernel and copy its result out; return the error in the result, or an empty string if it was copied."""
     arrays = {
         name: cells[start : start + math.prod(shape)].view(shape) for name, (start, shape) in where["arrays"].items()
     }

@@ -1,4 +1,4 @@
-"""As driver.py, on a GPU: maps the verifier's buffer, and records device events around each call.
+"""Do as driver.py does, on a GPU: map the verifier's buffer, and record device events around each call.
 
 Never run: no machine with a GPU was at hand.
 """

@@ -1,4 +1,4 @@
-"""The same in eager PyTorch with one einsum: the seed on a GPU. Text for the sandbox."""
+"""Triangle multiplicative update in eager PyTorch with one einsum: the seed on a GPU. Text for the sandbox."""
 
 from typing import Any
 

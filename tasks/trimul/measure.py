@@ -33,12 +33,12 @@ class Sample:
     error: Error
     seconds: float = 0.0
     naive_s: float | None = None
-    """What the naive loop took on the same data, where that is compared."""
+    """CPU seconds that the naive loop took on the same data; None where the two are not compared."""
 
 
 @dataclass
 class Measured:
-    """What a verification found before it ended, by itself or by a broken rule."""
+    """Findings of a verification before it ended, by itself or by a broken rule."""
 
     samples: list[Sample] = field(default_factory=list)
     broken: str = ""

@@ -13,7 +13,7 @@ _BYTES: dict[Device, float] = {"cpu": 4.0e11, "cuda": 8.0e12}
 
 
 def flops(shape: Shape) -> float:
-    """Of the six projections and the contraction; the rest is small."""
+    """Floating-point operations of the six projections and the contraction; the rest is small."""
     places = shape.batch * shape.n * shape.n
     return 2.0 * places * shape.hidden * (6 * shape.dim + shape.n)
 
@@ -24,5 +24,5 @@ def moved(shape: Shape) -> float:
 
 
 def floor_s(shape: Shape, device: Device) -> float:
-    """Seconds."""
+    """Least seconds that a call can take."""
     return max(flops(shape) / _FLOPS[device], moved(shape) / _BYTES[device])

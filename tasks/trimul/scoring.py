@@ -21,9 +21,9 @@ from tasks.trimul.settings import settings
 from tasks.trimul.shapes import Case, Recipe
 
 REWARD = 1500.0
-"""Over microseconds: the competition's reward."""
+"""Numerator of the competition's reward, whose denominator is microseconds."""
 TOP = 64.0
-"""Of the declared range; only a reward far below any roofline could pass it."""
+"""Top of the declared range; only a time far below any roofline could exceed it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What makes the data of this installation its own.
+"""Secret that makes the data of this installation its own.
 
 The project's source is public, and data that follow from it alone could be known beforehand: a program could
 compute results before it is asked. So every seed also depends on 32 random bytes, drawn once and kept below SIA_HOME,

@@ -1,4 +1,4 @@
-"""What is asked for: shapes, the calls of one verification, and the problems of each split.
+"""Shapes, the calls of one verification, and the problems of each split.
 
 A verification makes *checks* (small, odd shapes that no list names, untimed) and then *calls* (the problem's
 own shapes, timed), each with data of its own. Half of the calls have a real mask and half a mask of ones; the
@@ -74,7 +74,7 @@ CHECKS = 4
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a problem's data follow from. Never leaves the verifier."""
+    """Facts that a problem's data follow from. Never leaves the verifier."""
 
     device: Device
     plan: Plan

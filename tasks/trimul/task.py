@@ -70,7 +70,7 @@ def forget() -> None:
 
 
 def _problem(recipe: Recipe) -> Problem:
-    """What a harness may know: device, plan, and the timed shapes where they are public."""
+    """Make a problem that shows a harness its device, its plan, and the timed shapes where they are public."""
     known = recipe.split == "train"
     shapes = [asdict(case.shape) for case in recipe.cases] if known else []
     public = {"device": recipe.device, "plan": recipe.plan, "shapes": shapes}

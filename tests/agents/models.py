@@ -32,7 +32,7 @@ class Script:
         return ()
 
     def told(self, at: int = -1) -> list[str]:
-        """What tools answered before a request."""
+        """Return the answers of tools before a request."""
         return [str(message["content"]) for message in self.requests[at].messages if message["role"] == "tool"]
 
 

@@ -12,7 +12,7 @@ from sia_core.domain.rollout import Rollout
 
 @dataclass
 class MemorySource:
-    """As `Source`, from what a test puts in."""
+    """Implement `Source` with the values that a test puts in."""
 
     lineage: Sequence[Node] = ()
     batches: Mapping[int, Sequence[Rollout]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What an agent can read: layers that lead to one another, bounded whatever there is, and counted."""
+"""Test the library that an agent reads: layers lead to one another, and reads are bounded and counted."""
 
 from dataclasses import replace
 

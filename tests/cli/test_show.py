@@ -21,7 +21,7 @@ def store(store_home: Path) -> Record:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What a terminal of 100 columns shows."""
+    """Output of a terminal of 100 columns."""
     out = io.StringIO()
     monkeypatch.setattr(show, "console", Console(file=out, width=100))
     return out

@@ -77,7 +77,7 @@ def begin(first: bool) -> None:
 
 
 def attempt(played: int, *options: str) -> str:
-    """What the program says of harness/."""
+    """Run ./try_harness on harness/ and return its output."""
     done = subprocess.run(["./try_harness", *options], check=False, capture_output=True, text=True)
     assert done.returncode == (0 if played else 1), done
     return done.stdout

@@ -1,4 +1,4 @@
-"""What a run may spend, and how it is said."""
+"""Test the limits on what a run may spend, and their text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a task may bring beyond load and verify: a shared directory, the gateway's record, a report."""
+"""Test what a task may bring beyond load and verify: a shared directory, the gateway's record, a report."""
 
 from collections.abc import Callable
 from pathlib import Path

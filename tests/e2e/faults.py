@@ -1,4 +1,4 @@
-"""What can happen to a run, and whether it was any the worse for it: shared by tests and bench/chaos.py."""
+"""Faults that can happen to a run, and the check that the run ends as without them: for tests and bench/chaos.py."""
 
 import os
 import signal
@@ -145,22 +145,22 @@ class Expected:
 
     @classmethod
     def of(cls, sia: Sia) -> "Expected":
-        """Of a finished run."""
+        """Read the end of a finished run."""
         return cls(outcome(sia), rollouts_done(sia))
 
 
 @dataclass
 class Told:
-    """What happened to one run."""
+    """Record of what happened to one run."""
 
     fault: str
     at: int
-    """Rollouts that were done; of a sweep, writes."""
+    """Rollouts done when the fault happens; in a sweep, writes."""
     struck: bool = True
     codes: list[int] = field(default_factory=list)
-    """Exit codes of its sittings."""
+    """Exit codes of the run's processes, in order."""
     said: list[str] = field(default_factory=list)
-    """Last words of those that ended with an error."""
+    """Last output of the processes that ended with an error."""
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -202,7 +202,7 @@ def strike_once(
 
 
 def die_at(sia: Sia, expected: Expected, write: int) -> Told:
-    """The same, with SIGKILL just after a write to MLflow."""
+    """Do as `strike_once` does, with SIGKILL just after a write to MLflow."""
     told, began = Told("SIGKILL after a write", write), time.monotonic()
     _end(_started(sia, write), told)
     if told.codes != [-signal.SIGKILL]:
@@ -233,7 +233,7 @@ def see_through(sia: Sia, told: Told) -> None:
 
 
 def violations(sia: Sia, expected: Expected) -> list[str]:
-    """What of a finished run is not as it is without faults."""
+    """List the differences of a finished run from one without faults."""
     return [*_differences(sia, expected), *_leftovers(sia)]
 
 
@@ -266,7 +266,7 @@ def _leftovers(sia: Sia) -> list[str]:
 
 
 def _end(process: subprocess.Popen[str], told: Told) -> None:
-    """Wait for a sitting's end; it must have said how to go on."""
+    """Wait for a process to end; if it ended with an error, it must have said how to go on."""
     try:
         output, _ = process.communicate(timeout=_HUNG_S)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What `rules` decides on tasks that are made to call for one lever, through the real flow."""
+"""Test the decisions of `rules` on tasks that are made to call for one lever, through the real flow."""
 
 import shutil
 import sqlite3
@@ -110,7 +110,7 @@ def test_after_a_plateau_it_switches_and_what_made_things_worse_is_rolled_back(
 
 
 def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
-    """And on none of the problems that chose the candidate; a finished run scores nothing again."""
+    """Score none of the problems that chose the candidate; a finished run scores nothing again."""
     task = make(tmp_path, AGENT.format(menu=RICH, answer='return {"colour": colour}'), "")
     run, _ = start(sia, task, tiny_model, "--generations", "1")
     file = sia.home / "runs" / run.name / "journal.db"

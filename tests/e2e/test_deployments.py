@@ -20,11 +20,11 @@ from tests.e2e.test_resume import outcome, rollouts_done, wait_until
 
 ROOT = TOY.parents[1]
 RETRY = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}, "force": False}
-"""What the Retry button of the Prefect UI sends."""
+"""Request that the Retry button of the Prefect UI sends."""
 
 
 def refusal(api: Api, path: str, body: Any) -> str:
-    """What the server says of a request that it does not take."""
+    """Return the server's message about a request that the server refuses."""
     with pytest.raises(urllib.error.HTTPError) as error:
         api(path, body)
     return error.value.read().decode()
@@ -43,7 +43,7 @@ def wait_for_state(api: Api, flow_run: str, *wanted: str, seconds: float = 600) 
 
 
 def kill_child(api: Api, flow_run: str) -> None:
-    """As the kernel does when memory runs out."""
+    """Kill the process of a flow run as the kernel does when memory runs out."""
     os.kill(api(f"/flow_runs/{flow_run}")["labels"]["sia.process.pid"], signal.SIGKILL)
 
 
@@ -60,7 +60,7 @@ def working(sia: Sia, log: Path) -> Iterator[psutil.Process]:
 
 
 def kill_all(worker: psutil.Process) -> None:
-    """As when the machine is switched off: the worker and what it started."""
+    """Kill the worker and what the worker started, as when the machine is switched off."""
     for process in [*worker.children(recursive=True), worker]:
         with suppress(psutil.NoSuchProcess):
             process.kill()

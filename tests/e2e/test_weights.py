@@ -88,7 +88,7 @@ def test_other_algorithms_go_through_the_loop(sia: Sia, tiny_model: Path, tmp_pa
 
 @pytest.mark.slow
 def test_an_update_that_forgets_the_anchors_is_rejected(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
-    """What is worth most elsewhere is worth nothing on the anchors: to learn the one is to forget the other."""
+    """Make the colour worth most elsewhere worth nothing on the anchors, so that learning the one forgets the other."""
     ids = [f"train-{number}" for number in range(12)]
     random.Random(derive_seed(0, "train")).shuffle(ids)
     anchors = ids[:3]

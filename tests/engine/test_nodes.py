@@ -1,4 +1,4 @@
-"""What a node of somebody else's cluster has to have, and what is said of one that has it not."""
+"""Test the requirements on a node of somebody else's cluster, and the message about a node that lacks one."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -20,7 +20,7 @@ HOSTILE = "<script>alert(1)</script> | ![x](http://evil) [y](javascript:z) `a`\n
 
 
 def story(folder: Path, base: str | None = None) -> Story:
-    """Of a run with one rewrite by an agent that means ill."""
+    """Return the story of a run with one rewrite by a hostile agent."""
     manifest = Export.load(make_export(folder, base=base)).manifest
     final, seed, gain = (Interval(mean=mean, low=mean - 0.1, high=mean + 0.1) for mean in (0.5, 0.25, 0.2))
     test = manifest.test.model_copy(update={"final": final, "first": seed, "gain": gain})

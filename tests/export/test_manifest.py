@@ -1,4 +1,4 @@
-"""What an export refuses: everything that is not the thing that was scored."""
+"""Test that an export refuses everything that differs from what was scored."""
 
 import json
 from pathlib import Path

@@ -18,7 +18,7 @@ ROOT = Path(registration.__file__).parents[1]
 
 
 def told(form: type[Any], values: dict[str, Any]) -> str:
-    """What Prefect's server says of values in a form; empty when it takes them."""
+    """Return the errors that Prefect's server finds in a form's values; empty if the values are valid."""
     return "; ".join(error.message for error in validate(values, form.model_json_schema()))
 
 

@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> RunRecor
 
 @pytest.fixture
 def links(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What Prefect is asked to show."""
+    """Links that Prefect is asked to show."""
     shown: list[dict[str, Any]] = []
     monkeypatch.setattr(run_flow, "create_link_artifact", lambda link, **words: shown.append({"link": link, **words}))
     return shown
@@ -33,7 +33,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def said(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a session of the run tells."""
+    """Messages that a session of the run reports."""
     lines: list[str] = []
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What is recorded of the machine."""
+"""Test the description of the machine that is recorded."""
 
 import json
 import platform

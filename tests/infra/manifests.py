@@ -20,7 +20,7 @@ HEAD_SERVICE = "sia-ray-head-svc"
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod template and whose it is."""
+    """Pod template with the name and kind of its owner."""
 
     owner: str
     kind: str
@@ -28,30 +28,30 @@ class Pod:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """That selectors see."""
+        """Labels of the pod, which selectors match."""
         labels: dict[str, str] = self.template["metadata"]["labels"]
         return labels
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """Value of the label `app.kubernetes.io/name`."""
         return self.labels["app.kubernetes.io/name"]
 
     @property
     def spec(self) -> Document:
-        """Of the pod."""
+        """Spec of the pod."""
         spec: Document = self.template["spec"]
         return spec
 
     @property
     def containers(self) -> list[Document]:
-        """Those that stay."""
+        """Containers of the pod that keep running; init containers are not among them."""
         containers: list[Document] = self.spec["containers"]
         return containers
 
     @property
     def environment(self) -> list[Document]:
-        """Variables of all its containers."""
+        """Variables of all containers of the pod."""
         return [variable for container in self.containers for variable in container.get("env", [])]
 
 
@@ -64,7 +64,7 @@ def read_base() -> list[Document]:
 
 @cache
 def render(name: str) -> list[Document]:
-    """What kustomize makes of a directory."""
+    """Render a directory of manifests with kustomize."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("needs kubectl, for its kustomize")
@@ -90,7 +90,7 @@ def _pods(document: Document) -> Iterator[Pod]:
 
 
 def selects(selector: Document, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector takes these labels."""
+    """True if a label selector matches these labels."""
     for key, value in selector.get("matchLabels", {}).items():
         if labels.get(key) != value:
             return False
@@ -102,7 +102,7 @@ def selects(selector: Document, labels: Mapping[str, str]) -> bool:
 
 
 def may_talk(policies: list[Document], source: Pod, target: Pod, port: int) -> bool:
-    """Whether every policy lets the source out to the target and the target take it in."""
+    """True if the policies let the source connect to the target and let the target accept the source."""
     out = [policy["spec"] for policy in policies if _applies(policy, source, "Egress")]
     taken = [policy["spec"] for policy in policies if _applies(policy, target, "Ingress")]
     leaves = not out or any(

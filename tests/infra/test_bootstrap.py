@@ -1,4 +1,4 @@
-"""What the bootstrap decides, without installing anything: when it is due, which torch, what it says on failure."""
+"""Test, without installing anything, when the bootstrap is due, which torch it picks and how it reports a failure."""
 
 import subprocess
 import sys

@@ -19,7 +19,7 @@ from sia_core.domain.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
-"""What a browser fetches by itself, by tag and attribute."""
+"""Tag -> attribute whose address a browser fetches by itself."""
 
 
 class Page(HTMLParser):

@@ -169,7 +169,7 @@ def test_the_strict_sandbox_has_what_it_needs() -> None:
 
 @pytest.mark.parametrize("name", ["prefect", "prefect-services", "mlflow", "bucket", "worker"])
 def test_as_in_docker_compose(name: str) -> None:
-    """What tests/services runs natively from docker-compose.yml is what these pods run."""
+    """Check that pods run what docker-compose.yml says, which tests/services runs natively."""
     service = compose.load(SECRETS)["services"][name]
     (pod,) = [pod for pod in PODS if pod.name == name]
     assert pod.containers[0]["command"] == service["command"]

@@ -1,6 +1,6 @@
-"""What is to be in the wheel: all that the product imports and reads.
+"""Test that the files for the wheel are all that the product imports and reads.
 
-That a built wheel holds these files and works outside of the checkout is shown by tests/e2e/test_wheel.py.
+tests/e2e/test_wheel.py shows that a built wheel holds these files and works outside of the checkout.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What tests of flows share."""
+"""Fixtures that tests of flows share."""
 
 from collections.abc import Iterator
 from pathlib import Path

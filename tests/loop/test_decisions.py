@@ -1,6 +1,7 @@
-"""What `rules` and the gate decide in whole runs.
+"""Test the decisions of `rules` and of the gate in whole runs.
 
-Rollouts are drawn, the ladder lets pass and training is a switch; all else is the real flow, on a real record.
+Rollouts are drawn, the ladder lets every child pass and training is a switch. All else is the real flow, on a real
+record.
 """
 
 import random

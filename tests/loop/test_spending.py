@@ -21,7 +21,7 @@ from tests.factories import make_rollout
 
 
 class Listener:
-    """What was said."""
+    """Reporter that keeps every message."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -31,7 +31,7 @@ class Listener:
 
 
 class Kept:
-    """In place of the run's record."""
+    """Stand-in for the run's record."""
 
     name = "toy-1"
 

@@ -25,13 +25,13 @@ class Faulty:
     app: App
     port: int = 0
     faults: deque[str] = field(default_factory=deque)
-    """Of the next requests that `on` is part of: before, after, hang, late, ok, or an HTTP status.
+    """Faults of the next requests whose method and path contain `on`: before, after, hang, late, ok, or an HTTP status.
 
-    before: 500, nothing done; after: 500, all done; hang: no answer, nothing done; late: no answer, done when let go.
+    before: 500, nothing done. after: 500, all done. hang: no answer, nothing done. late: no answer, done when let go.
     """
     on: str = ""
     each_write: str = ""
-    """Fault of every request that changes something; one to the same place and as long is done."""
+    """Fault of each request that changes something; a later request with the same path and length is done."""
     asked: list[str] = field(default_factory=list)
     """Method and path of each request."""
     failed: set[str] = field(default_factory=set)
@@ -42,7 +42,7 @@ class Faulty:
 
     @property
     def url(self) -> str:
-        """Of the tracking server."""
+        """Address of the tracking server."""
         return f"http://127.0.0.1:{self.port}"
 
     def __call__(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:

@@ -37,7 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def claim(run: Holdable, token: int, process: Process, since: float | None = None) -> None:
-    """As another process does it."""
+    """Claim the run's lease as another process does."""
     made = Claim(token, process, time.time() if since is None else since, f"nonce {token}")
     run.record.client.log_param(run.lease_id, f"holder.{token}", made.text)
 

@@ -261,7 +261,7 @@ def test_a_server_that_never_answered_is_refused_at_once(tmp_path: Path, heard: 
 
 
 def test_opening_again_waits(server: Faulty, record: Record, tmp_path: Path, heard: list[str]) -> None:
-    """As each session of a run does, in the process that has reached the server before."""
+    """Open the record as each session of a run does, in the process that has reached the server before."""
     run = record.create(CONFIG, TAGS)
     server.down()
     back = threading.Timer(0.5, server.up)

@@ -1,4 +1,4 @@
-"""What a page may and may not be, checked on its tree."""
+"""Check on a page's tree that the page is inert and accessible."""
 
 import re
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ DEAD = {
 
 
 def parse(page: str) -> Element:
-    """The page's tree; an error of the HTML standard's parser is an error here."""
+    """Return the page's tree; an error of the HTML standard's parser is an error here."""
     tree: Any = html5lib.HTMLParser(strict=True).parse(page)
     root: Element = tree
     return root
 
 
 def name_of(element: Element) -> str:
-    """Its tag without a namespace."""
+    """Tag of an element without its namespace."""
     return NAMESPACE.sub("", str(element.tag))
 
 
@@ -35,12 +35,12 @@ def elements(root: Element, *names: str) -> Iterator[Element]:
 
 
 def text_of(element: Element) -> str:
-    """Its whole text."""
+    """Whole text of an element."""
     return "".join(element.itertext())
 
 
 def check_inert(root: Element) -> None:
-    """Nothing in it runs, loads or leads elsewhere, and it says so to the browser."""
+    """Check that nothing in a page runs, loads or leads elsewhere, and that the page's policy tells the browser so."""
     names = {name_of(one) for one in root.iter()}
     assert not names & DEAD, names & DEAD
     for one in root.iter():
@@ -56,7 +56,7 @@ def check_inert(root: Element) -> None:
 
 
 def check_accessible(root: Element) -> None:
-    """What a reader without eyes, or without a mouse, needs: axe-core says the rest (test_browser)."""
+    """Check what a reader without sight, or without a mouse, needs; axe-core checks the rest (test_browser)."""
     assert next(elements(root, "html")).get("lang")
     assert len(list(elements(root, "main"))) == 1
     ids = [one.attrib["id"] for one in root.iter() if "id" in one.attrib]

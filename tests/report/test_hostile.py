@@ -1,4 +1,4 @@
-"""What a hostile trajectory, decision or answer can do to whoever looks at it: nothing."""
+"""Test that a hostile trajectory, decision or answer does nothing to whoever looks at it."""
 
 import io
 import time
@@ -62,7 +62,7 @@ def test_the_comparison_holds_it_as_text(store: Record, hostile_run: RunRecord) 
 
 
 def lines_of(print_it: Callable[[Console], None]) -> str:
-    """What is printed on a terminal that understands codes but shows no colours, so that none are the program's own."""
+    """Return the output on a terminal that takes codes but shows no colours, so that no code is the program's own."""
     console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200, highlight=False)
     print_it(console)
     found = console.file

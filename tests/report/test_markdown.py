@@ -1,4 +1,4 @@
-"""What agents write is shown in the Prefect UI, and does nothing there."""
+"""Test that texts of agents are shown in the Prefect UI and do nothing there."""
 
 import re
 

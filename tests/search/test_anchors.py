@@ -1,4 +1,4 @@
-"""Whether an update forgets: sure losses are caught, chance and small ones are not."""
+"""Test the check for forgetting: sure losses are caught, chance and small losses are not."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers with 200."""
+    """True if a server answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=2) as reply:
             return bool(reply.status == 200)
@@ -36,7 +36,7 @@ def answers(url: str) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody takes connections."""
+    """True if a server accepts connections at this port of the loopback."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -72,7 +72,7 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Of the server, and of its group."""
+        """Process id of the server, which is also the id of its group."""
         return self._process.pid
 
     def wait(self) -> Self:

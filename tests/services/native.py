@@ -38,7 +38,7 @@ RESTARTS = 4
 
 
 def missing() -> str:
-    """What cannot be had here, or nothing."""
+    """Return the programs and packages that are missing here, separated by commas; empty if there are none."""
     lacks = [name for name in ("initdb", "redis-server") if program(name) is None]
     lacks += [package for name, package in _MODULES.items() if importlib.util.find_spec(name) is None]
     return ", ".join(lacks)
@@ -54,7 +54,7 @@ def program(name: str) -> str | None:
 
 @dataclass
 class Native:
-    """What is needed to start the services and to use them."""
+    """Services with the folder, variables and ports that are needed to start and to use them."""
 
     folder: Path
     variables: dict[str, str]
@@ -79,14 +79,14 @@ class Native:
         return text.replace("/opt/sia", str(ROOT)).replace("/var/lib/sia", str(self.folder / "sia"))
 
     def environment(self, name: str) -> dict[str, str]:
-        """Of a service, and nothing of this process but where programs are."""
+        """Environment of a service; only the variables in `_KEPT` come from this process."""
         kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
         kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
         own = {key: self.put(str(value)) for key, value in self.services[name].get("environment", {}).items()}
         return {**kept, "HOME": str(self.folder), **own}
 
     def command(self, name: str, **words: str) -> list[str]:
-        """Of a service. `words`: replaced as a whole, by what they are."""
+        """Command of a service; `words` maps whole words of the command to their replacements."""
         said = self.services[name]["command"]
         command = [self.put(word) for word in (said.split() if isinstance(said, str) else said)]
         command = [words.get(word, word).replace("0.0.0.0", "127.0.0.1") for word in command]
@@ -104,7 +104,7 @@ class Native:
         return daemon
 
     def log(self, name: str) -> Path:
-        """What a service says."""
+        """Path of the log of a service."""
         return self.folder / f"{name}.log"
 
 
@@ -213,7 +213,7 @@ def _postgres(native: Native) -> Iterator[None]:
 
 
 def _make_database(folder: Path, port: int, made: Mapping[str, str], user: str | None) -> None:
-    """As the image does it from its variables."""
+    """Create role and database from the variables of the service, as the image does."""
     name, password = made["POSTGRES_USER"], made["POSTGRES_PASSWORD"]
     psql = [str(program("psql")), "-h", str(folder), "-p", str(port), "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-q"]
     for statement in (

@@ -30,7 +30,7 @@ def policy(tiny_model: Path) -> LocalPolicy:
 
 @pytest.fixture(scope="module")
 def choices(policy: LocalPolicy) -> list[Rollout]:
-    """Of two turns, restricted to options, with rewards of single turns."""
+    """Rollouts of two turns, restricted to options, with rewards of single turns."""
     return [
         replace(r, verdict=Verdict(r.score or 0.0, metrics={"step/0": 0.6 * (r.turns[0].output == "blue")}))
         for r in play(policy, None, 0)
@@ -54,7 +54,7 @@ def texts(policy: LocalPolicy) -> list[Rollout]:
 
 
 def logprobs(trainer: Trainer, rollouts: list[Rollout], algorithm: str = "dr_grpo") -> torch.Tensor:
-    """Of each rollout, summed."""
+    """Return the sum of the logprobs of each rollout."""
     batch = make_batch(rollouts, algorithm)
     index = torch.tensor([choice.rollout for choice in batch.choices])
     return torch.zeros(batch.rollouts).index_add(0, index, trainer._measure(batch).logprob)

@@ -21,7 +21,7 @@ from tests.weights.test_weights import SPEC, play
 pytestmark = pytest.mark.slow
 
 LOOSE = replace(SPEC, max_gap=9.0)
-"""The same rollouts serve every round here, so the later ones are off-policy."""
+"""Spec with a wide `max_gap`: all rounds here train on the same rollouts, so the later rounds are off-policy."""
 
 
 @pytest.fixture(scope="module")

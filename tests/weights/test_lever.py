@@ -20,7 +20,7 @@ PARENT = Node(0, None, Candidate("harness"), "seed", promoted=True)
 
 
 def session(**update: Any) -> Any:
-    """Of a session, what the weight lever reads before it trains."""
+    """Return the parts of a session that the weight lever reads before it trains."""
     config = SimpleNamespace(levers=("harness", "weights"), seed=3, policy="local:x")
     task = SimpleNamespace(config=SimpleNamespace(update=UpdateDefaults(**update)), sampling=Sampling(1.0, 9))
     return SimpleNamespace(config=config, task=task, engine=SimpleNamespace(policy=SimpleNamespace(trainable=True)))

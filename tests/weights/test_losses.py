@@ -40,7 +40,7 @@ SPEC = UpdateSpec(None, 1, 1, 0.01, 4, 1.0, seed=0)
 
 
 def loss(name: str, spec: UpdateSpec = SPEC, weight: torch.Tensor | None = None) -> tuple[PolicyLoss, torch.Tensor]:
-    """Of the ratios in LOGS, and the gradient by the logprobs."""
+    """Return the loss of the ratios in LOGS, and its gradient by the logprobs."""
     logprob_N = LOGS.clone().requires_grad_()
     weight_N = torch.ones(7) if weight is None else weight
     found = policy_loss(name, logprob_N, torch.zeros(7), SIGNS, weight_N, spec)

@@ -30,7 +30,7 @@ def rollouts(tiny_model: Path) -> list[Rollout]:
 
 
 def gradient(base: Path, spec: UpdateSpec, rollouts: list[Rollout], device: str = "cpu") -> torch.Tensor:
-    """Of a first step, of an adapter that is off its beginning: with B = 0 there is none in A."""
+    """Return the gradient of a first step from an adapter off its start: with B = 0, A has no gradient."""
     trainer = Trainer(base, spec, None, threads=1, device=device)
     torch.manual_seed(3)
     with torch.no_grad():

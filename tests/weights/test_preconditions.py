@@ -1,4 +1,4 @@
-"""What is refused and why, what is suggested, and when rounds stop."""
+"""Test which algorithms are refused and why, which are suggested, and when rounds stop."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What an agent may propose of an update, what is refused with which words, and what comes of it."""
+"""Test what an agent may propose for an update, the messages of refusals, and the resulting spec."""
 
 from typing import Any
 

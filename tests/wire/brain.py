@@ -19,13 +19,13 @@ class Asked:
     """One request, in the words of either provider."""
 
     generation: int
-    """0: the first harness is to be written."""
+    """Number of the generation; 0 if the first harness is to be written."""
     turn: int
     """Replies that came before, in this conversation."""
     ids: Sequence[str]
     """Rollouts that the first message shows."""
     results: Sequence[str]
-    """What tools have answered."""
+    """Texts that tools have answered."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Brain:
 
 
 def read(body: Mapping[str, Any]) -> Asked:
-    """What a request of either provider says."""
+    """Read a request of either provider."""
     messages = body["messages"]
     texts = [_texts(entry["content"]) for entry in messages if entry["role"] in ("user", "tool")]
     first = next(entry["content"] for entry in messages if entry["role"] == "user")

@@ -14,7 +14,7 @@ Answer = Callable[["Handler", dict[str, Any]], None]
 
 @dataclass
 class Wire:
-    """What was asked, and what is to be answered next."""
+    """Requests that were received, and answers to the next ones."""
 
     url: str = ""
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Wire:
     """Answers to the next requests; then `answer` is used."""
     answer: Answer | None = None
     down: bool = False
-    """Whether everything is answered with 503."""
+    """True if every request is answered with 503."""
     most: int = 0
     """Requests in flight together, at most."""
     _now: int = 0

@@ -34,10 +34,10 @@ _START = '#!/bin/sh\nexec {python} -I -S -B {given}/try_harness.py "$@"\n'
 
 @dataclass(frozen=True)
 class Handed:
-    """What a command handed in when it ended."""
+    """Harness files and decision that a command handed in when it ended."""
 
     files: Mapping[str, bytes]
-    """Of harness/."""
+    """Files of the directory harness/, by name."""
     decision: dict[str, Any]
 
 
@@ -83,7 +83,7 @@ class Desk:
             raise cannot_write(error, self._folder) from error
 
     def clear(self) -> None:
-        """Remove what the command had: copies of a person's files lie there."""
+        """Remove the command's directories, for copies of a person's files lie there."""
         for folder in (self.work, self.home, self.given):
             self._jail.remove(folder)
         (self._folder / _READY).unlink(missing_ok=True)
@@ -93,7 +93,7 @@ class Desk:
         self._jail.remove(self.home)
 
     def begin_round(self, faults: str) -> None:
-        """Put what was handed in and asked for in the round before away, and tell what was wrong with it."""
+        """Move the previous round's decision and requests away, and write `faults`, if any, to FAULTS.md."""
         work = open_folder(self.work)
         try:
             for name in (DECISION, REQUESTS):
@@ -106,10 +106,10 @@ class Desk:
         self._jail.own(self.work / REQUESTS)
 
     def handed(self) -> Handed:
-        """What the command left.
+        """Read the harness files and the decision that the command left.
 
         Raises:
-            UntrustedError: it cannot be taken, in words for the command.
+            UntrustedError: they cannot be taken; the message is written for the command.
         """
         work = open_folder(self.work)
         try:
@@ -121,10 +121,10 @@ class Desk:
             os.close(work)
 
     def harness(self, name: str) -> dict[str, bytes]:
-        """Files of a directory here.
+        """Read the files of a directory of the command.
 
         Raises:
-            UntrustedError: it cannot be taken.
+            UntrustedError: the directory cannot be taken.
         """
         work = open_folder(self.work)
         try:
@@ -138,16 +138,16 @@ class Desk:
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a file of a harness is one that is not taken from a directory: hidden, a cache, or about it."""
+    """Return True if a directory's file is not read into a harness: hidden, a cache, README.md or LICENSE."""
     path = PurePosixPath(name)
     return path.name in _IGNORED or any(part.startswith((".", "__pycache__")) for part in path.parts)
 
 
 def parse_object(data: bytes, name: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
-        UntrustedError: it is none.
+        UntrustedError: `data` is no JSON object.
     """
     try:
         found = json.loads(data, parse_constant=_no_constant)

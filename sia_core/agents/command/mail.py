@@ -23,7 +23,7 @@ from sia_core.domain.task_config import describe_invalid
 from sia_core.host.untrusted import UntrustedError, open_folder, read_regular
 
 MAX_REQUESTS = 200
-"""Of one decision."""
+"""Maximum requests of one decision."""
 _NAME = re.compile(r"[0-9a-f]{32}\.json")
 _BYTES, _LOOKED_AT = 64 * 1024, 1000
 
@@ -38,7 +38,7 @@ class TryRequest(Arguments):
 
 
 Play = Callable[[Harness, TryRequest], Trial]
-"""Plays a draft; raises ReadingError or HarnessError where that cannot be."""
+"""Function that plays a draft, or raises ReadingError or HarnessError where the draft cannot be played."""
 
 
 class Mailbox:
@@ -68,7 +68,7 @@ class Mailbox:
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def _answer(self, name: str) -> tuple[bool, str]:
-        """Whether it was played, and what is to be told."""
+        """Play the draft of one request; return True if it was played, and the answer for the command."""
         self.count += 1
         if self.count > MAX_REQUESTS:
             return False, f"{MAX_REQUESTS} drafts were asked for: hand in what you have"

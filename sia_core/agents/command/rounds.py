@@ -42,7 +42,7 @@ class Round:
     ended: Ended
     handed: Handed | None
     fault: str
-    """Why nothing could be taken from it; empty where something was handed in."""
+    """Reason why nothing could be taken from the round; empty where something was handed in."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data."""
@@ -155,7 +155,7 @@ class Rounds(Generic[T]):
                 raise UntrustedError(f"{name} holds a secret of the environment")
 
     def _judge(self, made: Round) -> T | None:
-        """What is made of a round; None where it is not taken, and `faults` says why."""
+        """Return the decision made of a round; None where none is taken, with the reason added to `faults`."""
         if made.handed is None:
             self.faults.append(made.fault)
             return None

@@ -1,4 +1,4 @@
-"""What a command agent is given: `command:CMD`, and the settings of a run that belong to it."""
+"""Settings of a command agent: the spec `command:CMD`, and the settings of a run that belong to such an agent."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ from sia_core.domain.jail import Jail
 
 PREFIX = "command:"
 PROMPT = "{prompt}"
-"""Stands in CMD for the instruction; where it does not, the instruction is the standard input."""
+"""Placeholder for the instruction in CMD; where CMD has none, the instruction is the standard input."""
 _SHORTEST_SECRET = 8
 
 
@@ -21,7 +21,7 @@ class Commanding:
 
     jail: Jail
     folder: Path
-    """Where its directories and its log lie; a run's own."""
+    """Directory of the run in which the agent's directories and log lie."""
     minutes: float
     """Wall clock of one decision, all rounds together."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Commanding:
     """Files and directories below the user's home of which the command's home holds copies."""
 
     def hide(self, text: str) -> str:
-        """The text without the values of variables that were passed in."""
+        """Replace the values of passed variables in the text by `[NAME]`; short values stay."""
         for name, value in self.environment.items():
             if len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, f"[{name}]")

@@ -31,7 +31,7 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 @dataclass(frozen=True)
 class Walls:
-    """What is shown to every command of a jail, and what is never."""
+    """Paths that every command of a jail sees, and paths that no command sees."""
 
     mounts: tuple[Path, ...]
     """Shown read-only, besides what the command's program needs."""

@@ -28,7 +28,7 @@ class Allowed:
     host: str
     ports: tuple[int, ...]
     exact: bool
-    """Whether it names one host and port, so that a private address of it was meant."""
+    """True if the entry names one host and port, so that a private address of that host was meant."""
 
     @classmethod
     def parse(cls, text: str) -> "Allowed":
@@ -48,7 +48,7 @@ class Allowed:
         return cls(host, ports, bool(port) and "*" not in host)
 
     def holds(self, host: str, port: int) -> bool:
-        """Whether the entry allows this host, as far as its name tells."""
+        """Return True if the entry allows this host and port, judged by the name alone."""
         if port not in self.ports:
             return False
         return self.host in ("*", host) or (self.host.startswith("*.") and host.endswith(self.host[1:]))

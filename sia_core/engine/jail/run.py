@@ -62,7 +62,7 @@ class BubbleJail:
         shown(find_tool(command[0]), self._walls)
 
     def own(self, *folders: Path) -> None:
-        """As `Jail.own`."""
+        """Implement `Jail.own`."""
         if uid() < 0:
             return
         for folder in folders:
@@ -72,11 +72,11 @@ class BubbleJail:
                     os.lchown(Path(top) / name, uid(), uid())
 
     def remove(self, folder: Path) -> None:
-        """As `Jail.remove`."""
+        """Implement `Jail.remove`."""
         tree.remove(str(folder))
 
     def run(self, errand: Errand, meanwhile: Callable[[], None]) -> Ended:
-        """As `Jail.run`."""
+        """Implement `Jail.run`."""
         tool = find_tool(errand.command[0])
         write_accounts(errand.given)
         began = time.monotonic()

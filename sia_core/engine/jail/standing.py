@@ -21,7 +21,7 @@ LOOK_S = 0.1
 
 
 def ready(fds: Sequence[int], seconds: float) -> list[int]:
-    """Those of the descriptors from which something can be read, or that have ended; waits a while for one."""
+    """Return the descriptors that can be read or have ended; wait at most `seconds` for the first one."""
     poll = select.poll()  # `select` itself knows no descriptor above 1023.
     for fd in fds:
         poll.register(fd, select.POLLIN)
@@ -40,7 +40,7 @@ class Started:
     """Descriptor of the process whose end is that of all others; -1 where it has ended already."""
 
     def gone(self, seconds: float) -> bool:
-        """Whether nothing is alive any more; waits a while for it."""
+        """Return True if no process of the jail is alive; wait at most `seconds` for the end."""
         if self.first < 0:
             return True
         return bool(ready([self.first], seconds))

@@ -21,7 +21,7 @@ class Tool:
     """A program that can be started in a jail."""
 
     program: str
-    """What is started."""
+    """Path of the program to start."""
     mounts: tuple[Path, ...]
     """Files and directories that it needs to read."""
     path: tuple[str, ...]
@@ -54,7 +54,7 @@ def _which(word: str) -> str | None:
 
 
 def is_broad(path: Path) -> bool:
-    """Whether a directory holds more than software, so that showing it would show a person's files."""
+    """Return True if a directory holds more than software, so that showing it would show a person's files."""
     home = Path.home()
     broad = {home, home / ".local", home / ".local/share", home / ".config", home / ".cache", Path("/opt")}
     roots = {Path(f"/{name}") for name in ("home", "root", "tmp", "var", "etc", "run", "proc", "sys", "dev", "mnt", "")}
@@ -79,7 +79,7 @@ def _with_interpreters(program: Path) -> Iterator[Path]:
 
 
 def _roots(program: Path) -> Iterator[Path]:
-    """What has to be seen for a program to run: around its name, and around what a link leads to."""
+    """Yield the paths that must be visible for a program to run: around its name, and around the target of its link."""
     real = program.resolve()
     yield from (root for root in (_prefix(program), _prefix(real)) if root is not None)
     if _prefix(real) is None and not _in_system(real):

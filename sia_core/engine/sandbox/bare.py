@@ -47,7 +47,7 @@ class Bare:
         return [sys.executable, "-s", "-P", "-B", "-c", boot]
 
     def settings(self) -> dict[str, Any]:
-        """What the zygote must know. Raises SandboxError where Landlock or the file modes forbid it."""
+        """Return the zygote's settings. Raise SandboxError where Landlock or the file modes forbid the tier."""
         require_landlock(kernel.landlock_version())
         roots = [*interpreter.bound(), *(path.resolve() for path in (self.sdk, self.shared) if path)]
         readable, listed = _around(roots, interpreter.private(interpreter.bound()))
@@ -66,7 +66,7 @@ class Bare:
         }
 
     def hint(self, line: str) -> str:  # noqa: ARG002 - there is one advice
-        """What to do when it did not start, by the last line it wrote."""
+        """Return the advice for a process that did not start, whatever last line the process wrote."""
         return "run `sia doctor`; as root the capabilities CAP_SETUID and CAP_SETGID are needed"
 
 

@@ -40,7 +40,7 @@ class Bubblewrap:
     """Launcher of the strict tier."""
 
     path: str
-    """Of bwrap itself."""
+    """Path of bwrap itself."""
     sdk: Path | None
     shared: Path | None = None
 
@@ -59,7 +59,7 @@ class Bubblewrap:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """What the zygote must know."""
+        """Return the zygote's settings."""
         return {
             "namespaces": True,
             "sdk": [_SDK_INSIDE] if self.sdk else [],
@@ -69,7 +69,7 @@ class Bubblewrap:
         }
 
     def hint(self, line: str) -> str:
-        """What to do when it did not start, by the last line it wrote."""
+        """Return the advice for a process that did not start, by the last line that the process wrote."""
         if "amespace" in line or "Operation not permitted" in line or "Permission denied" in line:
             return (
                 "allow user namespaces: `sysctl -w user.max_user_namespaces=15000`; on Debian also "

@@ -1,4 +1,4 @@
-"""What the tiers `strict` and `landlock` share: one fork of a zygote for every program.
+"""Base of the tiers `strict` and `landlock`: one fork of a zygote for every program.
 
 A zygote is started at the first run, and again after it died or failed; a program that was in it
 then is reported as `infrastructure`. Nothing of one run is left for the next: each has a process and
@@ -83,7 +83,7 @@ class ForkedSandbox:
         return zygote.folder
 
     def _guard(self, box: str, limits: Limits) -> Guard | None:
-        """What else to watch in this program."""
+        """Return the additional guard that watches this program, or None."""
         raise NotImplementedError
 
     def _left(self, box: str) -> None:
@@ -118,7 +118,7 @@ class ForkedSandbox:
 
 
 def bad_name(names: Iterable[str]) -> str:
-    """What is wrong with the first name that is no plain relative path; empty when all are."""
+    """Return the error for the first name that is no plain relative path; empty if there is no such name."""
     for name in names:
         path = PurePosixPath(name)
         plain = str(path) == name and not path.is_absolute() and ".." not in path.parts and path.parts

@@ -63,5 +63,5 @@ def _held_back() -> list[Path]:
 
 
 def covered(path: Path, roots: list[Path]) -> bool:
-    """Whether `path` lies below one of `roots`, or is one."""
+    """Return True if `path` is one of `roots` or lies below one."""
     return any(path.is_relative_to(root) for root in roots)

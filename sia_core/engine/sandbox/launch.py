@@ -39,7 +39,7 @@ class Launcher(Protocol):
 
     @property
     def gentle(self) -> bool:
-        """Whether the process must be asked to end, because it ends others itself."""
+        """True if the process must be asked to end, because it ends others itself."""
         ...
 
     def command(self, control: int, config: int) -> list[str]: ...

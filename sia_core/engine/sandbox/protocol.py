@@ -12,7 +12,7 @@ Tier = Literal["strict", "landlock", "none"]
 
 @dataclass(frozen=True)
 class TierReport:
-    """What the start-up self-test found; recorded on every run."""
+    """Findings of the start-up self-test; recorded on every run."""
 
     tier: Tier
     missing: tuple[str, ...]

@@ -156,7 +156,7 @@ def tools() -> bytes:
 
 
 def _allowed(lib: Any, rules: Any, spared: str = "") -> Any:
-    """What every program may do, and messages for what it may not but for the calls in `spared`."""
+    """Add to `rules` the calls that programs may make, and error codes for denied calls outside `spared`."""
     for name in _ALLOWED.split():
         _add(lib, rules, lib.ALLOW, name)
     for name in _DENIED.split():

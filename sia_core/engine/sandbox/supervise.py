@@ -76,7 +76,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class Watched:
-    """What came back from one program, and the directory it left behind."""
+    """Outcome of one program, and the directory that the program left behind."""
 
     report: dict[str, Any]
     wall_s: float

@@ -1,4 +1,4 @@
-"""What no kernel limit can count, watched from outside while a program runs.
+"""Guards for usage that no kernel limit can count, measured from outside while a program runs.
 
 Each guard is asked every few milliseconds and answers with the reason for which the program must die,
 so a program may pass its limit by what it can do in that time.

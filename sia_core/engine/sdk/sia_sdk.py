@@ -1,4 +1,4 @@
-"""What a harness can do: the `ctx` given to `async def solve(problem, ctx)`.
+"""Interface of a harness: the `ctx` given to `async def solve(problem, ctx)`.
 
 This file alone is visible inside the sandbox, next to the harness. It needs nothing but the
 standard library and holds nothing worth stealing: every call is one JSON line over an
@@ -114,7 +114,7 @@ class Context:
         self.rng = random.Random(start["seed"])
         """The harness's own randomness; differs between rollouts, repeats on a re-run."""
         self.budget: dict[str, Any] = start["budget"]
-        """What is left: calls, tokens, runs; refreshed by every answer."""
+        """Calls, tokens and runs that are left; refreshed by every answer."""
         self.shared = Path(start.get("shared") or "/nonexistent")
         """Directory of what the task shares with all rollouts, to be read only."""
         self._prompts: dict[str, str] = start["prompts"]
@@ -317,7 +317,7 @@ async def _answer(start: dict[str, Any], context: Context) -> Any:
 
 
 async def _traced(start: dict[str, Any], context: Context) -> Any:
-    """The same, reporting what ran, however it ends: how a rewrite is told from a no-op."""
+    """Do as `_answer` does and report what ran, however the harness ends, to tell a rewrite from a no-op."""
     tracer = _Tracer()
     context.knobs = knobs = _Knobs(context.knobs)
     tracer.start()

@@ -74,7 +74,7 @@ class LocalPolicy:
         return self._engine.model
 
     def sample(self, request: Request) -> Completion:
-        """As `Policy.sample`."""
+        """Implement `Policy.sample`."""
         return self._reply(request) if request.options is None else self._choose(request, request.options)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:

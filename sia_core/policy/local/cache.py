@@ -68,12 +68,12 @@ def fork(cache: DynamicCache) -> DynamicCache:
 
 
 def plain(cache: DynamicCache) -> bool:
-    """Whether every layer keeps every position: no sliding window, no recurrent state."""
+    """Return True if every layer keeps every position: no sliding window, no recurrent state."""
     return all(type(layer) is GrowingLayer for layer in cache.layers)
 
 
 def nbytes(cache: DynamicCache) -> int:
-    """Memory it takes."""
+    """Return the bytes of memory that a cache takes."""
     parts = [part for layer in cache.layers for part in vars(layer).values()]
     return sum(part.untyped_storage().nbytes() for part in parts if isinstance(part, torch.Tensor))
 
@@ -88,7 +88,7 @@ def _joined_attention(
     joined_caches: Sequence[DynamicCache | None] | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As the usual attention; with `joined_caches`, row i is the next token of the i-th.
+    """Compute the usual attention; with `joined_caches`, row i is the next token of the sequence of the i-th cache.
 
     Rows without a cache are padding: they attend to nothing.
     """

@@ -39,7 +39,7 @@ class Reply(Live):
 
     @property
     def done(self) -> bool:
-        """Whether it ended, or is as long as it may be."""
+        """True if the reply has ended, or has reached its maximum length."""
         return len(self._ids) >= self._sampling.max_tokens or (bool(self._ids) and self._ids[-1] in self._ends)
 
     def take(self, logits_V: torch.Tensor) -> None:
@@ -51,7 +51,7 @@ class Reply(Live):
         self.row.token = token
 
     def result(self) -> Sampled:
-        """What was drawn."""
+        """Return the tokens drawn, with their logprobs."""
         return Sampled(tuple(self._ids), tuple(self._logprobs))
 
 

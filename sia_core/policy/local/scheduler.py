@@ -31,7 +31,7 @@ class Live(ABC):
     @property
     @abstractmethod
     def done(self) -> bool:
-        """Whether it needs no further token."""
+        """True if the reply needs no further token."""
 
     @abstractmethod
     def take(self, logits_V: torch.Tensor) -> None:
@@ -39,7 +39,7 @@ class Live(ABC):
 
     @abstractmethod
     def result(self) -> Any:
-        """What `Scheduler.run` returns, once done."""
+        """Return the value that `Scheduler.run` returns, once the reply is done."""
 
 
 Step = Callable[[Sequence[Any]], torch.Tensor]

@@ -1,4 +1,4 @@
-"""What a model's chat template makes of messages and tools, and tool calls in its replies.
+"""Render messages and tools with a model's chat template, and read tool calls in the model's replies.
 
 Calls are read only where it is known how the model writes them: by the tokenizer's own response
 template, or in the form of Hermes, <tool_call>{"name": ..., "arguments": {...}}</tool_call>.
@@ -89,7 +89,7 @@ def _about_tools(message: Message) -> bool:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """As templates want it: text that is there, and arguments as objects rather than JSON."""
+    """Return a message in the form that templates expect: content is a text, and arguments are objects, not JSON."""
     made = {**message, "content": message.get("content") or ""}
     if message.get("tool_calls"):
         made["tool_calls"] = [_call(call) for call in message["tool_calls"]]

@@ -39,7 +39,7 @@ def run(sandbox: StrictSandbox) -> Run:
 
 
 def open_interpreter() -> bool:
-    """Whether programs of the tier `landlock` could read the interpreter of this test."""
+    """True if programs of the tier `landlock` can read the interpreter of this test."""
     try:
         return bool(Bare(None).settings())
     except SandboxError:

@@ -1,4 +1,7 @@
-"""What a program must not reach. Every attack here works outside, or a control beside it does."""
+"""Test that a program in the sandbox cannot reach what it must not reach.
+
+Every attack here works outside the sandbox, or a control beside the attack does.
+"""
 
 import ast
 import os

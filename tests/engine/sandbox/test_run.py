@@ -1,4 +1,4 @@
-"""What a program may do, what comes back, and the name given to every way to end."""
+"""Test what a program may do, what its run returns, and the status of every way to end."""
 
 import json
 import socket

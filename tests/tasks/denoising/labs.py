@@ -23,7 +23,7 @@ class InProcessLab:
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
-        """As `Lab.run`, without confinement or limits."""
+        """Implement `Lab.run` without confinement or limits."""
         self.seen.append(dict(files))
         said, status, error = io.StringIO(), "ok", ""
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(said):

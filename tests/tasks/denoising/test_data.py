@@ -137,7 +137,7 @@ def test_trying_another_setting_leaves_the_record_as_it_was(monkeypatch: pytest.
 
 
 def write_10x(file: Path, counts: data.IntCounts) -> None:
-    """As a 10x run writes its filtered matrix: genes x cells, cell by cell."""
+    """Write counts as a 10x run writes its filtered matrix: genes x cells, cell by cell."""
     h5py = pytest.importorskip("h5py")
     rows = [np.flatnonzero(cell) for cell in counts]
     with h5py.File(file, "w") as file_:

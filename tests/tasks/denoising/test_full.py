@@ -57,7 +57,7 @@ def play(
 
 
 def asked(script: Script, at: int) -> str:
-    """What the policy read last before its reply number `at`."""
+    """Return the last message that the policy read before its reply number `at`."""
     return str(script.requests[at].messages[-1]["content"])
 
 

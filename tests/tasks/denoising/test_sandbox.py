@@ -1,4 +1,4 @@
-"""The same verdicts through the real sandbox, and programs that never end."""
+"""Test that verdicts are the same through the real sandbox, and that programs without end are stopped."""
 
 from collections.abc import Iterator
 

@@ -10,7 +10,7 @@ from tests.tasks.lawbench.corpus import CHARGES
 
 
 def joined(answers: list[tuple[int, Any]], truth: dict[int, str]) -> float:
-    """The same by nested loops over rows: truth left-joined to answers, equal texts counted."""
+    """Compute `published_accuracy` by nested loops over rows: truth left-joined to answers, equal texts counted."""
     rows = [(label, [given for number, given in answers if number == wanted]) for wanted, label in truth.items()]
     return sum(1 for label, given in rows if given and given[0] == label) / len(rows)
 

@@ -99,7 +99,7 @@ class Instant:
         return b""
 
     def spend(self, seconds: float) -> None:
-        """As a thread would that goes on between calls."""
+        """Spend CPU time, as a thread that goes on between calls does."""
         self._clock += seconds
 
     def cpu_s(self) -> float:

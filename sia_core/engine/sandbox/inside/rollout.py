@@ -49,7 +49,7 @@ PLAIN = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 @dataclass(frozen=True)
 class Confinement:
-    """What the zygote found or was given once, the same for every rollout."""
+    """Facts and settings that the zygote found or was given once, equal for every rollout."""
 
     filters: tuple[bytes, bytes]
     """BPF of the seccomp filter: without subprocesses, and with."""
@@ -62,7 +62,7 @@ class Confinement:
     """Directories of which only the names may be read."""
     devices: tuple[str, ...]
     namespaces: bool
-    """Whether the rollout has mount, ipc and pid namespaces of its own."""
+    """True if the rollout has mount, ipc and pid namespaces of its own."""
     baseline: int
     """Address space of the idle interpreter, in bytes; limits count from there."""
 

@@ -1,4 +1,4 @@
-"""What a program left behind where no namespace ends it: processes, and its folder.
+"""End the processes and remove the folder that a program left behind where no namespace does so.
 
 Used by the zygote, by the guard above it, and by the supervisor. Every process that a program makes
 stays a descendant of the zygote: an orphan's next parent is the nearest ancestor that adopts.

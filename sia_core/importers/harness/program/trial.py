@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclasses.dataclass
 class EvaluationResult:
-    """What some evaluators return."""
+    """Stand-in for openevolve's result type, which some evaluators return."""
 
     metrics: dict
     artifacts: dict = dataclasses.field(default_factory=dict)

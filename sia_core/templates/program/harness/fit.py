@@ -5,7 +5,7 @@ import numpy as np
 
 
 def columns(shape, x, speed=1.0):
-    """What y is made of, a column each."""
+    """Return the terms that y is made of, a column each."""
     one = np.ones_like(x)
     if shape == "wave":
         return np.stack([one, np.sin(speed * x), np.cos(speed * x)], axis=1)

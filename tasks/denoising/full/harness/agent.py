@@ -1,4 +1,4 @@
-"""Lets the policy write a whole denoising program, tries it on X_train alone, and lets it mend what it wrote.
+"""Let the policy write a whole denoising program, try the program on X_train alone, and let the policy repair it.
 
 A trial splits the molecules of X_train once more (trial.py) and applies the task's own rules to that split. Of all
 programs that ran, the one with the least inner error that keeps the rules is the answer; where none does, the last one.
@@ -39,7 +39,7 @@ async def solve(problem: dict[str, Any], ctx: Any) -> dict[str, str]:
 
 
 async def judged(reply: Any, ctx: Any) -> tuple[Trial, str]:
-    """What a trial of the reply's program said, and the program."""
+    """Return the result of a trial of the reply's program, and the program."""
     code = read_code(reply)
     if code is None:
         cut = " It was cut at the token limit." if reply.finish == "length" else ""

@@ -1,4 +1,4 @@
-"""What an attack is: a program, what it must not do, and a control that shows that it would be seen.
+"""Definition of an attack: a program, what it must not do, and a control that shows that it would be seen.
 
 A program prints GOT when it has got what it is after. An attack has failed when GOT appears neither
 in its output, nor in a collected file, nor in the output of the next program, which looks for what
@@ -49,7 +49,7 @@ class Attack:
     limits: Mapping[str, float] = field(default_factory=dict)
     modes: tuple[Mode, ...] = EVERY
     root: bool = False
-    """Whether its control needs root outside."""
+    """True if the attack's control needs root outside the sandbox."""
 
 
 def dosed(name: str, program: str, bad: object, good: object, **fields: object) -> Attack:

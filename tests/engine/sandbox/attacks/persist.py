@@ -1,4 +1,4 @@
-"""What one program may try to leave for the next."""
+"""Attacks in which one program tries to leave something for the next."""
 
 from tests.engine.sandbox.attacks.attack import EVERY, STRICT, Attack, Mode
 

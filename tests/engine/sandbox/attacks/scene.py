@@ -1,4 +1,4 @@
-"""What the attacks are after: secrets, sockets that listen, a process to attack, another's folder."""
+"""Targets of the attacks: secrets, sockets that listen, a process to attack, another's folder."""
 
 import contextlib
 import os

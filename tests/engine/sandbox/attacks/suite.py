@@ -50,7 +50,7 @@ def judge(sandbox: Sandbox, attack: Attack, mode: Mode, names: Mapping[str, str]
 
 
 def control(sandbox: Sandbox, unconfined: Sandbox, attack: Attack, mode: Mode, names: Mapping[str, str]) -> bool:
-    """Whether the attack's control prints GOT where it should."""
+    """Return True if the attack's control prints GOT where it should."""
     program = attack.control or attack.program
     arena = sandbox if attack.arena == "inside" else unconfined
     first = run(arena, program, attack, mode, names)
