@@ -27,6 +27,9 @@ from tests.wire.brain import Asked, Said, Step, read
 from tests.wire.server import Handler, chat, serve
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = dict(os.environ)
+"""Environment at the start. MLflow puts the store that it was last asked for into this process's environment, and the
+next run must not write there."""
 WIDE = 'MENU = ["red", "green", "blue"]\n'
 AGENT = """from menus import MENU
 
@@ -204,7 +207,7 @@ def run_talks(chosen: Sequence[Talk], tree: Path) -> tuple[list[dict[str, Any]],
     """One run: the nodes of its generations in order, and requests that were made."""
     with tempfile.TemporaryDirectory(prefix="sia-bench-") as folder, serve() as wire:
         model = wire.answer = Model(chosen)
-        environment = {**os.environ, "SIA_HOME": folder, "OPENAI_API_KEY": "bench", "PYTHONPATH": str(tree)}
+        environment = {**ENVIRONMENT, "SIA_HOME": folder, "OPENAI_API_KEY": "bench", "PYTHONPATH": str(tree)}
         spec = f"openai:m@{wire.url}/v1"
         plan = ("--policy", "scripted", "--rollouts", "2", "--test-problems", "2", "--threads", "1", "--no-ui")
         words = ("run", str(ROOT / "tests" / "toy"), "--agent", spec, "--agent-turns", str(TURNS), *plan)
