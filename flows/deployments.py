@@ -11,6 +11,7 @@ spent. Settings come from the fields of `RunConfig` that have a title.
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow, runtime
@@ -40,12 +41,18 @@ _COMPARED = ("task", "generations", "policy", "agent", "agent_timeout", "budget"
 
 def form_fields(model: type[RunConfig], names: Iterable[str]) -> dict[str, Any]:
     """Fields of a form for these settings, as `pydantic.create_model` takes them."""
-    return {one.name: (_kind(one), _field(one)) for one in (option(model, name) for name in names)}
+    return {one.name: (_kind(one), _field(one)) for one in (_on_form(model, name) for name in names)}
 
 
 def titled(model: type[RunConfig]) -> list[str]:
     """Settings that stand on the form of a run."""
     return [name for name in model.model_fields if option(model, name).setting.title]
+
+
+def _on_form(model: type[RunConfig], name: str) -> Option:
+    """Describe a setting with its own default where it has one: a form begins from no branch, which would change it."""
+    one, field = option(model, name), model.model_fields[name]
+    return replace(one, default=field.default) if one.setting.is_late and not field.is_required() else one
 
 
 def _kind(one: Option) -> Any:

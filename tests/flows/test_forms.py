@@ -64,6 +64,12 @@ def test_a_form_becomes_what_the_command_line_makes_of_the_same() -> None:
     assert plan.arms == ("harness", "agent") and len(plan.members) == 4
 
 
+def test_seed_of_the_form_is_a_number_with_a_default() -> None:
+    seed = EvolveForm.model_json_schema()["properties"]["seed"]
+    assert (seed["type"], seed["default"]) == ("integer", 0)
+    assert EvolveForm(task=TOY, policy="scripted").config().seed == 0
+
+
 def test_what_only_the_worker_can_tell_is_told_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(UsageError):
