@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_core.record.store import open_record
+from sia_core.record.store import RunRecord, open_record
+from sia_core.record.tags import Tag
 from tests.wire.brain import Asked, Said, Step, read
 from tests.wire.server import Handler, chat, serve
 
@@ -210,7 +211,7 @@ def run_talks(chosen: Sequence[Talk], tree: Path) -> tuple[list[dict[str, Any]],
         environment = {**ENVIRONMENT, "SIA_HOME": folder, "OPENAI_API_KEY": "bench", "PYTHONPATH": str(tree)}
         spec = f"openai:m@{wire.url}/v1"
         plan = ("--policy", "scripted", "--rollouts", "2", "--test-problems", "2", "--threads", "1", "--no-ui")
-        words = ("run", str(ROOT / "tests" / "toy"), "--agent", spec, "--agent-turns", str(TURNS), *plan)
+        words = ("run", str(tree / "tests" / "toy"), "--agent", spec, "--agent-turns", str(TURNS), *plan)
         command = [sys.executable, "-P", "-m", "sia_core.cli.main"]
         run = [*command, *words, "--generations", str(len(chosen))]
         try:
@@ -232,7 +233,7 @@ def _outcome(talk: Talk, node: Mapping[str, Any]) -> Outcome:
 def _nodes(home: Path) -> list[dict[str, Any]]:
     """Nodes of the one run there is, as stored: of another version they may not be read as objects."""
     record = open_record(home, None)
-    runs = [record.open(summary.name) for summary in record.summaries()]
+    runs = [RunRecord(record, found) for found in record.search(f"tags.`{Tag.KIND}` = 'evolution'")]
     found = [generation.get_json("phases/improve.json") for run in runs for generation in run.generations()]
     return [node for phase in found if phase for node in phase["nodes"]]
 
