@@ -24,7 +24,7 @@ from flows.progress import shown
 from flows.run import closing, keep_report, see_through
 from sia_core import app
 from sia_core.domain.config import RunConfig
-from sia_core.domain.setting import Option, option
+from sia_core.domain.setting import SHARED, Option, option
 from sia_core.loop import create_run
 from sia_core.loop.configure import build_config
 from sia_core.loop.rerun import ORIGIN
@@ -35,8 +35,6 @@ from sia_core.record.tags import Tag
 from sia_core.search.arms import ARMS, ArmsPlan, plan_arms
 
 _RUN = Field(title="Run", min_length=1, description="Name of a run, or how it begins; see sia status.")
-_COMPARED = ("task", "generations", "policy", "agent", "agent_timeout", "budget", "seed", "sandbox", "threads")
-"""Settings that all runs of a comparison share."""
 
 
 def form_fields(model: type[RunConfig], names: Iterable[str]) -> dict[str, Any]:
@@ -47,6 +45,11 @@ def form_fields(model: type[RunConfig], names: Iterable[str]) -> dict[str, Any]:
 def titled(model: type[RunConfig]) -> list[str]:
     """Settings that stand on the form of a run."""
     return [name for name in model.model_fields if option(model, name).setting.title]
+
+
+def shared(model: type[RunConfig]) -> list[str]:
+    """Settings that stand on the form of a comparison."""
+    return [name for name in titled(model) if name in ("task", *SHARED)]
 
 
 def _on_form(model: type[RunConfig], name: str) -> Option:
@@ -108,7 +111,7 @@ class ReportForm(BaseModel):
     run: str = _RUN
 
 
-class ArmsForm(create_model("_Compared", **form_fields(RunConfig, _COMPARED))):  # type: ignore[misc]
+class ArmsForm(create_model("_Compared", **form_fields(RunConfig, shared(RunConfig)))):  # type: ignore[misc]
     """A comparison of arms."""
 
     model_config = ConfigDict(extra="forbid", title="Comparison")

@@ -14,12 +14,13 @@ from sia_core.domain.task import Task
 from sia_core.host.progress import Reporter
 from sia_core.loop.create_run import check_sandbox, open_run, prepare, record
 from sia_core.loop.fingerprint import check_alike
-from sia_core.loop.rerun import extend
-from sia_core.loop.rerun import rerun as make_again
+from sia_core.loop.rerun import extend, rerun
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.lease import hold, refuse_held
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan
+
+__all__ = ["compare", "rerun", "resume", "resume_comparison", "start"]
 
 Tags = Mapping[str, str]
 
@@ -80,13 +81,6 @@ def resume(name: str, reporter: Reporter, *, generations: int | None = None, cha
         with hold(run, reporter.say):
             run.change(changes)
     return run
-
-
-def rerun(
-    name: str, generation: int, *, forked: bool = False, changes: Mapping[str, str] | None = None, origin: str = ""
-) -> RunRecord:
-    """Open a run to make a generation and all later ones again. Arguments and errors as `loop.rerun.rerun`."""
-    return make_again(name, generation, forked=forked, changes=changes, origin=origin)
 
 
 def compare(

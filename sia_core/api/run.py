@@ -37,6 +37,10 @@ def evolve(task: Task | str | Path, *, progress: bool = True, **settings: Any) -
     be_quiet()
     place = task.where if isinstance(task, Task) else str(task)
     config = build_config(place, **settings)
+    if (branch_from := settings.get("branch_from")) is not None:
+        from sia_core.loop.create_run import branch  # Loads MLflow.
+
+        config = branch(config, branch_from, settings.get("seed"))
     return _run(config, Console(quiet=not progress, file=None if progress else sys.stderr))
 
 

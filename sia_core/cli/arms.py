@@ -7,16 +7,12 @@ import typer
 
 from sia_core.cli.run import print_plan
 from sia_core.cli.settings import with_settings
+from sia_core.domain.setting import SHARED
 
 _SEEDS = 3
-SETTINGS = (
-    *("generations", "policy", "agent", "agent_timeout", "budget", "seed", "rollouts", "problems"),
-    *("sandbox", "batch", "threads", "workers"),
-)
-"""Settings that all runs of a comparison share. The arms differ in the others."""
 
 
-@with_settings(SETTINGS)
+@with_settings(SHARED)
 def arms(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")] = "",

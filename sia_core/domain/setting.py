@@ -12,6 +12,12 @@ from typing import Any, cast
 from annotated_types import Ge, Le
 from pydantic import BaseModel
 
+SHARED = (
+    *("generations", "policy", "agent", "agent_timeout", "budget", "seed", "rollouts", "problems"),
+    *("sandbox", "batch", "threads", "workers"),
+)
+"""Settings that all runs of a comparison share. The arms differ in the others."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -31,7 +37,7 @@ class Setting:
     can_fork: bool = True
     """A child run may change it (`sia retry --fork --set`)."""
     can_resume: bool = False
-    """`sia resume` may change it. It changes no result."""
+    """`sia resume` may change it."""
     title: str = ""
     """Its name on Prefect's forms; not on a form if empty."""
     pattern: str = ""

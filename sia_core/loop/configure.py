@@ -87,15 +87,18 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         if parse is not None and isinstance(value, str):
             found[name] = parse(value)
     parent_policy(found.get("parent", "best"))
-    check_edit_scope(found.get("edit_scope", "all"), found.get("agent", "rules"))
+    check_edit_scope(found.get("edit_scope", "all"))
     parse_tier(found.get("sandbox", "strict"))
     return found
 
 
 def _check(config: RunConfig) -> None:
-    """Refuse an agent or a policy that cannot be asked, or has no price where dollars are limited."""
+    """Refuse an agent or a policy that cannot be asked or paid within the budget, and an agent with nothing to do."""
     check_agent(config.agent, config.agent_dollars or config.budget.dollars)
     check_priced(config.policy, config.budget)
+    if config.edit_scope == "prompts" and config.agent in WITHOUT_MODEL:
+        what = f"{config.agent} moves knobs, which stand in harness.toml, and writes no prompts"
+        raise UsageError(what, where="--edit-scope prompts", hint="--agent anthropic:MODEL or openai:MODEL[@URL]")
 
 
 def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
@@ -118,7 +121,6 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
         raise UsageError(describe_invalid(error), where="--set") from error
     changed = changed.model_copy(update={"agent": absolute(changed.agent)})
     _check(changed)
-    check_edit_scope(changed.edit_scope, changed.agent)
     check_fit(changed, Task.load(changed.task))
     check_command(changed)
     return changed
@@ -128,17 +130,14 @@ _CHANGEABLE = frozenset(name for name in RunConfig.model_fields if option(RunCon
 """Another policy does not fit the lineage's adapters; another seed deals played problems out again."""
 
 
-def check_edit_scope(scope: str, agent: str) -> None:
-    """Refuse a scope that there is none of, or that leaves the agent nothing to do.
+def check_edit_scope(scope: str) -> None:
+    """Refuse a scope that there is none of.
 
     Raises:
-        UsageError: either.
+        UsageError: it is unknown.
     """
     if scope not in get_args(EditScope):
         raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
-    if scope == "prompts" and agent in WITHOUT_MODEL:
-        what = f"{agent} moves knobs, which stand in harness.toml, and writes no prompts"
-        raise UsageError(what, where="--edit-scope prompts", hint="--agent anthropic:MODEL or openai:MODEL[@URL]")
 
 
 def parse_tier(text: str) -> Tier:

@@ -55,6 +55,20 @@ def test_signature_of_evolve_lists_every_option() -> None:
     assert {one.name for one in options(RunConfig)} <= set(inspect.signature(evolve).parameters)
 
 
+def test_evolve_begins_from_the_branch_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[RunConfig] = []
+    monkeypatch.setattr(api, "_run", lambda config, _: found.append(config))
+    asked: list[tuple[str, int | None]] = []
+
+    def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:
+        asked.append((text, seed))
+        return config.model_copy(update={"branch_from": text})
+
+    monkeypatch.setattr("sia_core.loop.create_run.branch", branch)
+    evolve(TOY, policy="scripted", branch_from="toy-abc:2")
+    assert asked == [("toy-abc:2", None)] and found[0].branch_from == "toy-abc:2"
+
+
 def test_command_line_python_and_form_make_the_same_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[RunConfig] = []
     monkeypatch.setattr(verb, "print_plan", found.append)

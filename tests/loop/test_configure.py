@@ -24,6 +24,14 @@ def test_settings_are_read_as_on_the_command_line(config: RunConfig) -> None:
     assert change_config(config, {}) == config
 
 
+def test_scope_of_a_child_run_goes_by_the_agent_that_the_run_has(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    asked = config.model_copy(update={"agent": "openai:m@http://127.0.0.1:1/v1"})
+    assert change_config(asked, {"edit_scope": "prompts"}).edit_scope == "prompts"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
