@@ -93,6 +93,24 @@ def test_the_clock_counts_every_thread_and_no_sleep(sandbox: Sandbox) -> None:
     assert 0.29 < spent[b"burn"] < 1.0
 
 
+def test_clock_read_after_an_answer_holds_the_whole_call(sandbox: Sandbox) -> None:
+    with start(sandbox, "while True:\n    take()\n    burn(0.002)\n    give(b'')\n    burn(0.006)") as session:
+        spent = []
+        for _ in range(20):
+            before = session.cpu_s()
+            asked(session)
+            spent.append(session.cpu_s() - before)
+    assert min(spent) > 0.0078, "the program had not left the processor when its clock was read"
+
+
+def test_program_that_never_leaves_the_processor_holds_nobody_up(sandbox: Sandbox) -> None:
+    with start(sandbox, "take()\ngive(b'')\nburn(60)") as session:
+        asked(session)
+        began = time.monotonic()
+        session.cpu_s()
+        assert time.monotonic() - began < 5
+
+
 def test_its_own_clocks_do_not_matter(sandbox: Sandbox) -> None:
     body = "burn_for = burn\ntake()\nburn_for(0.2)\ntime.process_time = time.time = lambda: 0\ngive(b'')\ntake()"
     with start(sandbox, body) as session:
