@@ -1,16 +1,19 @@
-"""Prices of models' tokens: the user's own prices first, then a small dated table.
+"""Prices of models' tokens: your own prices.toml first, then the table of the genai-prices library (MIT).
 
 A model without a price is never counted as free: its cost is unknown, and a run with a limit in dollars
-refuses it before anything is spent.
+refuses the model before anything is spent. The library's table is the one of the installed release: nothing is
+fetched, so a run's dollars do not change while it lasts.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import genai_prices
+from genai_prices.types import ModelPrice, Tier, TieredPrices
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.domain.budget import Budget
@@ -18,36 +21,17 @@ from sia_core.domain.errors import UsageError
 from sia_core.domain.task_config import describe_invalid
 from sia_core.host.home import home
 from sia_core.policy.protocol import Completion
-from sia_core.policy.spec import parse_spec
+from sia_core.policy.spec import ServerSpec, parse_spec
 
-PER = 1_000_000
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_DATE = r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4})"
+_FORM = 'in the form [models."NAME"] input = 2.0, output = 10.0 (dollars per million tokens)'
 
 
-class Rates(_Table):
-    """US dollars per million tokens."""
-
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached: float | None = Field(default=None, ge=0)
-    """Price of tokens read from the provider's cache; None for the price of input."""
-    written: float | None = Field(default=None, ge=0)
-    """Price of tokens written to the provider's cache; None for the price of input."""
-
-
-class LongRates(Rates):
-    """Rates of all tokens of a request when its prompt is longer than `over` tokens."""
-
-    over: int = Field(ge=1)
-
-
-class Price(Rates):
+@dataclass(frozen=True)
+class Price:
     """Price of one model."""
 
-    long: LongRates | None = None
+    rates: ModelPrice
 
     def dollars(self, completion: Completion) -> float:
         """Return the cost of one request in dollars."""
@@ -60,28 +44,61 @@ class Price(Rates):
 
     def of(self, prompt: int, output: int, *, cached: int = 0, written: int = 0) -> float:
         """Return the dollars that one request's tokens cost; `prompt` includes the `cached` and `written` tokens."""
-        rates: Rates = self
-        if self.long is not None and prompt > self.long.over:
-            rates = self.long
-        plain = max(0, prompt - cached - written)
-        total = plain * rates.input + output * rates.output
-        total += cached * (rates.input if rates.cached is None else rates.cached)
-        total += written * (rates.input if rates.written is None else rates.written)
-        return total / PER
+        used = genai_prices.Usage(
+            input_tokens=max(prompt, cached + written),
+            output_tokens=output,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+        )
+        return float(self.rates.calc_price(used)["total_price"])
 
 
-class PriceTable(_Table):
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rates(_Table):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Price of tokens read from the provider's cache; None for the price of input."""
+    written: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Price of tokens written to the provider's cache; None for the price of input."""
+
+
+class LongRates(Rates):
+    """Rates of all tokens of a request when its prompt is longer than `over` tokens."""
+
+    over: int = Field(ge=1)
+
+
+class OwnRates(Rates):
+    """One model of a prices.toml."""
+
+    long: LongRates | None = None
+
+    def price(self) -> Price:
+        """Return the price with these rates."""
+        names = {"input": "input", "output": "output", "cached": "cache_read", "written": "cache_write"}
+        return Price(ModelPrice(**{f"{unit}_mtok": self._rate(name) for name, unit in names.items()}))
+
+    def _rate(self, name: str) -> Any:
+        base, above = (_decimal(rates, name) for rates in (self, self.long or self))
+        return TieredPrices(base, [Tier(self.long.over, above)]) if self.long else base
+
+
+class OwnPrices(_Table):
     """The contents of a prices.toml."""
 
     as_of: str = ""
-    models: dict[str, Price] = {}
+    models: dict[str, OwnRates] = {}
 
     def find(self, model: str) -> Price | None:
-        """Price of a model, or of the model whose dated version it is (`NAME-2026-10-01`, `NAME-20261001`)."""
-        if model in self.models:
-            return self.models[model]
-        dated = [name for name in self.models if model.startswith(f"{name}-") and model[len(name) + 1 :][:1].isdigit()]
-        return self.models[max(dated, key=len)] if dated else None
+        """Price of a model, or of the model whose dated version it is (`NAME-2026-10-01`)."""
+        known = [name for name in self.models if _is_version(model, name)]
+        return self.models[max(known, key=len)].price() if known else None
 
 
 @dataclass(frozen=True)
@@ -113,46 +130,71 @@ class Usage:
         )
 
 
-def find_price(model: str) -> Price | None:
-    """The user's price of a model, else the table's, else None.
+def find_price(server: ServerSpec) -> Price | None:
+    """Return your own price of a server's model, else the library's for this provider, else None.
 
     Raises:
-        UsageError: a prices.toml that cannot be read.
+        UsageError: prices.toml cannot be read.
     """
     own = home() / "prices.toml"
-    tables = [_read(own.read_text(), str(own))] if own.exists() else []
-    tables.append(_read((files("sia_core.agents") / "prices.toml").read_text(), "prices.toml"))
-    return next((price for table in tables if (price := table.find(model)) is not None), None)
+    found = _read(own.read_text(), str(own)).find(server.model) if own.exists() else None
+    return found or _listed(server)
 
 
 def policy_price(spec: str) -> Price | None:
     """Price of the model behind a policy's spec; None for one that is not known, or runs here."""
     server = parse_spec(spec)
-    return None if server is None else find_price(server.model)
+    return None if server is None else find_price(server)
 
 
 def check_priced(policy: str, budget: Budget) -> None:
     """Refuse a limit in dollars that could not be kept.
 
     Raises:
-        UsageError: the policy is somebody's model without a price.
+        UsageError: the policy is a provider's model without a price.
     """
     server = parse_spec(policy)
-    paid = server is not None and server.kind in ("openai", "anthropic")
-    if budget.dollars is not None and server is not None and paid and find_price(server.model) is None:
-        raise UsageError(
-            f"no price is known for {server.model!r}, so a budget in dollars could not be kept",
-            where="--budget",
-            hint=f"put its price into SIA_HOME/prices.toml, as [models.{server.model!r}] input = ..., output = ...",
-        )
+    if budget.dollars is not None and server is not None and server.kind in ("openai", "anthropic"):
+        require_price(server, where="--budget", limit="a budget in dollars")
 
 
-def _read(text: str, where: str) -> PriceTable:
+def require_price(server: ServerSpec, *, where: str, limit: str) -> None:
+    """Refuse a limit in dollars for a model without a price.
+
+    Raises:
+        UsageError: naming the option `where` and the `limit` that could not be kept.
+    """
+    if find_price(server) is None:
+        what = f"no price is known for {server.model!r}, so {limit} could not be kept"
+        raise UsageError(what, where=where, hint=f"put its price into SIA_HOME/prices.toml, {_FORM}")
+
+
+def _listed(server: ServerSpec) -> Price | None:
+    """Return the library's price, by the address where that belongs to a known provider, else by the kind of server."""
+    for provider in ({"provider_api_url": server.base_url}, {"provider_id": server.kind}):
+        try:
+            found = genai_prices.calc_price(genai_prices.Usage(), server.model, **provider)
+        except LookupError:
+            continue
+        # The library matches by prefix: `NAME-turbo` would have the price of `NAME`.
+        if _is_version(server.model, found.model.id):
+            return Price(found.model_price)
+    return None
+
+
+def _is_version(model: str, name: str) -> bool:
+    return model == name or re.fullmatch(re.escape(name) + _DATE, model) is not None
+
+
+def _decimal(rates: Rates, name: str) -> Decimal:
+    value = getattr(rates, name)
+    return Decimal(str(rates.input if value is None else value))
+
+
+def _read(text: str, where: str) -> OwnPrices:
     try:
-        return PriceTable.model_validate(tomllib.loads(text))
+        return OwnPrices.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            f"is not TOML: {error}", where=where, hint=f"see {Path(__file__).with_suffix('.toml')}"
-        ) from error
+        raise UsageError(f"is not TOML: {error}", where=where, hint=f"write prices {_FORM}") from error
     except ValidationError as error:
-        raise UsageError(describe_invalid(error), where=where) from error
+        raise UsageError(describe_invalid(error), where=where, hint=f"write prices {_FORM}") from error

@@ -12,7 +12,7 @@ from sia_core.agents.command.spec import PREFIX, Commanding, parse_command
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.llm import LlmAgent
 from sia_core.agents.meta import FirstWriter, MetaAgent
-from sia_core.agents.prices import Price, find_price
+from sia_core.agents.prices import Price, find_price, require_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.record import Keep
 from sia_core.agents.recorded import RecordedAgent, RecordedFirst, is_recorded, load_recording
@@ -65,12 +65,8 @@ def check_agent(spec: str, dollars: float | None) -> None:
     except SiaError as error:
         error.where = "--agent"
         raise
-    if dollars is not None and find_price(server.model) is None:
-        raise UsageError(
-            f"no price is known for {server.model!r}, so --agent-dollars could not be kept",
-            where="--agent",
-            hint=f"put its price into SIA_HOME/prices.toml, as [models.{server.model!r}] input = ..., output = ...",
-        )
+    if dollars is not None:
+        require_price(server, where="--agent", limit="--agent-dollars")
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def _model(spec: str, silence_s: float, log: Path, history: Callable[[], History
     server = parse_spec(spec)
     assert server is not None
     model = load_policy(spec, silence_s=silence_s)
-    return LoggedPolicy(model, log, {"history": history()}), find_price(server.model)
+    return LoggedPolicy(model, log, {"history": history()}), find_price(server)
 
 
 def replayed_history(spec: str) -> History | None:

@@ -10,7 +10,7 @@ from sia_core.agents.conversation import ATTEMPTS, Allowance
 from sia_core.agents.evidence import gather
 from sia_core.agents.llm import LlmAgent
 from sia_core.agents.meta import Brief, MetaAgent
-from sia_core.agents.prices import Price
+from sia_core.agents.prices import OwnRates
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.submission import CATEGORIES
 from sia_core.agents.trial import Left, Trial
@@ -90,7 +90,7 @@ class Bench:
         self.model = Script(replies)
         self.source = source or MemorySource([SEED], {1: BATCH}, {HARNESS.digest: HARNESS})
         self.kept: list[Mapping[str, Any]] = []
-        price = Price(input=1.0, output=1.0)
+        price = OwnRates(input=1.0, output=1.0).price()
         self.agent = LlmAgent(
             "openai:m",
             self.model,

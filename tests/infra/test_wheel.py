@@ -67,4 +67,3 @@ def test_what_is_read_at_run_time_is_shipped() -> None:
         "sia_core/engine/sdk/sia_sdk.py",
         "sia_core/agents/prompts/feedback.md",
     } <= names
-    assert "sia_core/agents/prices.toml" in names

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from sia_core.agents.prices import Price
+from sia_core.agents.prices import OwnRates, Price
 from sia_core.domain.budget import Budget, Spent
 from sia_core.domain.errors import BudgetError
 from sia_core.domain.rollout import Rollout
@@ -151,7 +151,7 @@ def test_whether_a_generation_still_fits(tmp_path: Path) -> None:
 
 
 def test_a_paid_policy_costs_money(tmp_path: Path) -> None:
-    price = Price(input=1.0, output=10.0)
+    price = OwnRates(input=1.0, output=10.0).price()
     turn = replace(make_rollout().turns[0], prompt_ids=None, output_ids=None, prompt_tokens=1000, output_tokens=100)
     with opened(tmp_path / "j.db", Kept("dollars=1"), price=price) as ledger:
         ledger.settle(replace(rollout(1), turns=(turn, turn)))
