@@ -31,6 +31,7 @@ from sia_core.engine.keys import PolicyEnvironment, without_keys
 from sia_core.engine.nodes import check_nodes
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.vllm_server import ServerOptions, build_command, read_options
+from sia_core.host.retrying import Schedule
 from sia_core.policy.protocol import EndpointError
 from sia_core.policy.registry import base_directory
 from sia_core.policy.spec import parse_spec
@@ -168,22 +169,22 @@ class Engine:
         Raises:
             ServiceError: it stayed silent.
         """
-        started, pause, silent = time.monotonic(), 1.0, False
+        started, silent = time.monotonic(), False
         patience_s = self._config.patience_s + (self._server.start_s if self._server else 0.0)
-        while True:
-            try:
-                self.policy.probe()
-                break
-            except EndpointError as error:
-                waited = time.monotonic() - started
-                if waited > patience_s:
-                    what = f"the policy has not answered for {waited:.0f} s: {error.what}"
-                    raise ServiceError(what, where=self._config.policy, hint="see that it is reachable") from error
-                if not silent:
-                    self._say(f"policy {self._config.policy} does not answer; waiting for it ({error.what})")
-                silent = True
-            time.sleep(pause)
-            pause = min(2 * pause, 60.0)
+
+        def announce(number: int, error: Exception) -> None:
+            nonlocal silent
+            silent = True
+            if number == 1:
+                what = error.what if isinstance(error, EndpointError) else str(error)
+                self._say(f"policy {self._config.policy} does not answer; waiting for it ({what})")
+
+        schedule = Schedule(first_s=1.0, longest_s=60.0, jitter=0.0, total_s=patience_s)
+        try:
+            schedule.run(self.policy.probe, lambda error: isinstance(error, EndpointError), on_pause=announce)
+        except EndpointError as error:
+            what = f"the policy has not answered for {time.monotonic() - started:.0f} s: {error.what}"
+            raise ServiceError(what, where=self._config.policy, hint="see that it is reachable") from error
         if silent:
             self._say(f"policy {self._config.policy} answers again after {time.monotonic() - started:.0f} s")
         return silent

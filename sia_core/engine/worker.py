@@ -23,13 +23,13 @@ from sia_core.engine.gateway import Gateway
 from sia_core.engine.live_program import SandboxProgram
 from sia_core.engine.sandbox import open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
+from sia_core.host.retrying import Schedule
 from sia_core.policy.protocol import Policy
 
 SDK = Path(__file__).parent / "sdk"
 BOOT = b"import sia_sdk\nsia_sdk.main()\n"
 BOOT_NAME = "_sia_boot.py"
-ATTEMPTS = 3
-BACKOFF_S = 0.5
+RETRY = Schedule(attempts=3, first_s=1.0, jitter=0.0)
 STDERR_TAIL = 2000
 NUMERICAL = (b"numpy", b"scipy")
 
@@ -233,14 +233,26 @@ class RolloutRunner:
 
 
 def _retried(attempt: Callable[[], Rollout]) -> Rollout:
-    """Infrastructure failures of this machine are tried again here; what else may pass, the driver waits out."""
-    for number in range(1, ATTEMPTS + 1):
+    """Retry a rollout that failed by this machine's infrastructure; the driver waits out other passing failures."""
+
+    def once() -> Rollout:
         rollout = attempt()
-        failure = rollout.failure
-        if failure is None or failure.kind not in ("sandbox", "verifier") or number == ATTEMPTS:
-            return rollout
-        time.sleep(BACKOFF_S * 2**number)
-    raise AssertionError("unreachable")
+        if rollout.failure is not None and rollout.failure.kind in ("sandbox", "verifier"):
+            raise _MachineError(rollout)
+        return rollout
+
+    try:
+        return RETRY.run(once, lambda error: isinstance(error, _MachineError))
+    except _MachineError as error:
+        return error.rollout
+
+
+class _MachineError(Exception):
+    """Infrastructure of this machine failed a rollout."""
+
+    def __init__(self, rollout: Rollout) -> None:
+        super().__init__(rollout.failure)
+        self.rollout = rollout
 
 
 def _classify(gateway: Gateway, result: SandboxResult) -> Failure | None:

@@ -32,6 +32,7 @@ from filelock import FileLock
 
 from sia_core.domain.errors import FetchError
 from sia_core.host.home import home
+from sia_core.host.retrying import Schedule
 from sia_core.host.unpack import extract
 
 __all__ = [
@@ -51,7 +52,8 @@ Progress = Callable[[int, int], None]
 
 _CHUNK: Final = 1 << 18
 _SECONDS_SILENT: Final = 30.0
-_ATTEMPTS: Final = 5
+_RETRY: Final = Schedule(attempts=5, longest_s=8.0, jitter=0.0)
+_BROKEN: Final = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 _PAST_THE_END: Final = 416
 _TRANSIENT: Final = (408, _PAST_THE_END, 425, 429, 500, 502, 503, 504)
 
@@ -229,24 +231,34 @@ def _stream(wanted: _Wanted, url: str, dest: Path, progress: Progress | None) ->
 
     Only attempts that brought no byte add up, so that a line that keeps breaking still gets there.
     """
-    part, failures = _part(dest), 0
-    while wanted.size is None or _size(part) < wanted.size:
-        start = _size(part)
-        try:
+    part, started = _part(dest), 0
+
+    def append() -> None:
+        nonlocal started
+        started = _size(part)
+        if wanted.size is None or started < wanted.size:
             _append(wanted, url, part, progress)
-            return
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-            failures = 1 if _size(part) > start else failures + 1
-            if failures >= _ATTEMPTS or not _may_pass(error):
-                what = f"downloading {wanted.label} failed: {error}"
-                raise FetchError(what, where=str(dest), hint=wanted.by_hand) from error
-            if isinstance(error, urllib.error.HTTPError) and error.code == _PAST_THE_END:
-                _forget(part)  # It was cut after its last byte, or is another file by now: only a new start can tell.
-            time.sleep(min(8.0, 0.25 * 2**failures))
+
+    def again(error: Exception) -> bool:
+        if isinstance(error, urllib.error.HTTPError) and error.code == _PAST_THE_END:
+            _forget(part)  # It was cut after its last byte, or is another file by now: only a new start can tell.
+        return _may_pass(error) and _size(part) <= started
+
+    while True:
+        try:
+            return _RETRY.run(append, again)
+        except _BROKEN as error:
+            if _may_pass(error) and _size(part) > started:
+                time.sleep(_RETRY.first_s)
+                continue
+            what = f"downloading {wanted.label} failed: {error}"
+            raise FetchError(what, where=str(dest), hint=wanted.by_hand) from error
 
 
 def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, urllib.error.HTTPError) or error.code in _TRANSIENT
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in _TRANSIENT
+    return isinstance(error, _BROKEN)
 
 
 def _size(path: Path) -> int:

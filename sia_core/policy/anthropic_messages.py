@@ -1,7 +1,7 @@
 """`anthropic:MODEL[@BASE_URL]`: the messages API of Anthropic.
 
 Replies are streamed, for a long one would else be cut off by what lies between; agents, whose patience limits repeats
-(`retry.Patience`), ask a server that offers no streams without. No token ids and no logprobs
+(`retry.Retry`), ask a server that offers no streams without. No token ids and no logprobs
 come back, so its rollouts cannot train weights; and the API takes no seed. Options become a JSON schema of the
 reply: models of 2026 refuse a tool that must be called.
 """
@@ -82,7 +82,7 @@ class AnthropicPolicy:
         self._endpoint = spec
         retry = retry or Retry()
         self._server = Server(spec, key, retry)
-        self._careful = retry.patience.careful
+        self._careful = retry.careful
         self._ways = Ways("stream", "plain") if self._careful else Ways("stream")
         self._client = anthropic.Anthropic(api_key=key, base_url=spec.base_url, max_retries=0)
 

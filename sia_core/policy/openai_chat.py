@@ -1,6 +1,6 @@
 """`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any server that speaks them.
 
-Rollouts are asked for plainly. Agents, whose patience limits repeats (`retry.Patience`), are answered in a stream where
+Rollouts are asked for plainly. Agents, whose patience limits repeats (`retry.Retry`), are answered in a stream where
 the server offers one: they write long replies, and only its silence tells that it is gone.
 No token ids come back, so its rollouts cannot train weights; and no logprobs are asked for, which would be
 of no use without them. Options become a strict JSON schema.
@@ -76,7 +76,7 @@ class OpenAIPolicy:
         self._endpoint = spec
         retry = retry or Retry()
         self._server = Server(spec, key, retry)
-        self._careful = retry.patience.careful
+        self._careful = retry.careful
         self._ways = Ways("counted", "stream", "plain") if self._careful else Ways("plain")
         self._client = openai.OpenAI(api_key=key, base_url=spec.base_url, max_retries=0)
         # OpenAI's own models take only the new name, many other servers only the old one.

@@ -8,7 +8,7 @@ from sia_core.domain.errors import UsageError
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
 from sia_core.policy.protocol import Policy
-from sia_core.policy.retry import Patience, Retry
+from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import ScriptedPolicy
 from sia_core.policy.spec import (
     CONCURRENCY_VARIABLE,
@@ -125,7 +125,7 @@ def load_policy(
     if server is not None:
         from sia_core.policy.log import LoggedPolicy
 
-        policy = _load_server(server, serve, Retry() if silence_s is None else Retry(Patience.of_agent(silence_s)))
+        policy = _load_server(server, serve, Retry() if silence_s is None else Retry.of_agent(silence_s))
         return policy if log is None else LoggedPolicy(policy, log)
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import ReplayPolicy

@@ -53,7 +53,7 @@ class Server:
             opinion: a second one on each fault, where a status means something else than usual.
 
         Raises:
-            EndpointError: no answer, after bounded retries; where the patience limits repeats, as `paid` says.
+            EndpointError: no answer, after bounded retries; where `Retry` limits repeats, as `paid` says.
             RejectedRequestError: this request is refused.
             PolicyError: key, model or a parameter of ours is refused.
         """
@@ -64,15 +64,15 @@ class Server:
         return self._run(lambda timeout: send(timeout).decode(errors="replace"), opinion)
 
     def _run(self, call: Callable[[float], T], opinion: Opinion | None, request: Request | None = None) -> T:
-        patience = self._retry.patience
+        retry = self._retry
 
         def judge(error: Exception) -> Fault | None:
             fault = self._judge(error, request.words if request else ())
-            if fault is not None and patience.careful:
-                fault = careful(fault, error, self._spec, patience.timeout_s)
+            if fault is not None and retry.careful:
+                fault = careful(fault, error, self._spec, retry.timeout_s)
             return fault if fault is None or opinion is None else opinion(fault)
 
-        return self._retry.run(call, judge)
+        return retry.request(call, judge)
 
     def _read(self, content: bytes, shape: type[A]) -> A:
         try:

@@ -16,14 +16,12 @@ it is.
 
 import logging
 import os
-import random
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar, cast
 
 from mlflow.entities import LoggedModel, Run
@@ -34,6 +32,7 @@ from mlflow.tracking import MlflowClient
 
 from sia_core.domain.errors import RecordError, ServiceError, SiaError, UsageError
 from sia_core.host.external import masked
+from sia_core.host.retrying import Schedule
 from sia_core.record.fault import fault
 from sia_core.record.tags import Tag
 
@@ -42,8 +41,10 @@ REQUEST: Final = Tag.REQUEST
 """Tag with a key that is fresh for each thing asked for."""
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _RETRIES: Final = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-_ALOUD_AFTER_S: Final = 2.0
-"""A hiccup shorter than this is not spoken of."""
+_ANNOUNCE_AFTER_S: Final = 2.0
+"""A wait after a single attempt shorter than this is not announced."""
+_TOTAL_S: Final = 900.0
+SCHEDULE: Final = Schedule(longest_s=15.0, jitter=0.5, total_s=_TOTAL_S)
 _UNTRIED: Final = ("start_trace", "start_span", "end_span", "end_trace")
 _LOGGER = logging.getLogger("mlflow.store.db.utils")
 """Prints a traceback of each error of a database, which MLflow raises as well."""
@@ -52,39 +53,20 @@ _HASTY: ContextVar[bool] = ContextVar("hasty", default=False)
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Total time and pauses of waiting for a server."""
+def schedule_of_environment() -> Schedule:
+    """Return how long calls of MLflow are retried: SIA_MLFLOW_PATIENCE_S seconds; 15 min where it is not set.
 
-    total_s: float = 900.0
-    """Seconds from a call's first failure to its last try; 0 waits for nothing."""
-    first_s: float = 0.5
-    longest_s: float = 15.0
-    """Longest pause between two tries, in seconds; the first pause is doubled each time up to the longest."""
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    uniform: Callable[[float, float], float] = random.uniform
-
-    @classmethod
-    def of_environment(cls) -> "Patience":
-        """Read the patience from SIA_MLFLOW_PATIENCE_S; the default where the variable is not set.
-
-        Raises:
-            UsageError: it is no number of seconds.
-        """
-        text = os.environ.get(VARIABLE, "")
-        try:
-            total = float(text) if text else cls.total_s
-        except ValueError:
-            total = -1.0
-        if not 0 <= total < float("inf"):
-            raise UsageError(f"{text!r} is no number of seconds", where=VARIABLE, hint=f"such as {cls.total_s:g}")
-        return cls(total)
-
-    def pause_s(self, tries: int) -> float:
-        """Return the seconds before the next try; random, so that waiting processes do not retry all at once."""
-        longest = min(self.first_s * 2.0 ** min(tries - 1, 30), self.longest_s)
-        return self.uniform(longest / 2, longest)
+    Raises:
+        UsageError: the variable is no number of seconds.
+    """
+    text = os.environ.get(VARIABLE, "")
+    try:
+        total = float(text) if text else _TOTAL_S
+    except ValueError:
+        total = -1.0
+    if not 0 <= total < float("inf"):
+        raise UsageError(f"{text!r} is no number of seconds", where=VARIABLE, hint=f"such as {_TOTAL_S:g}")
+    return SCHEDULE if total == _TOTAL_S else replace(SCHEDULE, total_s=total)
 
 
 def say_on_stderr(text: str) -> None:
@@ -94,56 +76,57 @@ def say_on_stderr(text: str) -> None:
 
 @dataclass
 class Waiting:
-    """Waits for one store."""
+    """Retries calls of one store until it answers."""
 
     uri: str
-    patience: Patience = field(default_factory=Patience.of_environment)
+    schedule: Schedule = field(default_factory=schedule_of_environment)
     say: Callable[[str], None] = say_on_stderr
-    """Function that is told when a wait begins and when it ends."""
+    """Function that is called with a line when a wait begins and when it ends."""
 
     def __call__(self, call: Callable[[], Found], made: Callable[[], Found | None] = lambda: None) -> Found:
-        """Return the result of a call, which is retried while the server does not answer.
+        """Return the result of a call of MLflow.
 
         Args:
-            call: of MLflow.
-            made: what an earlier try has made without its answer coming through; asked before each further try.
+            call: makes one request.
+            made: finds what an earlier attempt has made without its answer coming through; called before each retry.
 
         Raises:
-            ServiceError: the server did not answer for as long as it was to be waited for.
+            ServiceError: the server did not answer within the schedule.
             RecordError: a SQLite file was locked that long.
-            Exception: whatever is not the server's fault; in haste, that too.
+            Exception: whatever is not the server's fault; `in_haste`, that too.
         """
-        began, tries, aloud, deadline = self.patience.clock(), 0, False, 0.0
-        while True:
-            try:
-                # Never within `except`: the new error would have the old one for its context.
-                found = made() if tries else None
-                found = call() if found is None else found
-            except Exception as error:
-                why = fault(error)
-                if why is None or _HASTY.get():
-                    raise
-                # From the first failure on: a long upload that fails at its end is begun again.
-                deadline = deadline if tries else self.patience.clock() + self.patience.total_s
-                if self.patience.clock() >= deadline:
-                    raise self._gave_up(why) from error
-            else:
-                if aloud:
-                    self.say(f"MLflow answers again, after {_length(self.patience.clock() - began)}; going on")
-                return found
-            tries += 1
-            if not aloud and (tries > 1 or self.patience.clock() - began >= _ALOUD_AFTER_S):
-                aloud = True
-                most = _length(self.patience.total_s)
-                self.say(f"MLflow at {masked(self.uri)} does not answer ({why}); waiting, up to {most}")
-            left = deadline - self.patience.clock()
-            self.patience.sleep(max(0.0, min(self.patience.pause_s(tries), left)))
+        clock, began, tries, announced = self.schedule.clock, self.schedule.clock(), 0, False
 
-    def _gave_up(self, why: str) -> SiaError:
+        def attempt() -> Found:
+            nonlocal tries
+            tries += 1
+            found = made() if tries > 1 else None
+            return call() if found is None else found
+
+        def announce(number: int, error: Exception) -> None:
+            nonlocal announced
+            if not announced and (number > 1 or clock() - began >= _ANNOUNCE_AFTER_S):
+                announced = True
+                most = _length(self.schedule.total_s)
+                self.say(f"MLflow at {masked(self.uri)} does not answer ({fault(error)}); waiting, up to {most}")
+
+        try:
+            found = self.schedule.run(
+                attempt, lambda error: not _HASTY.get() and fault(error) is not None, on_pause=announce
+            )
+        except Exception as error:
+            why = fault(error)
+            if why is None or _HASTY.get():
+                raise
+            raise self._gave_up(f"did not answer for {_length(clock() - began)} ({why})") from error
+        if announced:
+            self.say(f"MLflow answers again, after {_length(clock() - began)}; going on")
+        return found
+
+    def _gave_up(self, what: str) -> SiaError:
         kind = RecordError if self.uri.startswith("sqlite:") else ServiceError
-        hint = f"see that it runs; to wait longer than {self.patience.total_s:g} s set {VARIABLE}"
-        what = f"MLflow did not answer for {_length(self.patience.total_s)} ({why})"
-        return kind(what, where=masked(self.uri), hint=hint)
+        hint = f"see that it runs; to wait longer than {self.schedule.total_s:g} s set {VARIABLE}"
+        return kind(f"MLflow {what}", where=masked(self.uri), hint=hint)
 
 
 @contextmanager

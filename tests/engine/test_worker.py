@@ -1,6 +1,7 @@
 """One rollout in the strict sandbox: who is to blame for what, and what ends up in the record."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +190,13 @@ def test_a_verifier_that_fails_leaves_the_rollout_unscored(
         calls.append(arguments)
         raise error
 
-    monkeypatch.setattr(worker, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(worker, "RETRY", replace(worker.RETRY, first_s=0.01))
     monkeypatch.setattr(runner._task.module, "verify", verify)
     done = play("return {'colour': 'blue'}")
     assert done.failure is not None
     assert done.failure.infrastructure
     assert done.score is None
-    assert len(calls) == worker.ATTEMPTS
+    assert len(calls) == worker.RETRY.attempts
 
 
 SHARING = """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sia_core.policy.protocol import Policy
-from sia_core.policy.retry import Patience, Retry
+from sia_core.policy.retry import Retry
 from tests.policy.test_http import KEY, connect
 from tests.wire.server import Wire, serve
 from tests.wire.streams import parts, stream
@@ -36,6 +36,6 @@ def make(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def policy(kind: str, silence_s: float = 5.0) -> Policy:
         wire.answer = wire.answer or stream(parts(kind, ["hel", "lo"]))
-        return connect(kind, wire.url, Retry(Patience.of_agent(silence_s), sleep=lambda _: None))
+        return connect(kind, wire.url, Retry.of_agent(silence_s, sleep=lambda _: None))
 
     return policy

@@ -21,7 +21,7 @@ from sia_core.policy.log import LoggedPolicy, ReplayPolicy
 from sia_core.policy.openai_chat import OpenAIPolicy
 from sia_core.policy.protocol import EndpointError, Policy, RejectedRequestError, Request
 from sia_core.policy.registry import load_policy, policy_digest
-from sia_core.policy.retry import Patience, Retry
+from sia_core.policy.retry import Retry
 from sia_core.policy.spec import parse_spec
 from tests.factories import ask
 from tests.wire.server import Answer, Wire, chat, error, message, raw, reset, serve
@@ -59,7 +59,7 @@ def make(wire: Wire, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> Ca
     def policy(kind: str) -> Policy:
         answer = chat("hello") if kind == "openai" else message({"type": "text", "text": "hello"})
         wire.answer = wire.answer or answer
-        return connect(kind, wire.url, Retry(Patience(attempts=4, first_s=0.5, longest_s=30.0), pauses.append))
+        return connect(kind, wire.url, Retry(attempts=4, first_s=0.5, longest_s=30.0, sleep=pauses.append))
 
     return policy
 
@@ -162,7 +162,7 @@ def test_a_server_that_says_nothing_is_left(wire: Wire, kind: str) -> None:
 
     wire.answer = nothing
     waits: list[float] = []
-    policy = connect(kind, wire.url, Retry(Patience(attempts=2, timeout_s=0.2), waits.append))
+    policy = connect(kind, wire.url, Retry(attempts=2, timeout_s=0.2, sleep=waits.append))
     with pytest.raises(EndpointError, match="timed out"):
         policy.sample(ask("Say"))
     over.set()
@@ -382,7 +382,7 @@ def test_what_is_too_long_is_the_askers_fault(make: Callable[[str], Policy], wir
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_endpoint_that_is_not_there(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
     make(kind)
-    dead = connect(kind, "http://127.0.0.1:1", Retry(Patience(attempts=2), sleep=lambda _: None))
+    dead = connect(kind, "http://127.0.0.1:1", Retry(attempts=2, sleep=lambda _: None))
     with pytest.raises(EndpointError):
         dead.sample(ask("Say"))
     with pytest.raises(EndpointError):

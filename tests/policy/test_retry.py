@@ -1,11 +1,12 @@
 """The retry loop, by a clock that only moves when it is slept on."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sia_core.domain.errors import SiaError
-from sia_core.policy.retry import Fault, Patience, Retry, parse_retry_after
+from sia_core.policy.retry import Fault, Retry, parse_retry_after
 
 NOW = 1_000_000_000.0
 
@@ -21,9 +22,9 @@ class Clock:
         self.waits.append(seconds)
         self.now += seconds
 
-    def retry(self, **patience: Any) -> Retry:
-        kept = Patience(**{"attempts": 5, "first_s": 1.0, "longest_s": 6.0, **patience})
-        return Retry(kept, self.sleep, lambda: self.now, lambda low, high: high)
+    def retry(self, **limits: Any) -> Retry:
+        kept = {"attempts": 5, "first_s": 1.0, "longest_s": 6.0, "uniform": lambda low, high: high, **limits}
+        return Retry(sleep=self.sleep, clock=lambda: self.now, **kept)
 
 
 def fail(_: float) -> str:
@@ -37,7 +38,7 @@ def passing(_: Exception) -> Fault:
 def test_waits_double_up_to_a_bound_and_attempts_end() -> None:
     clock = Clock()
     with pytest.raises(SiaError, match="no answer"):
-        clock.retry().run(fail, passing)
+        clock.retry().request(fail, passing)
     assert clock.waits == [1.0, 2.0, 4.0, 6.0]
 
 
@@ -49,15 +50,15 @@ def test_jitter_is_full() -> None:
         return low
 
     with pytest.raises(SiaError):
-        Retry(Patience(attempts=3, first_s=0.5), clock.sleep, lambda: clock.now, uniform).run(fail, passing)
-    assert ranges == [(0.0, 0.5), (0.0, 1.0)]
+        clock.retry(attempts=3, first_s=0.5, uniform=uniform).request(fail, passing)
+    assert ranges[:2] == [(0.0, 0.5), (0.0, 1.0)]
 
 
 def test_the_server_says_how_long_within_bounds() -> None:
     clock = Clock()
     asked = iter([3.0, 600.0, 0.0, 1.0, 1.0])
     with pytest.raises(SiaError):
-        clock.retry().run(fail, lambda _: Fault(SiaError("busy"), again=True, after_s=next(asked)))
+        clock.retry().request(fail, lambda _: Fault(SiaError("busy"), again=True, after_s=next(asked)))
     assert clock.waits == [3.0, 6.0, 0.0, 1.0]
 
 
@@ -69,7 +70,7 @@ def test_patience_ends_before_the_attempts_do() -> None:
         raise ValueError("timed out")
 
     with pytest.raises(SiaError):
-        clock.retry(attempts=100, timeout_s=30.0, total_s=100.0).run(slow, passing)
+        clock.retry(attempts=100, timeout_s=30.0, total_s=100.0).request(slow, passing)
     assert clock.now <= 100.0
 
 
@@ -86,14 +87,14 @@ def test_request_that_may_have_been_paid_for_is_repeated_once_among_other_faults
         return Fault(SiaError("lost"), again=True, paid=next(paid))
 
     with pytest.raises(SiaError, match="lost"):
-        clock.retry(repeats=1).run(slow, judge)
+        clock.retry(repeats=1).request(slow, judge)
     assert len(calls) == 4
 
 
 def test_paid_requests_are_repeated_as_others_without_a_limit_of_repeats() -> None:
     clock = Clock()
     with pytest.raises(SiaError):
-        clock.retry().run(fail, lambda _: Fault(SiaError("lost"), again=True, paid=True))
+        clock.retry().request(fail, lambda _: Fault(SiaError("lost"), again=True, paid=True))
     assert len(clock.waits) == 4
 
 
@@ -106,23 +107,23 @@ def test_every_attempt_of_an_agent_has_the_whole_limit_of_silence() -> None:
         clock.now += 10_000.0  # A long stream, which broke off.
         raise ValueError("lost")
 
-    kept = Retry(Patience.of_agent(1200.0), clock.sleep, lambda: clock.now, lambda low, high: high)
+    kept = replace(Retry.of_agent(1200.0, clock.sleep), clock=lambda: clock.now)
     with pytest.raises(SiaError):
-        kept.run(long, lambda _: Fault(SiaError("lost"), again=True, paid=True))
+        kept.request(long, lambda _: Fault(SiaError("lost"), again=True, paid=True))
     assert timeouts == [1200.0, 1200.0]
 
 
 def test_what_cannot_pass_is_raised_at_once_and_alone() -> None:
     clock = Clock()
     with pytest.raises(SiaError, match="refused") as raised:
-        clock.retry().run(fail, lambda _: Fault(SiaError("refused")))
+        clock.retry().request(fail, lambda _: Fault(SiaError("refused")))
     assert not clock.waits
     assert raised.value.__context__ is None
 
 
 def test_a_defect_is_not_taken_for_a_fault() -> None:
     with pytest.raises(ValueError, match="wire"):
-        Clock().retry().run(fail, lambda _: None)
+        Clock().retry().request(fail, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.policy.local import LocalPolicy
 from sia_core.policy.protocol import EndpointError, RejectedRequestError, Request
-from sia_core.policy.retry import Patience, Retry
+from sia_core.policy.retry import Retry
 from sia_core.policy.spec import parse_spec
 from sia_core.policy.trie import Ids
 from sia_core.policy.vllm import VllmPolicy
@@ -59,7 +59,7 @@ def connect(server: FakeVllm, waits: list[float] | None = None) -> VllmPolicy:
     """A policy that never really sleeps."""
     spec = parse_spec(f"vllm:{server.base}@{server.url}")
     assert spec is not None
-    retry = Retry(Patience(attempts=3), sleep=(waits if waits is not None else []).append)
+    retry = Retry(attempts=3, sleep=(waits if waits is not None else []).append)
     return VllmPolicy(spec, server.base, spec.key(), retry)
 
 

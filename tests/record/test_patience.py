@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import botocore.exceptions
@@ -20,11 +20,12 @@ from sia_core.domain.errors import HeldError, RecordError, ServiceError, UsageEr
 from sia_core.domain.hashing import digest_files
 from sia_core.host.processes import Process
 from sia_core.host.progress import Silent
+from sia_core.host.retrying import Schedule
 from sia_core.record import lease
 from sia_core.record.beacon import Beacon
 from sia_core.record.fault import fault
 from sia_core.record.lease import hold
-from sia_core.record.patience import Patience, Waiting, in_haste
+from sia_core.record.patience import SCHEDULE, Waiting, in_haste, schedule_of_environment
 from sia_core.record.phases import ExecuteDone, StopDone
 from sia_core.record.store import Record, RunRecord, open_record
 from tests.record.faulty import Faulty, faulty
@@ -45,8 +46,10 @@ class Clock:
         self.slept.append(seconds)
         self.now += seconds
 
-    def patience(self, total_s: float = 900.0) -> Patience:
-        return Patience(total_s, clock=lambda: self.now, sleep=self.sleep, uniform=lambda _, most: most)
+    def schedule(self, total_s: float = 900.0) -> Schedule:
+        return replace(
+            SCHEDULE, total_s=total_s, clock=lambda: self.now, sleep=self.sleep, uniform=lambda _, most: most
+        )
 
 
 class Flaky:
@@ -74,7 +77,7 @@ def heard() -> list[str]:
 
 
 def waiting(clock: Clock, heard: list[str], uri: str = "http://u:p@mlflow:5000", total_s: float = 900.0) -> Waiting:
-    return Waiting(uri, clock.patience(total_s), heard.append)
+    return Waiting(uri, clock.schedule(total_s), heard.append)
 
 
 def test_pauses_grow_to_a_bound_and_the_user_hears_of_beginning_and_end(clock: Clock, heard: list[str]) -> None:
@@ -94,9 +97,9 @@ def test_a_hiccup_is_not_spoken_of_and_a_hang_at_once(clock: Clock, heard: list[
 
 
 def test_patience_ends_with_what_to_do(clock: Clock, heard: list[str]) -> None:
-    with pytest.raises(ServiceError, match=r"MLflow did not answer for 100 s \(Connection refused\)") as caught:
+    with pytest.raises(ServiceError, match=r"MLflow did not answer for 90 s \(Connection refused\)") as caught:
         waiting(clock, heard, total_s=100)(Flaky(clock, 1000))
-    assert clock.now == 100.0
+    assert 85 < clock.now <= 100
     assert "SIA_MLFLOW_PATIENCE_S" in caught.value.hint
     with pytest.raises(RecordError):
         waiting(clock, heard, "sqlite:///x.db", total_s=0)(Flaky(clock, 1))
@@ -117,7 +120,7 @@ def test_a_signal_ends_a_wait(clock: Clock, heard: list[str]) -> None:
 
     call = Flaky(clock, 2)
     with pytest.raises(KeyboardInterrupt):
-        Waiting("http://x", Patience(sleep=interrupted), heard.append)(call)
+        Waiting("http://x", replace(SCHEDULE, sleep=interrupted), heard.append)(call)
     assert call.left == 1
 
 
@@ -125,7 +128,7 @@ def test_a_signal_ends_a_wait(clock: Clock, heard: list[str]) -> None:
 def test_patience_that_is_no_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("SIA_MLFLOW_PATIENCE_S", text)
     with pytest.raises(UsageError, match="no number of seconds"):
-        Patience.of_environment()
+        schedule_of_environment()
 
 
 def test_what_is_not_the_servers_fault_is_raised_at_once(clock: Clock, heard: list[str]) -> None:
@@ -164,7 +167,7 @@ def server(module_server: Faulty) -> Iterator[Faulty]:
 @pytest.fixture
 def record(server: Faulty, tmp_path: Path, heard: list[str]) -> Record:
     made = open_record(tmp_path, server.url, heard.append)
-    made.waiting.patience = Patience(120, first_s=0.01, longest_s=0.05)
+    made.waiting.schedule = Schedule(total_s=120, first_s=0.01, longest_s=0.05)
     return made
 
 
@@ -311,7 +314,7 @@ def test_a_locked_file_is_waited_for_and_a_traceback_is_not_printed(
     store_home: Path, heard: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     record = open_record(store_home, None, heard.append)
-    record.waiting.patience = Patience(60, first_s=0.01, longest_s=0.05)
+    record.waiting.schedule = Schedule(total_s=60, first_s=0.01, longest_s=0.05)
     run = record.create(CONFIG, TAGS)
     locking = sqlite3.connect(store_home / "mlflow.db", isolation_level=None, check_same_thread=False)
     locking.execute("BEGIN EXCLUSIVE")
