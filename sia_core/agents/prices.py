@@ -9,7 +9,7 @@ import re
 import tomllib
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import genai_prices
@@ -171,9 +171,13 @@ def require_price(server: ServerSpec, *, where: str, limit: str) -> None:
 
 def _listed(server: ServerSpec) -> Price | None:
     """Return the library's price, by the address where that belongs to a known provider, else by the kind of server."""
-    for provider in ({"provider_api_url": server.base_url}, {"provider_id": server.kind}):
+    nothing = genai_prices.Usage()
+    for find in (
+        partial(genai_prices.calc_price, provider_api_url=server.base_url),
+        partial(genai_prices.calc_price, provider_id=server.kind),
+    ):
         try:
-            found = genai_prices.calc_price(genai_prices.Usage(), server.model, **provider)
+            found = find(nothing, server.model)
         except LookupError:
             continue
         # The library matches by prefix: `NAME-turbo` would have the price of `NAME`.

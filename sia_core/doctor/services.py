@@ -1,15 +1,13 @@
 """The servers a run talks to, and the model behind it. Addresses are shown without what could be a password."""
 
 import os
-import socket
 import sqlite3
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from sia_core.doctor.report import Finding
 from sia_core.domain.errors import PolicyError, RecordError, ServiceError, SiaError
+from sia_core.host import external
 from sia_core.host.home import home
 from sia_core.host.servers import Service, find, prefect_service
 from sia_core.policy import smollm2
@@ -22,38 +20,26 @@ _TIMEOUT_S = 5
 
 def check_prefect() -> Finding:
     """The server of PREFECT_API_URL, or the one that runs under SIA's directory."""
-    address = os.environ.get("PREFECT_API_URL", "")
-    return _asked("prefect", "PREFECT_API_URL", address, "/health") if address else _own(prefect_service())
+    server = external.prefect_server()
+    return _reached("prefect", server, external.check_prefect) if server else _own(prefect_service())
 
 
 def check_mlflow() -> Finding:
-    """The server of MLFLOW_TRACKING_URI, or the store under SIA's directory."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if address.startswith("http"):
-        return _asked("mlflow", "MLFLOW_TRACKING_URI", address, "/health")
-    if address:
-        return Finding("mlflow", "ok", f"the store of MLFLOW_TRACKING_URI ({address.split(':')[0]})")
-    return _store()
+    """The server or store of MLFLOW_TRACKING_URI, or the store under SIA's directory."""
+    server = external.mlflow_server()
+    if server is None:
+        return _store()
+    if external.is_http(server.address):
+        return _reached("mlflow", server, external.check_mlflow)
+    return Finding("mlflow", "ok", f"the store of MLFLOW_TRACKING_URI ({server.address.split(':')[0]})")
 
 
 def check_ray() -> Finding:
     """The cluster of RAY_ADDRESS, or this machine."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    if not address:
+    server = external.ray_cluster()
+    if server is None:
         return Finding("ray", "ok", f"started by each run on this machine, {os.cpu_count()} CPUs")
-    parts = urlsplit(address if "://" in address else f"ray://{address}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if host is None or port is None:
-        return Finding("ray", "warning", "RAY_ADDRESS names no HOST:PORT, so it was not tried")
-    try:
-        socket.create_connection((host, port), _TIMEOUT_S).close()
-    except OSError as error:
-        seen = f"nothing answers at RAY_ADDRESS, {host}:{port} ({error.strerror or type(error).__name__})"
-        return Finding("ray", "failed", seen, "unset RAY_ADDRESS, or start the cluster", ServiceError.exit_code)
-    return Finding("ray", "ok", f"something answers at {host}:{port} (RAY_ADDRESS)")
+    return _reached("ray", server, external.check_ray)
 
 
 def check_keys(policy: str) -> Finding:
@@ -101,24 +87,12 @@ def _smollm2() -> Finding:
     return Finding("model", "ok", f"smollm2 in {base}")
 
 
-def _asked(subject: str, variable: str, address: str, path: str) -> Finding:
-    shown = _shown(address)
+def _reached(subject: str, server: external.Server, check: Callable[[], None]) -> Finding:
     try:
-        with urllib.request.urlopen(address.rstrip("/") + path, timeout=_TIMEOUT_S) as answer:
-            status = int(answer.status)
-    except urllib.error.HTTPError as error:
-        status = error.code
-    except (OSError, ValueError) as error:
-        fix = f"start the server, or unset {variable} to use one of this machine"
-        seen = f"nothing answers at {shown} ({variable}): {type(error).__name__}"
-        return Finding(subject, "failed", seen, fix, ServiceError.exit_code)
-    if status in (401, 403):
-        seen = f"{shown} ({variable}) answers, and asks who we are"
-        return Finding(subject, "warning", seen, "set its user and password, as docs of the server say")
-    if status != 200:
-        fix = f"look at the server's log, or unset {variable}"
-        return Finding(subject, "failed", f"{shown} ({variable}) answers {status}", fix, ServiceError.exit_code)
-    return Finding(subject, "ok", f"{shown} answers ({variable})")
+        check()
+    except ServiceError as error:
+        return Finding(subject, "failed", f"{server.address}: {error.what}", error.hint, error.exit_code)
+    return Finding(subject, "ok", f"{server} answers ({server.variable})")
 
 
 def _own(service: Service) -> Finding:
@@ -156,10 +130,3 @@ def _runs(file: Path) -> int | str:
             connection.close()
     except sqlite3.Error as error:
         return str(error)
-
-
-def _shown(address: str) -> str:
-    """An address without user, password and query."""
-    parts = urlsplit(address)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

@@ -73,7 +73,7 @@ def ray_cluster(environment: Mapping[str, str] = os.environ) -> Server | None:
     if address in ("", "local"):
         return None
     access = "with a token" if environment.get("RAY_AUTH_MODE") == "token" else ""
-    return Server("Ray", "RAY_ADDRESS", address, access)
+    return Server("Ray", "RAY_ADDRESS", masked(address), access)
 
 
 def describe(home: Path, environment: Mapping[str, str] = os.environ) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from sia_core.domain.hashing import digest_json
 
 _PROC = Path("/proc")
@@ -58,21 +60,10 @@ def _machine() -> str:
 def _began(pid: int) -> int | None:
     """Clock ticks from boot to a process's start; 0 where the system does not tell, None where there is none."""
     if not (_PROC / "self").exists():
-        return 0 if exists(pid) else None
+        return 0 if psutil.pid_exists(pid) else None
     try:
         # The name, in brackets, may hold anything; 20 fields follow before the start time.
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
-
-
-def exists(pid: int) -> bool:
-    """Return True if a process of this machine has that number; a zombie counts too."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

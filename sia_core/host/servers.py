@@ -4,7 +4,6 @@ Each is found again by later commands through `services/NAME.json` under SIA_HOM
 on loopback only and outlive the command, so that the UIs stay up; `sia ui --stop` ends them.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -14,18 +13,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from sia_core.domain.errors import ServiceError
-from sia_core.host.processes import exists
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
 """Its first start makes its tables: 20 s of CPU, and the machine may be busy. One that dies is noticed at once."""
-_LISTENING = "0A"
-"""State of a socket in /proc/net/tcp."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def wait_for(service: Service, running: Running, home: Path, *, moving: bool = T
         ServiceError: it died or took too long.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not (_healthy(service, running.port) and _is_its(running)):
+    while not (_healthy(service, running.port) and _listens(running)):
         alive = _alive(running.pid)
         if not alive and moving and not _free(running.port):
             running, moving = _start(service, home, _any_port()), False
@@ -183,10 +181,10 @@ def _started(service: Service, home: Path) -> Running | None:
 def _is_server(pid: int, service: Service) -> bool:
     """Return True if the process is that server: after a reboot the number may belong to any process."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return _alive(pid) and not Path("/proc/self").exists()
-    return service.name.encode() in command and b"server" in command
+        command = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+    return service.name in command and "server" in command
 
 
 def _start(service: Service, home: Path, port: int) -> Running:
@@ -244,37 +242,30 @@ def _healthy(service: Service, port: int) -> bool:
         return False
 
 
-def _is_its(running: Running) -> bool:
+def _listens(running: Running) -> bool:
     """Return True if the server or a process it started has the port: two homes may have taken one port at once."""
     try:
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    except OSError:
-        return True  # Not to be found out here.
-    wanted = f"{int.from_bytes(socket.inet_aton(HOST), sys.byteorder):08X}:{running.port:04X}"
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == wanted and row[3] == _LISTENING}
-    return any(sockets & _open_files(pid) for pid in _group(running.pid))
+        leader = psutil.Process(running.pid)
+        family = [leader, *leader.children(recursive=True)]
+    except psutil.Error:
+        return False
+    return any(running.port in _ports(process) for process in family)
 
 
-def _group(leader: int) -> Iterator[int]:
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            if process.name.isdecimal() and os.getpgid(int(process.name)) == leader:
-                yield int(process.name)
-
-
-def _open_files(pid: int) -> set[str]:
-    found = set()
-    with contextlib.suppress(OSError):
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                found.add(str(file.readlink()))
-    return found
+def _ports(process: psutil.Process) -> set[int]:
+    """Ports of loopback or all addresses that a process listens on; none for one that has ended."""
+    try:
+        found = process.net_connections("tcp")
+    except psutil.Error:
+        return set()
+    return {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
 
 
 def _alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # Our own child would stay a zombie, which looks alive.
-    return exists(pid)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _state(service: Service, home: Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from sia_core.domain.errors import ServiceError
 from sia_core.host import servers
-from sia_core.host.servers import HOST, Running, Service, _is_its, ensure, stop
+from sia_core.host.servers import HOST, Running, Service, _listens, ensure, stop
 
 
 def test_a_port_belongs_to_the_process_that_listens() -> None:
@@ -19,9 +19,9 @@ def test_a_port_belongs_to_the_process_that_listens() -> None:
             own.bind((HOST, 0))
             own.listen()
             port = own.getsockname()[1]
-            assert _is_its(Running("it", os.getpgid(0), port))
-            assert not _is_its(Running("it", other.pid, port))
-            assert not _is_its(Running("it", os.getpgid(0), 9))
+            assert _listens(Running("it", os.getpgid(0), port))
+            assert not _listens(Running("it", other.pid, port))
+            assert not _listens(Running("it", os.getpgid(0), 9))
         finally:
             other.kill()
 
@@ -36,7 +36,7 @@ def test_a_child_listens_for_its_parent() -> None:
     ) as shell:
         try:
             assert shell.stdout is not None
-            assert _is_its(Running("it", shell.pid, int(shell.stdout.readline())))
+            assert _listens(Running("it", shell.pid, int(shell.stdout.readline())))
         finally:
             os.killpg(shell.pid, 9)
 
