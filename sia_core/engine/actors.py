@@ -1,15 +1,13 @@
 """The Ray actors: one that holds the policy, several that play and grade rollouts."""
 
 import os
-import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Semaphore
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -18,7 +16,6 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.harness import Harness
 from sia_core.domain.rollout import Rollout, Unit
 from sia_core.domain.task import Task
-from sia_core.engine import ipc
 from sia_core.engine.keys import PolicyEnvironment
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.served import ServedPolicy
@@ -27,10 +24,6 @@ from sia_core.engine.worker import RolloutRunner
 from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
-
-SLICE_S = 0.25
-"""Seconds after which a worker returns what it has done, rather than begin another unit of those it was given."""
-T = TypeVar("T", Unit, Rollout)
 
 
 @dataclass(frozen=True)
@@ -45,8 +38,6 @@ class PolicySettings:
     environment: PolicyEnvironment
     server: ServerOptions | None
     """Where the spec wants a server of its own."""
-    address: ipc.Address
-    """For requests that do not come through Ray."""
 
 
 class PolicyActor:
@@ -60,7 +51,6 @@ class PolicyActor:
         settings.environment.install()
         # One thread: the policy is loaded once, whoever asks first.
         self._policy = ThreadPoolExecutor(1).submit(self._load)
-        ipc.Server(settings.address, self.sample)
 
     def describe(self) -> dict[str, Any]:
         """Return the policy's spec, digest, trainability and concurrency, which a RemotePolicy shows."""
@@ -101,9 +91,8 @@ class PolicyActor:
 class RemotePolicy:
     """A `Policy` whose work is done by a PolicyActor."""
 
-    def __init__(self, actor: Any, address: ipc.Address, description: dict[str, Any]) -> None:
+    def __init__(self, actor: Any, description: dict[str, Any]) -> None:
         self._actor = actor
-        self._address = address
         self.spec: str = description["spec"]
         self.digest: str = description["digest"]
         self.trainable: bool = description["trainable"]
@@ -111,11 +100,7 @@ class RemotePolicy:
 
     def sample(self, request: Request) -> Completion:
         """Implement `Policy.sample`."""
-        completion: Completion
-        try:
-            completion = ipc.client_of(self._address).ask(request)
-        except ipc.ServerGoneError:  # Another machine's, or it has died: Ray starts it again.
-            completion = _ask(self._actor.sample.remote(request))
+        completion: Completion = _ask(self._actor.sample.remote(request))
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
@@ -143,32 +128,22 @@ class RolloutActor:
         """Keep what the units to come have in common, rather than take it along with each."""
         self._candidate = (harness, adapter, policy)
 
-    def run(self, units: Sequence[Unit]) -> list[Rollout]:
-        """Do as `RolloutRunner.run` does with the candidate held, for the first of `units`, and for more until SLICE_S
-        have passed or the policy fails one."""
-        return self._slice(lambda unit: self._runner.run(unit, *self._candidate), units)
+    def run(self, unit: Unit) -> Rollout:
+        """Run `RolloutRunner.run` with the candidate held."""
+        return self._runner.run(unit, *self._candidate)
 
-    def play(self, units: Sequence[Unit]) -> list[Rollout]:
-        """Do as `RolloutRunner.play` does with the candidate held, under the limits of `run`."""
-        return self._slice(lambda unit: self._runner.play(unit, *self._candidate), units)
+    def play(self, unit: Unit) -> Rollout:
+        """Run `RolloutRunner.play` with the candidate held."""
+        return self._runner.play(unit, *self._candidate)
 
-    def grade(self, played: Sequence[Rollout]) -> list[Rollout]:
-        """Do as `RolloutRunner.grade` does, under the limits of `run`."""
-        return self._slice(self._runner.grade, played)
+    def grade(self, played: Rollout) -> Rollout:
+        """Run `RolloutRunner.grade`."""
+        return self._runner.grade(played)
 
     def ready(self) -> bool:
         """True once the task is loaded and the sandbox that every unit needs is open."""
         self._runner.open()
         return True
-
-    @staticmethod
-    def _slice(work: Callable[[T], Rollout], given: Sequence[T]) -> list[Rollout]:
-        ends, rollouts = time.monotonic() + SLICE_S, list[Rollout]()
-        for one in given:
-            rollouts.append(rollout := work(one))
-            if time.monotonic() > ends or (rollout.failure is not None and rollout.failure.kind == "endpoint"):
-                break
-        return rollouts
 
 
 def cause_of(error: RayTaskError) -> BaseException:

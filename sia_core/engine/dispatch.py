@@ -1,14 +1,13 @@
 """One stream of units through pools of workers: back-pressure, retries, and a breaker for a silent policy.
 
-A worker is handed one unit at a time, or several where they are short: it returns after SLICE_S, and what it has
-not begun goes to whoever is free. Where there are graders, a played rollout goes on to one of them. What fails for
-want of a worker, a node or the policy is run again, alone; what keeps failing is recorded as such. Each unit leaves
+A worker is handed one unit at a time. Where there are graders, a played rollout goes to one of them. A unit that fails
+for want of a worker, a node or the policy is run again; one that keeps failing is recorded as such. Each unit leaves
 exactly one record.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +18,12 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.rollout import Failure, Rollout, Unit
-from sia_core.engine.actors import SLICE_S, RemotePolicy, cause_of
+from sia_core.engine.actors import RemotePolicy, cause_of
 
 ATTEMPTS = 3
 """Times a unit is run before an infrastructure failure is its terminal record."""
 TRIPS_AFTER = 3
 """Endpoint failures in a row after which nothing more is sent until the policy answers again."""
-HANDFUL = 32
-"""Units that a worker is given at most. Handing over one costs some 3 ms of CPU, a seventh of a short rollout."""
 TICK_S = 5.0
 GRACE_S = 120.0
 """Beyond what a unit may take by its limits, before its worker counts as lost."""
@@ -63,9 +60,9 @@ class _Job:
 
 @dataclass
 class _Flight:
-    """Jobs in the hands of a worker."""
+    """Job in the hands of a worker."""
 
-    jobs: Sequence[_Job]
+    job: _Job
     worker: Any
     pool: Pool
     began: float
@@ -94,9 +91,6 @@ class Dispatch:
         self._wait_for_policy = wait_for_policy
         self._deadline_s = ATTEMPTS * unit_s + GRACE_S
         self._again: deque[_Job] = deque()
-        self._unbegun: deque[_Job] = deque()
-        """Handed out and handed back."""
-        self._handful = 1
         self._played: deque[tuple[_Job, Any]] = deque()
         self._busy: dict[Any, _Flight] = {}
         self._failures_in_row = 0
@@ -115,45 +109,37 @@ class Dispatch:
             latest = time.monotonic() - self._deadline_s
             late = [ref for ref, flight in self._busy.items() if flight.began < latest]
             for ref in done or late:
-                yield from self._land(ref, late=not done)
+                if (record := self._land(ref, late=not done)) is not None:
+                    yield record
 
     def _dispatch(self) -> None:
         players, graders = self._players, self._graders
         while graders is not None and graders.idle and self._played:
             job, played = self._played.popleft()
             worker = graders.idle.pop()
-            self._busy[worker.grade.remote(played)] = _Flight([job], worker, graders, time.monotonic())
-        while players.idle and self._failures_in_row < TRIPS_AFTER and (jobs := self._next()):
+            self._busy[worker.grade.remote(played)] = _Flight(job, worker, graders, time.monotonic())
+        while players.idle and self._failures_in_row < TRIPS_AFTER and (job := self._next()):
             worker = players.idle.pop()
             if players.told.get(worker) is not self:  # A worker does what it is asked in order.
                 worker.hold.remote(*self._candidate)
                 players.told[worker] = self
             method = worker.run if graders is None else worker.play
-            self._busy[method.remote([job.unit for job in jobs])] = _Flight(jobs, worker, players, time.monotonic())
+            self._busy[method.remote(job.unit)] = _Flight(job, worker, players, time.monotonic())
 
-    def _next(self) -> list[_Job]:
-        """Return the jobs of the next idle worker. A job that has failed goes alone: it may take its worker down."""
+    def _next(self) -> _Job | None:
         if self._again:
-            return [self._again.popleft()]
-        jobs = list[_Job]()
-        while len(jobs) < self._handful and (job := self._take()) is not None:
-            jobs.append(job)
-        return jobs
-
-    def _take(self) -> _Job | None:
-        if self._unbegun:
-            return self._unbegun.popleft()
+            return self._again.popleft()
         unit = next(self._fresh, None)
         return None if unit is None else _Job(unit)
 
-    def _land(self, ref: Any, *, late: bool) -> list[Rollout]:
-        """End a flight and return the terminal records of those of its jobs that do not go on."""
+    def _land(self, ref: Any, *, late: bool) -> Rollout | None:
+        """End a flight and return its job's terminal record; None if the job is not over."""
         flight = self._busy.pop(ref)
         if late:
             flight.pool.replace(flight.worker)
             return self._lost(flight, f"no answer after {self._deadline_s:.0f} s")
         try:
-            rollouts: Sequence[Rollout] = ray.get(ref)
+            rollout: Rollout = ray.get(ref)
         except RayActorError as error:
             flight.pool.replace(flight.worker)
             return self._lost(flight, f"{type(error).__name__}: {error}")
@@ -167,27 +153,13 @@ class Dispatch:
             flight.pool.idle.append(flight.worker)
             return self._lost(flight, f"{type(error).__name__}: {error}")
         flight.pool.idle.append(flight.worker)
-        if flight.pool is self._players:
-            self._unbegun.extend(flight.jobs[len(rollouts) :])
-            self._learn(flight, len(rollouts))
-        settled = [self._settle(job, flight, ref, rollout) for job, rollout in zip(flight.jobs, rollouts, strict=False)]
-        return [record for record in settled if record is not None]
+        return self._settle(flight, ref, rollout)
 
-    def _learn(self, flight: _Flight, done: int) -> None:
-        """Hand out as many units as a worker finishes in its slice of time."""
-        if self._graders is not None:  # They take played rollouts one by one.
-            return
-        if done < len(flight.jobs):
-            self._handful = done
-        elif done == self._handful and time.monotonic() - flight.began < SLICE_S / 2:
-            self._handful = min(2 * done, HANDFUL)
+    def _lost(self, flight: _Flight, what: str) -> Rollout | None:
+        return self._retry(flight.job, Failure("worker", what[:500]))
 
-    def _lost(self, flight: _Flight, what: str) -> list[Rollout]:
-        """Records of the jobs that have failed too often. Which of them is to blame is not known."""
-        ended = [self._retry(job, Failure("worker", what[:500])) for job in flight.jobs]
-        return [record for record in ended if record is not None]
-
-    def _settle(self, job: _Job, flight: _Flight, ref: Any, rollout: Rollout) -> Rollout | None:
+    def _settle(self, flight: _Flight, ref: Any, rollout: Rollout) -> Rollout | None:
+        job = flight.job
         if rollout.failure is not None and rollout.failure.kind == "endpoint":
             self._failures_in_row += 1
             job.endpoint_failures += 1

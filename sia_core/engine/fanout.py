@@ -23,7 +23,6 @@ from sia_core.domain.errors import ServiceError
 from sia_core.domain.harness import Harness
 from sia_core.domain.rollout import Rollout, Unit
 from sia_core.domain.task import Task
-from sia_core.engine import ipc
 from sia_core.engine.actors import PolicyActor, PolicySettings, RemotePolicy, RolloutActor
 from sia_core.engine.cluster import START_TIMEOUT_S, connect, get, room, take_gpus
 from sia_core.engine.dispatch import Dispatch, Pool
@@ -132,7 +131,7 @@ class Engine:
 
     def _start_policy(self, cluster: dict[str, float]) -> None:
         """Start the policy, with a server of its own where it wants one, whose GPUs `cluster` then has no more."""
-        config, patience, address = self._config, START_TIMEOUT_S, ipc.Address.new()
+        config, patience = self._config, START_TIMEOUT_S
         spec = parse_spec(config.policy)
         options: dict[str, Any] = {}
         if spec is not None and spec.own:
@@ -153,11 +152,10 @@ class Engine:
                     config.folder,
                     PolicyEnvironment.of(config.policy),
                     self._server,
-                    address,
                 )
             )
         )
-        self.policy = RemotePolicy(self._policy_actor, address, get(self._policy_actor.describe.remote(), patience))
+        self.policy = RemotePolicy(self._policy_actor, get(self._policy_actor.describe.remote(), patience))
 
     def _pool(self, count: int, cpus: float, gpus: float) -> Pool:
         actor = ray.remote(RolloutActor).options(num_cpus=cpus, num_gpus=gpus)

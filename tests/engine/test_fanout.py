@@ -1,11 +1,8 @@
 """Fan-out on a real Ray cluster: every unit has exactly one record, whatever dies on the way."""
 
 import shutil
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +10,10 @@ import ray
 
 from sia_core.domain.errors import ServiceError
 from sia_core.domain.harness import Harness
-from sia_core.domain.rollout import Failure, Rollout, Unit
+from sia_core.domain.rollout import Rollout, Unit
 from sia_core.domain.task import Task
-from sia_core.engine import actors, dispatch, ipc
-from sia_core.engine.actors import RemotePolicy, RolloutActor
+from sia_core.engine import dispatch
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.policy.protocol import Request
-from sia_core.policy.scripted import ScriptedPolicy
 
 TOY = Path(__file__).parents[1] / "toy"
 FAULT = """
@@ -116,84 +110,6 @@ def test_a_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, grad
     assert set(calls(tmp_path)) == {f"train-{n}" for n in range(12)} and calls(tmp_path).count("train-3") == 2
 
 
-def rounds(task: Task, count: int, policy: str) -> list[Unit]:
-    """Units of the twelve problems, each over again with another seed."""
-    digest = Harness.load(task.path / "harness").digest
-    return [Unit(task.digest, digest, policy, None, "train", f"train-{n % 12}", n, task.sampling) for n in range(count)]
-
-
-def test_long_units_go_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handed = list[int]()
-    take = dispatch.Dispatch._next
-
-    def counted(self: dispatch.Dispatch) -> list[Any]:
-        jobs = take(self)
-        handed.append(len(jobs))
-        return jobs
-
-    monkeypatch.setattr(dispatch.Dispatch, "_next", counted)
-    play(toy(tmp_path, "time.sleep(0.5)", "True"))
-    assert sum(handed) == 12 and max(handed) == 1
-
-
-@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.1, 0.2, 1.0])
-def test_short_units_are_handed_out_by_the_slice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
-) -> None:
-    """The rule alone: one worker whose clock stands still but for the units it plays."""
-    task, now, calls = toy(tmp_path), [0.0], list[tuple[int, int]]()
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def work(unit: Unit) -> Rollout:
-        now[0] += seconds
-        return Rollout(unit)
-
-    def run(units: list[Unit]) -> list[Rollout]:
-        rollouts = RolloutActor._slice(work, units)
-        calls.append((len(units), len(rollouts)))
-        return rollouts
-
-    class Worker:
-        hold = SimpleNamespace(remote=lambda *_: None)
-        run = SimpleNamespace(remote=lambda units: partial(run, units))
-
-    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
-    monkeypatch.setattr(ray, "get", lambda ref: ref())
-    policy = SimpleNamespace(digest="p")
-    stream = dispatch.Dispatch(dispatch.Pool(Worker, 1), None, policy, lambda: False, 1.0)  # type: ignore[arg-type]
-    units = rounds(task, 300, "p")
-    rollouts = list(stream.run(iter(units), Harness.load(task.path / "harness"), None))
-    assert sorted(one.unit.key for one in rollouts) == sorted(unit.key for unit in units)
-    assert sum(done for _, done in calls) == 300  # None was begun twice.
-    given, done = zip(*calls[len(calls) // 2 :], strict=True)
-    fits = actors.SLICE_S / seconds
-    assert max(given) <= min(2 * fits, dispatch.HANDFUL) or max(given) == 1
-    assert max(done) >= min(fits / 2, dispatch.HANDFUL)
-
-
-def test_a_worker_stops_at_what_the_policy_failed(tmp_path: Path) -> None:
-    units = rounds(toy(tmp_path), 5, "p")
-
-    def work(unit: Unit) -> Rollout:
-        return Rollout(unit, failure=Failure("endpoint", "silent") if unit is units[2] else None)
-
-    assert [one.unit for one in RolloutActor._slice(work, units)] == units[:3]
-
-
-def test_units_behind_a_long_one_go_to_others(tmp_path: Path) -> None:
-    (tmp_path / "fired").touch()
-    task = toy(tmp_path, "time.sleep(1.5)", "problem.id == 'train-3' and len(calls_of('train-3')) == 4")
-    with (task.path / "task.py").open("a") as file:
-        file.write("def calls_of(name):\n    return [c for c in (HERE / 'calls').read_text().split() if c == name]\n")
-    harness = Harness.load(task.path / "harness")
-    with Engine(EngineConfig("scripted", "none", 1, workers=2), task, print) as engine:
-        units = rounds(task, 60, engine.policy.digest)
-        rollouts = list(engine.run(units, harness, None))
-    assert sorted(one.unit.key for one in rollouts) == sorted(unit.key for unit in units)
-    assert len(calls(tmp_path)) == 60  # None was run twice.
-    assert max(one.verify_seconds for one in rollouts) > 1.5
-
-
 @pytest.mark.slow
 def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_path: Path) -> None:
     rollouts = play(toy(tmp_path, KILL, 'problem.id == "train-3"'))
@@ -228,17 +144,6 @@ def test_a_policy_that_dies_is_started_again(tmp_path: Path) -> None:
                 ray.kill(engine._policy_actor, no_restart=False)
     assert len({rollout.unit.key for rollout in rollouts}) == 24
     assert all(rollout.failure is None for rollout in rollouts)
-
-
-def test_the_policy_is_asked_by_its_socket_and_by_ray_where_there_is_none(tmp_path: Path) -> None:
-    task = toy(tmp_path)
-    request = Request(({"role": "user", "content": "Which?"},), task.sampling, 7, None, ("a", "b"))
-    with Engine(EngineConfig("scripted", "none", 1), task, print) as engine:
-        policy = engine.policy
-        description = {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
-        near = RemotePolicy(None, policy._address, description)
-        far = RemotePolicy(policy._actor, ipc.Address.new(), description)
-        assert near.sample(request) == far.sample(request) == ScriptedPolicy().sample(request)
 
 
 def test_resources_that_the_cluster_does_not_have(tmp_path: Path) -> None:
