@@ -115,9 +115,9 @@ class Dispatch:
     def _dispatch(self) -> None:
         players, graders = self._players, self._graders
         while graders is not None and graders.idle and self._played:
-            job, played = self._played.popleft()
+            done, played = self._played.popleft()
             worker = graders.idle.pop()
-            self._busy[worker.grade.remote(played)] = _Flight(job, worker, graders, time.monotonic())
+            self._busy[worker.grade.remote(played)] = _Flight(done, worker, graders, time.monotonic())
         while players.idle and self._failures_in_row < TRIPS_AFTER and (job := self._next()):
             worker = players.idle.pop()
             if players.told.get(worker) is not self:  # A worker does what it is asked in order.
