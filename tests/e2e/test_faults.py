@@ -22,14 +22,14 @@ def expected(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_s
 
 
 @pytest.mark.parametrize("number", range(SAMPLE))
-def test_sigkill_after_a_write(sia: Sia, expected: Expected, number: int) -> None:
+def test_run_killed_after_a_write_resumes_to_the_same_outcome(sia: Sia, expected: Expected, number: int) -> None:
     assert expected.writes > 30
     write = sorted(Random(1).sample(range(1, expected.writes), SAMPLE))[number]
     assert die_at(sia, expected, write).wrong == []
 
 
 @pytest.mark.parametrize("fault", ["MLflow restarted", "MLflow SIGSTOP"])
-def test_an_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path: Path, fault: str) -> None:
+def test_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path: Path, fault: str) -> None:
     start = partial(mlflow_server, tmp_path / "server", free_port())
     server, url = start()
     over_http = replace(sia, environment={**sia.environment, **served(url)})

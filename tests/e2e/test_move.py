@@ -28,7 +28,7 @@ def tracking_uri(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_resume_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: str, tmp_path: Path) -> None:
+def test_run_resumes_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: str, tmp_path: Path) -> None:
     here = _at(sia, tmp_path / "here", tracking_uri)
     there = _at(sia, tmp_path / "there", tracking_uri)
     moment = rollouts_done(finished.sia) - SEALED - 4  # In the last generation's gate.

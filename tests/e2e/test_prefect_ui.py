@@ -17,7 +17,7 @@ PATIENCE_MS = 60_000
 
 
 @pytest.mark.slow
-def test_form_retry_and_artifacts(
+def test_prefect_ui_starts_retries_and_shows_a_run(
     sia: Sia, api: Api, chromium: "Browser", prefect_api: str, finished: Finished, tmp_path: Path
 ) -> None:
     expected, total = outcome(finished.sia), rollouts_done(finished.sia)

@@ -41,7 +41,7 @@ def begin(client: SyncPrefectClient, process: Process | None, state: State[None]
     return made.id
 
 
-def test_only_what_is_known_to_be_dead_is_reaped(client: SyncPrefectClient) -> None:
+def test_reaper_ends_only_runs_known_to_be_dead(client: SyncPrefectClient) -> None:
     left = {
         "dead": begin(client, DEAD, Running()),
         "dead while it waited for a person": begin(client, DEAD, Paused()),

@@ -42,7 +42,7 @@ def outcome(sia: Sia) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
+def test_killed_run_resumes_to_the_same_outcome(sia: Sia, finished: Finished, kills: int) -> None:
     expected, total = outcome(finished.sia), rollouts_done(finished.sia)
 
     process = sia.start(*finished.words)
@@ -64,7 +64,7 @@ def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_held_interrupted_changed_and_resumed(sia: Sia, tmp_path: Path) -> None:
+def test_interrupted_run_is_resumed_unless_held_or_changed(sia: Sia, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
     options = ("--policy", "scripted", "--no-ui", "--generations", "1", "--levers", "")
     process = sia.start("run", str(task), *options)

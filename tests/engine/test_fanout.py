@@ -110,7 +110,7 @@ def test_graders_change_no_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("graders", [None, 1])
-def test_a_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, graders: int | None) -> None:
+def test_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, graders: int | None) -> None:
     rollouts = play(toy(tmp_path, KILL), graders=graders)
     assert all(rollout.failure is None for rollout in rollouts)
     assert set(calls(tmp_path)) == {f"train-{n}" for n in range(12)} and calls(tmp_path).count("train-3") == 2
@@ -171,7 +171,7 @@ def test_short_units_are_handed_out_by_the_slice(
     assert max(done) >= min(fits / 2, dispatch.HANDFUL)
 
 
-def test_a_worker_stops_at_what_the_policy_failed(tmp_path: Path) -> None:
+def test_worker_stops_at_a_failure_of_the_policy(tmp_path: Path) -> None:
     units = rounds(toy(tmp_path), 5, "p")
 
     def work(unit: Unit) -> Rollout:
@@ -195,7 +195,7 @@ def test_units_behind_a_long_one_go_to_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_path: Path) -> None:
+def test_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_path: Path) -> None:
     rollouts = play(toy(tmp_path, KILL, 'problem.id == "train-3"'))
     (lost,) = [rollout for rollout in rollouts if rollout.failure is not None]
     assert (lost.unit.problem, lost.failure and lost.failure.kind, lost.score) == ("train-3", "worker", None)
@@ -203,7 +203,7 @@ def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_p
 
 
 @pytest.mark.slow
-def test_a_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A new worker has to start within it, on a busy machine too.
     monkeypatch.setattr(dispatch, "GRACE_S", 15.0)
     monkeypatch.setattr(dispatch, "TICK_S", 0.5)
@@ -212,7 +212,7 @@ def test_a_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatc
     assert calls(tmp_path).count("train-3") == 2
 
 
-def test_a_policy_that_dies_is_started_again(tmp_path: Path) -> None:
+def test_policy_that_dies_is_started_again(tmp_path: Path) -> None:
     task = toy(tmp_path)
     harness = Harness.load(task.path / "harness")
     with Engine(EngineConfig("scripted", "none", 1), task, print) as engine:
@@ -230,7 +230,7 @@ def test_a_policy_that_dies_is_started_again(tmp_path: Path) -> None:
     assert all(rollout.failure is None for rollout in rollouts)
 
 
-def test_the_policy_is_asked_by_its_socket_and_by_ray_where_there_is_none(tmp_path: Path) -> None:
+def test_policy_is_asked_by_socket_or_else_by_ray(tmp_path: Path) -> None:
     task = toy(tmp_path)
     request = Request(({"role": "user", "content": "Which?"},), task.sampling, 7, None, ("a", "b"))
     with Engine(EngineConfig("scripted", "none", 1), task, print) as engine:
@@ -241,7 +241,7 @@ def test_the_policy_is_asked_by_its_socket_and_by_ray_where_there_is_none(tmp_pa
         assert near.sample(request) == far.sample(request) == ScriptedPolicy().sample(request)
 
 
-def test_resources_that_the_cluster_does_not_have(tmp_path: Path) -> None:
+def test_missing_resources_of_the_cluster_are_named(tmp_path: Path) -> None:
     task = toy(tmp_path, more="[resources]\ngpus = 1\n")
     with pytest.raises(ServiceError, match=r"1 GPUs, the cluster has 2 and 0"):
         play(task)

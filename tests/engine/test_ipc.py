@@ -41,7 +41,7 @@ def test_requests_in_many_threads_get_their_own_answers(address: Address) -> Non
     assert 1 <= len(client._idle) <= 8  # Connections are used again.
 
 
-def test_what_the_server_raises_is_raised_with_its_type(address: Address) -> None:
+def test_error_of_the_server_is_raised_with_its_type(address: Address) -> None:
     client = Client(address)
     with pytest.raises(EndpointError, match="no answer") as caught:
         client.ask("fail")
@@ -49,17 +49,17 @@ def test_what_the_server_raises_is_raised_with_its_type(address: Address) -> Non
     assert client.ask("next")[0] == "next"
 
 
-def test_an_error_that_cannot_be_sent_is_sent_as_text(address: Address) -> None:
+def test_error_that_cannot_be_sent_is_sent_as_text(address: Address) -> None:
     with pytest.raises(RuntimeError, match="ValueError: <unlocked"):
         Client(address).ask("odd")
 
 
-def test_nobody_there() -> None:
+def test_missing_server_is_an_error() -> None:
     with pytest.raises(ServerGoneError):
         Client(Address.new()).ask("anything")
 
 
-def test_a_server_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     address = Address.new()
     script = f"""
 import os
@@ -106,7 +106,7 @@ def test_without_the_key_nothing_is_read(address: Address, key: bytes, tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_other_users_get_no_word(address: Address) -> None:
+def test_other_users_receive_no_bytes(address: Address) -> None:
     script = f"""
 import socket
 peer = socket.socket(socket.AF_UNIX)

@@ -159,11 +159,11 @@ def _check(wire: Wire, variable: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_a_cluster_of_its_own(variable: str, wire: Wire, tmp_path: Path) -> None:
+def test_keys_stay_secret_on_an_own_cluster(variable: str, wire: Wire, tmp_path: Path) -> None:
     _check(wire, variable, tmp_path)
 
 
-def test_on_a_cluster_of_somebody_else(variable: str, wire: Wire, elsewhere: None, tmp_path: Path) -> None:
+def test_keys_stay_secret_on_another_users_cluster(variable: str, wire: Wire, elsewhere: None, tmp_path: Path) -> None:
     _check(wire, variable, tmp_path)
 
 

@@ -183,14 +183,14 @@ def test_bf16_is_as_near_to_fp32_as_plain_rows_are(attention: str) -> None:
     assert off(gradient, expected) < max(0.05, 1.5 * off(plain, expected))
 
 
-def test_a_mask_holds_no_least_number_that_could_be_added_twice() -> None:
+def test_mask_added_twice_gives_no_nan() -> None:
     (part,) = pack(SEQUENCES, 99)
     mask_NN = part.mask(torch.bfloat16)[0, 0]
     assert set(mask_NN.flatten().tolist()) == {0.0, float("-inf")}
     assert not (mask_NN + mask_NN).softmax(-1).isnan().any()
 
 
-def test_a_sure_model_still_has_its_small_gradient_in_bf16() -> None:
+def test_confident_model_keeps_its_small_gradient_in_bf16() -> None:
     torch.manual_seed(0)
     weight_VD = torch.randn(VOCABULARY, 16)
     hidden_KD = (0.6 * weight_VD[:4]).bfloat16().requires_grad_()
@@ -205,7 +205,7 @@ def test_a_sure_model_still_has_its_small_gradient_in_bf16() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 100, 1000])
-def test_the_output_layer_is_read_a_few_rows_at_a_time(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_layer_is_read_a_few_rows_at_a_time(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = llama()
     expected_N, expected = packed(model)
     monkeypatch.setattr(forward, "LOGITS", limit)
@@ -214,7 +214,7 @@ def test_the_output_layer_is_read_a_few_rows_at_a_time(limit: int, monkeypatch: 
     assert off(gradient, expected) <= 1e-5
 
 
-def test_nothing_of_the_vocabularys_width_is_kept() -> None:
+def test_tensors_of_vocabulary_width_are_not_kept() -> None:
     model = make(LlamaConfig(**{**LLAMA, "vocab_size": 5003}))
     kept: list[torch.Size] = []
 
@@ -253,7 +253,7 @@ def test_passes_keep_to_the_budget_and_cover_every_choice_once() -> None:
     assert sorted(at for part in parts for at in part.index) == list(range(len(choices)))
 
 
-def test_the_budget_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_budget_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = llama()
     assert Forward(model, 1.0).budget == forward.TOKENS_PER_PASS
     monkeypatch.setattr(forward, "available_memory", lambda device: 2_000_000)
@@ -263,7 +263,7 @@ def test_the_budget_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> No
     assert Forward(model, 1.0).budget > 2 * small
 
 
-def test_the_budget_can_be_told_of_a_model_of_few_words() -> None:
+def test_token_budget_of_a_small_vocabulary_is_the_maximum() -> None:
     assert Forward(make(LlamaConfig(**{**LLAMA, "vocab_size": 5})), 1.0).budget == forward.TOKENS_PER_PASS
 
 
@@ -300,7 +300,7 @@ def test_models_that_cannot_read_a_trie_read_rows_and_say_why(config: PreTrained
     assert off(gradient, expected) <= 1e-5
 
 
-def test_an_attention_that_takes_no_mask_is_named() -> None:
+def test_attention_without_mask_support_is_named() -> None:
     AttentionInterface.register("maskless", sdpa_attention_forward)
     model = llama()
     model.set_attn_implementation("maskless")

@@ -62,7 +62,7 @@ def test_offline_says_what_to_do(elsewhere: Path, monkeypatch: pytest.MonkeyPatc
         data.prepare(silent)
 
 
-def test_a_changed_file_is_refused(elsewhere: Path) -> None:
+def test_changed_file_is_refused(elsewhere: Path) -> None:
     corpus.write(data.store())
     with (data.store() / "answers.csv").open("a") as file:
         file.write("0,盗窃\r\n")

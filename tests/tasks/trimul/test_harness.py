@@ -56,7 +56,7 @@ def test_menu_knobs_stand_at_their_plainest(harness: Harness) -> None:
 
 @pytest.mark.parametrize("project", ["apart", "together"])
 @pytest.mark.parametrize("gate", ["new", "place"])
-async def test_every_path_is_right(
+async def test_every_path_of_the_menu_is_right(
     agent: ModuleType, harness: Harness, task: Task, problem: Problem, lab: SandboxLab, project: str, gate: str
 ) -> None:
     knobs = harness.with_knobs(WIDEST).knobs
@@ -66,7 +66,7 @@ async def test_every_path_is_right(
         assert verdict.valid, f"{form}: {verdict.feedback}"
 
 
-async def test_the_wrong_dish_is_refused(
+async def test_imprecise_menu_choice_is_refused(
     agent: ModuleType, harness: Harness, task: Task, problem: Problem, lab: SandboxLab
 ) -> None:
     knobs = harness.with_knobs(WIDEST).knobs
@@ -85,7 +85,7 @@ async def test_prompts_are_short_repeat_and_open_with_different_characters(agent
         assert len(prompt) < 80 and len({option[0] for option in options}) == len(options)
 
 
-async def test_the_seed_asks_one_question(agent: ModuleType, harness: Harness) -> None:
+async def test_seed_harness_asks_a_single_question(agent: ModuleType, harness: Harness) -> None:
     ctx = Menu(harness.knobs)
     await agent.solve({}, ctx)
     assert [options for _, options in ctx.asked] == [("rows", "chunk")]
