@@ -1,4 +1,4 @@
-"""Test that the verbs and options that documents tell people to type exist, and the files that they link to."""
+"""Test that commands, options and linked files of the documents exist."""
 
 import re
 import shlex
@@ -66,7 +66,7 @@ def test_blocks_of_tutorials_are_run_or_say_that_they_are_not(page: Path) -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lists_begin_after_an_empty_line(page: Path) -> None:
-    """A code host does without, the site's Markdown does not."""
+    """Check for the empty line that the site's Markdown needs, unlike that of a code host."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     item = r"(?:[-*]|\d+\.) "
     assert re.findall(rf"^(?!{item}|\s|#)(.+)\n(?={item})", text, re.MULTILINE) == []

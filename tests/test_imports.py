@@ -52,7 +52,7 @@ OWNERS = {
     "mlflow": ("sia_core/record/",),
     "ray": ("sia_core/engine/", "sia_core/weights/launcher.py"),
 }
-"""Where a library may be imported; everywhere else it may not."""
+"""The only packages that may import a library."""
 
 HEAVY = {
     *("torch", "ray", "mlflow", "prefect", "scanpy", "transformers", "peft", "trl"),
@@ -61,7 +61,7 @@ HEAVY = {
 
 
 class Import(NamedTuple):
-    """One imported module at one place."""
+    """An imported module at a place in a file."""
 
     path: Path
     line: int
@@ -111,7 +111,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 def source_of(module: str) -> Path | None:
-    """The file of one of our modules."""
+    """The file of a module of the project."""
     base = ROOT.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 

@@ -13,7 +13,7 @@ BEGINNINGS = frozenset(
         *("as", "they", "each", "both", "nobody", "nothing"),
     }
 )
-"""First words that stand before the subject or in its place."""
+"""First words that come before a subject or replace it."""
 LEAST_WORDS = 3
 NOT_YET = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Activation: what of a change shows in a rollout, and what is the policy's doing."""
+"""Activation separates the effects of a change on a rollout from those of the policy."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Test the library that an agent reads: layers lead to one another, and reads are bounded and counted."""
+"""Test the library that an agent reads: its layers are linked, and reads are bounded and counted."""
 
 from dataclasses import replace
 

@@ -70,7 +70,7 @@ SITUATION = Situation(
 
 
 class Lenient:
-    """A `FirstBench` that takes every first harness, and plays none."""
+    """A `FirstBench` that accepts every first harness without playing it."""
 
     left = Left(0, 0.0)
 
@@ -279,7 +279,7 @@ def test_schemas_of_tools_are_plain_json() -> None:
 
 
 def test_conversation_stays_bounded_over_a_long_run() -> None:
-    """50 generations, 10,000 rollouts, one trajectory of 10 MB, and a model that reads as much as it may."""
+    """Play 50 generations and 10,000 rollouts with a trajectory of 10 MB, and a model that reads up to its limits."""
     said = Turn("chat", "ask\n" * 1000, "line\n" * 2_100_000, None, 1.0)
     many = [make_rollout(f"p{number % 400}", number, number / 10_000) for number in range(10_000)]
     many[0] = replace(many[0], turns=(said,))
@@ -304,7 +304,7 @@ def test_conversation_stays_bounded_over_a_long_run() -> None:
 
 
 class Heard(Silent):
-    """Remembers what was waited for, and when there was no more waiting."""
+    """Keeps every wait for a reply, and None at the end of each wait."""
 
     def __init__(self) -> None:
         self.waits: list[Wait | None] = []

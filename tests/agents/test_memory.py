@@ -1,4 +1,4 @@
-"""The lever memory: what counts as a miss, what is blocked, how predictions are held to account."""
+"""The lever memory counts misses, blocks repeated moves and compares predictions with outcomes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The rules agent follows the evidence, and says so."""
+"""The rules agent follows the evidence and states it as the reason."""
 
 from dataclasses import replace
 
@@ -119,7 +119,7 @@ def test_nearly_constant_groups_are_not_trained_on_under_a_wider_menu_either() -
 
 
 def test_memory_of_a_kind_of_change_decides_between_knobs() -> None:
-    """Two knobs look alike but for what each has brought; on a new pair both could be moved."""
+    """Two knobs differ only in their past gains, and both could be moved on a new pair."""
     nodes = [SEED, _child(1, "harness", {"menu": "rich"}), _child(2, "harness", {"attempts": 2}, promoted=True)]
     nodes = [
         replace(node, decision=replace(node.decision, category=f"knob {next(iter(node.decision.knobs))}"))

@@ -1,4 +1,4 @@
-"""The static rung: what reading a rewrite finds, and what it lets pass."""
+"""The static rung rejects rewrites by reading them, and accepts sound ones."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""A sound task passes every check; each defect is found by the one check that looks for it."""
+"""A sound task passes every check, and each defect fails the check that looks for it."""
 
 import json
 import shutil
@@ -29,13 +29,13 @@ CHECKS = [
 
 @pytest.fixture
 def no_harness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For defects elsewhere: the harness's rungs take a second."""
+    """Skip the rungs of the harness, which take a second, for defects in other files."""
     passed = Finding("harness", "passed", "not looked at")
     monkeypatch.setattr(checks, "check_harness", lambda _task, _tier: passed)
 
 
 def broken(folder: Path, name: str, old: str, new: str) -> Path:
-    """A copy of the toy task in which one text is another."""
+    """A copy of the toy task in which a text is replaced."""
     copy = folder / "task"
     shutil.copytree(TOY, copy, ignore=shutil.ignore_patterns("__pycache__"))
     file = copy / name

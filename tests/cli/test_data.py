@@ -1,4 +1,4 @@
-"""`sia data`: fetched with progress, resumed, offline with a way on; and a list of what is there."""
+"""`sia data` fetches with progress, resumes, prints the next step when offline, and lists the files present."""
 
 import os
 import shutil

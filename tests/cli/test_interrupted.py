@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM are answered, whatever a verb is doing."""
+"""Ctrl-C and SIGTERM end every command with a message."""
 
 import signal
 import subprocess

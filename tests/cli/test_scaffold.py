@@ -1,4 +1,4 @@
-"""`sia init`: what it writes is a sound task, of the directory's name, and nothing is overwritten."""
+"""`sia init` writes a sound task named after the directory, and overwrites nothing."""
 
 import json
 from pathlib import Path

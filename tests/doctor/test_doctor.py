@@ -1,4 +1,4 @@
-"""The doctor says what keeps a run from starting, with the code it would end with, and never shows a key."""
+"""The doctor names each obstacle to a run with the exit code of that run, and never shows a key."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Canaries: found wherever private data could get to, and never printed."""
+"""Canaries are found in every place that private data could reach, and are never printed."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The gate's terms in words: plan, detectable gain, the margins of more tokens."""
+"""The text of the gate's terms states plan, detectable gain and the margins for more tokens."""
 
 from dataclasses import replace
 from math import inf

@@ -1,4 +1,4 @@
-"""Patches of a harness: what they change, and what is refused rather than guessed at."""
+"""Patches change a harness, and ambiguous patches are refused."""
 
 import subprocess
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""How rollouts are laid out over problems, from what was seen."""
+"""Rollouts are spread over problems by the evidence so far."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Test what a task may bring beyond load and verify: a shared directory, the gateway's record, a report."""
+"""Test the optional hooks of a task: a shared directory, the gateway's record and a report."""
 
 from collections.abc import Callable
 from pathlib import Path

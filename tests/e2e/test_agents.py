@@ -42,7 +42,7 @@ INJECTED = AGENT.replace('f"picked {colour}"', repr(INJECTION)).replace('"colour
 
 
 def submit(asked: Asked, **given: Any) -> list[Said]:
-    """A submission whose claims hold, but for what a test changes."""
+    """A valid submission, with the changes of a test."""
     whole = {
         "parent": 0,
         "diagnosis": "the menu lacks blue",
@@ -224,7 +224,7 @@ def _give_up(asked: Asked) -> list[Said]:
 
 
 def replace_agent(node: dict[str, Any]) -> dict[str, Any]:
-    """A node but for who decided, and how long it took."""
+    """A node without its agent and its duration."""
     decision = node["decision"] and {**node["decision"], "agent": ""}
     return {**node, "decision": decision, "cost": {**node["cost"], "seconds": 0}}
 

@@ -1,4 +1,4 @@
-"""A person's word before a lever is pulled."""
+"""Approval by a person before a lever is pulled."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""`sia arms`: runs side by side, through the command line; cut short and gone on with."""
+"""`sia arms` compares runs through the command line, and resumes after an interruption."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bad input is answered with what, where, what to type next, and its exit code."""
+"""Invalid input is answered with the error, its place, the next command and an exit code."""
 
 import shutil
 import socket

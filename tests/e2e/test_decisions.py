@@ -1,4 +1,4 @@
-"""Test the decisions of `rules` on tasks that are made to call for one lever, through the real flow."""
+"""Test the decisions of `rules` through the real flow, on tasks that need a certain lever."""
 
 import shutil
 import sqlite3
@@ -23,7 +23,7 @@ AGENT = """async def solve(problem, ctx):
 
 
 def make(folder: Path, agent: str, knobs: str, worth: str = "", plan: str = "") -> Path:
-    """The toy task with another harness, other worths of the colours, another plan."""
+    """The toy task with another harness, other worths of the colours and another plan."""
     task = shutil.copytree(TOY, folder / "task")
     (task / "harness" / "agent.py").write_text(agent)
     (task / "harness" / "harness.toml").write_text(f'name = "toy"\nentry = "agent.py"\n{knobs}')
@@ -79,7 +79,7 @@ def test_constant_groups_are_never_trained_on(sia: Sia, tiny_model: Path, tmp_pa
 def test_lever_switches_after_a_plateau_and_regressions_are_rolled_back(
     sia: Sia, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Both knobs take good colours away; there is little to train for, yet it is trained once they have failed."""
+    """Both knobs remove good colours. Training promises little, and is still tried once the knobs have failed."""
     menus = '["red", "green"] if ctx.knobs["menu"] + ctx.knobs["list"] == "goodgood" else ["red", "violet"]'
     knobs = "".join(f'[knobs.{name}]\nvalue = "good"\noptions = ["good", "bad"]\n' for name in ("menu", "list"))
     worth = '{"red": 0.5, "green": 0.52, "violet": 0.1}'

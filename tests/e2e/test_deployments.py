@@ -35,7 +35,7 @@ def state_of(api: Api, flow_run: str) -> str:
 
 
 def wait_for_state(api: Api, flow_run: str, *wanted: str, seconds: float = 600) -> None:
-    """Poll, gently: the machine has other work to do."""
+    """Poll slowly, since the machine has other work to do."""
     deadline = time.monotonic() + seconds
     while (state := state_of(api, flow_run)) not in wanted:
         assert time.monotonic() < deadline, f"{state} after {seconds} s"
@@ -49,7 +49,7 @@ def kill_child(api: Api, flow_run: str) -> None:
 
 @contextmanager
 def working(sia: Sia, log: Path) -> Iterator[psutil.Process]:
-    """A worker, to the end of the block at the latest. It says more than a pipe holds."""
+    """A worker that ends with the block at the latest. Its output is larger than a pipe holds."""
     with log.open("a") as out:
         worker = subprocess.Popen(sia.command("worker"), env=sia.environment, stdout=out, stderr=out)
     try:

@@ -1,4 +1,4 @@
-"""A whole run against a model over HTTP, and again from its log of replies without one."""
+"""A whole run against a model over HTTP, and its replay from the log of replies without a model."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A finished run's winner is taken away, and scores again what the record says."""
+"""The winner of a finished run is exported, and scores again as the record says."""
 
 import json
 import re

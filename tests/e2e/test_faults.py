@@ -1,4 +1,4 @@
-"""A run that is killed at its writes, or whose MLflow goes away, ends as if nothing had been. More: bench/chaos.py."""
+"""A run that is killed at its writes, or loses MLflow, ends as an undisturbed run. More: bench/chaos.py."""
 
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from tests.services.daemon import free_port, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SAMPLE = 3
-"""Writes of the sweep that a test has time for; all of them: python -m bench.chaos --sweep."""
+"""Number of writes that a test has time for; `python -m bench.chaos --sweep` takes all of them."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A disk that fills in the middle of a run: it says what to do, and resumed it ends as if nothing had been."""
+"""A run whose disk fills prints the next step, and ends as an undisturbed run once resumed."""
 
 import os
 import shutil

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 PATIENCE_MS = 60_000
-"""Its pages load in seconds; the machine has a run to do."""
+"""Wait limit of a page, which loads in seconds while the machine plays a run."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Which flow runs are taken for dead, on a real Prefect server."""
+"""Dead flow runs are found on a real Prefect server."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +30,7 @@ def client(prefect_api: str) -> Iterator[SyncPrefectClient]:
 
 
 def begin(client: SyncPrefectClient, process: Process | None, state: State[None], offset: int = 0) -> UUID:
-    """A flow run in a state, labelled as `mark` does it; `offset` says how many tries ago."""
+    """A flow run in a state, with the labels of `mark`; `offset` is the number of attempts since these labels."""
     made = client.create_flow_run(played)
     client.set_flow_run_state(made.id, Running(), force=True)
     if state.name != "Running":

@@ -1,4 +1,4 @@
-"""Kill -9 at several moments; the resumed run ends as the undisturbed one does."""
+"""A run killed by SIGKILL at several moments ends as an undisturbed run once resumed."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def rollouts_done(sia: Sia) -> int:
 
 
 def wait_until(reached: Callable[[], bool], seconds: float = 600) -> None:
-    """Poll, fast enough to hit a moment within a phase."""
+    """Poll fast enough to hit a moment within a phase."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"

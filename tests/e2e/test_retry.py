@@ -1,4 +1,4 @@
-"""`sia retry` and `sia resume --generations`: generations made again, added, and made in a child run."""
+"""`sia retry` and `sia resume --generations` repeat generations, add some, and play some in a child run."""
 
 import shutil
 from dataclasses import asdict

@@ -126,7 +126,7 @@ def _artifact_types(api: str) -> set[str]:
 
 
 def _artifacts(api: str, field: str) -> list[str]:
-    """One field of each artifact that Prefect has."""
+    """A field of each artifact that Prefect has."""
     request = urllib.request.Request(
         f"{api}/artifacts/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
     )

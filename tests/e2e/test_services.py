@@ -37,7 +37,7 @@ def sia(native: Native) -> Sia:
 def test_worker_completes_a_run_on_the_services(
     native: Native, sia: Sia, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By infra/worker.sh: a node without CPUs joins the cluster, and what runs on it ends as it does on SQLite."""
+    """A node without CPUs joins the cluster by infra/worker.sh, and its run ends as it does on SQLite."""
     command = tmp_path / "sia"
     run = shlex.join([sys.executable, "-m", "sia_core.cli.main", *finished.words])
     command.write_text(f'#!/bin/sh\n[ "$1" = worker ] || exit 64\nexec {run}\n')
@@ -69,7 +69,7 @@ def test_worker_completes_a_run_on_the_services(
 
 
 def test_record_is_kept_in_databases_and_s3_only(native: Native, sia: Sia) -> None:
-    """In the databases and in S3, and nothing on the disk of the driver but its own working files."""
+    """The record is in the databases and in S3; the disk of the driver holds only its own working files."""
     import boto3  # Only where `native` is.
     import psycopg2
 

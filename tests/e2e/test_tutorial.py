@@ -16,7 +16,7 @@ FIRST_RUN, OWN_TASK = TUTORIALS
 
 
 def follow(page: Path, folder: Path, environment: dict[str, str]) -> list[str]:
-    """Type the blocks of a page, one after the other, in a directory; what each prints."""
+    """Type the blocks of a page in a directory, in their order, and return the output of each."""
     commands, work = folder / "bin", folder / "work"
     commands.mkdir()
     work.mkdir()

@@ -1,4 +1,4 @@
-"""A whole run on a vLLM server of its own (a stand-in), killed once on the way; a trained adapter is served."""
+"""A whole run on its own vLLM server (a stand-in), which is killed once and serves a trained adapter."""
 
 import os
 import signal

@@ -36,7 +36,7 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`sia` of an environment that holds the wheel; its dependencies are those of this one."""
+    """`sia` of an environment that holds the wheel and uses the dependencies of the current environment."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"

@@ -1,4 +1,4 @@
-"""Ray's workers import our packages, whatever lies where the command was called from."""
+"""Ray's workers import the installed packages, and nothing from the directory of the command."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Fan-out on a real Ray cluster: every unit has exactly one record, whatever dies on the way."""
+"""Fan-out on a real Ray cluster: every unit has exactly one record, although workers and policies die."""
 
 import shutil
 import time
@@ -52,7 +52,7 @@ def cluster() -> Iterator[None]:
 
 
 def toy(folder: Path, fault: str = "pass", condition: str = "first", more: str = "") -> Task:
-    """The toy task with a verifier that misbehaves on one problem."""
+    """The toy task with a verifier that misbehaves on a single problem."""
     copy = folder / "task"
     shutil.copytree(TOY, copy)
     with (copy / "task.py").open("a") as file:
@@ -63,7 +63,7 @@ def toy(folder: Path, fault: str = "pass", condition: str = "first", more: str =
 
 
 def play(task: Task, said: list[str] | None = None, **settings: Any) -> list[Rollout]:
-    """Twelve problems, one rollout each."""
+    """A rollout of each of twelve problems."""
     harness = Harness.load(task.path / "harness")
     with Engine(EngineConfig("scripted", "none", 1, **settings), task, (said or []).append) as engine:
         digest = engine.policy.digest
@@ -117,7 +117,7 @@ def test_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, grader
 
 
 def rounds(task: Task, count: int, policy: str) -> list[Unit]:
-    """Units of the twelve problems, each over again with another seed."""
+    """Units of the twelve problems, repeated with other seeds."""
     digest = Harness.load(task.path / "harness").digest
     return [Unit(task.digest, digest, policy, None, "train", f"train-{n % 12}", n, task.sampling) for n in range(count)]
 
@@ -140,7 +140,7 @@ def test_long_units_go_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_short_units_are_handed_out_by_the_slice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """The rule alone: one worker whose clock stands still but for the units it plays."""
+    """Test the rule alone with a worker whose clock advances only by the units it plays."""
     task, now, calls = toy(tmp_path), [0.0], list[tuple[int, int]]()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 

@@ -23,7 +23,7 @@ def client() -> Iterator[Client]:
 
 
 def push(client: Client, line: bytes, most: int, patience_s: float = 1.0) -> int:
-    """Bytes that are taken of us while we read nothing."""
+    """Number of bytes that the gateway accepts while the client reads nothing."""
     client.socket.settimeout(patience_s)
     sent = 0
     try:

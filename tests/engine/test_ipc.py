@@ -1,4 +1,4 @@
-"""The socket between workers and the policy: answers, errors, ends, and who may ask."""
+"""The socket between workers and the policy: answers, errors, ends and access."""
 
 import os
 import socket

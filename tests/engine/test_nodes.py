@@ -1,4 +1,4 @@
-"""Test the requirements on a node of somebody else's cluster, and the message about a node that lacks one."""
+"""Test the requirements on a node of another user's cluster, and the message about a missing requirement."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -39,7 +39,7 @@ COUNT = 12
 
 @pytest.fixture(autouse=True)
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The program in vLLM's place; the file with its process ids."""
+    """The stand-in for vLLM, and the file with its process ids."""
     monkeypatch.setenv("STAND_IN_PIDS", str(tmp_path / "pids"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("SIA_VLLM", f"{sys.executable} -m tests.wire.stand_in")
@@ -72,7 +72,7 @@ def engine(model: Path, folder: Path, said: list[str] | None = None) -> Engine:
 
 
 def play(running: Engine, adapter: Adapter | None, stand_in: Path, kill_after: int | None = None) -> list[Rollout]:
-    """Twelve problems; the server is killed when so many are done."""
+    """Play twelve problems, and kill the server after `kill_after` of them."""
     task = Task.load(TOY)
     harness = Harness.load(TOY / "harness").with_knobs({"menu": "rich"})
     digest = adapter.digest if adapter else None

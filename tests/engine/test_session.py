@@ -33,7 +33,7 @@ def burn(seconds):
 
 
 def asked(session: SandboxProgram, limit: int = 100, timeout_s: float = 20.0) -> bytes:
-    """One request and its answer."""
+    """Send a request and return its answer."""
     session.send(b"go")
     return session.recv(limit, timeout_s)
 

@@ -1,4 +1,4 @@
-"""The vLLM server of our own, with a program in vLLM's place: how it is started, and that nothing of it is left."""
+"""The run's own vLLM server, with a stand-in for vLLM, is started with the right options and leaves no process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""One rollout in the strict sandbox: who is to blame for what, and what ends up in the record."""
+"""A rollout in the strict sandbox: its failures are attributed, and its record is complete."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def runner() -> Iterator[RolloutRunner]:
 
 @pytest.fixture
 def play(runner: RolloutRunner) -> Play:
-    """Run one rollout of a harness given as the body of `solve`."""
+    """Run a rollout of a harness given as the body of `solve`."""
 
     def run(body: str, seed: int = 0, before: str = "", seconds: int = 30) -> Rollout:
         lines = "\n".join(f"    {line}" for line in body.splitlines())

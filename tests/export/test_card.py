@@ -1,4 +1,4 @@
-"""The model card: figures of the record, and nothing in it that does something."""
+"""The model card holds figures of the record and no active content."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ HOSTILE = "<script>alert(1)</script> | ![x](http://evil) [y](javascript:z) `a`\n
 
 
 def story(folder: Path, base: str | None = None) -> Story:
-    """Return the story of a run with one rewrite by a hostile agent."""
+    """Return the story of a run with a rewrite by a hostile agent."""
     manifest = Export.load(make_export(folder, base=base)).manifest
     final, seed, gain = (Interval(mean=mean, low=mean - 0.1, high=mean + 0.1) for mean in (0.5, 0.25, 0.2))
     test = manifest.test.model_copy(update={"final": final, "first": seed, "gain": gain})

@@ -1,4 +1,4 @@
-"""The endpoint: what is answered, what is refused, and that a token is asked for."""
+"""The endpoint answers valid requests, refuses invalid ones and requires a token."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ PROBLEM = json.dumps({"number": 3})
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """One sandbox for all of them."""
+    """A sandbox for all tests of the module."""
     export = Export.load(make_export(tmp_path_factory.mktemp("export")))
     player = Player(export, ScriptedPolicy(), "strict")
     yield TestClient(build_app(player, TOKEN), headers={"Authorization": f"Bearer {TOKEN}"})
@@ -29,7 +29,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 
 def ask(client: TestClient, model: str, text: str, **more: Any) -> Any:
-    """One chat request; the answer with its status under `status`."""
+    """Send a chat request and return the answer, with its status under `status`."""
     body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
     answer = client.post("/v1/chat/completions", json=body)
     return {"status": answer.status_code, **answer.json()}

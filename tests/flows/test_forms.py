@@ -1,4 +1,4 @@
-"""Forms of the Prefect UI: what the server refuses, what becomes of the rest, and that prefect.yaml fits them."""
+"""Forms of the Prefect UI refuse invalid values, make the configuration, and fit prefect.yaml."""
 
 import importlib
 from pathlib import Path

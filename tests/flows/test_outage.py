@@ -1,4 +1,4 @@
-"""A Prefect server that is away: what only shows something is dropped, the rest is told in a line."""
+"""Without a Prefect server artifacts are dropped, and other errors are a single line."""
 
 import httpx
 import pytest

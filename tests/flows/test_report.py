@@ -1,4 +1,4 @@
-"""The report at the end of a run: kept, linked to, and never the reason for which a run fails."""
+"""The report at the end of a run is kept and linked, and never makes a run fail."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Tasks of other systems: imported, sound, scored as their own graders score, and not to be cheated out of it."""
+"""Tasks of other systems are imported, sound, scored by their own graders and safe from cheats."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ Make = Callable[..., Task]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Import one of the small tasks."""
+    """Import a small task."""
 
     def imported(kind: str, **options: Any) -> Task:
         source = getattr(sources, kind)(tmp_path / "source")

@@ -97,7 +97,7 @@ def test_volumes_networks_and_services_referred_to_exist(name: str) -> None:
 
 
 def hosts(service: dict[str, Any]) -> set[str]:
-    """Services that a service's command and environment name as hosts; an unknown one is an error."""
+    """Services that a service's command and environment name as hosts. An unknown host is an error."""
     command = service.get("command", "")
     words = command if isinstance(command, str) else " ".join(command)
     said = f"{words} {' '.join(map(str, service.get('environment', {}).values()))}"

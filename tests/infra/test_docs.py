@@ -1,4 +1,4 @@
-"""The documentation's site: links that hold in both places, a strict build, a reference of all there is, no network."""
+"""The documentation's site has valid links in both places, a strict build, a full reference and no network access."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, as far as they can be judged without a cluster: schema, references, doors and hardening."""
+"""The Kubernetes manifests, as far as they can be judged without a cluster: schema, references, ports and hardening."""
 
 import re
 from typing import Any
@@ -43,12 +43,12 @@ def of_kind(kind: str) -> list[Document]:
 
 
 def names(kind: str) -> set[str]:
-    """Their names."""
+    """Names of the documents of a kind."""
     return {document["metadata"]["name"] for document in of_kind(kind)}
 
 
 def checker(member: str) -> Any:
-    """A validator for one of Kubernetes' own schemas, which name nothing that is not in them."""
+    """A validator for one of the schemas of Kubernetes, which refer to nothing outside themselves."""
     definitions = schemas.read(schemas.KUBERNETES, f"{SCHEMAS}/_definitions.json")
     resource: Any = DRAFT4.create_resource(definitions)
     registry: Any = referencing.Registry().with_resource("_definitions.json", resource)

@@ -1,4 +1,4 @@
-"""docs/operations.md says of every command whether a test runs it; what it says has to be so."""
+"""docs/operations.md names the test of every command, and these names must be right."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ TEXT = (ROOT / "docs" / "operations.md").read_text()
 
 
 def commands() -> list[str]:
-    """Lines of the blocks that say nothing of their language."""
+    """Lines of the blocks without a language."""
     found, inside = [], ""
     for line in TEXT.splitlines():
         if line.startswith("```"):

@@ -42,7 +42,7 @@ def profile() -> dict[str, Any]:
 
 
 def in_container(profile: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run the system's Python as a container would: another user, no capability to be had, the filter."""
+    """Run the system's Python as a container would: as another user, without capabilities, under the filter."""
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     environment = {"PYTHONPATH": f"{ROOT}:{packages}", "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     python = system_python()
@@ -58,7 +58,7 @@ def test_strict_sandbox_works_under_the_profile(bwrap: str) -> None:
 
 @pytest.mark.slow
 def test_strict_sandbox_fails_without_the_namespace_calls(bwrap: str, profile: dict[str, Any], tmp_path: Path) -> None:
-    """The control: it is these calls that make the difference, as engines' own profiles deny them."""
+    """The control: without the namespace calls, which engines' own profiles deny, the sandbox fails."""
     needed = next(rule for rule in profile["syscalls"] if "unshare" in rule["names"])
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:3]:

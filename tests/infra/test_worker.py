@@ -1,4 +1,4 @@
-"""infra/worker.sh with stand-ins for `ray` and `sia`: who is started when, and who is ended with whom."""
+"""infra/worker.sh starts and ends stand-ins for `ray` and `sia` in the right order."""
 
 import os
 import shutil

@@ -49,7 +49,7 @@ Score = Callable[[Mapping[str, KnobValue], bool, random.Random], float | str]
 
 
 class World:
-    """The engine's place: rollouts fall as the test says."""
+    """A stand-in for the engine whose rollouts have the outcomes that a test sets."""
 
     policy = SimpleNamespace(trainable=True, digest="policy")
 
@@ -68,7 +68,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ladder that lets pass, and a trainer whose adapter is a name."""
+    """A ladder that accepts every child, and a trainer whose adapter is a name."""
 
     def climb(it: Climb, _rungs: Sequence[str] = ()) -> LadderReport:
         it.session.run.put_harness(it.child)
@@ -162,7 +162,7 @@ def test_constant_groups_are_never_trained_on(world: None, store_home: Path) -> 
 
 
 def worse(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
-    """Each knob does harm, training too: what did nothing would be promoted once in ten times."""
+    """Every knob and the training do harm. A change without effect would be promoted in a tenth of the trials."""
     return 0.6 - 0.2 * sum(value == "b" for value in knobs.values()) - 0.1 * trained + rng.uniform(0, 0.02)
 
 
@@ -240,7 +240,7 @@ def test_lost_rollouts_void_the_gate_and_are_no_verdict(world: None, store_home:
 
 
 class Undecided:
-    """Comes to no decision in some generations, and moves the first knob in the others."""
+    """Reaches no decision in some generations, and moves the first knob in the others."""
 
     spec = "openai:m@http://host/v1"
 
@@ -255,7 +255,7 @@ class Undecided:
 
 
 class Sayings(Silent):
-    """Remembers what was said."""
+    """Keeps every message."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -1,4 +1,4 @@
-"""A run goes on only with the task, code, policy and configuration that it began with."""
+"""A run is resumed only with the task, code, policy and configuration of its start."""
 
 import shutil
 from pathlib import Path
@@ -165,7 +165,7 @@ def test_another_file_of_recorded_decisions_is_named(
 
 
 class Said(Silent):
-    """A reporter that keeps what is said."""
+    """A reporter that keeps every message."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Decisions of one run made again on another seed: through the real rungs, gate and record, by nobody else."""
+"""Decisions of a run are made again on another seed, through the real rungs, gate and record."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ RED = AGENT.replace("green", "red")
 
 
 class Steered:
-    """An agent whose decisions are written down, by generation and sibling."""
+    """An agent with scripted decisions, by generation and sibling."""
 
     spec = "openai:m@http://127.0.0.1:1/v1"
 

@@ -1,4 +1,4 @@
-"""The budget at work: counted once, refused before a launch, stopped after, warned of on the way."""
+"""The budget counts everything once, refuses a launch, stops a run, and warns in time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

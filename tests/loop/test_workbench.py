@@ -1,4 +1,4 @@
-"""Drafts before a decision: what falls on a cheap rung goes back, what is played is counted and can be read."""
+"""Drafts before a decision: failures of cheap rungs go back to the agent, and rollouts are counted and readable."""
 
 import json
 from dataclasses import asdict
@@ -106,7 +106,7 @@ def test_unknown_draft_is_answered_with_the_known_ones(source: SessionSource) ->
 
 
 class Clumsy:
-    """An agent that makes each mistake once, then a good decision."""
+    """An agent that makes every mistake once, then a good decision."""
 
     spec = "openai:clumsy"
 

@@ -1,4 +1,4 @@
-"""Continuous batching: what is sampled together is what would be sampled alone."""
+"""Continuous batching samples the same replies as each request would get alone."""
 
 import random
 import threading
@@ -76,7 +76,7 @@ def sample_all(policy: LocalPolicy, requests: Sequence[Request], threads: int) -
 
 @torch.inference_mode()
 def logprobs_alone(policy: LocalPolicy, request: Request, done: Completion) -> list[float]:
-    """Logprobs of the ids that were recorded, in one pass over this sequence only."""
+    """Logprobs of the recorded ids, in a single pass over their sequence only."""
     assert done.prompt_ids is not None and done.output_ids is not None
     ids = torch.tensor([[*done.prompt_ids, *done.output_ids]])
     with policy._engine._using(request.adapter) as model:

@@ -295,7 +295,7 @@ def test_retries_end_after_the_allowed_attempts(
 
 
 def assert_no_key(policy: Policy, error: SiaError) -> None:
-    """Nothing that is printed, logged or sent to another process holds the key."""
+    """Check that nothing printed, logged or sent to another process holds the key."""
     shown = "".join(
         [str(error), repr(error), repr(pickle.dumps(error)), policy.digest, *traceback.format_exception(error)]
     )

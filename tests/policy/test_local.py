@@ -1,4 +1,4 @@
-"""The local policy on a tiny model: exact, repeatable, and it serves the adapter it is given."""
+"""The local policy on a tiny model is exact and repeatable, and serves the given adapter."""
 
 import itertools
 import json

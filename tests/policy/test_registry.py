@@ -1,4 +1,4 @@
-"""Policies by name, and what a name costs."""
+"""Policies are found by name, and a check of a name is cheap."""
 
 import subprocess
 import sys

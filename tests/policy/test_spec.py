@@ -1,4 +1,4 @@
-"""Specs of policies behind a server: what they mean, what they need, and what is refused before anything is spent."""
+"""Specs of policies behind a server are parsed, checked for their needs, and refused before anything is spent."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""Which tokens may follow which, without recursion."""
+"""The tokens that may follow a prefix are found without recursion."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The vLLM policy against a server with vLLM's wire format: what it records is what the local policy records."""
+"""The vLLM policy, against a server with vLLM's wire format, records the same as the local policy."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""Comparisons of arms in a real MLflow store: found by name, extended, held by one process."""
+"""Comparisons in a real MLflow store are found by name, extended, and held by a single process."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The word that a run leaves of itself."""
+"""The latest step that a run writes into its record."""
 
 import time
 
@@ -11,7 +11,7 @@ from tests.record.test_record import CONFIG
 
 
 class Listener(Silent):
-    """Remembers."""
+    """Keeps every step, message and wait."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []

@@ -41,7 +41,7 @@ def begin(config: RunConfig) -> RunRecord:
 
 @pytest.fixture
 def source(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
-    """A run of seed 4: generation 1 promoted a harness with an adapter, 2 came to nothing, 3 was not promoted."""
+    """A run of seed 4: generation 1 promoted a harness with an adapter, 2 made no candidate, 3 was not promoted."""
     monkeypatch.setenv("SIA_HOME", str(store_home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = begin(toy(4))

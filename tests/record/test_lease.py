@@ -1,4 +1,4 @@
-"""One holder a run: claims, takeovers and fencing on a real MLflow store."""
+"""A run has a single holder: claims, takeovers and fencing on a real MLflow store."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ def holding(run: RunRecord, said: list[str] | None = None) -> AbstractContextMan
 
 
 def take(run: RunRecord, said: list[str] | None = None) -> int:
-    """Hold it for a moment; the token."""
+    """Hold the lease for a moment and return its token."""
     with holding(run, said) as taken:
         return taken.claim.token
 

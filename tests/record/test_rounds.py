@@ -1,4 +1,4 @@
-"""A round's checkpoint in MLflow: whole or absent, and back on another disk as it was."""
+"""A round's checkpoint in MLflow is whole or absent, and is restored unchanged on another disk."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The report in a real browser: axe-core finds nothing, nothing is fetched, nothing runs off a phone's screen.
+"""The report in a real browser: axe-core finds no fault, no file is fetched, and the page fits a phone's screen.
 
 Needs a Chromium (SIA_CHROMIUM, or one on the path). SIA_AXE may name another axe.min.js than the installed package's.
 """

@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Runs are compared with intervals, tallies and costs."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Decisions in a line, and whose place `rules` took."""
+"""Decisions are shown in a line, with the agent that `rules` replaced."""
 
 from dataclasses import asdict, replace
 

@@ -1,4 +1,4 @@
-"""Diffs and samples."""
+"""Diffs are marked and cut, and samples of rollouts are drawn."""
 
 from sia_core.record.parquet import Row
 from sia_core.report.diff import LINES, WIDTH, read_diff

@@ -1,4 +1,4 @@
-"""Test that a hostile trajectory, decision or answer does nothing to whoever looks at it."""
+"""Test that a hostile trajectory, decision or answer does nothing to its reader."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""The report of a run: what it says, that it is sound HTML, that it stays small."""
+"""The report of a run states its results, is sound HTML and stays small."""
 
 import json
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""Pictures: escaped, scaled, named."""
+"""Pictures are escaped, scaled and named."""
 
 import math
 from xml.etree import ElementTree as ET

@@ -1,4 +1,4 @@
-"""A run seen from elsewhere."""
+"""A run is watched from another process."""
 
 import json
 import re

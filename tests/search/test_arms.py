@@ -1,4 +1,4 @@
-"""Arms: which runs a plan holds, and what finished runs say side by side."""
+"""Comparisons: the runs that a plan holds, and the results of finished runs."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The table of arms that ships with a task: written of finished runs, read strictly, told beside recorded decisions."""
+"""The table of controls of a task is made from finished runs, read strictly, and shown beside recorded decisions."""
 
 import shutil
 from pathlib import Path

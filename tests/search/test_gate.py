@@ -84,7 +84,7 @@ def test_too_many_unscored_rollouts_void_the_trial() -> None:
 
 
 def test_look_with_lost_rollouts_is_open_until_enough_are_scored() -> None:
-    """Nothing of the first block was scored; with the rest 8 of 12 are too few, with 11 of 12 it is enough."""
+    """No rollout of the first block is scored. Later 8 of 12 problems are too few, and 11 of 12 are enough."""
     assert judge(Sides(even(0.2), {}), next(growing(PROBLEMS)), 12, RULES).outcome == "open"
     assert whole(Sides(even(0.2), even(0.9, PROBLEMS[4:]))).void
     assert whole(Sides(even(0.2), even(0.9, PROBLEMS[1:]))).promoted
@@ -118,7 +118,7 @@ def test_ties_at_a_token_price_survive_the_first_look() -> None:
 
 
 def test_ties_within_the_tolerance_of_the_best_node_are_left_open() -> None:
-    """Behind the best node by a little on every problem alike: more looks may still show that it is as good."""
+    """The child is a little behind the best node on every problem, so more looks may still change the verdict."""
     best = {problem: [0.61, 0.61] for problem in PROBLEMS}
     parent, child = ({problem: [score] * 2 for problem in PROBLEMS} for score in (0.2, 0.6))
     first = judge(Sides(parent, child, best=best, best_node=3), [PROBLEMS], 48, RULES)

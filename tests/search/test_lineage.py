@@ -1,4 +1,4 @@
-"""Which node to branch from, which one to stand up to, which sibling leads: read from the nodes alone."""
+"""The parent, the rival and the leading sibling are chosen from the nodes alone."""
 
 import pytest
 

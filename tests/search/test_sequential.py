@@ -9,7 +9,7 @@ from sia_core.search.sequential import EXACT, Floats, Reading, at_most, cut, rea
 
 
 def play(differences: Floats, alpha: float = 0.1, *, futile: bool = True) -> tuple[Reading, int]:
-    """Look by look, as a gate does: the last reading and the number of looks."""
+    """Play look by look, as a gate does. Return the last reading and the number of looks."""
     ends = cut(differences.size)
     blocks = np.split(differences, ends[:-1])
     for look in range(len(ends)):
@@ -28,7 +28,7 @@ def test_blocks_are_equal_and_never_tiny() -> None:
 
 @pytest.mark.parametrize(("differing", "wins"), [(10, 8), (10, 7), (13, 9), (15, 11)])
 def test_binary_scores_get_the_exact_sign_test(differing: int, wins: int) -> None:
-    """Problems that do not differ change nothing, and the chance is the binomial one."""
+    """Problems without a difference change nothing, and the chance is the binomial chance."""
     values = np.array([1.0] * wins + [-1.0] * (differing - wins) + [0.0] * 20)
     reading = read([values], [1.0], 0.1)
     above = sum(comb(differing, k) for k in range(wins + 1, differing + 1)) / 2**differing
@@ -76,7 +76,7 @@ def test_candidates_without_effect_cross_at_the_stated_rate_over_all_looks(size:
 
 
 def test_looking_without_spending_would_promote_too_many() -> None:
-    """The control of the test above: each look at the whole rate is what must not be done."""
+    """The control of the test above: a test at the full rate at each look promotes too many."""
     rng = np.random.default_rng(2)
     naive = sum(
         any(read([values[:end]], [1.0], 0.1).crossed for end in cut(24)) for values in rng.normal(0, 1, (300, 24))

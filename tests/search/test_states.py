@@ -1,4 +1,4 @@
-"""Which earlier answers rollouts begin from."""
+"""Rollouts begin from chosen earlier answers."""
 
 import json
 from dataclasses import replace

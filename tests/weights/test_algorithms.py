@@ -1,4 +1,4 @@
-"""Every algorithm through the same Trainer: it steps, goes on bit for bit, and moves what it should move."""
+"""Every algorithm steps, resumes bit for bit, and changes the right parameters, through the same Trainer."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def choices(policy: LocalPolicy) -> list[Rollout]:
 
 
 def spoken(policy: LocalPolicy) -> list[Rollout]:
-    """Free text of a few tokens, the longer the better."""
+    """Rollouts of free text of a few tokens; longer texts score more."""
     found = []
     for number in range(16):
         done = policy.sample(ask("Say:", seed=number, max_tokens=4 + number % 5))

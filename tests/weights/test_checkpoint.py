@@ -1,4 +1,4 @@
-"""Checkpoints: refused by name when they are of something else, and adapters served under no other's name."""
+"""Checkpoints of another update are refused by name, and adapters are served only under their own name."""
 
 import json
 import shutil

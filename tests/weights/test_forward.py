@@ -1,4 +1,4 @@
-"""Packed passes: gradients of the naive loop and of a padded batch, bounded memory, and what cannot be packed."""
+"""Packed passes have the gradients of the naive loop and of a padded batch, and bounded memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -51,7 +51,7 @@ LLAMA: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """On a busy machine, threads that wait for each other cost more than models this small take."""
+    """Use a single thread: on a busy machine, threads cost more time than models this small take."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 
 def choices_of(sequences: Sequence[Ids]) -> list[Choice]:
-    """At every position, free and restricted in turn, two in some contexts."""
+    """Choices at every position, free and restricted in turn, with two in some contexts."""
     found: list[Choice] = []
     for index, ids in enumerate(sequences):
         for at in range(len(ids)):
@@ -95,7 +95,7 @@ def trained(model: Any) -> list[torch.nn.Parameter]:
 
 
 def taken(model: Any) -> torch.Tensor:
-    """The gradient, which is then gone."""
+    """Return the gradient and clear it from the model."""
     whole = torch.cat([parameter.grad.flatten().double() for parameter in trained(model)])  # type: ignore[union-attr]
     model.zero_grad()
     return whole
@@ -113,7 +113,7 @@ def packed(model: Any, **how: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def naive(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choice by choice, one forward pass over its context each."""
+    """Compute the gradient choice by choice, with a forward pass over the context of each."""
     logprobs = []
     for choice in choices_of(SEQUENCES):
         context = SEQUENCES[choice.sequence][: choice.position + 1]
@@ -126,7 +126,7 @@ def naive(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def padded(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """All sequences as one batch, padded on the right."""
+    """Compute the gradient of all sequences as a batch padded on the right."""
     choices = choices_of(SEQUENCES)
     length = max(map(len, SEQUENCES))
     ids_BT = torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in SEQUENCES])

@@ -1,4 +1,4 @@
-"""The trainer behind Ray: its own process, rounds that are done once, and a death that costs nothing."""
+"""The trainer behind Ray has its own process, does each round once, and loses nothing when killed."""
 
 import os
 import time

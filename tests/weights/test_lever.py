@@ -1,4 +1,4 @@
-"""A decision's proposal becomes the spec that is trained, or a reason that the agent is told."""
+"""A decision's proposal becomes the trained spec, or a reason that goes back to the agent."""
 
 from dataclasses import asdict
 from types import SimpleNamespace

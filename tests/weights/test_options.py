@@ -1,4 +1,4 @@
-"""Gradient checkpointing, bf16 and the choice of device: what they change of an update, and what they must not."""
+"""Gradient checkpointing, bf16 and the device change an update within stated bounds only."""
 
 from dataclasses import replace
 from pathlib import Path

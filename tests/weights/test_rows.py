@@ -1,4 +1,4 @@
-"""Turns to rows: merged on exact prefixes only, each sampled token once, nothing else ever."""
+"""Turns are merged into rows on exact prefixes only, and each sampled token is trained once."""
 
 from collections import Counter
 from dataclasses import replace
@@ -28,7 +28,7 @@ FORKED = (turn((1, 2), (3, 4)), turn((1, 2, 3, 7, 90), (5,)), turn((1, 2, 3, 7, 
 
 
 def trained(turns: tuple[Turn, ...]) -> list[tuple[Ids, int]]:
-    """Context and token of everything that is trained."""
+    """Context and token of every trained choice."""
     return [(row.ids[: token.position], row.ids[token.position]) for row in merge_turns(turns) for token in row.tokens]
 
 

@@ -1,4 +1,4 @@
-"""A wrong adapter being served is caught: the engine's logprobs must be those of what was trained."""
+"""A wrong adapter is detected, since the engine's logprobs must match those of the trained adapter."""
 
 from dataclasses import replace
 from pathlib import Path

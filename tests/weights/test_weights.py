@@ -1,4 +1,4 @@
-"""The weight lever on a tiny model: exact rows, exact gradients, bit-exact resume, and it learns."""
+"""The weight lever on a tiny model has exact rows and gradients, resumes bit for bit, and learns."""
 
 import json
 import math
@@ -56,7 +56,7 @@ def play(policy: LocalPolicy, adapter: Adapter | None, rounds: int, rollouts: in
 
 
 def naive_gradients(trainer: Trainer, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
-    """Token by token, one forward each, no sharing, no batching."""
+    """Compute the gradient token by token, with a forward pass for each, without sharing or batches."""
     groups: dict[str, list[Rollout]] = {}
     for rollout in rollouts:
         groups.setdefault(rollout.unit.problem, []).append(rollout)
@@ -158,7 +158,7 @@ def test_logprobs_that_are_no_numbers_are_refused(policy: LocalPolicy, tiny_mode
 
 
 def talk(policy: LocalPolicy, prompt: str, rollouts: int, tokens: int) -> list[Rollout]:
-    """Rollouts of one turn of free text."""
+    """Rollouts with a single turn of free text."""
     played = []
     for number in range(rollouts):
         done = policy.sample(ask(prompt, seed=number, max_tokens=tokens))

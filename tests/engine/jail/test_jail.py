@@ -1,4 +1,4 @@
-"""A command in its jail sees its own directories, is ended with all it started, and has no way out but the proxy."""
+"""A command in its jail sees its own directories, ends with all its processes, and reaches only the proxy."""
 
 import json
 import os

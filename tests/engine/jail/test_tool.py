@@ -1,4 +1,4 @@
-"""Finding a command's program: as little as works is shown of the place that it lies in."""
+"""The program of a command is found, and the jail shows as little of its directory as the program needs."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from sia_core.engine.jail.tool import find_tool
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's home, with nothing on PATH but what a test puts there."""
+    """A home directory whose PATH holds only the programs of a test."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}/.local/bin:{tmp_path}/node/bin:{tmp_path}/shims:/usr/bin")
     return tmp_path

@@ -1,4 +1,4 @@
-"""Every attack of the table fails in every mode, as this user and as an unprivileged one; every control works."""
+"""Every attack of the table fails in every mode, as the current and an unprivileged user. Every control works."""
 
 import json
 import os

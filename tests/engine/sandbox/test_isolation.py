@@ -160,7 +160,7 @@ os._exit(7)
 
 
 def test_descriptors_in_flight_do_not_stop_another_worker(bwrap: str, run: Run) -> None:
-    """The kernel counts them for each user, and the programs of all workers are one user."""
+    """The kernel counts descriptors in flight for each user, and the programs of all workers run as the same user."""
     source = b"""
 import socket, time
 held = []

@@ -1,7 +1,7 @@
-"""The tier `landlock`: what it refuses, what it says is missing, what it does by itself.
+"""The tier `landlock` refuses unfit machines, lists the missing layers, and cleans up after its programs.
 
-Its programs must be able to read the interpreter. Where the one of these tests is closed to other
-users, the tests of this tier run once more with the system's, as this user and as nobody.
+Programs must be able to read the interpreter. Where the interpreter of these tests is closed to other
+users, the tests of this tier run once more with the system's interpreter, as this user and as nobody.
 """
 
 import os

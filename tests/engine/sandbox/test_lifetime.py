@@ -1,4 +1,4 @@
-"""Processes: what dies with what, what recovers, and other users than root."""
+"""Processes end together, recover from kills, and work for users other than root."""
 
 import errno
 import os

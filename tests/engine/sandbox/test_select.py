@@ -1,4 +1,4 @@
-"""Opening a tier, refusing loudly, and the tier that confines nothing."""
+"""Tiers are opened or refused with an error, and the tier `none` confines nothing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Programs that may fork and run others: what works then, and what holds all the same."""
+"""Programs may fork and run others, and all limits still hold."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which data set is used: chosen openly, recorded, checked, never swapped behind one's back."""
+"""The data set is chosen by a setting, recorded, checked and never replaced silently."""
 
 import json
 import zipfile
@@ -17,7 +17,7 @@ from tests.tasks.denoising.conftest import reduced_counts, synthetic_counts
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody listens."""
+    """An address without a listener."""
 
 
 def test_preparing_what_is_there_records_the_choice() -> None:

@@ -1,4 +1,4 @@
-"""The form `full`: a model's programs are read, tried, mended and handed in, through the real engine."""
+"""The form `full` reads, tries, fixes and submits a model's programs, through the real engine."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def runner(full: Task) -> Iterator[RolloutRunner]:
 def play(
     runner: RolloutRunner, full: Task, harness: Harness, replies: Sequence[str | Completion | Exception]
 ) -> tuple[Rollout, Script]:
-    """One rollout on the first training problem; the last reply is repeated."""
+    """Play a rollout on the first training problem; the last reply is repeated."""
     script = Script([says(reply) if isinstance(reply, str) else reply for reply in replies])
     problem = full.problems("train")[0].id
     unit = Unit(full.digest, harness.digest, "script", None, "train", problem, 0, full.sampling)

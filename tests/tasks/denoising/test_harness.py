@@ -16,7 +16,7 @@ from tests.tasks.denoising.labs import InProcessLab
 
 
 class RandomPolicy:
-    """A `ctx` that picks at random, or as told."""
+    """A `ctx` that picks at random, or the given options."""
 
     def __init__(
         self, knobs: dict[str, KnobValue], problem: Problem, wishes: Sequence[str] = (), seed: int = 0

@@ -1,4 +1,4 @@
-"""Metrics against other people's code, and MAGIC against figures measured elsewhere."""
+"""Metrics agree with external code, and MAGIC agrees with figures measured elsewhere."""
 
 import math
 
@@ -96,6 +96,6 @@ def test_magic_keeps_shape_sign_and_repeats_itself(parts: tuple[Part, Part]) -> 
 
 
 def test_magic_smooths_by_a_convex_mean() -> None:
-    """Equal cells come back as they were, whatever the graph."""
+    """Equal cells are returned unchanged with any graph."""
     cells = np.tile(np.array([[4, 9, 1, 16]]), (12, 1))
     assert np.allclose(magic(cells), cells)

@@ -1,4 +1,4 @@
-"""Both scores of a verdict: against code written by others, under either mode, for honest and gaming programs."""
+"""Both scores of a verdict agree with external code, in either mode, for honest and cheating programs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Ways to score without denoising, each refused with its reason: holes of the metrics, memory, what lies about."""
+"""Ways to score without denoising are refused with a reason: gaps in the metrics, memory, installed files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +45,7 @@ def test_bait_scores_zero_with_the_reason(task: Task, problem: Problem, lab: InP
 
 
 def test_knowing_the_public_split_by_heart_fails_on_the_hidden_one(task: Task, problem: Problem) -> None:
-    """The very test part, learnt by heart, in the order of the public part."""
+    """Use the test part itself as the answer, in the order of the public part."""
     own, again, other = (matrices(part) for part in problem.private.parts)
     learnt = own.test + 0.1 * magic(own.train)
     fitted = learnt[: len(again.train), : again.train.shape[1]]
@@ -66,7 +66,7 @@ def test_knowing_one_data_set_by_heart_fails_on_the_other(task: Task, problem: P
 
 
 def test_genes_cannot_be_known_by_their_place(task: Task, lab: InProcessLab) -> None:
-    """A profile of genes learnt from one problem, and laid over the cells of another by position."""
+    """Apply a gene profile of a problem to the cells of another problem by position."""
     first, second = task.problems("train")[:2]
     profile = matrices(first.private.own).train.sum(axis=0)
     text = ",".join(map(str, profile.tolist()))
@@ -84,7 +84,7 @@ def test_genes_cannot_be_known_by_their_place(task: Task, lab: InProcessLab) -> 
 
 
 def test_order_of_rows_carries_no_information(task: Task, problem: Problem) -> None:
-    """Neighbouring rows are no more alike than others: cells of one kind do not stand together."""
+    """Check that neighbouring rows are as alike as any others, so that cells of a kind are not adjacent."""
     for part in problem.private.parts:
         train = np.log1p(matrices(part).train.astype(float))
         train = train / np.linalg.norm(train, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Honest programs pass, cheats and accidents score 0 and name the rule, and verdicts repeat."""
+"""Honest programs pass, cheats and failures score 0 and name the rule, and verdicts repeat."""
 
 import io
 import math

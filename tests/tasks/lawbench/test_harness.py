@@ -20,7 +20,7 @@ def harness(task: Task) -> Harness:
 
 
 def settings(harness: Harness) -> list[dict[str, KnobValue]]:
-    """Every single knob moved to each of its values, with and without a short menu; and all at their richest."""
+    """Every knob moved to each of its values, with and without a short menu, and all at their richest."""
     found: list[dict[str, KnobValue]] = [{}]
     for name, knob in harness.config.knobs.items():
         found += [{"candidates": menu, name: value} for menu in ("all", "similar") for value in knob.options or ()]

@@ -1,4 +1,4 @@
-"""The index: built once, read by anyone, and ranking as a plain computation of the same weights does."""
+"""The index is built once, readable by all, and ranks as a plain computation of the same weights does."""
 
 import importlib.util
 import sys

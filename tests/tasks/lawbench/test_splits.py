@@ -1,4 +1,4 @@
-"""Pools that never meet, the same each time; nothing of an answer in what a harness sees."""
+"""Pools are disjoint and repeatable, and the data for a harness hold nothing of an answer."""
 
 import random
 from collections import Counter
@@ -56,7 +56,7 @@ def test_dealing_repeats_and_depends_on_the_seed() -> None:
 
 
 def test_row_with_a_copy_is_kept_out_of_the_problems() -> None:
-    """The test of the test: a copy of any row, spaced otherwise, keeps that row from being a problem."""
+    """The control: a copy of any row with other spacing keeps that row from being a problem."""
     rows, test, rng = list(data.train_cases()), data.sealed_cases(), random.Random(0)
     dealt = deal(rows, test, SIZES, 1).train
     twin = rng.choice(dealt)

@@ -1,4 +1,4 @@
-"""Verdicts: exact match, wrong kinds counted apart, and on the track llm only what the policy sampled."""
+"""Verdicts match exactly, count wrong kinds apart, and on the track llm credit only sampled answers."""
 
 import json
 import time

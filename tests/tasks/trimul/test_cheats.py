@@ -1,4 +1,4 @@
-"""Every known cheat through the real sandbox, each refused with its reason; honest programs pass."""
+"""Every known cheat is refused with its reason in the real sandbox, and honest programs pass."""
 
 import pytest
 

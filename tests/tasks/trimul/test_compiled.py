@@ -1,4 +1,4 @@
-"""Programs beyond eager PyTorch: C++, torch.compile, Triton in its interpreter; where it cannot run, why."""
+"""Programs in C++, torch.compile and Triton's interpreter run, or are refused with the reason."""
 
 import importlib.util
 import shutil

@@ -1,4 +1,4 @@
-"""From samples to verdicts: means, both modes, the floor, and a clock that cannot be true."""
+"""Samples become verdicts: means, both modes, the floor, and impossible clocks."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ RECIPE = Recipe("cpu", "ci", "train", 0)
 
 
 def measured(seconds: Sequence[float], naive: float = 1.0, error: Error = RIGHT) -> Measured:
-    """Every call of a problem, its timed ones with these times in turn."""
+    """Every call of a problem; the timed calls have these times in turn."""
     times = itertools.cycle(seconds)
     calls = [*RECIPE.checks(), *RECIPE.calls()]
     return Measured([Sample(call, error, next(times), naive) if call.timed else Sample(call, RIGHT) for call in calls])
@@ -99,7 +99,7 @@ class Instant:
         return b""
 
     def spend(self, seconds: float) -> None:
-        """Spend CPU time, as a thread that goes on between calls does."""
+        """Spend CPU time, as a thread that runs between calls does."""
         self._clock += seconds
 
     def cpu_s(self) -> float:
@@ -115,7 +115,7 @@ class Instant:
 
 
 class InstantLab:
-    """Opens the candidate's session first, then the naive loop's."""
+    """A lab that opens the candidate's session first, then the naive loop's."""
 
     def __init__(self, seconds: float, naive: float) -> None:
         self.opened: list[Instant] = []
@@ -211,7 +211,7 @@ HONEST_SEND = Instant.send
 
 
 def broken_when_empty(session: Instant, data: bytes) -> None:
-    """A session without calls left has died."""
+    """Break a session that has no calls left."""
     if not session.calls:
         raise ProgramEndedError("memory", "killed")
     HONEST_SEND(session, data)
