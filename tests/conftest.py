@@ -44,7 +44,7 @@ def bwrap() -> str:
 
 @pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
-    """A browser without a window: the system's, for Playwright's own would have to be downloaded."""
+    """The system's browser without a window, since Playwright's own would have to be downloaded."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -67,7 +67,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database before its first run: making the tables takes seconds, copying them none."""
+    """MLflow's database before its first run: creating the tables takes seconds, and a copy takes none."""
     from sia_core.record.store import open_record
 
     home = tmp_path_factory.mktemp("mlflow")

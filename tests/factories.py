@@ -21,7 +21,7 @@ def ask(
     temperature: float = 1.0,
     max_tokens: int = 256,
 ) -> Request:
-    """A request of one user message."""
+    """A request with a single user message."""
     messages = ({"role": "user", "content": text},)
     return Request(
         messages, Sampling(temperature, max_tokens), seed, adapter, None if options is None else tuple(options)
@@ -31,7 +31,7 @@ def ask(
 def make_rollout(
     problem: str = "p0", seed: int = 0, score: float = 0.5, failure: str | None = None, *, trainable: bool = True
 ) -> Rollout:
-    """A finished rollout of one choose turn."""
+    """A finished rollout with a single choose turn."""
     ids = ((1, 2), (3,), (-0.7,), ((3, 4),)) if trainable else (None, None, None, None)
     return Rollout(
         unit=Unit("task", "harness", "policy", None, "train", problem, seed),

@@ -1,4 +1,4 @@
-"""A package index on the loopback, or a server of one file: PEP 658 metadata, Range, and faults on demand."""
+"""A package index on the loopback, or a server of a single file, with PEP 658 metadata, Range and faults on demand."""
 
 import hashlib
 import io
@@ -37,11 +37,11 @@ def wheel_bytes(extra: dict[str, bytes] | None = None) -> bytes:
 
 @dataclass
 class Index:
-    """The server's content, faults and what it saw."""
+    """The server's content, faults and received requests."""
 
     content: bytes = field(default_factory=wheel_bytes)
     cut_after: list[int] = field(default_factory=list)
-    """Bytes after which the next replies break off, one entry a reply."""
+    """Bytes after which the next replies break off, an entry for each reply."""
     status: list[int] = field(default_factory=list)
     """Error codes for the next replies."""
     ranges: bool = True
@@ -53,7 +53,7 @@ class Index:
 
     @property
     def wheel(self) -> Wheel:
-        """The pin of what is served."""
+        """The pin of the served file."""
         return Wheel(PROJECT, "1.0", hashlib.sha256(self.content).hexdigest(), len(self.content))
 
     @property

@@ -1,4 +1,4 @@
-"""Test that the verbs and options that documents tell people to type exist, and the files that they link to."""
+"""Test that commands, options and linked files of the documents exist."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ def commands(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_that_are_told_exist(page: Path) -> None:
+def test_commands_in_the_docs_exist(page: Path) -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     wrong = []
@@ -66,17 +66,17 @@ def test_blocks_of_tutorials_are_run_or_say_that_they_are_not(page: Path) -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lists_begin_after_an_empty_line(page: Path) -> None:
-    """A code host does without, the site's Markdown does not."""
+    """Check for the empty line that the site's Markdown needs, unlike that of a code host."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     item = r"(?:[-*]|\d+\.) "
     assert re.findall(rf"^(?!{item}|\s|#)(.+)\n(?={item})", text, re.MULTILINE) == []
 
 
-def test_the_search_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_search_finds_unknown_commands_and_dead_links(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     shell = '```shell\nsia run x --wings\n```\n```shell title="later"\nsia walk\n```\n'
     page.write_text(f"`sia fly --high` and [a](no.md)\n{shell}")
     assert [*commands(page)] == ["sia fly --high", "sia run x --wings", "sia walk"]
-    for check in (test_commands_that_are_told_exist, test_files_that_are_linked_to_exist):
+    for check in (test_commands_in_the_docs_exist, test_files_that_are_linked_to_exist):
         with pytest.raises(AssertionError):
             check(page)

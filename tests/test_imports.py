@@ -52,7 +52,7 @@ OWNERS = {
     "mlflow": ("sia_core/record/",),
     "ray": ("sia_core/engine/", "sia_core/weights/launcher.py"),
 }
-"""Where a library may be imported; everywhere else it may not."""
+"""The only packages that may import a library."""
 
 HEAVY = {
     *("torch", "ray", "mlflow", "prefect", "scanpy", "transformers", "peft", "trl"),
@@ -61,7 +61,7 @@ HEAVY = {
 
 
 class Import(NamedTuple):
-    """One imported module at one place."""
+    """An imported module at a place in a file."""
 
     path: Path
     line: int
@@ -111,7 +111,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 def source_of(module: str) -> Path | None:
-    """The file of one of our modules."""
+    """The file of a module of the project."""
     base = ROOT.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
@@ -143,13 +143,13 @@ def test_every_package_has_a_row() -> None:
     assert {package_of(path) for path in files()} <= set(ALLOWED)
 
 
-def test_the_table_holds_no_cycle() -> None:
+def test_layer_table_holds_no_cycle() -> None:
     # tasks and domain may name each other; module cycles are caught below.
     table = {package: allowed - {"tasks"} for package, allowed in ALLOWED.items()}
     assert list(TopologicalSorter(table).static_order())
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_modules_have_no_import_cycle() -> None:
     graph: dict[Path, set[Path]] = {}
     for path in files():
         sources = {source_of(one.module) for one in imports(path, at_start_only=True)}
@@ -161,7 +161,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("library", OWNERS)
-def test_a_library_has_one_owner(library: str) -> None:
+def test_library_has_one_owner(library: str) -> None:
     wrong = [
         str(one)
         for path in files()
@@ -172,7 +172,7 @@ def test_a_library_has_one_owner(library: str) -> None:
     assert not wrong, "\n".join([f"only {', '.join(OWNERS[library])} may import {library}", *wrong])
 
 
-def test_what_runs_in_the_sandbox_imports_nothing_of_ours() -> None:
+def test_sandboxed_modules_import_nothing_of_the_project() -> None:
     ours = {"sia_core", "flows", "tasks", "infra"}
     confined = filter(is_confined, files())
     wrong = [str(one) for path in confined for one in imports(path) if one.module.split(".")[0] in ours]
@@ -193,7 +193,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded_by(code) & HEAVY
 
 
-def test_the_front_door_loads_nothing_at_all() -> None:
+def test_public_package_loads_nothing_on_import() -> None:
     assert not loaded_by("import sia_core") & {*HEAVY, "numpy", "pydantic", "rich", "typer"}
 
 
@@ -203,7 +203,7 @@ def test_domain_and_host_load_nothing_heavy() -> None:
     assert not loaded_by("\n".join(named)) & HEAVY
 
 
-def test_the_rules_see_what_they_should(tmp_path: Path) -> None:
+def test_imports_are_found_in_functions_and_type_checking_blocks(tmp_path: Path) -> None:
     source = "import a.b\nfrom sia_core.domain import task\nif TYPE_CHECKING:\n    import c\ndef f():\n    import d\n"
     (path := tmp_path / "m.py").write_text(source)
     assert [one.module for one in imports(path)] == ["a.b", "sia_core.domain.task", "c", "d"]
@@ -221,14 +221,14 @@ def test_every_module_of_flows_imports_prefect() -> None:
     assert not without
 
 
-def test_the_layout_in_the_docs_lists_every_package() -> None:
+def test_layout_in_the_docs_lists_every_package() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     listed = set(re.findall(r"^\| `([a-z_/]+)/` \|", text, re.MULTILINE))
     inside = {f"sia_core/{path.name}" for path in (ROOT / "sia_core").iterdir() if (path / "__init__.py").exists()}
     assert listed == {*inside, "sia_core/templates", "flows", "tasks", "infra"}
 
 
-def test_the_layout_in_the_docs_states_what_each_package_may_import() -> None:
+def test_layout_in_the_docs_states_what_each_package_may_import() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     rows = dict(re.findall(r"^\| `sia_core/([a-z]+)/` \|.*\| (.*) \|$", text, re.MULTILINE))
     plain = {name: row for name, row in rows.items() if name not in ("cli", "api", "templates", "domain", "host")}

@@ -60,10 +60,10 @@ def test_docstrings_begin_with_a_verb_or_a_noun(top: str) -> None:
         "As `Node.draft`.",
     ],
 )
-def test_the_rule_refuses(text: str) -> None:
+def test_beginning_rule_refuses_free_relatives(text: str) -> None:
     assert begins_badly(text)
 
 
-def test_the_rule_takes_plain_sentences() -> None:
+def test_beginning_rule_takes_plain_sentences() -> None:
     assert not begins_badly("Stop early once recent generations show no further gain.")
     assert not begins_badly("The sealed test in two lines of text.")

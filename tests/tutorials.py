@@ -1,4 +1,4 @@
-"""The tutorials and their blocks: which of them tests run, and which say that they are not run."""
+"""The tutorials and their blocks: those that tests run, and those marked as not run."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """One fenced block of a page."""
+    """A fenced block of a page."""
 
     kind: str
     """Text behind the opening fence."""

@@ -1,4 +1,4 @@
-"""A model that says what a test wrote down, and keeps what it was asked."""
+"""A model with scripted replies, which keeps the requests that it received."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sia_core.policy.protocol import Completion, Request
 
 @dataclass
 class Script:
-    """A `Policy` whose replies are written down; the last one is repeated."""
+    """A `Policy` with scripted replies; the last reply is repeated."""
 
     replies: Sequence[Completion | Exception]
     requests: list[Request] = field(default_factory=list)
@@ -47,5 +47,5 @@ def calls(*made: ToolCall, tokens: int = 10) -> Completion:
 
 
 def says(text: str) -> Completion:
-    """A reply that calls none."""
+    """A reply that calls no tool."""
     return Completion(text, "", prompt_tokens=10, output_tokens=1)

@@ -13,7 +13,7 @@ FIRST = Harness.from_files({"harness.toml": TOML, "agent.py": b"X = 1\n"})
 
 
 def entry(generation: int, sibling: int = 0, *, parent: tuple[int, int] = (0, 0), **given: Any) -> dict[str, Any]:
-    """A decision as the file holds it; a new agent.py where nothing else is given."""
+    """A decision as the file holds it. Its edit is a new agent.py unless other edits are given."""
     edits = [{"file": "agent.py", "text": f"X = {generation + 1}\n"}]
     return {
         "generation": generation,
@@ -46,11 +46,11 @@ def content(*entries: Mapping[str, Any], **given: Any) -> dict[str, Any]:
 
 
 def recording(*entries: Mapping[str, Any], **given: Any) -> Recording:
-    """A checked one."""
+    """A checked recording."""
     return Recording.model_validate_json(json.dumps(content(*entries, **given)))
 
 
 def put(path: Path, *entries: Mapping[str, Any], **given: Any) -> Path:
-    """Write one."""
+    """Write a file of recorded decisions."""
     path.write_bytes(write_recording(recording(*entries, **given)))
     return path

@@ -1,4 +1,4 @@
-"""Activation: what of a change shows in a rollout, and what is the policy's doing."""
+"""Activation separates the effects of a change on a rollout from those of the policy."""
 
 from dataclasses import replace
 
@@ -26,31 +26,31 @@ def seen(child: Harness, one: Rollout, parent: Rollout | None = None) -> tuple[b
     return found.ran, found.differs
 
 
-def test_a_changed_line_counts_when_it_was_run() -> None:
+def test_changed_line_counts_when_it_was_run() -> None:
     child = make(AGENT.replace("return 2", "return 3"))
     assert seen(child, rollout(trace=Trace({"agent.py": (5, 6)}, ()))) == (False, False)
     assert seen(child, rollout(trace=Trace({"agent.py": (5, 7)}, ()))) == (True, False)
 
 
-def test_dead_and_module_level_code_is_no_evidence() -> None:
+def test_dead_and_module_level_code_counts_for_nothing() -> None:
     dead = make(AGENT + "\n\ndef unused():\n    return 5\n")
     assert activation.changes(make(), dead).lines == {("agent.py", 11)}
     assert not activation.changes(make(), make(AGENT.replace("LIMIT = 1", "LIMIT = 2"))).lines
 
 
-def test_a_changed_prompt_counts_when_the_gateway_saw_it() -> None:
+def test_changed_prompt_counts_when_the_gateway_saw_it() -> None:
     child = make(prompt="Choose {what} at once:\n")
     assert seen(child, rollout()) == (False, False)
     assert seen(child, rollout("user: Choose a colour at once:"), rollout("user: Choose a colour at once:"))[0]
 
 
-def test_a_moved_knob_counts_when_it_was_read() -> None:
+def test_moved_knob_counts_when_it_was_read() -> None:
     child = make(toml=TOML.replace(b"value = 1", b"value = 2"))
     assert seen(child, rollout(trace=Trace({}, ()))) == (False, False)
     assert seen(child, rollout(trace=Trace({}, ("n",))))[0]
 
 
-def test_a_changed_text_counts_in_options_answers_and_programs() -> None:
+def test_changed_text_counts_in_options_answers_and_programs() -> None:
     child = make(AGENT.replace("LIMIT = 1", 'TEMPLATE = "scale the rows"'))
     plain = rollout()
     turn = replace(plain.turns[0], options=('x\nTEMPLATE = "scale the rows"',))
@@ -79,5 +79,5 @@ WORTH = replace(rollout(), verdict=Verdict(0.2))
         (replace(WORTH, seconds=3.0, trace=Trace({}, ())), WORTH, False),
     ],
 )
-def test_whatever_is_recorded_otherwise_is_a_difference(child: Rollout, parent: Rollout, differs: bool) -> None:
+def test_rollouts_recorded_otherwise_differ(child: Rollout, parent: Rollout, differs: bool) -> None:
     assert activation.differs(child, parent) is differs

@@ -11,7 +11,7 @@ from tests.agents.sources import MemorySource
 from tests.agents.test_rules import BOTH
 
 
-def test_the_levers_take_turns() -> None:
+def test_alternate_agent_pulls_levers_in_turn() -> None:
     check_agent("alternate", None)
     levers = [
         AlternateAgent().decide(replace(BOTH, generation=generation), MemorySource()).lever
@@ -21,6 +21,6 @@ def test_the_levers_take_turns() -> None:
 
 
 @pytest.mark.parametrize(("refused", "left"), [(("harness",), "weights"), (("harness", "weights"), "stop")])
-def test_a_lever_that_cannot_be_pulled_makes_way(refused: tuple[Lever, ...], left: str) -> None:
+def test_lever_that_cannot_be_pulled_is_passed_over(refused: tuple[Lever, ...], left: str) -> None:
     asked = replace(BOTH, generation=1, refused_levers=refused)
     assert AlternateAgent().decide(asked, MemorySource()).lever == left

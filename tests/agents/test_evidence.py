@@ -19,7 +19,7 @@ ROLLOUTS = [
 ]
 
 
-def test_counts() -> None:
+def test_evidence_counts_scores_failures_and_unscored_rollouts() -> None:
     evidence = gather(CANDIDATE, ROLLOUTS, confidence=0.9, seed=0)
     assert evidence.score.mean == pytest.approx((0.4 + 0.4 + 0.4 + 0.3) / 4)
     assert evidence.best_of == pytest.approx((0.6 + 0.4 + 0.8 + 0.3) / 4)

@@ -1,4 +1,4 @@
-"""Recorded decisions beside a run: what cannot work ends it at once, what differs is listed."""
+"""Recorded decisions are compared with a run: impossible ones end the run at once, and differences are listed."""
 
 import shutil
 from pathlib import Path

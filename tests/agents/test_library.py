@@ -1,4 +1,4 @@
-"""Test the library that an agent reads: layers lead to one another, and reads are bounded and counted."""
+"""Test the library that an agent reads: its layers are linked, and reads are bounded and counted."""
 
 from dataclasses import replace
 
@@ -101,7 +101,7 @@ def test_harnesses_are_listed_read_and_compared(library: Library) -> None:
         library.files(3)
 
 
-def test_the_past_is_told_with_its_reasons(library: Library) -> None:
+def test_library_shows_past_decisions_with_reasons(library: Library) -> None:
     rejected = library.rejected(0)
     assert rejected.index("static: x") < rejected.index("the bound is below 0. Tried: cache")
     assert "predicted +0.2; not promoted, gain at the gate -0.1000" in library.lineage(0)
@@ -110,7 +110,7 @@ def test_the_past_is_told_with_its_reasons(library: Library) -> None:
 
 
 @pytest.mark.parametrize(("asked", "says"), [("abc", "too short"), ("zzzz", "no rollout has an id")])
-def test_ids_that_name_nothing(library: Library, asked: str, says: str) -> None:
+def test_unknown_ids_are_reading_errors(library: Library, asked: str, says: str) -> None:
     with pytest.raises(ReadingError, match=says):
         library.find(asked)
 
@@ -127,7 +127,7 @@ def test_unknown_generations_are_named(library: Library) -> None:
         library.problems(7, 0)
 
 
-def test_what_was_read_is_counted(library: Library) -> None:
+def test_coverage_counts_rollouts_and_characters_read(library: Library) -> None:
     before = library.coverage.summary()
     assert (before["reachable_rollouts"], before["read_rollouts"]) == (5, 0)
     library.read(BATCH[0].unit.key, "clean", 0)

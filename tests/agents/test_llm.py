@@ -70,7 +70,7 @@ SITUATION = Situation(
 
 
 class Lenient:
-    """A `FirstBench` that takes every first harness, and plays none."""
+    """A `FirstBench` that accepts every first harness without playing it."""
 
     left = Left(0, 0.0)
 
@@ -108,7 +108,7 @@ def submit(**changes: Any) -> ToolCall:
     return call("submit_decision", **{**GOOD, **changes})
 
 
-def test_it_reads_then_decides() -> None:
+def test_llm_agent_reads_rollouts_then_decides() -> None:
     bench = Bench(
         calls(call("list_rollouts", order="worst"), call("read_rollout", id=ID[:8])),
         calls(submit()),
@@ -129,7 +129,7 @@ def test_it_reads_then_decides() -> None:
     assert kept["messages"][0]["role"] == "system"
 
 
-def test_the_opening_tells_evidence_and_fences_what_models_wrote() -> None:
+def test_opening_message_holds_evidence_and_fences_text_of_models() -> None:
     bench = Bench(calls(submit()))
     bench.decide()
     system, opening = (str(message["content"]) for message in bench.model.requests[0].messages)
@@ -141,7 +141,7 @@ def test_the_opening_tells_evidence_and_fences_what_models_wrote() -> None:
     assert bench.model.requests[0].growing
 
 
-def test_the_opening_tells_the_terms_of_the_gate() -> None:
+def test_opening_message_states_terms_of_the_gate() -> None:
     terms = GateTerms(12, 4, 3, 0.9, 1, 0.5, 0.02, 0.02, 0.195)
     bench = Bench(calls(submit()))
     bench.decide(replace(SITUATION, gate=terms))
@@ -150,7 +150,7 @@ def test_the_opening_tells_the_terms_of_the_gate() -> None:
     assert "+0.195" in opening and "2x -> +0.0100" in opening
 
 
-def test_the_system_prompt_is_the_same_in_every_generation() -> None:
+def test_system_prompt_is_the_same_in_every_generation() -> None:
     bench = Bench(calls(submit()))
     bench.decide()
     source = MemorySource([SEED], {2: BATCH}, {HARNESS.digest: HARNESS})
@@ -185,7 +185,7 @@ def test_wrong_submissions_come_back_with_the_exact_error(changes: dict[str, Any
     assert says_ in bench.kept[0]["not_taken"][0]
 
 
-def test_cite_of_a_quotations_mark_comes_back_as_such() -> None:
+def test_cited_quotation_mark_is_refused_by_name() -> None:
     first = Bench(calls(submit()))
     first.decide()
     mark = str(first.model.requests[0].messages[1]["content"]).partition("<<data ")[2][:16]
@@ -201,7 +201,7 @@ def test_levers_that_the_run_forbids_are_refused() -> None:
     assert "may not pull lever weights" in bench.model.told()[-1]
 
 
-def test_preconditions_are_told_before_anything_is_spent() -> None:
+def test_refused_submission_is_answered_before_anything_is_spent() -> None:
     source = MemorySource(
         [SEED], {1: BATCH}, {HARNESS.digest: HARNESS}, refusals=lambda decision: ["no"] if decision.knobs else []
     )
@@ -226,7 +226,7 @@ def test_wrong_submissions_beyond_the_limit_end_the_conversation() -> None:
         (calls(call("list_nodes"), tokens=60), {"dollars": 1e-4}, "dollars"),
     ],
 )
-def test_an_agent_that_never_decides_is_stopped(reply: Any, allowed: dict[str, Any], says_: str) -> None:
+def test_agent_that_never_decides_is_stopped(reply: Any, allowed: dict[str, Any], says_: str) -> None:
     with pytest.raises(NoDecisionError, match=says_):
         Bench(reply, **allowed).decide()
 
@@ -253,14 +253,14 @@ def test_wrong_calls_are_answered_not_fatal() -> None:
     assert "offset: Input should be greater" in negative
 
 
-def test_a_refused_conversation_is_no_decision_but_a_dead_server_stops_the_run() -> None:
+def test_refused_conversation_is_no_decision_but_dead_server_stops_the_run() -> None:
     with pytest.raises(NoDecisionError, match="refused the conversation: too long"):
         Bench(RejectedRequestError("too long")).decide()
     with pytest.raises(EndpointError):
         Bench(EndpointError("down")).decide()
 
 
-def test_what_is_left_is_told_near_the_end() -> None:
+def test_turns_left_are_announced_near_the_end() -> None:
     bench = Bench(calls(call("list_nodes")), calls(call("list_nodes")), calls(submit()), turns=5)
     bench.decide()
     first, second = bench.model.told()
@@ -278,8 +278,8 @@ def test_schemas_of_tools_are_plain_json() -> None:
     assert set(parameters["properties"]["category"]["enum"]) == set(CATEGORIES)
 
 
-def test_the_whole_conversation_stays_bounded_over_a_long_run() -> None:
-    """50 generations, 10,000 rollouts, one trajectory of 10 MB, and a model that reads as much as it may."""
+def test_conversation_stays_bounded_over_a_long_run() -> None:
+    """Play 50 generations and 10,000 rollouts with a trajectory of 10 MB, and a model that reads up to its limits."""
     said = Turn("chat", "ask\n" * 1000, "line\n" * 2_100_000, None, 1.0)
     many = [make_rollout(f"p{number % 400}", number, number / 10_000) for number in range(10_000)]
     many[0] = replace(many[0], turns=(said,))
@@ -304,7 +304,7 @@ def test_the_whole_conversation_stays_bounded_over_a_long_run() -> None:
 
 
 class Heard(Silent):
-    """Remembers what was waited for, and when there was no more waiting."""
+    """Keeps every wait for a reply, and None at the end of each wait."""
 
     def __init__(self) -> None:
         self.waits: list[Wait | None] = []
@@ -317,7 +317,7 @@ class Heard(Silent):
         return [None if wait is None else (wait.label, wait.turn, wait.tokens) for wait in self.waits]
 
 
-def test_each_turn_is_reported_with_the_tokens_so_far_until_its_reply_is_there() -> None:
+def test_turns_are_reported_with_tokens_until_the_reply_arrives() -> None:
     heard = Heard()
     bench = Bench(calls(call("list_nodes"), tokens=60), calls(submit()), reporter=heard)
     bench.decide()
@@ -325,7 +325,7 @@ def test_each_turn_is_reported_with_the_tokens_so_far_until_its_reply_is_there()
     assert len({wait.began for wait in heard.waits if wait}) == 1
 
 
-def test_a_server_that_fails_leaves_no_wait_behind() -> None:
+def test_server_failure_ends_the_reported_wait() -> None:
     heard = Heard()
     with pytest.raises(EndpointError):
         Bench(EndpointError("down"), reporter=heard).decide()
@@ -343,7 +343,7 @@ def test_meta_agent_is_waited_for_under_its_own_name() -> None:
     assert heard.turns == [(label, 1, 0), None, (label, 2, 11), None]
 
 
-def test_a_sibling_is_told_of_the_ones_before_and_talks_apart() -> None:
+def test_sibling_sees_earlier_siblings_in_its_own_conversation() -> None:
     bench = Bench(calls(submit()))
     first = bench.decide()
     bench.decide(replace(SITUATION, siblings=(first,)))
@@ -374,7 +374,7 @@ def test_faults_of_the_rungs_come_back_and_their_repair_is_taken() -> None:
     assert ["invalid syntax" in text for text in bench.model.told()] == [True, False]
 
 
-def test_a_draft_is_a_base_for_edits_and_the_decision_stands_alone() -> None:
+def test_draft_is_base_for_edits_and_decision_holds_them_whole() -> None:
     draft = Harness.from_files({**HARNESS.files, "helper.py": b"X = 1\n"})
     harnesses = {HARNESS.digest: HARNESS, draft.digest: draft}
     source = MemorySource([SEED], {1: BATCH}, harnesses, drafted=[Draft(draft.digest, 0, "submitted", "smoke: boom")])
@@ -383,7 +383,7 @@ def test_a_draft_is_a_base_for_edits_and_the_decision_stands_alone() -> None:
     assert bench.decide().edits == (Edit("helper.py", "X = 2\n"),)
 
 
-def test_a_trial_is_told_with_scores_messages_and_what_is_left() -> None:
+def test_trial_answer_holds_scores_messages_and_allowance_left() -> None:
     played = tuple(make_rollout(f"p{number}", 0, 0.5) for number in range(2))
     broken = replace(make_rollout("p2", 0), verdict=Verdict(0.0, valid=False, feedback="12 entries are NaN"))
     source = MemorySource(
@@ -403,7 +403,7 @@ def test_a_trial_is_told_with_scores_messages_and_what_is_left() -> None:
     assert "61 rollouts and 30 s of rollouts are left" in told
 
 
-def test_a_memo_is_shown_before_the_next_decision() -> None:
+def test_memo_is_shown_before_the_next_decision() -> None:
     earlier = Node(1, 0, SEED.candidate, "harness", False, None, Decision("harness", 0, "d", "a", memo="try smaller"))
     bench = Bench(calls(submit()), source=MemorySource([SEED, earlier], {1: BATCH}, {HARNESS.digest: HARNESS}))
     bench.decide(replace(SITUATION, nodes=[SEED, earlier]))

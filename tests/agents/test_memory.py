@@ -1,4 +1,4 @@
-"""The lever memory: what counts as a miss, what is blocked, how predictions are held to account."""
+"""The lever memory counts misses, blocks repeated moves and compares predictions with outcomes."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def pulled(
     return Node(index, parent, Candidate(f"h{index}"), "harness", promoted, gate, decision, generation=index)
 
 
-def test_the_chance_follows_outcomes_and_forgets() -> None:
+def test_chance_follows_outcomes_and_forgets_old_ones() -> None:
     assert chance([SEED], "harness", "search") == 0.5
     one = [SEED, pulled(1, 0.1, promoted=True)]
     assert chance(one, "harness", "search") == pytest.approx((1 + 0.9) / (2 + 0.9))
@@ -36,7 +36,7 @@ def test_the_chance_follows_outcomes_and_forgets() -> None:
     assert chance(one, "weights", "search") == 0.5
 
 
-def test_an_unpredicted_regression_counts_twice_and_a_void_trial_for_nothing() -> None:
+def test_unpredicted_regression_counts_twice_and_void_trial_not_at_all() -> None:
     flat, worse, void = pulled(1, 0.0), pulled(1, -0.1), pulled(1, -0.1, outcome="void")
     foreseen = pulled(1, -0.1, predicted=-0.05)
     missed = {name: chance([SEED, node], "harness", "search") for name, node in {"flat": flat, "worse": worse}.items()}
@@ -45,7 +45,7 @@ def test_an_unpredicted_regression_counts_twice_and_a_void_trial_for_nothing() -
     assert remember([SEED, void]) == []
 
 
-def test_what_a_rung_rejected_keeps_its_prediction() -> None:
+def test_candidate_rejected_by_a_rung_keeps_its_prediction() -> None:
     fallen = replace(pulled(1, 0.0, predicted=0.3), gate=None, failure="minibatch: futile: gain -0.0552")
     (alone,) = remember([SEED, fallen])
     assert (alone.predicted, alone.observed, alone.gated) == (0.3, None, 0)
@@ -55,7 +55,7 @@ def test_what_a_rung_rejected_keeps_its_prediction() -> None:
     assert (both.observed, both.gated) == (0.05, 1)
 
 
-def test_a_reverted_idea_waits_for_another_pair() -> None:
+def test_reverted_idea_waits_for_another_pair() -> None:
     lost = pulled(1, -0.1)
     nodes = [SEED, lost, pulled(2, 0.1, promoted=True)]
     assert lost.decision is not None

@@ -41,7 +41,7 @@ def done(prompt: int, output: int, cached: int = 0, written: int = 0) -> Complet
 
 
 @pytest.mark.usefixtures("own")
-def test_each_kind_of_token_has_its_price() -> None:
+def test_every_kind_of_token_has_a_price() -> None:
     price = price_of("house")
     assert price is not None
     assert price.dollars(done(1000, 100, 200, 300)) == pytest.approx((500 * 2 + 200 * 0.5 + 300 * 3 + 100 * 10) / 1e6)
@@ -88,13 +88,13 @@ def test_price_follows_the_provider_of_the_address(own: Path) -> None:
 
 
 @pytest.mark.usefixtures("own")
-def test_an_unknown_price_is_never_counted_as_free() -> None:
+def test_unknown_price_is_never_counted_as_free() -> None:
     usage = Usage().plus(done(10, 1), price_of("house")).plus(done(10, 1), None)
     assert (usage.tokens, usage.dollars) == (22, None)
     assert usage.plus(done(1, 1), price_of("house")).dollars is None
 
 
-def test_a_limit_in_dollars_needs_a_price(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dollar_limit_needs_a_price(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     check_agent("openai:house", 1.0)
     with pytest.raises(UsageError, match="no price is known for 'mansion'") as caught:

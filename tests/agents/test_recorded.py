@@ -41,7 +41,7 @@ def agent(made: Recording) -> RecordedAgent:
     return RecordedAgent("recorded:/some/where/winner.json", made)
 
 
-def test_decision_of_the_generation_is_made_with_all_its_words() -> None:
+def test_recorded_decision_is_made_with_all_its_texts() -> None:
     words: dict[str, Any] = {"hypothesis": "h", "category": "search", "falsifier": "f", "memo": "m", "cites": ["abc"]}
     more: dict[str, Any] = {"predicted_gain": 0.2, "predicted_range": [0.1, 0.3], "fixes": ["p0"], "risks": ["p1"]}
     made = agent(recording(entry(1, knobs={"tries": 2}, **words, **more), TWO)).decide(at(1), SOURCE)
@@ -75,7 +75,7 @@ def test_generation_without_a_recorded_decision_stops() -> None:
     assert sibling.lever == "stop"
 
 
-def test_recorded_stop_stops_whatever_became_of_its_parent() -> None:
+def test_recorded_stop_is_made_although_its_parent_is_missing() -> None:
     stop = entry(2, lever="stop", parent=(1, 0))
     made = agent(recording(ONE, stop)).decide(at(2, refused=("x",)), SOURCE)
     assert (made.lever, made.reason) == ("stop", "why 2")
@@ -97,7 +97,7 @@ def test_rewrite_leads_to_the_recorded_harness_although_its_parent_fell_here() -
     assert apply_edits(FIRST, made.edits) == wanted
 
 
-def test_refused_decision_ends_with_nothing_and_keeps_its_words() -> None:
+def test_refused_decision_gives_no_candidate_and_keeps_its_texts() -> None:
     made = agent(recording(ONE)).decide(at(1, refused=("harness: smoke: boom",)), SOURCE)
     assert (made.lever, made.refused) == ("none", ("harness: smoke: boom",))
     assert made.reason == "why 1" and made.edits
@@ -111,13 +111,13 @@ def test_refused_decision_ends_with_nothing_and_keeps_its_words() -> None:
         (entry(2, parent=(1, 1), lever="weights"), "there is no node of generation 1, sibling 1"),
     ],
 )
-def test_decision_without_a_place_ends_with_nothing(one: dict[str, object], words: str) -> None:
+def test_decision_without_a_parent_gives_no_candidate(one: dict[str, object], words: str) -> None:
     made = recording(ONE, entry(1, 1, knobs={"tries": 2}), one)
     found = agent(made).decide(at(2, node(1, 1, 0, Candidate(CHILD.digest))), SOURCE)
     assert found.lever == "none" and words in found.refused[0]
 
 
-def test_edits_that_do_not_apply_to_another_first_harness_end_with_nothing() -> None:
+def test_edits_that_do_not_apply_to_another_first_harness_give_no_candidate() -> None:
     bare = Harness.from_files({"harness.toml": b'name = "h"', "agent.py": b""})
     seed = replace(SEED, candidate=Candidate(bare.digest))
     situation = replace(at(2, node(1, 1, 0, seed.candidate)), nodes=(seed, node(1, 1, 0, Candidate(CHILD.digest))))

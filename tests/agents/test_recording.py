@@ -1,4 +1,4 @@
-"""Files of recorded decisions: what is written is read, and what does not hold together is refused in words."""
+"""Files of recorded decisions are read as they were written, and inconsistent files are refused with a message."""
 
 import json
 from pathlib import Path

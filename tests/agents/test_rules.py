@@ -1,4 +1,4 @@
-"""The rules agent follows the evidence, and says so."""
+"""The rules agent follows the evidence and states it as the reason."""
 
 from dataclasses import replace
 
@@ -65,20 +65,20 @@ def test_constant_groups_are_never_trained_on() -> None:
     assert decide(situation).lever == "stop"
 
 
-def test_cost_counts() -> None:
+def test_rules_prefer_the_lever_that_costs_less() -> None:
     costly = replace(BOTH, costs={"harness": 100, "weights": 1000})
     wide = replace(EVIDENCE, best_of=0.9)
     assert decide(replace(BOTH, evidence=wide)).lever == "weights"
     assert decide(replace(costly, evidence=wide)).lever == "harness"
 
 
-def test_a_rejected_move_is_not_tried_again_on_the_same_parent() -> None:
+def test_rejected_move_is_not_tried_again_on_the_same_parent() -> None:
     nodes = [SEED, _child(1, "harness", {"menu": "rich"})]
     decision = decide(replace(BOTH, nodes=nodes, levers=("harness",)))
     assert decision.knobs == {"attempts": 2}
 
 
-def test_a_lever_on_a_plateau_makes_way_for_the_other() -> None:
+def test_lever_on_a_plateau_is_passed_over_for_the_other() -> None:
     failing = replace(BOTH, evidence=replace(EVIDENCE, failures={"refused": 0.6}, best_of=0.4))
     assert decide(failing).lever == "harness"
     switched = decide(replace(failing, tired=("harness",)))
@@ -87,14 +87,14 @@ def test_a_lever_on_a_plateau_makes_way_for_the_other() -> None:
     assert decide(replace(failing, tired=("harness",), levers=("harness",))).lever == "harness"
 
 
-def test_what_the_harness_breaks_is_mended_before_training() -> None:
+def test_failures_made_by_the_harness_are_fixed_before_training() -> None:
     wide = replace(EVIDENCE, best_of=1.0, score=Estimate(0.05, 0.0, 0.1, 8, 64))
     decision = decide(replace(BOTH, evidence=replace(wide, failures={"output": 0.3})))
     assert decision.lever == "harness" and "30% of rollouts fail by the harness's own making" in decision.reason
     assert decide(replace(BOTH, evidence=replace(wide, failures={"refused": 0.3}))).lever == "weights"
 
 
-def test_a_cheap_probe_comes_before_dear_training() -> None:
+def test_cheap_probe_comes_before_expensive_training() -> None:
     low = replace(EVIDENCE, best_of=1.0, score=Estimate(0.1, 0.0, 0.2, 8, 64))
     wide = replace(BOTH, evidence=low, costs={"harness": 100, "weights": 160})
     probe = decide(wide)
@@ -102,7 +102,7 @@ def test_a_cheap_probe_comes_before_dear_training() -> None:
     assert decide(replace(wide, nodes=[SEED, _child(1, "harness", {"menu": "rich"})])).lever == "weights"
 
 
-def test_a_menu_that_lost_alone_is_tried_with_training() -> None:
+def test_menu_that_lost_alone_is_tried_with_training() -> None:
     nodes = [SEED, _child(1, "harness", {"menu": "rich"}), _child(2, "weights")]
     decision = decide(replace(BOTH, nodes=nodes, harness=HARNESS.with_knobs({"attempts": 4})))
     assert (decision.lever, decision.knobs) == ("both", {"menu": "rich"})
@@ -118,8 +118,8 @@ def test_nearly_constant_groups_are_not_trained_on_under_a_wider_menu_either() -
     assert decide(replace(BOTH, evidence=constant, nodes=nodes, harness=done)).lever == "stop"
 
 
-def test_the_memory_of_a_kind_of_change_counts() -> None:
-    """Two knobs look alike but for what each has brought; on a new pair both could be moved."""
+def test_memory_of_a_kind_of_change_decides_between_knobs() -> None:
+    """Two knobs differ only in their past gains, and both could be moved on a new pair."""
     nodes = [SEED, _child(1, "harness", {"menu": "rich"}), _child(2, "harness", {"attempts": 2}, promoted=True)]
     nodes = [
         replace(node, decision=replace(node.decision, category=f"knob {next(iter(node.decision.knobs))}"))
@@ -131,12 +131,12 @@ def test_the_memory_of_a_kind_of_change_counts() -> None:
     assert decision.parent == 2 and decision.knobs == {"attempts": 2}
 
 
-def test_it_branches_from_the_node_that_was_executed() -> None:
+def test_rules_branch_from_the_executed_node() -> None:
     nodes = [SEED, _child(1, "harness", {"menu": "rich"}, promoted=True)]
     assert decide(replace(BOTH, nodes=nodes, parent=0)).parent == 0
 
 
-def test_a_refused_lever_is_passed_over_and_the_refusal_kept() -> None:
+def test_refused_lever_is_passed_over_and_the_refusal_kept() -> None:
     situation = replace(
         BOTH, evidence=replace(EVIDENCE, best_of=0.9), refused=("weights: no ids",), refused_levers=("weights",)
     )
@@ -145,18 +145,18 @@ def test_a_refused_lever_is_passed_over_and_the_refusal_kept() -> None:
     assert decision.refused == ("weights: no ids",)
 
 
-def test_it_branches_from_the_last_promoted_node() -> None:
+def test_rules_branch_from_the_last_promoted_node() -> None:
     nodes = [SEED, _child(1, "harness", {"menu": "rich"}, promoted=True), _child(2, "weights")]
     assert decide(replace(BOTH, nodes=nodes)).parent == 1
 
 
-def test_disappointment_lowers_the_next_prediction() -> None:
+def test_missed_prediction_lowers_the_next_one() -> None:
     first = decide(replace(BOTH, levers=("harness",)))
     after = decide(replace(BOTH, nodes=[SEED, _child(1, "harness", {"menu": "rich"})], levers=("harness",)))
     assert after.predicted_gain < first.predicted_gain
 
 
-def test_nothing_left_means_stop() -> None:
+def test_rules_stop_when_nothing_is_left_to_try() -> None:
     done = HARNESS.with_knobs({"menu": "rich", "attempts": 4})
     nodes = [SEED, _child(1, "weights")]
     assert decide(replace(BOTH, harness=done, nodes=nodes)).lever == "stop"
@@ -169,7 +169,7 @@ def test_siblings_make_different_moves() -> None:
     assert (first.knobs, second.knobs, third.lever) == ({"menu": "rich"}, {"attempts": 2}, "stop")
 
 
-def test_a_lever_pulled_twice_in_a_row_makes_way_for_the_other() -> None:
+def test_lever_pulled_twice_in_a_row_is_passed_over_for_the_other() -> None:
     nodes = [SEED, _child(1, "harness", {"menu": "rich"}, promoted=True), _child(2, "harness", promoted=True)]
     sure = replace(EVIDENCE, best_of=0.35, failures={"refused": 0.2})
     decision = decide(replace(BOTH, nodes=nodes, evidence=sure))

@@ -1,4 +1,4 @@
-"""The static rung: what reading a rewrite finds, and what it lets pass."""
+"""The static rung rejects rewrites by reading them, and accepts sound ones."""
 
 from dataclasses import asdict
 
@@ -82,7 +82,7 @@ def test_sound_rewrites_pass(files: dict[str, str]) -> None:
         ({"harness_toml": TOML.replace("how many", "number") + "\n# more\n"}, "no-op: only comments"),
     ],
 )
-def test_what_is_rejected_says_why(files: dict[str, str], words: str) -> None:
+def test_rejected_harness_states_the_reason(files: dict[str, str], words: str) -> None:
     found = read(harness(**files))
     assert not found.passed
     assert words in found.reason, found.reason

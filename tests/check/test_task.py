@@ -1,4 +1,4 @@
-"""A sound task passes every check; each defect is found by the one check that looks for it."""
+"""A sound task passes every check, and each defect fails the check that looks for it."""
 
 import json
 import shutil
@@ -29,13 +29,13 @@ CHECKS = [
 
 @pytest.fixture
 def no_harness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For defects elsewhere: the harness's rungs take a second."""
+    """Skip the rungs of the harness, which take a second, for defects in other files."""
     passed = Finding("harness", "passed", "not looked at")
     monkeypatch.setattr(checks, "check_harness", lambda _task, _tier: passed)
 
 
 def broken(folder: Path, name: str, old: str, new: str) -> Path:
-    """A copy of the toy task in which one text is another."""
+    """A copy of the toy task in which a text is replaced."""
     copy = folder / "task"
     shutil.copytree(TOY, copy, ignore=shutil.ignore_patterns("__pycache__"))
     file = copy / name
@@ -57,7 +57,7 @@ def failed(report: Report) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("no_harness")
-def test_a_sound_task_passes_every_check() -> None:
+def test_sound_task_passes_every_check() -> None:
     report = checked(TOY)
     assert [finding.check for finding in report.findings] == CHECKS
     assert {finding.status for finding in report.findings} == {"passed"}, report.findings
@@ -183,7 +183,7 @@ BROKEN = {
 
 @pytest.mark.usefixtures("no_harness")
 @pytest.mark.parametrize("name", BROKEN)
-def test_each_defect_fails_its_own_check_and_no_other(tmp_path: Path, name: str) -> None:
+def test_every_defect_fails_its_own_check_alone(tmp_path: Path, name: str) -> None:
     check, file, old, new, words = BROKEN[name]
     path = broken(tmp_path, file, old, new)
     if name == "remembered verdicts drift":
@@ -217,7 +217,7 @@ def test_each_defect_fails_its_own_check_and_no_other(tmp_path: Path, name: str)
         ("task.py", _JUDGE, "    raise KeyError(colour)\n" + _JUDGE, "got no verdict"),
     ],
 )
-def test_a_seed_harness_that_does_not_work_is_found(tmp_path: Path, file: str, old: str, new: str, words: str) -> None:
+def test_seed_harness_that_does_not_work_is_found(tmp_path: Path, file: str, old: str, new: str, words: str) -> None:
     found = check_harness(Task.load(broken(tmp_path, file, old, new)), "none")
     assert found.status == "failed" and words in found.seen, found
 
@@ -231,7 +231,7 @@ def test_without_gold_most_is_still_checked(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("private", "faults"), [('{"worth": WORTH, "of": shown}', 0), ('{"worth": WORTH}', 47 - 11)])
-def test_problems_that_look_alike_are_told_apart_by_what_is_private(tmp_path: Path, private: str, faults: int) -> None:
+def test_problems_with_equal_public_data_need_different_private_data(tmp_path: Path, private: str, faults: int) -> None:
     path = broken(tmp_path, "task.py", '{"number": shown}', "{}")
     text = (path / "task.py").read_text()
     text = text.replace('{"number.txt": str(shown).encode()}', "{}").replace("private=private", f"private={private}")
@@ -242,7 +242,7 @@ def test_problems_that_look_alike_are_told_apart_by_what_is_private(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("no_harness")
-def test_a_verifier_that_reads_the_record_is_given_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verifier_that_reads_the_record_receives_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = broken(tmp_path, "task.py", "def gold(", "def record(answer):\n    return ['said']\n\n\ndef gold(")
     plain, seen = Task.verify, []
 
@@ -268,7 +268,7 @@ def test_data_that_cannot_be_fetched_are_no_verdict_on_the_task(tmp_path: Path) 
         checked(path)
 
 
-def test_a_sandbox_that_fails_is_no_verdict_on_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sandbox_failure_is_no_verdict_on_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "check_harness", lambda _task, _tier: Finding("harness", "passed", ""))
     path = broken(
         tmp_path,
@@ -280,7 +280,7 @@ def test_a_sandbox_that_fails_is_no_verdict_on_the_task(tmp_path: Path, monkeypa
         checked(path)
 
 
-def test_a_record_is_spoilt_leaf_by_leaf_and_a_table_entry_by_entry() -> None:
+def test_record_is_corrupted_leaf_by_leaf_and_table_entry_by_entry() -> None:
     gold = {"a": 1.5, "b": ["x", "y"]}
     names = {made.name for made in hostile_answers(gold)}
     assert {"['a'] is NaN", "['a'] is missing", "['b'] has every entry twice", "['b'] lacks its last entry"} <= names
@@ -291,12 +291,12 @@ def test_a_record_is_spoilt_leaf_by_leaf_and_a_table_entry_by_entry() -> None:
     assert all(made.strict for made in hostile_answers(MISSING))
 
 
-def test_what_gold_says_is_looked_for_as_it_would_be_told() -> None:
+def test_gold_texts_are_searched_as_feedback_would_show_them() -> None:
     assert leaf_texts({"a": "theft", "b": 12.75, "c": 3, "d": True}) == ["12.75", "theft"]
     assert "NaN" in as_text([float("nan")])
 
 
-def test_the_command_tells_each_check_and_ends_with_code_3(tmp_path: Path) -> None:
+def test_check_command_prints_every_check_and_exits_with_code_3(tmp_path: Path) -> None:
     try:
         find_bubblewrap()
     except SandboxError as error:

@@ -1,4 +1,4 @@
-"""`sia data`: fetched with progress, resumed, offline with a way on; and a list of what is there."""
+"""`sia data` fetches with progress, resumes, prints the next step when offline, and lists the files present."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def sia(home: Path, *words: str, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_data_are_fetched_once_and_a_cut_line_goes_on(index: Index, tmp_path: Path) -> None:
+def test_data_are_fetched_once_and_a_broken_download_is_resumed(index: Index, tmp_path: Path) -> None:
     task, home = toy(tmp_path, f"{index.url}/toy.h5"), tmp_path / "home"
     index.cut_after = [300_000]
     out, progress = sia(home, "data", "fetch", str(task))
@@ -83,12 +83,12 @@ def test_other_bytes_than_the_pinned_ones_are_refused(index: Index, tmp_path: Pa
     assert not (tmp_path / "home" / "cache" / "files" / "toy.h5").exists()
 
 
-def test_an_unknown_set_names_the_known_ones(index: Index, tmp_path: Path) -> None:
+def test_unknown_set_names_the_known_ones(index: Index, tmp_path: Path) -> None:
     _, said = sia(tmp_path / "home", "data", "fetch", str(toy(tmp_path, index.url)), "shapes", code=2)
     assert "no data set 'shapes'" in said and "colours" in said
 
 
-def test_the_list_shows_what_is_there(tmp_path: Path) -> None:
+def test_data_list_shows_which_files_are_present(tmp_path: Path) -> None:
     (store := tmp_path / "home" / "data" / "denoising").mkdir(parents=True)
     (store / "celltypist.npz").write_bytes(b"x" * 500_000)
     out, _ = sia(tmp_path / "home", "data", "list")

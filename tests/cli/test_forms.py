@@ -30,7 +30,7 @@ def two_forms(tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_form_lays_its_tables_over_the_task(two_forms: Path) -> None:
+def test_form_overrides_the_tables_of_the_task(two_forms: Path) -> None:
     plain, rich = Task.load(two_forms), Task.load(f"{two_forms}:rich")
     assert (plain.config.plan.problems, rich.config.plan.problems) == (4, 2)
     assert (plain.config.plan.rollouts, rich.config.plan.rollouts) == (4, 4)
@@ -40,26 +40,26 @@ def test_a_form_lays_its_tables_over_the_task(two_forms: Path) -> None:
     assert Task.load(two_forms).digest == rich.digest == plain.digest
 
 
-def test_a_run_records_the_form(two_forms: Path) -> None:
+def test_run_records_the_form(two_forms: Path) -> None:
     config = build_config(f"{two_forms}:rich", levers="", sandbox="none", **SETTINGS)
     assert (config.task, config.problems) == (f"{two_forms}:rich", 2)
     config = build_config("denoising:full", levers="", sandbox="none", **SETTINGS)
     assert config.task == "denoising:full"
 
 
-def test_an_unknown_form_names_the_known_ones(two_forms: Path) -> None:
+def test_unknown_form_names_the_known_ones(two_forms: Path) -> None:
     with pytest.raises(UsageError, match="no form 'poor'") as caught:
         Task.load(f"{two_forms}:poor")
     assert "rich" in caught.value.hint
 
 
-def test_a_directory_may_have_a_colon_in_its_name(two_forms: Path, tmp_path: Path) -> None:
+def test_task_directory_may_have_a_colon_in_its_name(two_forms: Path, tmp_path: Path) -> None:
     moved = two_forms.rename(tmp_path / "task:two")
     assert Task.load(moved).form == ""
     assert Task.load(f"{moved}:rich").form == "rich"
 
 
-def test_a_form_that_does_not_fit_is_refused(two_forms: Path) -> None:
+def test_form_that_does_not_fit_is_refused(two_forms: Path) -> None:
     with (two_forms / "task.toml").open("a") as file:
         file.write("[forms.odd]\ntemperature = 3\n")
     assert Task.load(two_forms).config.plan.problems == 4
@@ -67,7 +67,7 @@ def test_a_form_that_does_not_fit_is_refused(two_forms: Path) -> None:
         Task.load(f"{two_forms}:odd")
 
 
-def test_the_plan_of_the_full_form_is_its_own() -> None:
+def test_full_form_has_a_plan_of_its_own() -> None:
     plain = CliRunner().invoke(app, ["run", "denoising", "--dry-run", "--policy", "scripted"])
     full = CliRunner().invoke(app, ["run", "denoising:full", "--dry-run", "--policy", "scripted"])
     assert (plain.exit_code, full.exit_code) == (0, 0), full.output

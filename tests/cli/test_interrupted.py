@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM are answered, whatever a verb is doing."""
+"""Ctrl-C and SIGTERM end every command with a message."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from sia_core.cli import main
 from sia_core.domain.errors import INTERRUPTED
 
 
-def test_a_verb_that_is_interrupted_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -22,7 +22,7 @@ def test_a_verb_that_is_interrupted_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_what_a_library_makes_of_an_interrupt_is_one(
+def test_library_error_after_an_interrupt_counts_as_the_interrupt(
     asked: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def app() -> None:
@@ -39,7 +39,7 @@ def test_what_a_library_makes_of_an_interrupt_is_one(
 
 
 @pytest.mark.parametrize(("code", "returned"), [(0, 0), (None, 0), (130, 130), ("what went wrong", 1)])
-def test_it_ends_at_once_while_ray_comes_up(code: object, returned: int) -> None:
+def test_command_ends_at_once_while_ray_starts(code: object, returned: int) -> None:
     script = f"""
 import atexit, sys
 from sia_core.cli.warm_start import end

@@ -15,7 +15,7 @@ WAIT = Wait("asking the agent", 1, 0, began=1000.0)
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time of day, to be set."""
+    """A clock that a test sets."""
     now = [1000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
     return now

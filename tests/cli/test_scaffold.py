@@ -1,4 +1,4 @@
-"""`sia init`: what it writes is a sound task, of the directory's name, and nothing is overwritten."""
+"""`sia init` writes a sound task named after the directory, and overwrites nothing."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.tasks.denoising.labs import InProcessLab
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_task_is_written_and_loads(tmp_path: Path, kind: Kind) -> None:
+def test_written_task_can_be_loaded(tmp_path: Path, kind: Kind) -> None:
     path = write_scaffold(tmp_path / "My own Task", kind)
     task = Task.load(path)
     assert task.name == "my-own-task"
@@ -41,7 +41,7 @@ def test_right_answers_pass_and_others_do_not(tmp_path: Path, kind: Kind) -> Non
             assert task.verify(problem, bait, InProcessLab()).score == 0
 
 
-def test_the_command_says_what_is_next_and_overwrites_nothing(tmp_path: Path) -> None:
+def test_new_command_prints_the_next_step_and_overwrites_nothing(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["init", str(tmp_path / "own"), "--kind", "classify"])
     assert done.exit_code == 0 and "sia check" in done.output
     before = (tmp_path / "own" / "task.py").read_bytes()
@@ -56,13 +56,13 @@ def test_the_command_says_what_is_next_and_overwrites_nothing(tmp_path: Path) ->
     assert [folder.name for folder in tmp_path.iterdir() if folder.name.startswith(".")] == []
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot be written"):
         write_scaffold(tmp_path / "file" / "own", "answer")
 
 
-def test_names_and_kinds() -> None:
+def test_task_names_and_kinds_are_read() -> None:
     assert task_name(Path("/a/Ein Wort, 2!")) == "ein-wort-2"
     assert task_name(Path("/a/...")) == PLACEHOLDER
     with pytest.raises(UsageError, match="answer, program, classify"):
@@ -71,7 +71,7 @@ def test_names_and_kinds() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_sound(tmp_path: Path, kind: Kind) -> None:
+def test_scaffold_passes_every_check(tmp_path: Path, kind: Kind) -> None:
     path = write_scaffold(tmp_path / "own", kind)
     done = CliRunner().invoke(app, ["check", str(path)])
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""A setting is a field of the configuration, and every place where people meet it is made from that field."""
+"""A setting is a field of the configuration; its option, form field and help are made from that field."""
 
 import inspect
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ PLAN = Task.load(TOY).config.plan.model_dump()
 
 
 class Wider(RunConfig):
-    """The configuration with one more line."""
+    """The configuration with an additional field."""
 
     patience: Annotated[int, Setting(title="Patience")] = Field(default=3, ge=1, le=9)
     """Generations without a gain that are waited for."""

@@ -7,11 +7,11 @@ from typer.testing import CliRunner
 from sia_core.cli.main import app
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_version_option_prints_the_version_of_the_package() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"sia {version('sia')}\n")
 
 
-def test_the_help_still_tells_what_it_is_for() -> None:
+def test_help_text_states_the_purpose() -> None:
     done = CliRunner().invoke(app, [])
     assert "two levers" in done.output and "--version" in done.output

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Stands for a coding tool: reads what lies in its directory, tries a draft, hands in a fault, then repairs it.
+"""A stand-in for a coding tool: reads its directory, tries a draft, submits a faulty rewrite, then repairs it.
 
-It is started anew for each round, as real ones are; all that it knows it reads from files.
+Each round starts the tool again, as with real tools, and the tool reads its state from files.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The doctor says what keeps a run from starting, with the code it would end with, and never shows a key."""
+"""The doctor names each obstacle to a run with the exit code of that run, and never shows a key."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_the_code_is_that_of_the_first_failure() -> None:
+def test_exit_code_is_that_of_the_first_failure() -> None:
     found = [Finding("a", "ok", ""), Finding("b", "warning", ""), Finding("c", "failed", "", "do", 6)]
     assert exit_code([*found, Finding("d", "failed", "", "do", 8)]) == 6
     assert exit_code(found[:2]) == 0
@@ -45,7 +45,7 @@ def test_without_a_sandbox_a_run_cannot_start(monkeypatch: pytest.MonkeyPatch) -
     assert machine.check_sandbox("none").status == "warning"
 
 
-def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     free = {"gigabytes": 0.5}
     usage = type("Usage", (), {"free": property(lambda _: free["gigabytes"] * 1e9)})
     monkeypatch.setattr("sia_core.doctor.machine.shutil.disk_usage", lambda _: usage())
@@ -56,14 +56,14 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.check_disk().status == "ok"
 
 
-def test_a_home_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIA_HOME", str(tmp_path / "file" / "home"))
     found = machine.check_home()
     assert (found.status, found.code) == ("failed", 7) and "SIA_HOME" in found.fix
 
 
-def test_a_store_that_is_none_is_named(bare: Path) -> None:
+def test_file_that_is_no_store_is_named(bare: Path) -> None:
     assert "no runs yet" in services.check_mlflow().seen
     bare.mkdir(exist_ok=True)
     (bare / "mlflow.db").write_bytes(b"no database" * 1000)
@@ -71,7 +71,7 @@ def test_a_store_that_is_none_is_named(bare: Path) -> None:
     assert (found.status, found.code) == ("failed", 7) and "mlflow.db" in found.fix
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_does_not_answer_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://user:{SECRET}@127.0.0.1:9/api")
     monkeypatch.setenv("RAY_ADDRESS", f"ray://user:{SECRET}@127.0.0.1:9")
     for found in (services.check_prefect(), services.check_ray()):
@@ -108,7 +108,7 @@ def test_versions_that_were_not_tested_are_named(tmp_path: Path, monkeypatch: py
     assert packages.check_python().code == 1
 
 
-def test_the_command_ends_with_the_code_and_prints_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_command_ends_with_the_code_and_prints_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "probe", lambda tier: TierReport(tier, ("landlock",), "", {"compute": "works"}))
     done = CliRunner().invoke(app, ["doctor", "--policy", "anthropic:some-model", "--json"])
     told = json.loads(done.stdout)

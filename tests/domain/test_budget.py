@@ -6,7 +6,7 @@ from sia_core.domain.budget import Budget, Spent, read_spent, total
 from sia_core.domain.errors import UsageError
 
 
-def test_limits_are_read_and_said_again() -> None:
+def test_limits_are_read_and_printed_the_same() -> None:
     budget = Budget.parse("rollouts=5000, tokens=2e6,gpu-hours=1.5")
     assert budget == Budget(rollouts=5000, tokens=2_000_000, gpu_hours=1.5)
     assert Budget.parse(str(budget)) == budget
@@ -14,7 +14,7 @@ def test_limits_are_read_and_said_again() -> None:
 
 
 @pytest.mark.parametrize("text", ["rollouts", "rollouts=many", "euros=5", "tokens=0", "hours=-1", "dollars=nan"])
-def test_limits_that_cannot_be_meant(text: str) -> None:
+def test_impossible_limits_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         Budget.parse(text)
     assert refused.value.where == "--budget" and "rollouts=5000" in refused.value.hint

@@ -1,4 +1,4 @@
-"""Canaries: found wherever private data could get to, and never printed."""
+"""Canaries are found in every place that private data could reach, and are never printed."""
 
 import shutil
 from collections.abc import Callable
@@ -33,7 +33,7 @@ TEXT = f"before {CANARY} after"
         (lambda one: replace(one, verdict=Verdict(0.0, feedback=TEXT)), "feedback"),
     ],
 )
-def test_a_rollout_that_holds_one_ends_the_run(spoil: Callable[[Rollout], Rollout], where: str) -> None:
+def test_rollout_that_holds_a_canary_ends_the_run(spoil: Callable[[Rollout], Rollout], where: str) -> None:
     CANARIES.check_rollout(make_rollout())
     with pytest.raises(LeakError) as caught:
         CANARIES.check_rollout(spoil(make_rollout()))
@@ -42,7 +42,7 @@ def test_a_rollout_that_holds_one_ends_the_run(spoil: Callable[[Rollout], Rollou
     assert caught.value.exit_code == 10
 
 
-def test_files_and_decisions() -> None:
+def test_canary_in_a_file_or_a_decision_is_refused() -> None:
     with pytest.raises(LeakError, match=r"harness, file agent.py"):
         CANARIES.check_files({"a.py": b"", "agent.py": TEXT.encode()}, "harness")
     with pytest.raises(LeakError, match="a file's name") as caught:
@@ -53,7 +53,7 @@ def test_files_and_decisions() -> None:
     Canaries().check_data({"reason": TEXT}, "decision")
 
 
-def test_a_task_brings_its_own() -> None:
+def test_canaries_of_a_task_are_checked() -> None:
     task = Task.load(TOY)
     canary = task.problems("test")[0].private["canary"]
     with pytest.raises(LeakError):
@@ -61,7 +61,7 @@ def test_a_task_brings_its_own() -> None:
     Task.load("denoising").canaries.check(canary, "note")
 
 
-def test_a_string_that_may_be_there_by_chance_is_refused(tmp_path: Path) -> None:
+def test_canary_that_may_occur_by_chance_is_refused(tmp_path: Path) -> None:
     copy = shutil.copytree(TOY, tmp_path / "task")
     (copy / "task.py").write_text((copy / "task.py").read_text().replace("toy-canary-b1f04e7a92c6d358", "blue"))
     with pytest.raises(TaskError, match="16 to 128 random"):

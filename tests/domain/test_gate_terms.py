@@ -1,4 +1,4 @@
-"""The gate's terms in words: plan, detectable gain, the margins of more tokens."""
+"""The text of the gate's terms states plan, detectable gain and the margins for more tokens."""
 
 from dataclasses import replace
 from math import inf
@@ -27,7 +27,7 @@ def test_margin_at_each_ratio_is_price_for_each_doubling() -> None:
     assert margin(0.02, -0.5, 4.0) == 0.0
 
 
-def test_terms_tell_plan_detectable_gain_and_margins() -> None:
+def test_terms_state_plan_detectable_gain_and_margins() -> None:
     told = str(TERMS)
     assert "12 fresh problems x 4 rollouts a side, with up to 3 looks, at 90% confidence; ties" in told
     assert "A true gain of about +0.195 is promoted with 80 % probability" in told
@@ -40,6 +40,6 @@ def test_terms_without_price_or_with_siblings_say_so() -> None:
     assert "at 90% confidence, shared by 4 siblings;" in str(replace(TERMS, tries=4))
 
 
-def test_unknown_or_impossible_detection_is_told_as_such() -> None:
+def test_unknown_or_impossible_detection_is_stated() -> None:
     assert "is unknown: no rollout has scored" in str(replace(TERMS, detectable=None))
     assert "too few problems to promote any gain" in str(replace(TERMS, detectable=inf))

@@ -134,7 +134,7 @@ def test_wrong_knobs_are_refused(knobs: dict[str, object], words: str) -> None:
         ({**FILES, "big": b"x" * MAX_BYTES}, "holds at most"),
     ],
 )
-def test_bad_harnesses_say_what_is_wrong(files: dict[str, bytes], words: str) -> None:
+def test_invalid_harnesses_state_the_error(files: dict[str, bytes], words: str) -> None:
     with pytest.raises(HarnessError, match=words):
         Harness.from_files(files)
 

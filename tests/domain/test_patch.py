@@ -1,4 +1,4 @@
-"""Patches of a harness: what they change, and what is refused rather than guessed at."""
+"""Patches change a harness, and ambiguous patches are refused."""
 
 import subprocess
 from dataclasses import asdict
@@ -42,19 +42,19 @@ def test_several_files_are_changed_at_once(harness: Harness) -> None:
     assert harness.files["agent.py"] == AGENT.encode()
 
 
-def test_a_block_not_found_shows_the_nearest_text(harness: Harness) -> None:
+def test_block_not_found_shows_the_nearest_text(harness: Harness) -> None:
     error = refused(harness, Edit("agent.py", blocks=(Block("    return  1", ""),)))
     assert "occurs 0 times" in error.what
     assert "from line 2, is:\n    return 1" in error.hint
     assert "whole text" in error.hint
 
 
-def test_a_block_found_twice_is_not_guessed_at(harness: Harness) -> None:
+def test_block_found_twice_is_refused(harness: Harness) -> None:
     assert "occurs 2 times" in refused(harness, Edit("agent.py", blocks=(Block("\n", ""),))).what
 
 
 @pytest.mark.parametrize("edit", [Edit("agent.py"), Edit("agent.py", text="", delete=True)])
-def test_an_edit_says_one_thing(harness: Harness, edit: Edit) -> None:
+def test_edit_with_more_than_one_change_is_refused(harness: Harness, edit: Edit) -> None:
     assert "exactly one of" in refused(harness, edit).what
 
 
@@ -68,11 +68,11 @@ def test_an_edit_says_one_thing(harness: Harness, edit: Edit) -> None:
         (Edit("harness.toml", text="name = "), "not TOML"),
     ],
 )
-def test_what_makes_no_harness_is_refused(harness: Harness, edit: Edit, says: str) -> None:
+def test_edits_that_leave_no_valid_harness_are_refused(harness: Harness, edit: Edit, says: str) -> None:
     assert says in str(refused(harness, edit))
 
 
-def test_the_diff_is_one_that_patch_can_apply(harness: Harness, tmp_path: Path) -> None:
+def test_diff_can_be_applied_by_patch(harness: Harness, tmp_path: Path) -> None:
     child = apply_edits(harness, [Edit("agent.py", text=AGENT + "# end"), Edit("helper.py", text="X = 1\n")])
     for name, data in harness.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ def test_the_diff_is_one_that_patch_can_apply(harness: Harness, tmp_path: Path) 
     assert {name: (tmp_path / name).read_bytes() for name in child.files} == child.files
 
 
-def test_a_decision_survives_json() -> None:
+def test_decision_survives_json() -> None:
     decision = Decision(
         "both",
         2,
@@ -112,7 +112,9 @@ BEFORE = {"agent.py": b"a\nb\n", "skill.md": b"one\ntwo\nthree\n"}
         (EditLimits(), {"agent.py": b"other\n" * 99}, None),
     ],
 )
-def test_how_far_a_rewrite_may_go(limits: EditLimits, after: dict[str, bytes], says: str | None) -> None:
+def test_rewrite_beyond_the_edit_limits_is_refused(
+    limits: EditLimits, after: dict[str, bytes], says: str | None
+) -> None:
     if says is None:
         limits.check(BEFORE, after)
         return

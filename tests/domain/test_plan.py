@@ -1,4 +1,4 @@
-"""How rollouts are laid out over problems, from what was seen."""
+"""Rollouts are spread over problems by the evidence so far."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_states_keep_their_groups() -> None:
     assert shape_of(config(reuse_states=True), 0.0, 100) == Shape(8, 8)
 
 
-def test_a_larger_block_begins_where_its_generation_does() -> None:
+def test_larger_block_begins_where_its_generation_does() -> None:
     order = [str(number) for number in range(10)]
     assert deal(order, 1, 3) == ["3", "4", "5"]
     assert deal(order, 1, 6, start=3) == ["3", "4", "5", "6", "7", "8"]

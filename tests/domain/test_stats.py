@@ -35,7 +35,7 @@ def test_problems_without_a_pair_are_left_out() -> None:
     assert (gain.mean, gain.problems) == (1.0, 2)
 
 
-def test_one_problem_is_not_enough() -> None:
+def test_gain_of_a_single_problem_is_refused() -> None:
     with pytest.raises(ValueError, match="two problems"):
         paired_gain({"a": [0.0]}, {"a": [1.0]}, confidence=0.9)
 
@@ -55,5 +55,5 @@ def test_within_share_recovers_known_components() -> None:
     assert within_share(scores) == pytest.approx(0.2, abs=0.02)
 
 
-def test_an_estimate_says_how_many_problems_it_rests_on() -> None:
+def test_estimate_states_its_number_of_problems() -> None:
     assert estimate({"p": [1.0, 0.0], "q": [1.0]}, confidence=0.9).basis.endswith("over 2 problems (3 rollouts)")

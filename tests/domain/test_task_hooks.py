@@ -1,4 +1,4 @@
-"""Test what a task may bring beyond load and verify: a shared directory, the gateway's record, a report."""
+"""Test the optional hooks of a task: a shared directory, the gateway's record and a report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,32 +35,32 @@ def make(tmp_path: Path) -> Make:
     return one
 
 
-def test_a_verifier_without_turns_is_called_as_before(make: Make) -> None:
+def test_verifier_without_turns_is_called_without_them(make: Make) -> None:
     task = make(VERIFY)
     assert task.verify(task.problems("train")[0], {}, None, [TURN]).score == 0.5  # type: ignore[arg-type]
     assert task.shared is None and task.report("test", []) == {}
 
 
-def test_a_verifier_with_turns_gets_the_record_or_none(make: Make) -> None:
+def test_verifier_with_turns_receives_the_record_or_an_empty_one(make: Make) -> None:
     task = make("def verify(problem, answer, lab, turns=()):\n    return Verdict(len(turns) / 2)\n")
     problem = task.problems("train")[0]
     assert task.verify(problem, {}, None, [TURN, TURN]).score == 1.0  # type: ignore[arg-type]
     assert task.verify(problem, {}, None).score == 0.0  # type: ignore[arg-type]
 
 
-def test_what_is_shared_has_to_be_a_directory(make: Make, tmp_path: Path) -> None:
+def test_shared_path_must_be_a_directory(make: Make, tmp_path: Path) -> None:
     assert make(VERIFY + f"def shared():\n    return {str(tmp_path)!r}\n").shared == tmp_path
     with pytest.raises(TaskError, match="no directory"):
         _ = make(VERIFY + "def shared():\n    return '/no/such/place'\n").shared
 
 
 @pytest.mark.parametrize("value", ["float('nan')", "float('inf')", "None", "[1]"])
-def test_a_report_holds_finite_numbers_and_texts(make: Make, value: str) -> None:
+def test_report_holds_finite_numbers_and_texts(make: Make, value: str) -> None:
     with pytest.raises(TaskError, match="not a number or a text"):
         make(VERIFY + f"def report(split, rollouts):\n    return {{'x': {value}}}\n").report("test", [])
 
 
-def test_a_report_is_shown_side_by_side() -> None:
+def test_report_is_shown_side_by_side() -> None:
     figures: dict[str, Figures] = {
         "final": (("accuracy", 0.5), ("cases", 12)),
         "seed": (("accuracy", 0.25), ("note", "x")),

@@ -85,7 +85,7 @@ class Sia:
     environment: dict[str, str]
 
     def __call__(self, *arguments: str, code: int | None = 0, timeout: float = 900) -> str:
-        """Run `sia ...`; check the exit code; return both outputs."""
+        """Run `sia ...`, check the exit code and return both outputs."""
         done = subprocess.run(
             self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -120,7 +120,7 @@ class Sia:
 
     @staticmethod
     def command(*arguments: str) -> list[str]:
-        """The command's words."""
+        """The arguments of the command."""
         return [sys.executable, "-m", "sia_core.cli.main", *arguments]
 
     def run(self) -> RunRecord:
@@ -138,7 +138,7 @@ def sia(tmp_path: Path, prefect_api: str, empty_store: Path) -> Sia:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run of the toy task that nothing disturbed: to be looked at, not changed."""
+    """An undisturbed run of the toy task, which tests read and do not change."""
 
     sia: Sia
     words: tuple[str, ...]
@@ -147,7 +147,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_store: Path) -> Finished:
-    """Made once: the harness lever on the scripted policy."""
+    """A finished run of the harness lever on the scripted policy, made once for each session."""
     sia = make_sia(tmp_path_factory.mktemp("finished"), prefect_api, empty_store)
     words = ("run", str(TOY), "--policy", "scripted", "--no-ui", "--seed", "1")
     return Finished(sia, words, sia(*words))

@@ -1,7 +1,7 @@
 """`sia ...` that is killed just after its N-th write to MLflow: python -m tests.e2e.dying N FILE ARGUMENTS...
 
-N 0: it is not killed. The names of the writes so far stand in FILE, a line each. Words that the driver only leaves for
-others (the lease's beat, the step it is at) are not counted: they come by the clock.
+With N 0 the command is not killed. FILE lists the names of the writes so far, a line each. Writes by the clock
+(the beat of the lease, the current step) are not counted.
 """
 
 import os

@@ -21,10 +21,10 @@ from tests.e2e.test_resume import outcome, rollouts_done
 from tests.services.daemon import Daemon
 
 SMALL = ("--levers", "harness", "--generations", "1", "--problems", "3", "--rollouts", "2", "--seed", "3")
-"""A run with each phase in it, rewrite and gate too, that takes no longer than it must."""
+"""A short run with every phase, rewrite and gate among them."""
 WORDS = ("run", str(TOY), "--policy", "scripted", "--no-ui", *SMALL)
 _GONE_S = 60.0
-"""For Ray to notice that its driver is dead, on a busy machine."""
+"""Seconds that Ray may take on a busy machine to notice that its driver is dead."""
 _HUNG_S = 1800.0
 _SITTINGS = 4
 
@@ -36,19 +36,19 @@ def served(url: str) -> dict[str, str]:
 
 @dataclass
 class Victim:
-    """One run and the servers that something may be done to."""
+    """A run and the servers that a fault may hit."""
 
     sia: Sia
     random: Random
     process: subprocess.Popen[str]
     mlflow: Callable[[], Daemon] | None = None
-    """Starts its MLflow server, where that is one of its own."""
+    """Starts the run's own MLflow server, if the run has such a server."""
     server: Daemon | None = None
     prefect: Path | None = None
-    """Home of its Prefect server, where nobody else uses that."""
+    """Home of the run's Prefect server, if no other run uses that server."""
 
     def below(self, *names: str) -> list[psutil.Process]:
-        """Processes that the driver has started, or these have, with such a beginning of a name or command."""
+        """Descendants of the driver whose name or command begins with a text."""
         found = []
         with suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self.process.pid).children(recursive=True):
@@ -58,7 +58,7 @@ class Victim:
         return found
 
     def kill_one(self, *names: str) -> bool:
-        """SIGKILL to one of them; False where there is none."""
+        """Kill a process among them. False if there is none."""
         found = sorted(self.below(*names), key=lambda process: process.pid)
         if not found:
             return False
@@ -68,7 +68,7 @@ class Victim:
 
 
 Strike = Callable[[Victim], bool]
-"""Does it; False where there was nothing to do it to."""
+"""Causes the fault; False if nothing was there to hit."""
 
 
 def _signal(number: signal.Signals) -> Strike:
@@ -131,7 +131,7 @@ FAULTS: Mapping[str, Strike] = {
 }
 NEEDS_SERVER = ("MLflow restarted", "MLflow SIGSTOP")
 GOES_ON = ("SIGKILL Ray worker", "SIGKILL zygote", "SIGSTOP driver", *NEEDS_SERVER, "Prefect restarted")
-"""After these the run goes on by itself."""
+"""Faults after which the run continues by itself."""
 ENDS_SO = {"SIGKILL driver": -signal.SIGKILL, "SIGTERM driver": 130, "SIGINT driver": 130}
 
 
@@ -151,7 +151,7 @@ class Expected:
 
 @dataclass
 class Told:
-    """Record of what happened to one run."""
+    """Record of the faults and exits of a run."""
 
     fault: str
     at: int
@@ -175,7 +175,7 @@ def strike_once(
     server: Daemon | None = None,
     prefect: Path | None = None,
 ) -> Told:
-    """Start the run, let the fault happen at a random moment, go on until it is finished, and check it."""
+    """Start the run, cause the fault at a random moment, resume until the run is finished, and check it."""
     at = random.randrange(expected.rollouts)
     told, began = Told(fault, at), time.monotonic()
     victim = Victim(sia, random, sia.start(*WORDS), mlflow, server, prefect)
@@ -202,7 +202,7 @@ def strike_once(
 
 
 def die_at(sia: Sia, expected: Expected, write: int) -> Told:
-    """Do as `strike_once` does, with SIGKILL just after a write to MLflow."""
+    """Start, kill just after a write to MLflow, resume and check a run, as `strike_once` does."""
     told, began = Told("SIGKILL after a write", write), time.monotonic()
     _end(_started(sia, write), told)
     if told.codes != [-signal.SIGKILL]:
@@ -233,7 +233,7 @@ def see_through(sia: Sia, told: Told) -> None:
 
 
 def violations(sia: Sia, expected: Expected) -> list[str]:
-    """List the differences of a finished run from one without faults."""
+    """List the differences between a finished run and a run without faults."""
     return [*_differences(sia, expected), *_leftovers(sia)]
 
 
@@ -266,7 +266,7 @@ def _leftovers(sia: Sia) -> list[str]:
 
 
 def _end(process: subprocess.Popen[str], told: Told) -> None:
-    """Wait for a process to end; if it ended with an error, it must have said how to go on."""
+    """Wait for a process to end. After an error its output must hold the command to resume."""
     try:
         output, _ = process.communicate(timeout=_HUNG_S)
     except subprocess.TimeoutExpired:

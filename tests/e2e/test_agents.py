@@ -42,7 +42,7 @@ INJECTED = AGENT.replace('f"picked {colour}"', repr(INJECTION)).replace('"colour
 
 
 def submit(asked: Asked, **given: Any) -> list[Said]:
-    """A submission whose claims hold, but for what a test changes."""
+    """A valid submission, with the changes of a test."""
     whole = {
         "parent": 0,
         "diagnosis": "the menu lacks blue",
@@ -106,7 +106,7 @@ def start(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
-def test_a_run_steered_over_the_wire(sia: Sia, tiny_model: Path, kind: str) -> None:
+def test_run_is_steered_by_a_model_over_http(sia: Sia, tiny_model: Path, kind: str) -> None:
     with serve() as wire:
         wire.faults.extend([error(429, retry_after="0"), error(500), raw(b'{"id": ')])
         run, output = start(
@@ -173,7 +173,7 @@ def _on_the_record(run: RunRecord, sia: Sia) -> None:
 
 
 @pytest.mark.slow
-def test_a_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
+def test_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
     script = {1: SCRIPT[1], 2: [SCRIPT[2][0], *[_give_up] * 9]}
     options = ("--policy", "scripted", "--generations", "2", "--rollouts", "2", "--levers", "harness")
     with serve() as wire:
@@ -224,13 +224,13 @@ def _give_up(asked: Asked) -> list[Said]:
 
 
 def replace_agent(node: dict[str, Any]) -> dict[str, Any]:
-    """A node but for who decided, and how long it took."""
+    """A node without its agent and its duration."""
     decision = node["decision"] and {**node["decision"], "agent": ""}
     return {**node, "decision": decision, "cost": {**node["cost"], "seconds": 0}}
 
 
 @pytest.mark.slow
-def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
+def test_rules_decide_where_the_model_does_not(sia: Sia) -> None:
     with serve() as wire:
         run, output = start(
             sia,
@@ -264,7 +264,7 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
 
 
 @pytest.mark.slow
-def test_run_whose_agent_fell_silent_is_resumed_with_what_it_had_been_told(sia: Sia) -> None:
+def test_run_whose_agent_fell_silent_is_resumed_with_the_replies_received(sia: Sia) -> None:
     over = threading.Event()
     script: Mapping[int, Sequence[Step]] = {1: [read_first, lambda asked: submit(asked, lever="stop")]}
     options = ("--policy", "scripted", "--generations", "1", "--rollouts", "2", "--levers", "harness")
@@ -284,7 +284,7 @@ def test_run_whose_agent_fell_silent_is_resumed_with_what_it_had_been_told(sia: 
 
 
 @pytest.mark.slow
-def test_a_canary_in_a_rewrite_stops_the_run(sia: Sia) -> None:
+def test_canary_in_a_rewrite_stops_the_run(sia: Sia) -> None:
     leaking = AGENT + f"# {CANARY}\n"
     script: Mapping[int, Sequence[Step]] = {
         1: [lambda asked: submit(asked, lever="harness", edits=edits(agent_py=leaking, menus_py=MENUS))]
@@ -328,7 +328,7 @@ def bare_task(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_task: Path) -> None:
+def test_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_task: Path) -> None:
     with serve() as wire:
         run, output = start(
             sia, wire, "openai", FIRST, "--policy", "scripted", "--generations", "1", "--rollouts", "2", task=bare_task
@@ -348,7 +348,7 @@ def test_the_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_tas
 
 
 @pytest.mark.slow
-def test_a_run_without_any_harness_ends_and_says_so(sia: Sia, bare_task: Path) -> None:
+def test_run_without_a_harness_ends_and_says_so(sia: Sia, bare_task: Path) -> None:
     wrong: Mapping[int, Sequence[Step]] = {0: [lambda _: draft(harness_toml=TOML, other_py="")] * 3}
     with serve() as wire:
         run, output = start(sia, wire, "openai", wrong, "--policy", "scripted", task=bare_task, code=4)
@@ -357,7 +357,7 @@ def test_a_run_without_any_harness_ends_and_says_so(sia: Sia, bare_task: Path) -
     assert run.get_bytes("agent/conversation.json")
 
 
-def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
+def test_rules_write_no_harness(sia: Sia, bare_task: Path) -> None:
     code, output = sia.fails("run", str(bare_task), "--policy", "scripted", "--no-ui")
     assert code == 2
     assert "task toy has no harness to begin with" in output and "--agent anthropic:MODEL" in output
@@ -381,7 +381,7 @@ def test_rules_writes_no_harness(sia: Sia, bare_task: Path) -> None:
         (["--edit-scope", "prompts"], 2, "rules moves knobs, which stand in harness.toml"),
     ],
 )
-def test_an_agent_that_could_not_work_is_refused_before_anything_is_spent(
+def test_agent_that_cannot_work_is_refused_before_anything_is_spent(
     sia: Sia, options: list[str], code: int, says: str
 ) -> None:
     found, output = sia.fails("run", str(TOY), "--policy", "scripted", "--no-ui", *options)

@@ -32,7 +32,7 @@ except Exception as error:
 """
 
 
-def test_a_finished_run_is_an_object(finished: Finished) -> None:
+def test_finished_run_can_be_read_in_python(finished: Finished) -> None:
     run = finished.sia.run()
     result = read_result(run)
     test = run.phase(SealedDone)
@@ -49,7 +49,7 @@ def test_a_finished_run_is_an_object(finished: Finished) -> None:
         result.winner = 0  # type: ignore[misc]
 
 
-def test_it_shows_itself_and_escapes_what_agents_wrote(finished: Finished) -> None:
+def test_result_html_escapes_texts_of_agents(finished: Finished) -> None:
     result = read_result(finished.sia.run())
     hostile = {**result.rows[0], "lever": "<script>alert(1)</script>"}
     object.__setattr__(result, "rows", (hostile,))
@@ -58,7 +58,7 @@ def test_it_shows_itself_and_escapes_what_agents_wrote(finished: Finished) -> No
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is optional")
-def test_it_plots(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_plots_scores_by_generation(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
     axes = read_result(finished.sia.run()).plot()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -66,7 +66,7 @@ def test_it_plots(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["seed", "1", "2", "sealed"]
 
 
-def test_the_public_names_are_there() -> None:
+def test_public_names_can_be_imported() -> None:
     for name in sia_core.__all__:
         assert getattr(sia_core, name, None) is not None, name
     assert sia_core.Result is Result and sia_core.Task is Task
@@ -75,7 +75,7 @@ def test_the_public_names_are_there() -> None:
 
 
 @pytest.mark.slow
-def test_a_script_sees_a_run_through_within_an_event_loop(sia: Sia, tmp_path: Path) -> None:
+def test_script_completes_a_run_within_an_event_loop(sia: Sia, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(toy=str(TOY), out=str(tmp_path / "winner")))
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A person's word before a lever is pulled."""
+"""Approval by a person before a lever is pulled."""
 
 import time
 
@@ -21,7 +21,7 @@ def answered(sia: Sia, *options: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_waits_for_a_word_and_heeds_it(sia: Sia) -> None:
+def test_run_waits_for_approval_and_follows_it(sia: Sia) -> None:
     process = sia.start("run", str(TOY), "--approve", "--no-ui", *OPTIONS)
     try:
         assert "/1: rejected" in answered(sia, "--reject", "--note", "not on a Friday")
@@ -37,5 +37,5 @@ def test_a_run_waits_for_a_word_and_heeds_it(sia: Sia) -> None:
     assert approved.failure.startswith("activation: no-op")
 
 
-def test_a_run_that_waits_for_nothing(sia: Sia) -> None:
+def test_approval_of_an_unknown_run_is_refused(sia: Sia) -> None:
     assert "unknown run 'toy'" in sia("approve", "toy", code=7)

@@ -1,4 +1,4 @@
-"""`sia arms`: runs side by side, through the command line; cut short and gone on with."""
+"""`sia arms` compares runs through the command line, and resumes after an interruption."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.e2e.test_resume import wait_until
 
 
 @pytest.mark.slow
-def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
+def test_interrupted_comparison_resumes_where_it_stopped(sia: Sia) -> None:
     options = ("--seeds", "1", "--arms", "harness,agent,best-of-n", "--generations", "1", "--seed", "1")
     process = sia.start("arms", str(TOY), "--policy", "scripted", *options)
     record = open_record(sia.home, None)
@@ -71,7 +71,7 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
 
 
 @pytest.mark.slow
-def test_arms_on_a_changed_task_are_not_set_side_by_side(sia: Sia, tmp_path: Path) -> None:
+def test_comparison_on_a_changed_task_is_refused(sia: Sia, tmp_path: Path) -> None:
     toy = tmp_path / TOY.name
     shutil.copytree(TOY, toy)
     options = ("--policy", "scripted", "--seeds", "1", "--arms", "harness,weights", "--generations", "1")

@@ -1,4 +1,4 @@
-"""Bad input is answered with what, where, what to type next, and its exit code."""
+"""Invalid input is answered with the error, its place, the next command and an exit code."""
 
 import shutil
 import socket
@@ -22,14 +22,14 @@ from tests.e2e.conftest import TOY, Sia
         (("status", "nosuch"), 7, ("unknown run 'nosuch'", "sia status")),
     ],
 )
-def test_words_that_cannot_be_meant(sia: Sia, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_refused(sia: Sia, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
     found, output = sia.fails(*arguments)
     assert found == code, output
     assert all(word in output for word in words), output
     assert "Traceback" not in output
 
 
-def test_an_error_through_the_command_itself(sia: Sia) -> None:
+def test_error_of_the_command_is_printed_without_traceback(sia: Sia) -> None:
     output = sia("run", "nosuch", code=2)
     assert output.startswith("sia: unknown task 'nosuch'")
     assert "\n  next: " in output
@@ -59,7 +59,7 @@ def _toy(tmp_path: Path, name: str, old: str, new: str) -> str:
         ("harness/harness.toml", "agent.py", "missing.py", 4, ("missing.py",)),
     ],
 )
-def test_broken_files(
+def test_broken_task_files_are_named(
     sia: Sia, tmp_path: Path, name: str, old: str, new: str, code: int, words: tuple[str, ...]
 ) -> None:
     found, output = sia.fails("run", _toy(tmp_path, name, old, new), "--policy", "scripted", "--no-ui")
@@ -68,7 +68,7 @@ def test_broken_files(
     assert "Traceback" not in output
 
 
-def test_a_home_that_cannot_be_written(sia: Sia, tmp_path: Path) -> None:
+def test_home_that_cannot_be_written_is_named(sia: Sia, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     blocked = Sia(sia.home, {**sia.environment, "SIA_HOME": str(tmp_path / "file" / "home")})
     output = blocked("run", str(TOY), "--policy", "scripted", "--no-ui", code=7)
@@ -76,7 +76,7 @@ def test_a_home_that_cannot_be_written(sia: Sia, tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
-def test_a_port_that_is_taken(sia: Sia) -> None:
+def test_port_that_is_taken_is_named(sia: Sia) -> None:
     environment = {name: value for name, value in sia.environment.items() if name != "PREFECT_API_URL"}
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -87,7 +87,7 @@ def test_a_port_that_is_taken(sia: Sia) -> None:
     assert "--prefect-port" in output
 
 
-def test_no_sandbox_possible(sia: Sia) -> None:
+def test_run_without_a_sandbox_is_refused(sia: Sia) -> None:
     path = str(Path(shutil.which("python3") or "/usr/bin/python3").parent)
     hidden = Sia(sia.home, {**sia.environment, "SIA_BWRAP": "/nonexistent/bwrap", "PATH": path})
     output = hidden("run", str(TOY), "--policy", "scripted", "--no-ui", code=6)
@@ -96,7 +96,7 @@ def test_no_sandbox_possible(sia: Sia) -> None:
     assert "Traceback" not in output
 
 
-def test_a_model_file_with_the_wrong_hash(sia: Sia) -> None:
+def test_model_file_with_the_wrong_hash_is_refused(sia: Sia) -> None:
     base = sia.home / "models" / "smollm2-135m-instruct"
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}")

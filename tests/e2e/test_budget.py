@@ -8,7 +8,7 @@ from tests.e2e.test_resume import outcome
 
 
 @pytest.mark.slow
-def test_a_generation_that_does_not_fit_is_not_begun(sia: Sia) -> None:
+def test_generation_that_does_not_fit_the_budget_is_not_started(sia: Sia) -> None:
     output = sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "harness", "--budget", "rollouts=400")
     run = sia.run()
     assert (run.status, len(run.nodes())) == ("FINISHED", 2)
@@ -19,7 +19,7 @@ def test_a_generation_that_does_not_fit_is_not_begun(sia: Sia) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_stopped_in_the_middle_goes_on_with_more(sia: Sia, finished: Finished) -> None:
+def test_run_stopped_by_its_budget_resumes_with_a_larger_one(sia: Sia, finished: Finished) -> None:
     output = sia(*finished.words, "--budget", "hours=0.002", code=11)
     run = sia.run()
     assert "hours are spent" in output and f"sia resume {run.name} --budget hours=0.004" in output

@@ -24,7 +24,7 @@ def tool(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("bwrap")
-def test_a_run_steered_by_a_coding_tool(sia: Sia, tiny_model: Path, tool: Path) -> None:
+def test_run_is_steered_by_a_coding_tool(sia: Sia, tiny_model: Path, tool: Path) -> None:
     mine = replace(sia, environment={**sia.environment, "CODER_KEY": KEY})
     output = mine(
         *("run", str(TOY), "--agent", f"command:{tool} {{prompt}}", "--agent-env", "CODER_KEY"),
@@ -62,7 +62,7 @@ def _nothing_leaks(sia: Sia) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("bwrap")
-def test_a_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: Path) -> None:
+def test_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(TOY, tmp_path / "task", ignore=shutil.ignore_patterns("harness", "__pycache__"))
     options = ("--policy", "scripted", "--generations", "1", "--rollouts", "2", "--levers", "", "--no-ui")
     sia("run", str(bare), "--agent", f"command:{tool}", *options, timeout=300)
@@ -91,7 +91,7 @@ def test_a_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: 
     ],
 )
 @pytest.mark.usefixtures("bwrap")
-def test_a_command_that_could_not_work_is_refused_before_anything_is_spent(
+def test_command_that_cannot_work_is_refused_before_anything_is_spent(
     sia: Sia, options: list[str], code: int, says: str
 ) -> None:
     found, output = sia.fails("run", str(TOY), "--policy", "scripted", "--no-ui", *options)

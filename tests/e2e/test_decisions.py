@@ -1,4 +1,4 @@
-"""Test the decisions of `rules` on tasks that are made to call for one lever, through the real flow."""
+"""Test the decisions of `rules` through the real flow, on tasks that need a certain lever."""
 
 import shutil
 import sqlite3
@@ -23,7 +23,7 @@ AGENT = """async def solve(problem, ctx):
 
 
 def make(folder: Path, agent: str, knobs: str, worth: str = "", plan: str = "") -> Path:
-    """The toy task with another harness, other worths of the colours, another plan."""
+    """The toy task with another harness, other worths of the colours and another plan."""
     task = shutil.copytree(TOY, folder / "task")
     (task / "harness" / "agent.py").write_text(agent)
     (task / "harness" / "harness.toml").write_text(f'name = "toy"\nentry = "agent.py"\n{knobs}')
@@ -43,7 +43,7 @@ def start(sia: Sia, task: Path, policy: Path, *options: str) -> tuple[RunRecord,
     return sia.run(), output
 
 
-def test_a_format_bug_calls_for_the_harness(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+def test_format_bug_leads_to_the_harness_lever(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     answer = 'return colour if ctx.knobs["format"] == "loose" and ctx.rng.random() < 0.7 else {"colour": colour}'
     knob = '[knobs.format]\nvalue = "loose"\noptions = ["loose", "strict"]\n'
     task = make(tmp_path, AGENT.format(menu=RICH, answer=answer), knob)
@@ -56,7 +56,7 @@ def test_a_format_bug_calls_for_the_harness(sia: Sia, tiny_model: Path, tmp_path
     assert "predictions: gain predicted" in output and "ended by rule generations" in output
 
 
-def test_a_good_harness_with_mixed_groups_calls_for_the_weights(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+def test_good_harness_with_mixed_groups_leads_to_the_weight_lever(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     task = make(tmp_path, AGENT.format(menu=RICH, answer='return {"colour": colour}'), "")
     run, _ = start(sia, task, tiny_model, "--generations", "1")
     _, child = run.nodes()
@@ -76,10 +76,10 @@ def test_constant_groups_are_never_trained_on(sia: Sia, tiny_model: Path, tmp_pa
     assert run.tags["sia.stopped"] == "agent"
 
 
-def test_after_a_plateau_it_switches_and_what_made_things_worse_is_rolled_back(
+def test_lever_switches_after_a_plateau_and_regressions_are_rolled_back(
     sia: Sia, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Both knobs take good colours away; there is little to train for, yet it is trained once they have failed."""
+    """Both knobs remove good colours. Training promises little, and is still tried once the knobs have failed."""
     menus = '["red", "green"] if ctx.knobs["menu"] + ctx.knobs["list"] == "goodgood" else ["red", "violet"]'
     knobs = "".join(f'[knobs.{name}]\nvalue = "good"\noptions = ["good", "bad"]\n' for name in ("menu", "list"))
     worth = '{"red": 0.5, "green": 0.52, "violet": 0.1}'
@@ -109,7 +109,7 @@ def test_after_a_plateau_it_switches_and_what_made_things_worse_is_rolled_back(
     # That a plateau ends a run is tests/loop/test_decisions.py: here training may find its small gain again and again.
 
 
-def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+def test_sealed_test_is_scored_once_on_its_own_seeds(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     """Score none of the problems that chose the candidate; a finished run scores nothing again."""
     task = make(tmp_path, AGENT.format(menu=RICH, answer='return {"colour": colour}'), "")
     run, _ = start(sia, task, tiny_model, "--generations", "1")

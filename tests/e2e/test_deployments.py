@@ -35,7 +35,7 @@ def state_of(api: Api, flow_run: str) -> str:
 
 
 def wait_for_state(api: Api, flow_run: str, *wanted: str, seconds: float = 600) -> None:
-    """Poll, gently: the machine has other work to do."""
+    """Poll slowly, since the machine has other work to do."""
     deadline = time.monotonic() + seconds
     while (state := state_of(api, flow_run)) not in wanted:
         assert time.monotonic() < deadline, f"{state} after {seconds} s"
@@ -49,7 +49,7 @@ def kill_child(api: Api, flow_run: str) -> None:
 
 @contextmanager
 def working(sia: Sia, log: Path) -> Iterator[psutil.Process]:
-    """A worker, to the end of the block at the latest. It says more than a pipe holds."""
+    """A worker that ends with the block at the latest. Its output is larger than a pipe holds."""
     with log.open("a") as out:
         worker = subprocess.Popen(sia.command("worker"), env=sia.environment, stdout=out, stderr=out)
     try:
@@ -67,7 +67,7 @@ def kill_all(worker: psutil.Process) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_from_the_form_dies_twice_is_retried_and_ends_as_undisturbed(
+def test_run_from_the_form_dies_twice_is_retried_and_ends_as_undisturbed(
     sia: Sia, api: Api, finished: Finished, tmp_path: Path
 ) -> None:
     expected, total = outcome(finished.sia), rollouts_done(finished.sia)
@@ -119,7 +119,7 @@ def test_a_run_from_the_form_dies_twice_is_retried_and_ends_as_undisturbed(
 
 
 @pytest.mark.slow
-def test_deploying_twice_is_deploying_once(sia: Sia, api: Api) -> None:
+def test_deploying_twice_makes_one_deployment(sia: Sia, api: Api) -> None:
     def registered() -> dict[str, Any]:
         rows = api("/deployments/filter", {"work_pools": {"name": {"any_": ["sia"]}}})
         return {row["name"]: shown(row) for row in rows}
@@ -144,7 +144,7 @@ def test_deploying_twice_is_deploying_once(sia: Sia, api: Api) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_is_made_anew_and_linked_to(finished: Finished, api: Api) -> None:
+def test_report_is_made_again_and_linked(finished: Finished, api: Api) -> None:
     run = finished.sia.run()
 
     def links() -> int:

@@ -1,4 +1,4 @@
-"""A whole run against a model over HTTP, and again from its log of replies without one."""
+"""A whole run against a model over HTTP, and its replay from the log of replies without a model."""
 
 import json
 import random
@@ -24,7 +24,7 @@ def answer(handler: Any, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_and_its_replay(sia: Sia, tmp_path: Path) -> None:
+def test_run_over_an_endpoint_is_replayed_exactly(sia: Sia, tmp_path: Path) -> None:
     with serve() as wire:
         wire.answer = answer
         first = replace(sia, environment={**sia.environment, "OPENAI_API_KEY": KEY})
@@ -57,7 +57,7 @@ def _on_the_wire(wire: Wire) -> None:
         assert [message["role"] for message in body["messages"]] == ["user"]
 
 
-def test_a_missing_key_is_named_before_anything_is_spent(sia: Sia) -> None:
+def test_missing_key_is_named_before_anything_is_spent(sia: Sia) -> None:
     output = sia("run", str(TOY), "--policy", "anthropic:claude", "--no-ui", code=5)
     assert "ANTHROPIC_API_KEY is not set" in output
     assert "export ANTHROPIC_API_KEY" in output

@@ -1,4 +1,4 @@
-"""A finished run's winner is taken away, and scores again what the record says."""
+"""The winner of a finished run is exported, and scores again as the record says."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Finished, Sia
 
 
-def test_a_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished: Finished, tmp_path: Path) -> None:
+def test_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished: Finished, tmp_path: Path) -> None:
     run, task = finished.sia.run(), Task.load(TOY)
     manifest = write_export(run, task, tmp_path / "winner")
     test = run.phase(SealedDone)
@@ -59,7 +59,7 @@ def test_a_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished
 
 
 @pytest.mark.slow
-def test_an_export_scores_what_the_record_says(finished: Finished, tmp_path: Path) -> None:
+def test_export_scores_as_the_record_says(finished: Finished, tmp_path: Path) -> None:
     sia, winner, figures = finished.sia, tmp_path / "winner", tmp_path / "figures.json"
     sia("export", sia.run().name, str(winner))
     output = sia("eval", str(winner), str(TOY), "--json", str(figures))
@@ -79,7 +79,7 @@ def test_an_export_scores_what_the_record_says(finished: Finished, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_trained_adapter_is_exported_and_scores_again(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+def test_trained_adapter_is_exported_and_scores_again(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -109,7 +109,7 @@ def test_a_trained_adapter_is_exported_and_scores_again(sia: Sia, tiny_model: Pa
 
 
 @pytest.mark.slow
-def test_an_export_is_served_to_the_client_of_openai(finished: Finished, tmp_path: Path) -> None:
+def test_export_is_served_to_the_openai_client(finished: Finished, tmp_path: Path) -> None:
     from openai import AuthenticationError, BadRequestError, OpenAI
 
     sia, winner = finished.sia, tmp_path / "winner"

@@ -1,4 +1,4 @@
-"""A run that is killed at its writes, or whose MLflow goes away, ends as if nothing had been. More: bench/chaos.py."""
+"""A run that is killed at its writes, or loses MLflow, ends as an undisturbed run. More: bench/chaos.py."""
 
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from tests.services.daemon import free_port, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SAMPLE = 3
-"""Writes of the sweep that a test has time for; all of them: python -m bench.chaos --sweep."""
+"""Number of writes that a test has time for; `python -m bench.chaos --sweep` takes all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def expected(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_s
 
 
 @pytest.mark.parametrize("number", range(SAMPLE))
-def test_sigkill_after_a_write(sia: Sia, expected: Expected, number: int) -> None:
+def test_run_killed_after_a_write_resumes_to_the_same_outcome(sia: Sia, expected: Expected, number: int) -> None:
     assert expected.writes > 30
     write = sorted(Random(1).sample(range(1, expected.writes), SAMPLE))[number]
     assert die_at(sia, expected, write).wrong == []
 
 
 @pytest.mark.parametrize("fault", ["MLflow restarted", "MLflow SIGSTOP"])
-def test_an_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path: Path, fault: str) -> None:
+def test_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path: Path, fault: str) -> None:
     start = partial(mlflow_server, tmp_path / "server", free_port())
     server, url = start()
     over_http = replace(sia, environment={**sia.environment, **served(url)})

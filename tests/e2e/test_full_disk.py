@@ -1,4 +1,4 @@
-"""A disk that fills in the middle of a run: it says what to do, and resumed it ends as if nothing had been."""
+"""A run whose disk fills prints the next step, and ends as an undisturbed run once resumed."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def fill(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["scripted", "openai"])
-def test_a_run_goes_on_when_there_is_room_again(sia: Sia, small: Sia, policy: str) -> None:
+def test_run_resumes_once_the_disk_has_room_again(sia: Sia, small: Sia, policy: str) -> None:
     with serve() as wire:
         wire.answer = answer
         spec = f"openai:m@{wire.url}/v1" if policy == "openai" else policy

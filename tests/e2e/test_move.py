@@ -1,4 +1,4 @@
-"""A run that goes on elsewhere: all it needs is the address of the MLflow server."""
+"""A run is resumed on another machine with the address of the MLflow server alone."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ SEALED = 2 * 12 * 6
 
 @pytest.fixture
 def tracking_uri(tmp_path: Path) -> Iterator[str]:
-    """A server on another machine, as far as a run can tell: an address and a proxy for artifacts."""
+    """A server that looks to a run like one on another machine: an address and a proxy for artifacts."""
     server, url = mlflow_server(tmp_path / "server")
     with server:
         server.wait()
@@ -28,7 +28,7 @@ def tracking_uri(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_resume_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: str, tmp_path: Path) -> None:
+def test_run_resumes_from_an_empty_home(sia: Sia, finished: Finished, tracking_uri: str, tmp_path: Path) -> None:
     here = _at(sia, tmp_path / "here", tracking_uri)
     there = _at(sia, tmp_path / "there", tracking_uri)
     moment = rollouts_done(finished.sia) - SEALED - 4  # In the last generation's gate.

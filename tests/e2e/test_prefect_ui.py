@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 PATIENCE_MS = 60_000
-"""Its pages load in seconds; the machine has a run to do."""
+"""Wait limit of a page, which loads in seconds while the machine plays a run."""
 
 
 @pytest.mark.slow
-def test_form_retry_and_artifacts(
+def test_prefect_ui_starts_retries_and_shows_a_run(
     sia: Sia, api: Api, chromium: "Browser", prefect_api: str, finished: Finished, tmp_path: Path
 ) -> None:
     expected, total = outcome(finished.sia), rollouts_done(finished.sia)

@@ -1,4 +1,4 @@
-"""Which flow runs are taken for dead, on a real Prefect server."""
+"""Dead flow runs are found on a real Prefect server."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +30,7 @@ def client(prefect_api: str) -> Iterator[SyncPrefectClient]:
 
 
 def begin(client: SyncPrefectClient, process: Process | None, state: State[None], offset: int = 0) -> UUID:
-    """A flow run in a state, labelled as `mark` does it; `offset` says how many tries ago."""
+    """A flow run in a state, with the labels of `mark`; `offset` is the number of attempts since these labels."""
     made = client.create_flow_run(played)
     client.set_flow_run_state(made.id, Running(), force=True)
     if state.name != "Running":
@@ -41,7 +41,7 @@ def begin(client: SyncPrefectClient, process: Process | None, state: State[None]
     return made.id
 
 
-def test_only_what_is_known_to_be_dead_is_reaped(client: SyncPrefectClient) -> None:
+def test_reaper_ends_only_runs_known_to_be_dead(client: SyncPrefectClient) -> None:
     left = {
         "dead": begin(client, DEAD, Running()),
         "dead while it waited for a person": begin(client, DEAD, Paused()),

@@ -1,4 +1,4 @@
-"""Kill -9 at several moments; the resumed run ends as the undisturbed one does."""
+"""A run killed by SIGKILL at several moments ends as an undisturbed run once resumed."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def outcome(sia: Sia) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
+def test_killed_run_resumes_to_the_same_outcome(sia: Sia, finished: Finished, kills: int) -> None:
     expected, total = outcome(finished.sia), rollouts_done(finished.sia)
 
     process = sia.start(*finished.words)
@@ -64,7 +64,7 @@ def test_kill_and_resume(sia: Sia, finished: Finished, kills: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_held_interrupted_changed_and_resumed(sia: Sia, tmp_path: Path) -> None:
+def test_interrupted_run_is_resumed_unless_held_or_changed(sia: Sia, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
     options = ("--policy", "scripted", "--no-ui", "--generations", "1", "--levers", "")
     process = sia.start("run", str(task), *options)
@@ -101,7 +101,7 @@ def rollouts_done(sia: Sia) -> int:
 
 
 def wait_until(reached: Callable[[], bool], seconds: float = 600) -> None:
-    """Poll, fast enough to hit a moment within a phase."""
+    """Poll fast enough to hit a moment within a phase."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "waited in vain"

@@ -1,4 +1,4 @@
-"""`sia retry` and `sia resume --generations`: generations made again, added, and made in a child run."""
+"""`sia retry` and `sia resume --generations` repeat generations, add some, and play some in a child run."""
 
 import shutil
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from tests.e2e.test_resume import outcome, rollouts_done
 
 
 @pytest.mark.slow
-def test_a_run_is_made_again_extended_and_forked(sia: Sia, tmp_path: Path) -> None:
+def test_finished_run_is_rerun_extended_and_forked(sia: Sia, tmp_path: Path) -> None:
     task = Path(shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__")))
     options = ("--generations", "1", "--levers", "harness", "--rollouts", "2", "--threads", "1", "--seed", "1")
     sia("run", str(task), "--policy", "scripted", "--no-ui", *options)

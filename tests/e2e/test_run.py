@@ -14,7 +14,7 @@ from tests.e2e.conftest import TOY, Finished, Sia
 from tests.report.pages import check_inert, parse
 
 
-def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api: str) -> None:
+def test_harness_lever_improves_the_toy_task(finished: Finished, prefect_api: str) -> None:
     sia, output = finished.sia, finished.output
     run = sia.run()
 
@@ -94,7 +94,7 @@ def test_the_harness_lever_improves_the_toy_task(finished: Finished, prefect_api
 
 
 @pytest.mark.slow
-def test_the_baseline_only_samples(sia: Sia) -> None:
+def test_run_without_levers_only_samples(sia: Sia) -> None:
     sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "", "--generations", "1")
     run = sia.run()
     assert [node.lever for node in run.nodes()] == ["seed", "none"]
@@ -126,7 +126,7 @@ def _artifact_types(api: str) -> set[str]:
 
 
 def _artifacts(api: str, field: str) -> list[str]:
-    """One field of each artifact that Prefect has."""
+    """A field of each artifact that Prefect has."""
     request = urllib.request.Request(
         f"{api}/artifacts/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
     )

@@ -34,10 +34,10 @@ def sia(native: Native) -> Sia:
     return Sia(Path(environment["SIA_HOME"]), environment)
 
 
-def test_a_run_as_the_worker_does_it(
+def test_worker_completes_a_run_on_the_services(
     native: Native, sia: Sia, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By infra/worker.sh: a node without CPUs joins the cluster, and what runs on it ends as it does on SQLite."""
+    """A node without CPUs joins the cluster by infra/worker.sh, and its run ends as it does on SQLite."""
     command = tmp_path / "sia"
     run = shlex.join([sys.executable, "-m", "sia_core.cli.main", *finished.words])
     command.write_text(f'#!/bin/sh\n[ "$1" = worker ] || exit 64\nexec {run}\n')
@@ -68,8 +68,8 @@ def test_a_run_as_the_worker_does_it(
     assert outcome(sia) == expected
 
 
-def test_where_it_was_kept(native: Native, sia: Sia) -> None:
-    """In the databases and in S3, and nothing on the disk of the driver but its own working files."""
+def test_record_is_kept_in_databases_and_s3_only(native: Native, sia: Sia) -> None:
+    """The record is in the databases and in S3; the disk of the driver holds only its own working files."""
     import boto3  # Only where `native` is.
     import psycopg2
 
@@ -103,7 +103,9 @@ def test_where_it_was_kept(native: Native, sia: Sia) -> None:
         ("RAY_AUTH_TOKEN", 64 * "b", ("Ray answers, but does not let us in", "RAY_AUTH_TOKEN")),
     ],
 )
-def test_a_wrong_password(native: Native, sia: Sia, variable: str, value: str, words: tuple[str, ...]) -> None:
+def test_wrong_password_is_named_without_secrets(
+    native: Native, sia: Sia, variable: str, value: str, words: tuple[str, ...]
+) -> None:
     wrong = replace(sia, environment={**sia.environment, variable: value})
     output = wrong("run", str(TOY), "--policy", "scripted", "--no-ui", "--generations", "1", code=8)
     assert all(word in output for word in words), output
@@ -111,14 +113,14 @@ def test_a_wrong_password(native: Native, sia: Sia, variable: str, value: str, w
     assert not any(secret in output for secret in _secrets(native)) and "wrong" not in output
 
 
-def test_a_host_that_mlflow_does_not_serve(native: Native, sia: Sia) -> None:
+def test_host_that_mlflow_does_not_serve_is_named(native: Native, sia: Sia) -> None:
     other = native.url("mlflow").replace("127.0.0.1", "127.0.0.1.nip.invalid")
     output = replace(sia, environment={**sia.environment, "MLFLOW_TRACKING_URI": other})("status", code=8)
     assert "cannot be reached" in output and other in output
 
 
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS"])
-def test_a_server_that_is_not_there(sia: Sia, variable: str) -> None:
+def test_missing_server_is_named(sia: Sia, variable: str) -> None:
     address = f"127.0.0.1:{free_port()}"
     url = address if variable == "RAY_ADDRESS" else f"http://{address}"
     gone = replace(sia, environment={**sia.environment, variable: url})

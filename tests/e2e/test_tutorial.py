@@ -16,7 +16,7 @@ FIRST_RUN, OWN_TASK = TUTORIALS
 
 
 def follow(page: Path, folder: Path, environment: dict[str, str]) -> list[str]:
-    """Type the blocks of a page, one after the other, in a directory; what each prints."""
+    """Type the blocks of a page in a directory, in their order, and return the output of each."""
     commands, work = folder / "bin", folder / "work"
     commands.mkdir()
     work.mkdir()
@@ -34,7 +34,7 @@ def follow(page: Path, folder: Path, environment: dict[str, str]) -> list[str]:
     return said
 
 
-def test_a_first_run_ends_with_a_page_to_read(tmp_path: Path, prefect_api: str, empty_store: Path) -> None:
+def test_first_run_ends_with_a_page_to_read(tmp_path: Path, prefect_api: str, empty_store: Path) -> None:
     sia = make_sia(tmp_path, prefect_api, empty_store)
     # Tests fetch nothing: the data that the installed packages hold, instead of the ones that the page speaks of.
     environment = {**sia.environment, "SIA_DENOISING_DATA": "pbmc68k-alone"}
@@ -47,9 +47,7 @@ def test_a_first_run_ends_with_a_page_to_read(tmp_path: Path, prefect_api: str, 
     assert reported.split() == ["report.html"] and run.name in (tmp_path / "work" / "report.html").read_text()
 
 
-def test_a_task_of_ones_own_ends_with_a_winner_that_scores_again(
-    tmp_path: Path, prefect_api: str, empty_store: Path
-) -> None:
+def test_own_task_ends_with_a_winner_that_scores_again(tmp_path: Path, prefect_api: str, empty_store: Path) -> None:
     sia = make_sia(tmp_path, prefect_api, empty_store)
     made, ran, taken, scripted = follow(OWN_TASK, tmp_path, sia.environment)
     assert "curves is sound" in made and made.count("\nok ") + made.startswith("ok ") == 11

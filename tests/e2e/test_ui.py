@@ -11,7 +11,7 @@ from tests.e2e.conftest import Finished, Sia, processes_of
 
 
 @pytest.mark.slow
-def test_both_uis_start_are_found_again_and_end(finished: Finished, prefect_home: Path) -> None:
+def test_prefect_and_mlflow_uis_start_are_found_again_and_end(finished: Finished, prefect_home: Path) -> None:
     sia = finished.sia
     _copy_database(prefect_home / "prefect" / "prefect.db", sia.home / "prefect" / "prefect.db")
     own = Sia(sia.home, {name: value for name, value in sia.environment.items() if name != "PREFECT_API_URL"})
@@ -33,7 +33,7 @@ def test_both_uis_start_are_found_again_and_end(finished: Finished, prefect_home
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """Spares the server its migrations; the session's server has made them at its own first start."""
+    """Copy the database of the session's server, so that the new server needs no migrations."""
     target.parent.mkdir(exist_ok=True)
     with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as live, sqlite3.connect(target) as copy:
         live.backup(copy)

@@ -1,4 +1,4 @@
-"""A whole run on a vLLM server of its own (a stand-in), killed once on the way; a trained adapter is served."""
+"""A whole run on its own vLLM server (a stand-in), which is killed once and serves a trained adapter."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.engine.test_vllm_server import all_gone
 
 
 @pytest.mark.slow
-def test_a_run_with_a_server_of_its_own(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+def test_run_starts_and_uses_its_own_vllm_server(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     environment = {
         **sia.environment,
@@ -43,7 +43,7 @@ def test_a_run_with_a_server_of_its_own(sia: Sia, tiny_model: Path, tmp_path: Pa
     assert all_gone(pids)
 
 
-def test_without_vllm_it_says_what_to_type(sia: Sia, tiny_model: Path) -> None:
+def test_run_without_vllm_prints_the_command_to_install_it(sia: Sia, tiny_model: Path) -> None:
     lacking = replace(sia, environment={**sia.environment, "SIA_VLLM": "no-such-program"})
     output = lacking("run", str(TOY), "--policy", f"vllm:{tiny_model}", "--no-ui", code=5)
     assert "vLLM is not installed" in output and "pip install 'sia[gpu]'" in output

@@ -15,7 +15,7 @@ from tests.e2e.conftest import TOY, Sia
 
 
 def check_served(generation: GenerationRecord, child: Node) -> None:
-    """The adapter that was trained is the one that answered, and it answers otherwise than the bare policy."""
+    """Check that the trained adapter answered, and that it answers otherwise than the bare policy."""
     parent, trained = (generation.rollouts(name) for name in ("gate_parent", "gate_child"))
     assert {turn.adapter for rollout in trained for turn in rollout.turns} == {child.candidate.adapter}
     assert {turn.adapter for rollout in parent for turn in rollout.turns} == {None}
@@ -23,7 +23,7 @@ def check_served(generation: GenerationRecord, child: Node) -> None:
     assert not logprobs[0] & logprobs[1]
 
 
-def test_the_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: Path) -> None:
+def test_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: Path) -> None:
     policy = f"local:{tiny_model}"
     sia("run", str(TOY), "--policy", policy, "--levers", "weights", "--generations", "1", "--threads", "1", "--no-ui")
     run = sia.run()
@@ -87,8 +87,8 @@ def test_other_algorithms_go_through_the_loop(sia: Sia, tiny_model: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_an_update_that_forgets_the_anchors_is_rejected(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
-    """Make the colour worth most elsewhere worth nothing on the anchors, so that learning the one forgets the other."""
+def test_update_that_forgets_the_anchors_is_rejected(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
+    """Make the best colour worth nothing on the anchors, so that learning this colour forgets the anchors."""
     ids = [f"train-{number}" for number in range(12)]
     random.Random(derive_seed(0, "train")).shuffle(ids)
     anchors = ids[:3]

@@ -29,14 +29,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_every_file(wheel: Path) -> None:
+def test_wheel_holds_every_file(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == shipped()
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`sia` of an environment that holds the wheel; its dependencies are those of this one."""
+    """`sia` of an environment that holds the wheel and uses the dependencies of the current environment."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
@@ -47,7 +47,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "sia"
 
 
-def test_it_works_outside_of_the_checkout(installed: Path, tmp_path: Path, prefect_api: str, empty_store: Path) -> None:
+def test_installed_wheel_works_outside_of_the_checkout(
+    installed: Path, tmp_path: Path, prefect_api: str, empty_store: Path
+) -> None:
     environment = make_sia(tmp_path, prefect_api, empty_store).environment
     environment = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
     environment["SIA_DENOISING_DATA"] = "pbmc68k-alone"

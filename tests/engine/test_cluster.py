@@ -1,4 +1,4 @@
-"""Ray's workers import our packages, whatever lies where the command was called from."""
+"""Ray's workers import the installed packages, and nothing from the directory of the command."""
 
 import signal
 import sys
@@ -15,7 +15,7 @@ from sia_core.engine import cluster
 from sia_core.host.signals import interrupt
 
 
-def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_of_the_driver_are_not_sent_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "_py_driver_sys_path" in vars(JobConfig()), "Ray has renamed it: see cluster.connect"
     asked: dict[str, Any] = {}
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -29,7 +29,7 @@ def test_no_directory_of_the_driver_goes_to_the_workers(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("comes_up")
-def test_the_handler_of_sigterm_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_handler_is_kept_by_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def as_ray_does(**_: Any) -> None:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
 
@@ -62,7 +62,7 @@ def may_come(comes_up: list[str], monkeypatch: pytest.MonkeyPatch) -> Event:
     return may_come
 
 
-def test_one_that_was_begun_is_taken_over_once(comes_up: list[str]) -> None:
+def test_cluster_begun_early_is_taken_over_once(comes_up: list[str]) -> None:
     cluster.begin()
     cluster.begin()
     assert cluster.connect()
@@ -71,14 +71,14 @@ def test_one_that_was_begun_is_taken_over_once(comes_up: list[str]) -> None:
     assert comes_up == ["ray", "MainThread"]
 
 
-def test_a_remote_one_is_not_begun(comes_up: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_cluster_is_not_begun_early(comes_up: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     cluster.begin()
     assert comes_up == []
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_cluster_that_does_not_come_up_is_told_where_it_is_wanted(
+def test_cluster_that_does_not_start_is_an_error_where_it_is_needed(
     begun: bool, comes_up: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(**_: Any) -> None:
@@ -94,7 +94,7 @@ def test_a_cluster_that_does_not_come_up_is_told_where_it_is_wanted(
     assert comes_up == ["ray" if begun else "MainThread"] * cluster.STARTS
 
 
-def test_a_wait_that_is_interrupted_takes_nothing_over(comes_up: list[str], may_come: Event) -> None:
+def test_interrupted_wait_takes_no_cluster_over(comes_up: list[str], may_come: Event) -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         cluster.begin()

@@ -41,7 +41,7 @@ def play(runner: RolloutRunner, child: Harness, parent: Harness | None = None) -
     return check_contract(runner, Task.load(TOY), ["train-1"], child, parent)
 
 
-def test_a_sound_harness_imports(runner: RolloutRunner) -> None:
+def test_sound_harness_can_be_imported(runner: RolloutRunner) -> None:
     found = check_import(runner, harness(before="print('hello')\n"))
     assert found.passed, found
     assert found.details == ("prints when it is imported",)
@@ -57,7 +57,7 @@ def test_a_sound_harness_imports(runner: RolloutRunner) -> None:
         ("import sys\nsys.exit(3)\n", "agent.py:2: "),
     ],
 )
-def test_an_import_that_fails_names_the_line(
+def test_failing_import_names_the_line(
     runner: RolloutRunner, monkeypatch: pytest.MonkeyPatch, before: str, words: str
 ) -> None:
     monkeypatch.setattr(contract, "IMPORT_S", 1.5)
@@ -80,7 +80,7 @@ def test_sound_harnesses_pass(runner: RolloutRunner, body: str) -> None:
     assert found.metrics == {"rejecting": 0, "warnings": 0}
 
 
-def test_the_toy_harness_passes(runner: RolloutRunner) -> None:
+def test_toy_harness_passes_the_contract(runner: RolloutRunner) -> None:
     assert play(runner, Harness.load(Task.load(TOY).path / "harness")).passed
 
 
@@ -97,7 +97,7 @@ def test_crashes_are_named_by_reply_and_line(runner: RolloutRunner) -> None:
     assert any("(so does the parent)" in warning for warning in inherited.details)
 
 
-def test_a_crash_on_a_malformed_tool_call_is_a_warning(runner: RolloutRunner) -> None:
+def test_crash_on_a_malformed_tool_call_is_a_warning(runner: RolloutRunner) -> None:
     body = (
         "    tool = {'type': 'function', 'function': {'name': 'add'}}\n"
         "    reply = await ctx.chat('Say', tools=[tool])\n"
@@ -108,7 +108,7 @@ def test_a_crash_on_a_malformed_tool_call_is_a_warning(runner: RolloutRunner) ->
     assert found.details[0].startswith("crash on malformed replies: agent.py:5: json.decoder.JSONDecodeError")
 
 
-def test_a_harness_that_tries_for_ever_hangs(runner: RolloutRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_retries_of_a_harness_count_as_a_hang(runner: RolloutRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "LEAST_S", 1.5)
     body = (
         "    while True:\n        try:\n            return await ctx.chat('Say')\n"
@@ -121,13 +121,13 @@ def test_a_harness_that_tries_for_ever_hangs(runner: RolloutRunner, monkeypatch:
     assert any(one.startswith("hang on unreachable replies") for one in said), said
 
 
-def test_a_rewrite_that_no_longer_asks(runner: RolloutRunner) -> None:
+def test_rewrite_that_no_longer_asks_the_policy_is_named(runner: RolloutRunner) -> None:
     found = play(runner, harness("    return 1\n"), harness())
     assert found.reason == "silent on plain replies: the policy was never asked"
     assert play(runner, harness("    return 1\n"), harness("    return 2\n")).passed
 
 
-def test_a_twin_shares_randomness_and_is_traced(runner: RolloutRunner) -> None:
+def test_twin_rollout_shares_randomness_and_is_traced(runner: RolloutRunner) -> None:
     task = Task.load(TOY)
     parent = harness("    if not problem:\n        return 0\n    return [ctx.rng.random(), await ctx.chat('Say')]\n")
     child = harness("    x = ctx.knobs['n']\n" + parent.files["agent.py"].decode().split("ctx):\n")[1])
@@ -143,7 +143,7 @@ def test_a_twin_shares_randomness_and_is_traced(runner: RolloutRunner) -> None:
     assert type(traced).from_dict(traced.to_dict()) == traced
 
 
-def test_a_trace_is_reported_by_a_harness_that_fails(runner: RolloutRunner) -> None:
+def test_failing_harness_still_reports_its_trace(runner: RolloutRunner) -> None:
     child = harness("    x = 1\n    raise ValueError('boom')\n")
     task = Task.load(TOY)
     unit = Unit(task.digest, child.digest, ScriptedPolicy.digest, None, "train", "train-1", 3, twin="other")

@@ -61,7 +61,7 @@ def play(task: Task, wire: Wire, said: list[str] | None = None, **settings: Any)
     return rollouts
 
 
-def test_a_garbage_endpoint_is_asked_again(task: Task, wire: Wire) -> None:
+def test_endpoint_that_sends_garbage_is_asked_again(task: Task, wire: Wire) -> None:
     wire.faults.extend([error(500, retry_after="0"), raw(b"{}"), reset, error(429, retry_after="0"), raw(b"[1]")])
     rollouts = play(task, wire)
     assert [rollout.score for rollout in rollouts] == [1.0] * COUNT
@@ -69,7 +69,7 @@ def test_a_garbage_endpoint_is_asked_again(task: Task, wire: Wire) -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_endpoint_costs_time_only(task: Task, wire: Wire) -> None:
+def test_slow_endpoint_costs_time_only(task: Task, wire: Wire) -> None:
     def slow(handler: Any, body: dict[str, Any]) -> None:
         time.sleep(0.3)
         BLUE(handler, body)
@@ -81,7 +81,7 @@ def test_a_slow_endpoint_costs_time_only(task: Task, wire: Wire) -> None:
     assert all(rollout.turns[0].latency_s >= 0.3 for rollout in rollouts)
 
 
-def test_a_dead_endpoint_pauses_the_run_and_burns_no_rollout(task: Task, wire: Wire) -> None:
+def test_dead_endpoint_pauses_the_run_and_spends_no_rollout(task: Task, wire: Wire) -> None:
     said: list[str] = []
     wire.down = True
 
@@ -104,14 +104,14 @@ def test_a_dead_endpoint_pauses_the_run_and_burns_no_rollout(task: Task, wire: W
 
 
 @pytest.mark.slow
-def test_patience_ends(task: Task, wire: Wire) -> None:
+def test_silent_endpoint_is_an_error_after_the_wait_limit(task: Task, wire: Wire) -> None:
     wire.down = True
     with pytest.raises(ServiceError, match="has not answered for"):
         play(task, wire, patience_s=0.5)
 
 
 @pytest.mark.slow
-def test_one_request_that_always_fails_is_unscored(task: Task, wire: Wire) -> None:
+def test_request_that_always_fails_is_unscored(task: Task, wire: Wire) -> None:
     def poison(handler: Any, body: dict[str, Any]) -> None:
         first = body["seed"] == min(seed for seed in seeds)
         (error(500, retry_after="0") if first else BLUE)(handler, body)
@@ -126,7 +126,7 @@ def test_one_request_that_always_fails_is_unscored(task: Task, wire: Wire) -> No
     assert [rollout.score for rollout in rollouts if rollout.failure is None] == [1.0] * (COUNT - 1)
 
 
-def test_a_key_that_is_refused_stops_the_run(task: Task, wire: Wire) -> None:
+def test_refused_key_stops_the_run(task: Task, wire: Wire) -> None:
     wire.answer = error(401)
     with pytest.raises(PolicyError, match="OPENAI_API_KEY"):
         play(task, wire)

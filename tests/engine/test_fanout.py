@@ -1,4 +1,4 @@
-"""Fan-out on a real Ray cluster: every unit has exactly one record, whatever dies on the way."""
+"""Fan-out on a real Ray cluster: every unit has exactly one record, although workers and policies die."""
 
 import shutil
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def cluster() -> Iterator[None]:
 
 
 def toy(folder: Path, fault: str = "pass", condition: str = "first", more: str = "") -> Task:
-    """The toy task with a verifier that misbehaves on one problem."""
+    """The toy task with a verifier that misbehaves on a single problem."""
     copy = folder / "task"
     shutil.copytree(TOY, copy)
     with (copy / "task.py").open("a") as file:
@@ -57,7 +57,7 @@ def toy(folder: Path, fault: str = "pass", condition: str = "first", more: str =
 
 
 def play(task: Task, said: list[str] | None = None, **settings: Any) -> list[Rollout]:
-    """Twelve problems, one rollout each."""
+    """A rollout of each of twelve problems."""
     harness = Harness.load(task.path / "harness")
     with Engine(EngineConfig("scripted", "none", 1, **settings), task, (said or []).append) as engine:
         digest = engine.policy.digest
@@ -104,14 +104,14 @@ def test_graders_change_no_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("graders", [None, 1])
-def test_a_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, graders: int | None) -> None:
+def test_killed_worker_is_replaced_and_its_unit_run_again(tmp_path: Path, graders: int | None) -> None:
     rollouts = play(toy(tmp_path, KILL), graders=graders)
     assert all(rollout.failure is None for rollout in rollouts)
     assert set(calls(tmp_path)) == {f"train-{n}" for n in range(12)} and calls(tmp_path).count("train-3") == 2
 
 
 @pytest.mark.slow
-def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_path: Path) -> None:
+def test_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_path: Path) -> None:
     rollouts = play(toy(tmp_path, KILL, 'problem.id == "train-3"'))
     (lost,) = [rollout for rollout in rollouts if rollout.failure is not None]
     assert (lost.unit.problem, lost.failure and lost.failure.kind, lost.score) == ("train-3", "worker", None)
@@ -119,7 +119,7 @@ def test_a_unit_that_kills_every_worker_is_unscored_and_the_others_are_not(tmp_p
 
 
 @pytest.mark.slow
-def test_a_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A new worker has to start within it, on a busy machine too.
     monkeypatch.setattr(dispatch, "GRACE_S", 15.0)
     monkeypatch.setattr(dispatch, "TICK_S", 0.5)
@@ -128,7 +128,7 @@ def test_a_stopped_worker_is_given_up_in_bounded_time(tmp_path: Path, monkeypatc
     assert calls(tmp_path).count("train-3") == 2
 
 
-def test_a_policy_that_dies_is_started_again(tmp_path: Path) -> None:
+def test_policy_that_dies_is_started_again(tmp_path: Path) -> None:
     task = toy(tmp_path)
     harness = Harness.load(task.path / "harness")
     with Engine(EngineConfig("scripted", "none", 1), task, print) as engine:
@@ -146,7 +146,7 @@ def test_a_policy_that_dies_is_started_again(tmp_path: Path) -> None:
     assert all(rollout.failure is None for rollout in rollouts)
 
 
-def test_resources_that_the_cluster_does_not_have(tmp_path: Path) -> None:
+def test_missing_resources_of_the_cluster_are_named(tmp_path: Path) -> None:
     task = toy(tmp_path, more="[resources]\ngpus = 1\n")
     with pytest.raises(ServiceError, match=r"1 GPUs, the cluster has 2 and 0"):
         play(task)

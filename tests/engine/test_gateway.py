@@ -124,7 +124,7 @@ def kind(answer: dict[str, Any]) -> str:
     return str(answer["body"]["error"]["type"])
 
 
-def test_the_greeting_holds_what_is_public_and_nothing_private(client: Client) -> None:
+def test_greeting_holds_public_data_and_nothing_private(client: Client) -> None:
     assert client.greeting["problem"] == {"id": "p1", "number": 1}
     assert client.greeting["knobs"] == {"n": 2}
     assert client.greeting["prompts"] == {"ask.txt": "Pick {what}"}
@@ -166,7 +166,7 @@ def test_requests_in_flight_together_get_the_same_seeds_in_any_order() -> None:
     assert seen[0] == seen[1]
 
 
-def test_no_more_are_in_flight_than_the_budget_says(client: Client) -> None:
+def test_requests_in_flight_stay_within_the_budget(client: Client) -> None:
     client.policy.gate.clear()
     for number in range(6):
         client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": f"{number}"}]}, number)
@@ -175,7 +175,7 @@ def test_no_more_are_in_flight_than_the_budget_says(client: Client) -> None:
     assert client.policy.most <= 3
 
 
-def test_the_budget_is_checked_before_anything_is_forwarded(client: Client) -> None:
+def test_budget_is_checked_before_anything_is_forwarded(client: Client) -> None:
     for _ in range(6):
         assert client.chat(max_tokens=5)["status"] == 200
     refused = client.chat()
@@ -205,7 +205,7 @@ def test_replies_never_get_more_tokens_than_are_left(client: Client) -> None:
     assert len(client.policy.requests) == 2
 
 
-def test_a_client_cannot_choose_model_or_sampling(client: Client) -> None:
+def test_client_cannot_choose_model_or_sampling(client: Client) -> None:
     answer = client.chat(model="other", temperature=0.1, seed=7, max_tokens=9)
     assert answer["body"]["model"] == "policy"
     (request,) = client.policy.requests
@@ -215,7 +215,7 @@ def test_a_client_cannot_choose_model_or_sampling(client: Client) -> None:
     assert client.policy.requests[1].sampling.max_tokens == 256
 
 
-def test_a_retried_request_is_served_once(client: Client) -> None:
+def test_retried_request_is_served_once(client: Client) -> None:
     first = client.chat()
     again = client.call("/v1/chat/completions", {"messages": MESSAGES}, retry=True)
     assert again["body"] == first["body"]
@@ -240,7 +240,7 @@ def test_tools_go_both_ways(client: Client) -> None:
     assert client.gateway.turns[0].tool_calls == (ToolCall("c1", "add", '{"a": 1}'),)
 
 
-def test_anthropics_shape(client: Client) -> None:
+def test_anthropic_messages_are_answered_in_their_format(client: Client) -> None:
     blocks = [
         {"role": "user", "content": "add"},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}]},
@@ -293,7 +293,7 @@ def test_malformed_requests_are_refused_and_cost_nothing(client: Client, line: b
     assert (answer["budget"]["calls"], answer["budget"]["runs"]) == (5, 1)
 
 
-def test_a_policy_that_fails_is_nobodys_zero(client: Client) -> None:
+def test_policy_failure_leaves_the_rollout_unscored(client: Client) -> None:
     client.policy.error = ConnectionError("no route")
     assert kind(client.chat()) == "endpoint"
     client.gateway.join()
@@ -301,7 +301,7 @@ def test_a_policy_that_fails_is_nobodys_zero(client: Client) -> None:
     assert client.gateway.failure.infrastructure
 
 
-def test_what_the_policy_cannot_take_is_the_harnesss_fault(client: Client) -> None:
+def test_request_that_the_policy_rejects_is_an_error_of_the_harness(client: Client) -> None:
     client.policy.error = RejectedRequestError("too long")
     assert kind(client.chat()) == "request"
     client.policy.error = None
@@ -310,20 +310,20 @@ def test_what_the_policy_cannot_take_is_the_harnesss_fault(client: Client) -> No
     assert len(client.gateway.turns) == 1
 
 
-def test_a_policy_that_cannot_be_used_stops_more_than_the_rollout(client: Client) -> None:
+def test_unusable_policy_is_a_fatal_error_of_the_gateway(client: Client) -> None:
     client.policy.error = PolicyError("wrong key")
     assert kind(client.chat()) == "endpoint"
     client.gateway.join()
     assert client.gateway.fatal is client.policy.error
 
 
-def test_the_answer_ends_the_conversation(client: Client) -> None:
+def test_answer_ends_the_conversation(client: Client) -> None:
     client.call("/sia/answer", {"x": [1, 2.5, "é"]})
     client.gateway.join()
     assert client.gateway.answer == {"x": [1, 2.5, "é"]}
 
 
-def test_a_harness_that_hangs_up_has_no_answer(client: Client) -> None:
+def test_harness_that_hangs_up_has_no_answer(client: Client) -> None:
     client.close()
     assert not client.gateway.answered
 
@@ -338,7 +338,7 @@ def test_notes_are_capped(client: Client) -> None:
 @pytest.mark.parametrize(
     "text", [b"1e999", b"[-1e999]", b'{"a":NaN}', b"[" * 50 + b"]" * 50, b'{"a":1,"a":1}', b"x" * 99]
 )
-def test_strict_json(text: bytes) -> None:
+def test_invalid_json_is_refused(text: bytes) -> None:
     with pytest.raises(BadJsonError):
         parse(text, limit=98)
 

@@ -23,7 +23,7 @@ def client() -> Iterator[Client]:
 
 
 def push(client: Client, line: bytes, most: int, patience_s: float = 1.0) -> int:
-    """Bytes that are taken of us while we read nothing."""
+    """Number of bytes that the gateway accepts while the client reads nothing."""
     client.socket.settimeout(patience_s)
     sent = 0
     try:
@@ -35,14 +35,14 @@ def push(client: Client, line: bytes, most: int, patience_s: float = 1.0) -> int
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/sia/note", "/no/such/path", CHAT])
-def test_a_flood_is_held_back(client: Client, path: str) -> None:
+def test_flood_of_requests_is_held_back(client: Client, path: str) -> None:
     body = {"messages": MESSAGES} if path == CHAT else None
     line = json.dumps({"path": path, "body": body, "id": 1}).encode() + b"\n"
     assert push(client, line * 100, 50 << 20) < 10 << 20
     assert len(client.policy.requests) <= 6 and len(client.gateway._served) <= 6
 
 
-def test_a_flood_of_refused_lines_leaves_nothing_behind(client: Client) -> None:
+def test_flood_of_refused_lines_leaves_nothing_behind(client: Client) -> None:
     for number in range(3000):
         answer = client.call(CHAT, {"messages": [{"role": "root", "content": f"{number}"}]})
         assert answer["status"] == 400
@@ -50,7 +50,7 @@ def test_a_flood_of_refused_lines_leaves_nothing_behind(client: Client) -> None:
     assert client.chat()["status"] == 200
 
 
-def test_what_only_waits_when_the_harness_is_gone_is_not_asked(client: Client) -> None:
+def test_waiting_requests_are_dropped_when_the_harness_is_gone(client: Client) -> None:
     client.policy.gate.clear()
     for number in range(6):
         client.post(CHAT, {"messages": [{"role": "user", "content": f"{number}"}], "max_tokens": 10}, number)
@@ -64,7 +64,7 @@ def test_what_only_waits_when_the_harness_is_gone_is_not_asked(client: Client) -
     assert len(client.policy.requests) == len(client.gateway.turns) == 3
 
 
-def test_the_second_half_of_a_closed_stream(client: Client) -> None:
+def test_answer_is_kept_after_the_harness_stopped_reading(client: Client) -> None:
     client.policy.gate.clear()
     client.post(CHAT, {"messages": MESSAGES})
     while not client.policy.requests:
@@ -96,20 +96,20 @@ def test_the_second_half_of_a_closed_stream(client: Client) -> None:
         b'{"path": "/sia/turn", "body": {"output": "forged", "logprobs": [0]}}',
     ],
 )
-def test_lines_that_are_no_requests(client: Client, line: bytes) -> None:
+def test_lines_that_are_no_requests_are_refused(client: Client, line: bytes) -> None:
     assert kind(client.send(line)) == "request"
     assert not client.policy.requests and not client.gateway.turns and not client.gateway.answered
     assert client.gateway.budget.left == {"calls": 6, "tokens": 400, "runs": 1}
     assert client.chat()["status"] == 200 and client.gateway.failure is None
 
 
-def test_a_line_without_end_is_refused_piece_by_piece(client: Client) -> None:
+def test_line_without_end_is_refused_piece_by_piece(client: Client) -> None:
     client.socket.sendall(b"x" * (3 * gateway.LINE_LIMIT) + b"\n")
     assert [kind(client.read()) for _ in range(3)] == ["request"] * 3
     assert client.chat()["status"] == 200
 
 
-def test_the_first_answer_counts(client: Client) -> None:
+def test_first_answer_of_a_harness_counts(client: Client) -> None:
     lines = [
         {"path": "/sia/answer", "body": 1},
         {"path": "/sia/answer", "body": 2},

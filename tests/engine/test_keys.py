@@ -50,8 +50,10 @@ def verify(problem, answer, lab):
 
 
 def play(url: str, variable: str, tmp_path: Path) -> dict[str, Any]:
-    """Two rollouts, and where else than in their records the key was seen. In a process of its own: it joins
-    a cluster with another token than the other tests' one."""
+    """Play two rollouts and list every place outside their records that holds the key.
+
+    Runs in a process of its own, which joins a cluster with another token than that of the other tests.
+    """
     folder = shutil.copytree(TOY, tmp_path / "task")
     with (folder / "task.py").open("a") as file:
         file.write(VERIFY)
@@ -72,7 +74,7 @@ def play(url: str, variable: str, tmp_path: Path) -> dict[str, Any]:
 
 
 def _environments() -> list[str]:
-    """Processes that began with the key in their environment."""
+    """Processes that started with the key in their environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -104,7 +106,7 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A cluster that somebody else started, without any key."""
+    """A cluster that another process started, without any key."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "a")
     names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MY_OWN_VARIABLE")
@@ -159,11 +161,11 @@ def _check(wire: Wire, variable: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_a_cluster_of_its_own(variable: str, wire: Wire, tmp_path: Path) -> None:
+def test_keys_stay_secret_on_an_own_cluster(variable: str, wire: Wire, tmp_path: Path) -> None:
     _check(wire, variable, tmp_path)
 
 
-def test_on_a_cluster_of_somebody_else(variable: str, wire: Wire, elsewhere: None, tmp_path: Path) -> None:
+def test_keys_stay_secret_on_another_users_cluster(variable: str, wire: Wire, elsewhere: None, tmp_path: Path) -> None:
     _check(wire, variable, tmp_path)
 
 

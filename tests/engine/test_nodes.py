@@ -1,4 +1,4 @@
-"""Test the requirements on a node of somebody else's cluster, and the message about a node that lacks one."""
+"""Test the requirements on a node of another user's cluster, and the message about a missing requirement."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ def expected(tmp_path: Path) -> Expected:
     return Expected(token, "content", task.where, task.digest, version("sia"))
 
 
-def test_a_node_like_the_driver_lacks_nothing(expected: Expected) -> None:
+def test_node_like_the_driver_lacks_nothing(expected: Expected) -> None:
     assert find_lack(expected) is None
 
 
@@ -39,7 +39,9 @@ def test_a_node_like_the_driver_lacks_nothing(expected: Expected) -> None:
         ({"digest": "f" * 64}, "another version of task", "same files"),
     ],
 )
-def test_what_a_node_lacks(expected: Expected, change: dict[str, Any], what: str, hint: str) -> None:
+def test_node_that_lacks_something_is_described(
+    expected: Expected, change: dict[str, Any], what: str, hint: str
+) -> None:
     lack = find_lack(replace(expected, **change))
     assert lack is not None and what in lack[0] and hint in lack[1]
 
@@ -58,7 +60,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_each_node_is_asked(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_node_is_checked(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task.load(TOY)
     assert check_nodes(tmp_path / "run", task) == 2
     assert list((tmp_path / "run").iterdir()) == []
@@ -68,7 +70,7 @@ def test_each_node_is_asked(cluster: None, tmp_path: Path, monkeypatch: pytest.M
     assert caught.value.where.startswith("Ray node ")
 
 
-def test_a_node_that_is_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_node_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[dict[str, Any]] = []
 
     def init(**how: Any) -> None:
@@ -82,7 +84,7 @@ def test_a_node_that_is_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -
     assert [how["address"] for how in tries] == ["local", "local"]
 
 
-def test_a_ray_that_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_that_never_starts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**how: Any) -> None:
         raise RuntimeError("no room")
 

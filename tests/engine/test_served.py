@@ -39,7 +39,7 @@ COUNT = 12
 
 @pytest.fixture(autouse=True)
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The program in vLLM's place; the file with its process ids."""
+    """The stand-in for vLLM, and the file with its process ids."""
     monkeypatch.setenv("STAND_IN_PIDS", str(tmp_path / "pids"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("SIA_VLLM", f"{sys.executable} -m tests.wire.stand_in")
@@ -72,7 +72,7 @@ def engine(model: Path, folder: Path, said: list[str] | None = None) -> Engine:
 
 
 def play(running: Engine, adapter: Adapter | None, stand_in: Path, kill_after: int | None = None) -> list[Rollout]:
-    """Twelve problems; the server is killed when so many are done."""
+    """Play twelve problems, and kill the server after `kill_after` of them."""
     task = Task.load(TOY)
     harness = Harness.load(TOY / "harness").with_knobs({"menu": "rich"})
     digest = adapter.digest if adapter else None
@@ -93,7 +93,7 @@ def choices(rollouts: list[Rollout]) -> list[tuple[object, ...]]:
     return [(rollout.answer, rollout.turns[0].output_ids, rollout.score) for rollout in rollouts]
 
 
-def test_it_serves_adapters_and_ends_with_the_run(
+def test_own_server_serves_adapters_and_ends_with_the_run(
     cluster: None, tiny_model: Path, adapter: Adapter, stand_in: Path, tmp_path: Path
 ) -> None:
     local = LocalPolicy("local", tiny_model, threads=1)
@@ -106,7 +106,7 @@ def test_it_serves_adapters_and_ends_with_the_run(
     assert all_gone(stand_in), "the server outlived the run"
 
 
-def test_it_is_started_again_when_it_dies(
+def test_server_that_dies_is_started_again(
     cluster: None, tiny_model: Path, adapter: Adapter, stand_in: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
@@ -125,7 +125,7 @@ def test_it_is_started_again_when_it_dies(
     assert all_gone(stand_in)
 
 
-def test_a_server_that_cannot_be_started_again_ends_the_run(
+def test_server_that_cannot_be_started_again_ends_the_run(
     cluster: None, tiny_model: Path, stand_in: Path, tmp_path: Path
 ) -> None:
     with engine(tiny_model, tmp_path) as running:
@@ -135,7 +135,7 @@ def test_a_server_that_cannot_be_started_again_ends_the_run(
     assert all_gone(stand_in)
 
 
-def test_a_server_that_dies_again_and_again_ends_the_run(
+def test_server_that_dies_repeatedly_ends_the_run(
     tiny_model: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_VLLM_ARGS", "--stand-in light")
@@ -162,7 +162,7 @@ def test_a_server_that_dies_again_and_again_ends_the_run(
     assert all_gone(stand_in)
 
 
-def test_a_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
+def test_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
     cluster: None, tiny_model: Path, stand_in: Path, tmp_path: Path
 ) -> None:
     with engine(tiny_model, tmp_path) as running:
@@ -177,7 +177,7 @@ def test_a_killed_policy_leaves_no_server_and_the_next_one_starts_its_own(
     assert all_gone(stand_in)
 
 
-def test_what_goes_wrong_at_the_start_is_told_as_it_is(
+def test_failure_at_the_start_of_the_server_keeps_its_message(
     cluster: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_VLLM_GPUS", "2")

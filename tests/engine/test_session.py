@@ -33,7 +33,7 @@ def burn(seconds):
 
 
 def asked(session: SandboxProgram, limit: int = 100, timeout_s: float = 20.0) -> bytes:
-    """One request and its answer."""
+    """Send a request and return its answer."""
     session.send(b"go")
     return session.recv(limit, timeout_s)
 
@@ -76,7 +76,7 @@ def test_frames_go_both_ways_and_memory_is_shared(sandbox: Sandbox) -> None:
         assert session.close().status == "ok"
 
 
-def test_the_clock_counts_every_thread_and_no_sleep(sandbox: Sandbox) -> None:
+def test_clock_counts_every_thread_and_no_sleep(sandbox: Sandbox) -> None:
     body = (
         "while True:\n    kind = take()\n    if kind == b'sleep': time.sleep(0.3)\n    else:\n"
         "        threads = [threading.Thread(target=burn, args=(0.1,)) for _ in range(3)]\n"
@@ -111,7 +111,7 @@ def test_program_that_never_leaves_the_processor_holds_nobody_up(sandbox: Sandbo
         assert time.monotonic() - began < 5
 
 
-def test_its_own_clocks_do_not_matter(sandbox: Sandbox) -> None:
+def test_clocks_patched_by_the_program_do_not_matter(sandbox: Sandbox) -> None:
     body = "burn_for = burn\ntake()\nburn_for(0.2)\ntime.process_time = time.time = lambda: 0\ngive(b'')\ntake()"
     with start(sandbox, body) as session:
         before = session.cpu_s()
@@ -135,7 +135,7 @@ def test_its_own_clocks_do_not_matter(sandbox: Sandbox) -> None:
         ("take()\nwhile True: print('x' * 9999)", "output", "wrote more than"),
     ],
 )
-def test_every_bad_end_has_its_name(sandbox: Sandbox, body: str, status: str, reason: str) -> None:
+def test_every_failing_end_has_a_status(sandbox: Sandbox, body: str, status: str, reason: str) -> None:
     with start(sandbox, body, output_kb=8) as session:
         began = time.monotonic()
         with pytest.raises(ProgramEndedError) as end:
@@ -153,7 +153,7 @@ def test_limits_hold_for_a_session(sandbox: Sandbox) -> None:
     assert end.value.status == "timeout" and "CPU" in end.value.reason
 
 
-def test_nothing_is_left_when_it_is_closed(sandbox: Sandbox) -> None:
+def test_closed_session_leaves_no_process(sandbox: Sandbox) -> None:
     session = start(sandbox, "[threading.Thread(target=burn, args=(60,)).start() for _ in range(3)]\nburn(60)")
     pid = session._pid
     session.close()

@@ -1,4 +1,4 @@
-"""The vLLM server of our own, with a program in vLLM's place: how it is started, and that nothing of it is left."""
+"""The run's own vLLM server, with a stand-in for vLLM, is started with the right options and leaves no process."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def server(tmp_path: Path, how: str, start_s: float = 60.0) -> VllmServer:
     return VllmServer(Path("/models/m"), options, tmp_path / "logs" / "vllm.log", KEY)
 
 
-def test_options_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_options_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIA_VLLM", "python -m vllm.entrypoints.cli.main")
     monkeypatch.setenv("SIA_VLLM_GPUS", "0")
     monkeypatch.setenv("SIA_VLLM_ARGS", "--max-model-len 4096 --served-model-name 'my model'")
@@ -59,7 +59,7 @@ def all_gone(pids: Path, within_s: float = 30.0) -> bool:
     return True
 
 
-def test_the_command_line() -> None:
+def test_command_line_of_vllm_is_built() -> None:
     command = build_command(
         Path("/models/m"), 8123, ServerOptions(gpus=2, rank=20, context=4096, extra=("--dtype", "half"))
     )
@@ -79,7 +79,7 @@ def test_the_command_line() -> None:
 
 
 @pytest.mark.parametrize("extra", ["--data-parallel-size=2", "-dp", "--api-server-count"])
-def test_replicas_are_refused(extra: str) -> None:
+def test_several_replicas_are_refused(extra: str) -> None:
     with pytest.raises(UsageError, match="replicas"):
         build_command(Path("/m"), 1, ServerOptions(extra=(extra, "2")))
     with pytest.raises(UsageError, match="rank 600"):
@@ -87,7 +87,7 @@ def test_replicas_are_refused(extra: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["light", pytest.param("stubborn", marks=pytest.mark.slow)])
-def test_it_starts_and_ends_with_its_children(
+def test_vllm_server_starts_and_ends_with_its_children(
     pids: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = server(tmp_path, how)
@@ -106,7 +106,7 @@ def test_it_starts_and_ends_with_its_children(
     held.stop()
 
 
-def test_a_guard_that_is_ended_ends_the_server(pids: Path, tmp_path: Path) -> None:
+def test_guard_that_is_ended_ends_the_server(pids: Path, tmp_path: Path) -> None:
     held = server(tmp_path, "light")
     held.start()
     stat = Path(f"/proc/{pids.read_text().split()[0]}/stat").read_text()
@@ -115,7 +115,7 @@ def test_a_guard_that_is_ended_ends_the_server(pids: Path, tmp_path: Path) -> No
     held.stop()
 
 
-def test_a_machine_without_vllm(tmp_path: Path) -> None:
+def test_missing_vllm_is_an_error_with_a_hint(tmp_path: Path) -> None:
     held = VllmServer(Path("/m"), ServerOptions(executable=("no-such-program",)), tmp_path / "log", KEY)
     with pytest.raises(PolicyError, match="no-such-program") as refused:
         held.start()
@@ -123,14 +123,14 @@ def test_a_machine_without_vllm(tmp_path: Path) -> None:
     held.stop()
 
 
-def test_a_server_that_fails_says_why_without_the_key(pids: Path, tmp_path: Path) -> None:
+def test_failing_server_states_the_reason_without_the_key(pids: Path, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no such model") as failed:
         server(tmp_path, "fails").start()
     assert KEY not in str(failed.value) and str(tmp_path) in failed.value.hint
     assert all_gone(pids)
 
 
-def test_a_server_that_is_never_healthy(pids: Path, tmp_path: Path) -> None:
+def test_server_that_is_never_healthy_is_an_error(pids: Path, tmp_path: Path) -> None:
     held = server(tmp_path, "hangs", start_s=2.0)
     with pytest.raises(EndpointError, match="not healthy within 2 s"):
         held.start()

@@ -1,4 +1,4 @@
-"""One rollout in the strict sandbox: who is to blame for what, and what ends up in the record."""
+"""A rollout in the strict sandbox: its failures are attributed, and its record is complete."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,7 +34,7 @@ def runner() -> Iterator[RolloutRunner]:
 
 @pytest.fixture
 def play(runner: RolloutRunner) -> Play:
-    """Run one rollout of a harness given as the body of `solve`."""
+    """Run a rollout of a harness given as the body of `solve`."""
 
     def run(body: str, seed: int = 0, before: str = "", seconds: int = 30) -> Rollout:
         lines = "\n".join(f"    {line}" for line in body.splitlines())
@@ -48,7 +48,7 @@ def play(runner: RolloutRunner) -> Play:
     return run
 
 
-def test_a_rollout_is_recorded_whole(play: Play) -> None:
+def test_rollout_is_recorded_whole(play: Play) -> None:
     done = play(
         'assert problem == {"number": 1, "id": "train-1"}, problem\n'
         'picked = await ctx.choose(ctx.prompt("ask", x="one"), ["blue", "green"])\n'
@@ -63,7 +63,7 @@ def test_a_rollout_is_recorded_whole(play: Play) -> None:
     assert done.notes[0].startswith("{'n': 2} {'calls': 2")
 
 
-def test_a_rollout_repeats_itself(play: Play) -> None:
+def test_rollout_repeats_under_the_same_seed(play: Play) -> None:
     body = "return {'colour': await ctx.choose('Pick', ['red', 'blue']), 'r': ctx.rng.random()}"
     assert [play(body, seed).answer for seed in range(6)] == [play(body, seed).answer for seed in range(6)]
     assert len({play(body, seed).answer["r"] for seed in range(6)}) == 6
@@ -82,7 +82,7 @@ def test_a_rollout_repeats_itself(play: Play) -> None:
         ("return {'colour': float('nan')}", "error", "not JSON"),
     ],
 )
-def test_the_harness_is_to_blame_and_scores_zero(play: Play, body: str, kind: str, words: str) -> None:
+def test_harness_error_scores_zero(play: Play, body: str, kind: str, words: str) -> None:
     done = play(body, seconds=2)
     assert done.failure is not None
     assert (done.failure.kind, done.score) == (kind, 0.0), done.failure
@@ -101,7 +101,7 @@ def test_calls_may_be_awaited_together(play: Play) -> None:
     assert play(body).answer == done.answer
 
 
-def test_samples_and_replies(play: Play) -> None:
+def test_samples_are_replies_with_message_and_finish_reason(play: Play) -> None:
     done = play(
         "replies = await ctx.sample('Say', n=2)\n"
         "return [replies[0].message, replies[1].finish, replies[0] + '!', replies[0].tool_calls]"
@@ -146,14 +146,14 @@ def test_client_libraries_can_be_pointed_at_the_gateway(play: Play, body: str) -
     assert done.answer[2:] in ([["policy"], 402, "1 calls left for this rollout, 9 asked for"], [])
 
 
-def test_a_harness_that_does_not_load_scores_zero(play: Play) -> None:
+def test_harness_that_does_not_load_scores_zero(play: Play) -> None:
     done = play("return {}", before="import no_such_module")
     assert done.failure is not None
     assert done.failure.kind == "error"
     assert "no_such_module" in done.failure.reason
 
 
-def test_a_wrong_answer_is_an_invalid_verdict_not_a_failure(play: Play) -> None:
+def test_wrong_answer_is_an_invalid_verdict_not_a_failure(play: Play) -> None:
     done = play("return ['not', 'a', 'colour']")
     assert done.failure is None
     assert done.verdict is not None
@@ -174,14 +174,14 @@ def test_programs_see_public_files_and_nothing_of_the_task(play: Play) -> None:
         assert "FileNotFoundError" in inside.failure.reason
 
 
-def test_nothing_is_left_for_the_next_rollout(play: Play) -> None:
+def test_files_and_state_are_gone_in_the_next_rollout(play: Play) -> None:
     play("open('left', 'w').write('x'); import builtins; builtins.left = 1; return {}")
     done = play("import os, builtins; return [os.path.exists('left'), hasattr(builtins, 'left')]")
     assert done.answer == [False, False]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), SandboxError("gone")])
-def test_a_verifier_that_fails_leaves_the_rollout_unscored(
+def test_verifier_that_fails_leaves_the_rollout_unscored(
     runner: RolloutRunner, play: Play, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     calls = []
@@ -241,7 +241,7 @@ def _play(sharing: tuple[Task, RolloutRunner], body: str) -> Rollout:
     return runner.run(unit, harness, None, ScriptedPolicy())
 
 
-def test_what_a_task_shares_can_be_read_and_not_changed(sharing: tuple[Task, RolloutRunner]) -> None:
+def test_shared_directory_can_be_read_and_not_changed(sharing: tuple[Task, RolloutRunner]) -> None:
     done = _play(
         sharing,
         "import os; await ctx.choose('x', ['a', 'b']); "
@@ -255,7 +255,7 @@ def test_what_a_task_shares_can_be_read_and_not_changed(sharing: tuple[Task, Rol
     assert (sharing[0].path / "library" / "facts.txt").read_text() == "blue"
 
 
-def test_a_verifier_that_asks_for_it_reads_the_record(sharing: tuple[Task, RolloutRunner]) -> None:
+def test_verifier_that_asks_for_the_record_reads_it(sharing: tuple[Task, RolloutRunner]) -> None:
     done = _play(sharing, "return [await ctx.choose('x', ['a', 'b', 'c']), await ctx.chat('y')]")
     assert done.verdict is not None
     assert (done.verdict.score, done.verdict.metrics["options"]) == (0.5, 3.0)
@@ -264,6 +264,6 @@ def test_a_verifier_that_asks_for_it_reads_the_record(sharing: tuple[Task, Rollo
     assert Rollout.from_dict(done.to_dict()) == done
 
 
-def test_a_task_that_shares_nothing_has_no_directory(play: Play) -> None:
+def test_task_that_shares_nothing_has_no_shared_directory(play: Play) -> None:
     done = play("import os; return [ctx.shared.exists(), os.path.exists('/shared')]")
     assert done.answer == [False, False]

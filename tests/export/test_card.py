@@ -1,4 +1,4 @@
-"""The model card: figures of the record, and nothing in it that does something."""
+"""The model card holds figures of the record and no active content."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ HOSTILE = "<script>alert(1)</script> | ![x](http://evil) [y](javascript:z) `a`\n
 
 
 def story(folder: Path, base: str | None = None) -> Story:
-    """Return the story of a run with one rewrite by a hostile agent."""
+    """Return the story of a run with a rewrite by a hostile agent."""
     manifest = Export.load(make_export(folder, base=base)).manifest
     final, seed, gain = (Interval(mean=mean, low=mean - 0.1, high=mean + 0.1) for mean in (0.5, 0.25, 0.2))
     test = manifest.test.model_copy(update={"final": final, "first": seed, "gain": gain})
@@ -52,7 +52,7 @@ def story(folder: Path, base: str | None = None) -> Story:
     return Story(manifest, config, nodes, phase, None, Budget(), Task.load(TOY))
 
 
-def test_it_says_what_was_measured_and_with_what(tmp_path: Path) -> None:
+def test_card_states_scores_and_the_policy_measured(tmp_path: Path) -> None:
     card = write_card(story(tmp_path, base="ab" * 32))
     for words in ("0.5000", "[0.4000, 0.6000]", "0.2500", "+0.2000", "two-sided 90%", "worth of the colour"):
         assert words in card, words
@@ -61,7 +61,7 @@ def test_it_says_what_was_measured_and_with_what(tmp_path: Path) -> None:
     assert "The run kept no account." in card
 
 
-def test_a_bare_policy_has_no_adapter_to_load(tmp_path: Path) -> None:
+def test_bare_policy_has_no_adapter_to_load(tmp_path: Path) -> None:
     card = write_card(story(tmp_path))
     assert "PeftModel" not in card and "library_name" not in card and "with no adapter" in card
 

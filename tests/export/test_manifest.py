@@ -12,14 +12,14 @@ from sia_core.host.progress import Silent
 from tests.export.makers import make_export
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_written_export_is_read_again(tmp_path: Path) -> None:
     export = Export.load(make_export(tmp_path / "bare"))
     assert export.adapter is None and export.harness.digest == export.manifest.harness
     export = Export.load(make_export(tmp_path / "lora", base="ab"))
     assert export.adapter is not None and export.adapter.path == tmp_path / "lora" / "adapter"
 
 
-def test_the_card_may_be_written_on(tmp_path: Path) -> None:
+def test_card_may_be_edited(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("first")
     folder = make_export(tmp_path)
     (folder / CARD).write_text("second")
@@ -41,7 +41,7 @@ def test_the_card_may_be_written_on(tmp_path: Path) -> None:
         ("adapter", None, PolicyError, ("adapter is missing",)),
     ],
 )
-def test_what_was_changed_is_refused(
+def test_changed_files_are_refused(
     tmp_path: Path, name: str, content: str | None, error: type[SiaError], words: tuple[str, ...]
 ) -> None:
     folder = make_export(tmp_path / "export", base="ab")
@@ -66,7 +66,7 @@ def test_decisions_that_were_changed_are_refused(tmp_path: Path) -> None:
         Export.load(folder)
 
 
-def test_a_file_outside_is_not_looked_at(tmp_path: Path) -> None:
+def test_file_outside_the_export_is_ignored(tmp_path: Path) -> None:
     folder = make_export(tmp_path / "export")
     (tmp_path / "secret").write_text("x")
     manifest = json.loads((folder / "sia.json").read_text())
@@ -85,7 +85,7 @@ def test_another_base_model_is_refused_by_name(tmp_path: Path) -> None:
     assert "another base model" in str(caught.value) and "abababababab" in str(caught.value)
 
 
-def test_a_base_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
+def test_missing_base_model_is_asked_for(tmp_path: Path) -> None:
     export = Export.load(make_export(tmp_path, base="ab" * 32, policy="local:/nowhere", digest="ab" * 32))
     with pytest.raises(PolicyError) as caught:
         check_policy(export, "", Silent())
@@ -93,7 +93,9 @@ def test_a_base_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["openai:m@http://127.0.0.1:9/v1#SOME_SECRET", "vllm:/model@http://127.0.0.1:9/v1"])
-def test_no_key_goes_where_an_export_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
+def test_key_is_not_sent_to_a_server_named_by_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
     monkeypatch.setenv("SOME_SECRET", "sk-secret")
     export = Export.load(make_export(tmp_path, policy=spec, digest="ab" * 32))
     with pytest.raises(PolicyError) as caught:

@@ -1,4 +1,4 @@
-"""The endpoint: what is answered, what is refused, and that a token is asked for."""
+"""The endpoint answers valid requests, refuses invalid ones and requires a token."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ PROBLEM = json.dumps({"number": 3})
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """One sandbox for all of them."""
+    """A sandbox for all tests of the module."""
     export = Export.load(make_export(tmp_path_factory.mktemp("export")))
     player = Player(export, ScriptedPolicy(), "strict")
     yield TestClient(build_app(player, TOKEN), headers={"Authorization": f"Bearer {TOKEN}"})
@@ -29,13 +29,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 
 def ask(client: TestClient, model: str, text: str, **more: Any) -> Any:
-    """One chat request; the answer with its status under `status`."""
+    """Send a chat request and return the answer, with its status under `status`."""
     body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
     answer = client.post("/v1/chat/completions", json=body)
     return {"status": answer.status_code, **answer.json()}
 
 
-def test_the_agent_solves_a_problem_in_the_sandbox(client: TestClient) -> None:
+def test_agent_solves_a_problem_in_the_sandbox(client: TestClient) -> None:
     answer = ask(client, "agent", PROBLEM, seed=1)
     assert answer["status"] == 200 and answer["model"] == "agent"
     assert json.loads(answer["choices"][0]["message"]["content"])["colour"] in ("red", "green")
@@ -45,14 +45,14 @@ def test_the_agent_solves_a_problem_in_the_sandbox(client: TestClient) -> None:
     assert len(seen) == 2
 
 
-def test_the_policy_is_a_plain_chat_model(client: TestClient) -> None:
+def test_policy_is_served_as_a_plain_chat_model(client: TestClient) -> None:
     answer = ask(client, "policy", "hello", seed=1, n=2, temperature=0.5)
     texts = [choice["message"]["content"] for choice in answer["choices"]]
     assert len(texts) == 2 and all(text.startswith("scripted reply") for text in texts)
     assert texts == [c["message"]["content"] for c in ask(client, "policy", "hello", seed=1, n=2)["choices"]]
 
 
-def test_a_stream_says_the_same(client: TestClient) -> None:
+def test_stream_holds_the_same_text(client: TestClient) -> None:
     whole = ask(client, "policy", "hello", seed=1)["choices"][0]["message"]["content"]
     body = {"model": "policy", "messages": [{"role": "user", "content": "hello"}], "seed": 1, "stream": True}
     answer = client.post("/v1/chat/completions", json=body)
@@ -78,26 +78,26 @@ def test_a_stream_says_the_same(client: TestClient) -> None:
         ("policy", "hello", {"logprobs": True}, "logprobs"),
     ],
 )
-def test_what_cannot_be_done_is_refused(client: TestClient, model: str, text: str, more: Any, words: str) -> None:
+def test_unsupported_requests_are_refused(client: TestClient, model: str, text: str, more: Any, words: str) -> None:
     answer = ask(client, model, text, **more)
     assert answer["status"] == 400 and words in answer["error"]["message"], answer
 
 
-def test_a_token_is_asked_for(client: TestClient) -> None:
+def test_access_token_is_required(client: TestClient) -> None:
     for header in ("", "Bearer wrong", TOKEN[:-1]):
         assert client.get("/v1/models", headers={"Authorization": header}).status_code == 401
     assert client.get("/health", headers={"Authorization": ""}).status_code == 200
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["agent", "policy"]
 
 
-def test_what_is_no_request_is_refused(client: TestClient) -> None:
+def test_malformed_request_bodies_are_refused(client: TestClient) -> None:
     post = "/v1/chat/completions"
     assert client.post(post, content=b"{").status_code == 400
     assert client.post(post, content=b"[" * 100_000).status_code == 400
     assert client.post(post, content=b"x" * (BODY_LIMIT + 1)).status_code == 413
 
 
-def test_a_harness_that_fails_is_told(tmp_path: Path) -> None:
+def test_harness_failure_is_an_error_reply(tmp_path: Path) -> None:
     export = Export.load(make_export(tmp_path))
     broken = {**export.harness.files, "agent.py": b"async def solve(problem, ctx):\n    raise KeyError('x')\n"}
     object.__setattr__(export.harness, "files", broken)
@@ -109,6 +109,6 @@ def test_a_harness_that_fails_is_told(tmp_path: Path) -> None:
     assert answer["status"] == 422 and answer["error"]["type"] == "error" and "KeyError" in answer["error"]["message"]
 
 
-def test_a_taken_port_is_named() -> None:
+def test_taken_port_is_named() -> None:
     with listen(0) as bound, pytest.raises(ServiceError, match="cannot be had"):
         listen(bound.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Forms of the Prefect UI: what the server refuses, what becomes of the rest, and that prefect.yaml fits them."""
+"""Forms of the Prefect UI refuse invalid values, make the configuration, and fit prefect.yaml."""
 
 import importlib
 from pathlib import Path
@@ -41,17 +41,17 @@ def told(form: type[Any], values: dict[str, Any]) -> str:
         ("colour", "blue"),
     ],
 )
-def test_a_mistake_is_told_in_the_form(name: str, value: Any) -> None:
+def test_invalid_value_is_an_error_in_the_form(name: str, value: Any) -> None:
     assert told(EvolveForm, {"task": "denoising", name: value})
 
 
 @pytest.mark.parametrize("budget", ["", "rollouts=5000", "tokens=2e6,dollars=5.50", "gpu_hours=1,hours=2"])
-def test_what_the_form_takes_for_a_budget_is_one(budget: str) -> None:
+def test_budget_that_the_form_takes_can_be_parsed(budget: str) -> None:
     assert not told(EvolveForm, {"task": "denoising", "budget": budget})
     Budget.parse(budget)
 
 
-def test_a_form_becomes_what_the_command_line_makes_of_the_same() -> None:
+def test_form_makes_the_configuration_of_the_command_line() -> None:
     config = EvolveForm(
         task=TOY, policy="scripted", seed=7, rollouts=3, budget="rollouts=900", levers="harness", agent_timeout=60
     ).config()
@@ -70,7 +70,7 @@ def test_seed_of_the_form_is_a_number_with_a_default() -> None:
     assert EvolveForm(task=TOY, policy="scripted").config().seed == 0
 
 
-def test_what_only_the_worker_can_tell_is_told_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_task_or_key_is_an_error_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(UsageError):
         EvolveForm(task="no-such-task").config()

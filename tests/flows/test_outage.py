@@ -1,4 +1,4 @@
-"""A Prefect server that is away: what only shows something is dropped, the rest is told in a line."""
+"""Without a Prefect server artifacts are dropped, and other errors are a single line."""
 
 import httpx
 import pytest
@@ -19,17 +19,17 @@ def answered() -> None:
 
 
 @pytest.mark.parametrize("fail", [refused, answered])
-def test_what_cannot_be_shown_is_dropped(fail: object) -> None:
+def test_artifact_is_dropped_when_prefect_is_out_of_reach(fail: object) -> None:
     with disable_run_logger():
         show_if_reachable(fail)  # type: ignore[arg-type]
 
 
-def test_a_mistake_of_ours_is_not_dropped() -> None:
+def test_programming_error_is_not_dropped() -> None:
     with disable_run_logger(), pytest.raises(ZeroDivisionError):
         show_if_reachable(lambda: 1 // 0)
 
 
-def test_an_outage_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outage_of_prefect_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://user:secret@prefect:4200/api")
     with pytest.raises(ServiceError, match="Prefect does not answer: All connection") as caught, outage_explained():
         refused()

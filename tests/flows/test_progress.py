@@ -11,7 +11,7 @@ from sia_core.host.progress import Silent, Wait
 
 
 class Heard(Silent):
-    """Remembers what was waited for."""
+    """Keeps every wait that was reported."""
 
     def __init__(self) -> None:
         self.waits: list[Wait | None] = []

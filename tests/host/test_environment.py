@@ -7,7 +7,7 @@ import socket
 from sia_core.host.environment import describe
 
 
-def test_it_names_versions_and_no_place() -> None:
+def test_environment_names_versions_and_no_place() -> None:
     found = describe()
     assert found["python"] == platform.python_version()
     assert {"sia", "mlflow", "ray", "prefect"} <= set(found["packages"])

@@ -43,7 +43,7 @@ def server(code: int) -> Iterator[tuple[str, Seen]]:
         made.server_close()
 
 
-def test_what_is_used() -> None:
+def test_servers_in_use_are_described() -> None:
     home = Path("/home/me/.sia")
     assert describe(home, {}) == "MLflow in /home/me/.sia · Prefect on this machine · Ray on this machine"
     assert describe(home, {"RAY_ADDRESS": "local"}).endswith("Ray on this machine")
@@ -72,7 +72,7 @@ def test_what_is_used() -> None:
         ("http://[::1", "http://[::1"),
     ],
 )
-def test_no_password_in_an_address(address: str, shown: str) -> None:
+def test_masked_address_holds_no_password(address: str, shown: str) -> None:
     assert masked(address) == shown
 
 
@@ -94,7 +94,7 @@ def test_prefect_gets_what_its_own_client_would_send() -> None:
         (503, ("HTTP 503", "PREFECT_API_URL")),
     ],
 )
-def test_a_prefect_that_refuses(code: int, words: tuple[str, ...]) -> None:
+def test_refusing_prefect_is_reported(code: int, words: tuple[str, ...]) -> None:
     with server(code) as (url, _), pytest.raises(ServiceError) as caught:
         check_prefect({"PREFECT_API_URL": url})
     assert all(word in str(caught.value) for word in words), caught.value
@@ -119,7 +119,7 @@ def test_mlflow_answers_or_not() -> None:
         ("RAY_ADDRESS", "ray://127.0.0.1:{port}"),
     ],
 )
-def test_nobody_there(variable: str, address: str) -> None:
+def test_absent_server_is_reported(variable: str, address: str) -> None:
     named = {variable: address.format(port=free_port())}
     with pytest.raises(ServiceError, match="cannot be reached: Connection refused") as caught:
         check_all(named)
@@ -138,6 +138,6 @@ def test_certificates_that_are_not_there() -> None:
         check_mlflow(named)
 
 
-def test_a_ray_of_this_machine_is_not_asked() -> None:
+def test_ray_of_this_machine_is_not_asked() -> None:
     for address in ("", "local", "auto"):
         check_ray({"RAY_ADDRESS": address})

@@ -16,7 +16,7 @@ def test_sia_home_is_created_and_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("unset", [True, False], ids=["unset", "empty"])
-def test_the_default_lies_in_the_users_home(unset: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_lies_in_the_users_home(unset: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SIA_HOME", "")
     if unset:
@@ -24,7 +24,7 @@ def test_the_default_lies_in_the_users_home(unset: bool, tmp_path: Path, monkeyp
     assert home() == tmp_path / ".sia"
 
 
-def test_a_place_that_cannot_be_had_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_place_that_cannot_be_had_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIA_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(RecordError) as caught:
@@ -32,7 +32,7 @@ def test_a_place_that_cannot_be_had_says_what_to_set(tmp_path: Path, monkeypatch
     assert "SIA_HOME" in caught.value.hint
 
 
-def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIA_HOME", str(tmp_path))
     # Root may write anywhere, so the answer of the system is stood in for.
     monkeypatch.setattr("sia_core.host.home.os.access", lambda path, mode: False)

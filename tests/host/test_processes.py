@@ -13,11 +13,11 @@ def test_this_process_lives() -> None:
     assert this.here and not this.dead and str(os.getpid()) in str(this)
 
 
-def test_a_number_that_was_given_to_another_process_is_of_a_dead_one() -> None:
+def test_reused_process_number_means_a_dead_process() -> None:
     assert replace(Process.this(), began=Process.this().began - 1).dead
 
 
-def test_a_process_that_ended_is_dead_even_if_nobody_has_asked_how() -> None:
+def test_process_that_ended_is_dead_even_if_nobody_has_asked_how() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     try:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It is a zombie now.
@@ -27,6 +27,6 @@ def test_a_process_that_ended_is_dead_even_if_nobody_has_asked_how() -> None:
     assert replace(Process.this(), pid=child.pid, began=0).dead
 
 
-def test_nothing_is_known_of_another_machine() -> None:
+def test_process_of_another_machine_is_never_dead() -> None:
     other = replace(Process.this(), machine="elsewhere", pid=2**22 + 1)
     assert not other.here and not other.dead

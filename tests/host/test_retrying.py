@@ -52,7 +52,7 @@ def test_last_attempt_raises_its_own_error_without_context() -> None:
     assert caught.value.__context__ is None
 
 
-def test_no_attempt_begins_after_total_seconds_from_the_first_failure() -> None:
+def test_attempts_end_total_seconds_after_the_first_failure() -> None:
     clock = Clock()
 
     def slow() -> None:

@@ -13,7 +13,7 @@ from sia_core.host import servers
 from sia_core.host.servers import HOST, Running, Service, _listens, ensure, stop
 
 
-def test_a_port_belongs_to_the_process_that_listens() -> None:
+def test_port_belongs_to_the_process_that_listens() -> None:
     with socket.socket() as own, subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
         try:
             own.bind((HOST, 0))
@@ -26,7 +26,7 @@ def test_a_port_belongs_to_the_process_that_listens() -> None:
             other.kill()
 
 
-def test_a_child_listens_for_its_parent() -> None:
+def test_child_listens_for_its_parent() -> None:
     code = (
         "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "
         "print(s.getsockname()[1], flush=True); time.sleep(60)"
@@ -41,7 +41,7 @@ def test_a_child_listens_for_its_parent() -> None:
             os.killpg(shell.pid, 9)
 
 
-def test_a_server_whose_port_was_taken_meanwhile_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_whose_port_was_taken_meanwhile_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two homes that start at once both find the preferred port free."""
     code = "import http.server as h, sys; h.HTTPServer(('127.0.0.1', int(sys.argv[1])), h.SimpleHTTPRequestHandler)"
     with socket.create_server((HOST, 0)) as taken:

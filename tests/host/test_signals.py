@@ -34,7 +34,7 @@ def _drop(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_whose_exception_python_drops_comes_again(number: signal.Signals) -> None:
+def test_signal_whose_exception_python_drops_comes_again(number: signal.Signals) -> None:
     with listening():
         _drop(number)
         assert asked_to_end()
@@ -49,7 +49,7 @@ def test_without_it_the_signal_is_lost() -> None:
     assert not asked_to_end()
 
 
-def test_a_signal_is_known_of_whoever_handles_it() -> None:
+def test_signal_is_known_whichever_handler_takes_it() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     with listening():
         with listening():
@@ -85,13 +85,13 @@ def test_other_exceptions_that_are_dropped_are_told_of_as_before(monkeypatch: py
     assert told == [error]
 
 
-def test_the_handler_is_put_back() -> None:
+def test_handler_is_put_back() -> None:
     with keeping_handler():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert signal.getsignal(signal.SIGTERM) is interrupt
 
 
-def test_the_handler_is_put_back_in_a_thread() -> None:
+def test_handler_is_put_back_in_a_thread() -> None:
     def replace() -> None:
         with keeping_handler():
             ctypes.CDLL(None).signal(signal.SIGTERM, signal.SIG_IGN)
@@ -103,7 +103,7 @@ def test_the_handler_is_put_back_in_a_thread() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_the_handler_is_put_back_where_the_kernel_was_told_of_another() -> None:
+def test_handler_is_restored_where_another_was_set_in_the_kernel() -> None:
     with keeping_handler():
         ctypes.CDLL(None).signal(signal.SIGTERM, signal.SIG_IGN)
         signal.raise_signal(signal.SIGTERM)

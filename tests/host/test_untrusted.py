@@ -38,7 +38,7 @@ def test_files_are_read_at_any_depth_but_for_hidden_ones(folder: int, top: Path)
 
 
 @pytest.mark.parametrize("name", ["link", "../secret", "/etc/passwd", "fifo", "way/secret", "none", "", "a\0b"])
-def test_what_is_no_file_below_is_not_read(folder: int, top: Path, name: str) -> None:
+def test_path_outside_the_tree_is_not_read(folder: int, top: Path, name: str) -> None:
     (top / "link").symlink_to(top.parent / "secret")
     (top / "way").symlink_to(top.parent / "hidden")
     os.mkfifo(top / "fifo")
@@ -46,7 +46,7 @@ def test_what_is_no_file_below_is_not_read(folder: int, top: Path, name: str) ->
 
 
 @pytest.mark.parametrize("kind", ["link", "directory link", "fifo"])
-def test_a_tree_with_a_link_is_not_taken(folder: int, top: Path, kind: str) -> None:
+def test_tree_with_a_link_is_not_taken(folder: int, top: Path, kind: str) -> None:
     (top / "h").mkdir()
     if kind == "fifo":
         os.mkfifo(top / "h/x")
@@ -57,7 +57,7 @@ def test_a_tree_with_a_link_is_not_taken(folder: int, top: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("name", ["way", "../hidden", "/", "none", "file"])
-def test_a_tree_elsewhere_is_not_taken(folder: int, top: Path, name: str) -> None:
+def test_tree_elsewhere_is_not_taken(folder: int, top: Path, name: str) -> None:
     (top / "way").symlink_to(top.parent / "hidden")
     (top / "file").write_text("x")
     with pytest.raises(UntrustedError, match="no directory"):
@@ -80,7 +80,7 @@ def test_too_much_is_refused(folder: int, top: Path) -> None:
         tree(folder)
 
 
-def test_what_stands_in_the_way_is_replaced(folder: int, top: Path) -> None:
+def test_obstacle_at_the_target_is_replaced(folder: int, top: Path) -> None:
     outside = top.parent / "secret"
     (top / "a").symlink_to(outside)
     (top / "b").mkdir()
@@ -94,7 +94,7 @@ def test_what_stands_in_the_way_is_replaced(folder: int, top: Path) -> None:
     assert not (top / "a").exists()
 
 
-def test_a_measure_does_not_follow_links_and_is_bounded(top: Path) -> None:
+def test_measure_does_not_follow_links_and_is_bounded(top: Path) -> None:
     (top / "big").write_bytes(bytes(100_000))
     (top / "link").symlink_to(top.parent)
     assert 90_000 < measure(top, 10) < 120_000

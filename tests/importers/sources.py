@@ -121,5 +121,5 @@ def mlebench(folder: Path) -> Path:
 
 
 def openevolve(folder: Path) -> Path:
-    """Points far from one another: initial_program.py, evaluator.py."""
+    """A task of points far apart: initial_program.py, evaluator.py."""
     return write(folder, {"initial_program.py": PROGRAM, "evaluator.py": EVALUATOR})

@@ -1,4 +1,4 @@
-"""Tasks of other systems: imported, sound, scored as their own graders score, and not to be cheated out of it."""
+"""Tasks of other systems are imported, sound, scored by their own graders and safe from cheats."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ Make = Callable[..., Task]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Import one of the small tasks."""
+    """Import a small task."""
 
     def imported(kind: str, **options: Any) -> Task:
         source = getattr(sources, kind)(tmp_path / "source")
@@ -68,7 +68,7 @@ def verify(task: Task, answer: Any, lab: SandboxLab, number: int = 0) -> Verdict
 @pytest.mark.parametrize(
     ("kind", "options"), [("sia_agent", {}), ("mlebench", {"lower_is_better": True}), ("openevolve", {})]
 )
-def test_an_imported_task_is_sound(make: Make, kind: str, options: dict[str, Any], lab: SandboxLab) -> None:
+def test_imported_task_is_sound(make: Make, kind: str, options: dict[str, Any], lab: SandboxLab) -> None:
     task = make(kind, **options)
     report = check_task(task, tier="strict", problems=2, tell=lambda _: None, progress=lambda *_: None)
     assert not report.failed, report.failed
@@ -88,7 +88,7 @@ def test_rows_are_dealt_out_and_private_ones_stay_private(make: Make) -> None:
         assert b"label" not in problem.files["test.csv"]
 
 
-def test_a_submission_and_a_program_score_as_the_grader_says(make: Make, lab: SandboxLab) -> None:
+def test_submission_and_program_score_as_the_grader_says(make: Make, lab: SandboxLab) -> None:
     task = make("sia_agent")
     problem = task.problems("train")[0]
     assert verify(task, task.module.gold(problem), lab).score == 1.0
@@ -99,7 +99,7 @@ def test_a_submission_and_a_program_score_as_the_grader_says(make: Make, lab: Sa
     assert verify(task, {"submission": wrong}, lab).score == pytest.approx(3 / 5)
 
 
-def test_less_may_be_better(make: Make, lab: SandboxLab) -> None:
+def test_lower_score_of_the_grader_may_be_better(make: Make, lab: SandboxLab) -> None:
     task = make("mlebench", lower_is_better=True)
     gold = task.module.gold(task.problems("train")[0])
     assert verify(task, gold, lab).score == 1.0
@@ -123,7 +123,7 @@ def test_less_may_be_better(make: Make, lab: SandboxLab) -> None:
         ({"code": "while True: pass"}, "timeout"),
     ],
 )
-def test_what_is_no_submission_is_refused(make: Make, lab: SandboxLab, answer: Any, words: str) -> None:
+def test_invalid_submissions_are_refused(make: Make, lab: SandboxLab, answer: Any, words: str) -> None:
     found = verify(make("mlebench", lower_is_better=True, seconds=3.0), answer, lab)
     assert (found.score, found.valid) == (0.0, False)
     assert words in found.feedback, found.feedback
@@ -139,7 +139,7 @@ def test_rows_have_to_be_those_of_the_problem_once_each(make: Make, lab: Sandbox
     assert verify(task, {"submission": "\n".join([head, *rows[::-1]])}, lab).score == 1.0
 
 
-def test_a_grader_refuses_what_it_must(make: Make, lab: SandboxLab) -> None:
+def test_submission_with_infinite_values_is_refused_by_the_grader(make: Make, lab: SandboxLab) -> None:
     task = make("mlebench", lower_is_better=True)
     head, first, *rows = task.module.gold(task.problems("train")[0])["submission"].splitlines()
     spoilt = "\n".join([head, first.split(",")[0] + ",inf", *rows])
@@ -147,7 +147,7 @@ def test_a_grader_refuses_what_it_must(make: Make, lab: SandboxLab) -> None:
     assert not found.valid and "prices have to be finite numbers" in found.feedback
 
 
-def test_a_program_cannot_reach_answers_or_grader(make: Make, lab: SandboxLab) -> None:
+def test_program_cannot_reach_answers_or_grader(make: Make, lab: SandboxLab) -> None:
     task = make("sia_agent")
     code = (
         f"import os\nfound = [name for _, _, names in os.walk('.') for name in names]\n"
@@ -179,7 +179,9 @@ def with_grader(task: Task, old: str, new: str) -> Task:
         ("return float('inf')", "the metric is inf"),
     ],
 )
-def test_a_grader_is_held(make: Make, lab: SandboxLab, monkeypatch: pytest.MonkeyPatch, new: str, words: str) -> None:
+def test_grader_is_held_to_limits_and_sees_no_key(
+    make: Make, lab: SandboxLab, monkeypatch: pytest.MonkeyPatch, new: str, words: str
+) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
     seconds = 2.0 if "sleep" in new else 60.0
     task = with_grader(make("mlebench", seconds=seconds, memory_mb=1500), '    """Root', f'    {new}\n    """Root')
@@ -189,7 +191,7 @@ def test_a_grader_is_held(make: Make, lab: SandboxLab, monkeypatch: pytest.Monke
     assert "sleep" not in new or time.monotonic() - started < 20
 
 
-def test_what_a_grader_starts_ends_with_it(make: Make, lab: SandboxLab, tmp_path: Path) -> None:
+def test_processes_of_a_grader_end_with_it(make: Make, lab: SandboxLab, tmp_path: Path) -> None:
     file = tmp_path / "late"
     child = f"import time, pathlib; time.sleep(1.5); pathlib.Path({str(file)!r}).touch()"
     new = f"    import subprocess, sys\n    subprocess.Popen([sys.executable, '-c', {child!r}])\n"
@@ -199,20 +201,20 @@ def test_what_a_grader_starts_ends_with_it(make: Make, lab: SandboxLab, tmp_path
     assert not file.exists()
 
 
-def test_an_unknown_metric_names_those_there_are(make: Make, lab: SandboxLab) -> None:
+def test_unknown_metric_names_the_known_ones(make: Make, lab: SandboxLab) -> None:
     task = make("sia_agent", metric="f1")
     with pytest.raises(TaskError, match="no metric 'f1'") as caught:
         verify(task, task.module.gold(task.problems("train")[0]), lab)
     assert "accuracy, n" in caught.value.hint
 
 
-def test_an_initial_program_that_fails_is_no_task(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initial_program_that_fails_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "PROGRAM", "1 / 0")
     with pytest.raises(TaskError, match="ZeroDivisionError"):
         make("openevolve")
 
 
-def test_an_evaluator_judges_programs_in_the_sandbox(make: Make, lab: SandboxLab) -> None:
+def test_evaluator_judges_programs_in_the_sandbox(make: Make, lab: SandboxLab) -> None:
     task = make("openevolve")
     first, better = verify(task, {"code": sources.PROGRAM}, lab), verify(task, {"code": sources.BETTER}, lab)
     assert first.score == pytest.approx(10 * 0.5 / 11)
@@ -231,19 +233,19 @@ def test_an_evaluator_judges_programs_in_the_sandbox(make: Make, lab: SandboxLab
         "import os\nos._exit(0)",
     ],
 )
-def test_a_program_that_writes_its_own_result_is_refused(make: Make, lab: SandboxLab, code: str) -> None:
+def test_program_that_writes_its_own_result_is_refused(make: Make, lab: SandboxLab, code: str) -> None:
     found = verify(make("openevolve"), {"code": code}, lab)
     assert (found.score, found.valid) == (0.0, False), found
 
 
-def test_the_mean_of_all_metrics_stands_for_a_combined_score(make: Make, lab: SandboxLab) -> None:
+def test_mean_of_all_metrics_replaces_a_missing_combined_score(make: Make, lab: SandboxLab) -> None:
     task = make("openevolve")
     file = task.path / "foreign" / "evaluator.py"
     file.write_text("def evaluate(path):\n    return {'a': 0.25, 'b': 0.75, 'name': 'x'}\n")
     assert verify(Task.load(task.path), {"code": "x = 1"}, lab).score == 0.5
 
 
-def test_scores_beyond_the_range_are_cut_off_and_told(make: Make, lab: SandboxLab) -> None:
+def test_scores_beyond_the_range_are_clipped_and_kept_in_metrics(make: Make, lab: SandboxLab) -> None:
     found = verify(make("openevolve", high=0.5), {"code": sources.BETTER}, lab)
     assert found.score == 0.5 and found.metrics["combined_score"] == pytest.approx(1.0)
 
@@ -255,7 +257,9 @@ def test_scores_beyond_the_range_are_cut_off_and_told(make: Make, lab: SandboxLa
         ("sia_agent", ["```python\nprint(1)\n```", f"```python\n{PREDICT}```"], 1.0),
     ],
 )
-def test_the_harness_tries_and_mends(make: Make, lab: SandboxLab, kind: str, replies: list[str], score: float) -> None:
+def test_imported_harness_tries_and_fixes_its_program(
+    make: Make, lab: SandboxLab, kind: str, replies: list[str], score: float
+) -> None:
     task = make(kind)
     harness = Harness.load(task.path / "harness")
     script = Script([says(reply) for reply in replies])
@@ -269,7 +273,7 @@ def test_the_harness_tries_and_mends(make: Make, lab: SandboxLab, kind: str, rep
     assert "no ``` block" in told[1] or "left no submission.csv" in told[1]
 
 
-def test_kinds_are_told_apart(tmp_path: Path) -> None:
+def test_kinds_of_sources_are_recognised(tmp_path: Path) -> None:
     one = find([sources.sia_agent(tmp_path / "a")])
     two = find([sources.mlebench(tmp_path / "b")])
     assert isinstance(one, Predictions) and isinstance(two, Predictions)
@@ -289,7 +293,7 @@ def test_kinds_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["nothing"], ["a.py"], ["a.py", "b.py"], ["folder"]])
-def test_what_is_no_task_is_refused_with_what_would_be_one(tmp_path: Path, names: list[str]) -> None:
+def test_unknown_source_is_refused(tmp_path: Path, names: list[str]) -> None:
     (tmp_path / "folder").mkdir()
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text("x = 1")
@@ -297,7 +301,7 @@ def test_what_is_no_task_is_refused_with_what_would_be_one(tmp_path: Path, names
         find([tmp_path / name for name in names])
 
 
-def test_rows_are_dealt_the_same_way_whatever_their_order() -> None:
+def test_rows_are_dealt_the_same_way_in_any_order() -> None:
     ids = [str(n) for n in range(30)]
     parts = deal(ids, 6, "name")
     assert sorted(map(len, parts)) == [5] * 6 and {one for part in parts for one in part} == set(ids)
@@ -308,7 +312,7 @@ def test_rows_are_dealt_the_same_way_whatever_their_order() -> None:
         deal(ids, 16, "name")
 
 
-def test_nothing_is_left_of_an_import_that_fails(tmp_path: Path) -> None:
+def test_failed_import_leaves_no_files(tmp_path: Path) -> None:
     source = find([sources.sia_agent(tmp_path / "source")])
     with pytest.raises(TaskError):
         write_task(source, tmp_path / "to", Options(problems=40))
@@ -318,7 +322,7 @@ def test_nothing_is_left_of_an_import_that_fails(tmp_path: Path) -> None:
         write_task(source, tmp_path / "to", Options())
 
 
-def test_the_command_writes_a_task_and_says_what_is_next(tmp_path: Path) -> None:
+def test_import_command_writes_a_task_and_prints_the_next_step(tmp_path: Path) -> None:
     source = sources.openevolve(tmp_path / "source")
     words = ["task", "import", str(source), "--to", str(tmp_path / "Far Points"), "--range", "0", "2"]
     done = subprocess.run(

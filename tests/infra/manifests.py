@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as data: pods wherever they stand, and who may talk to whom."""
+"""The Kubernetes manifests as data: all pods, and the connections that policies allow."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ import yaml
 K8S = Path(__file__).parents[2] / "infra" / "k8s"
 Document = dict[str, Any]
 HEAD_SERVICE = "sia-ray-head-svc"
-"""KubeRay makes it."""
+"""Service that KubeRay creates."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Pod:
 
 
 def read_base() -> list[Document]:
-    """The base, before kustomize: it patches nothing there."""
+    """The documents of the base, which kustomize does not patch."""
     listed = yaml.safe_load((K8S / "base" / "kustomization.yaml").read_text())["resources"]
     assert {*listed} == {file.name for file in (K8S / "base").iterdir()} - {"kustomization.yaml"}
     return [document for name in listed for document in yaml.safe_load_all((K8S / "base" / name).read_text())]

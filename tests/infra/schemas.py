@@ -1,4 +1,4 @@
-"""JSON schemas of others, out of pinned wheels: none of them is copied into this project, none is installed."""
+"""JSON schemas from pinned wheels, which are neither copied into the project nor installed."""
 
 import json
 import zipfile
@@ -26,7 +26,7 @@ KUBERNETES = Wheel(
 
 @cache
 def read(wheel: Wheel, member: str) -> Any:
-    """One JSON file of a wheel; skips without the package index."""
+    """A JSON file of a wheel; skips without the package index."""
     try:
         path = fetch_wheel(wheel)
     except FetchError as error:

@@ -33,7 +33,7 @@ def installs(venv: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return asked
 
 
-def test_nothing_is_due_until_an_input_changes(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_installs_only_after_an_input_changed(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bootstrap.ready()
     bootstrap.STAMP.write_text(bootstrap.wanted())
     assert bootstrap.ready()
@@ -43,7 +43,7 @@ def test_nothing_is_due_until_an_input_changes(venv: Path, monkeypatch: pytest.M
     assert not bootstrap.ready()
 
 
-def test_another_python_in_the_venv_makes_it_due(venv: Path) -> None:
+def test_another_python_in_the_venv_makes_an_install_due(venv: Path) -> None:
     bootstrap.STAMP.write_text(bootstrap.wanted())
     (venv / "pyvenv.cfg").write_text("version = 3.12.1\n")
     assert not bootstrap.ready()
@@ -67,7 +67,7 @@ def test_with_a_gpu_a_cpu_build_is_replaced(
     assert installs == [["--no-deps", "torch==2.13.0"], ["--force-reinstall", "--no-deps", "torch==2.13.0"]]
 
 
-def test_an_old_python_is_told_what_to_type(
+def test_old_python_is_refused_with_the_next_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bootstrap, "MINIMUM", (99, 0))
@@ -75,7 +75,7 @@ def test_an_old_python_is_told_what_to_type(
     assert "next: install python" in capsys.readouterr().err
 
 
-def test_a_failed_step_shows_its_error_and_where_the_log_is(venv: Path) -> None:
+def test_failed_step_shows_its_error_and_the_path_of_the_log(venv: Path) -> None:
     bootstrap.LOG.write_text("ERROR: of an earlier step\n")
     code = "import sys; print('noise'); print('ERROR: no such package'); sys.exit(3)"
     with pytest.raises(bootstrap.BootstrapError) as caught:
@@ -99,7 +99,7 @@ def test_missing_ensurepip_names_debians_package(venv: Path, monkeypatch: pytest
     assert "apt-get install python3." in caught.value.hint
 
 
-def test_no_bubblewrap_anywhere_is_no_failure(
+def test_missing_bubblewrap_is_no_failure(
     venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(what: str, arguments: list[str]) -> None:
@@ -136,7 +136,7 @@ def test_every_project_is_pinned_once() -> None:
     assert names == sorted(set(names))
 
 
-def test_an_install_cannot_stray_from_the_venv(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_cannot_stray_from_the_venv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     environment = bootstrap.environment()

@@ -6,7 +6,7 @@ from tests.infra.test_compose import SERVICES
 
 
 @pytest.mark.slow
-def test_ray_commands_can_be_meant() -> None:
+def test_ray_commands_have_valid_options() -> None:
     from ray.scripts.scripts import start
 
     for name in ("ray-head", "ray-worker", "ray-gpu-worker"):
@@ -16,7 +16,7 @@ def test_ray_commands_can_be_meant() -> None:
 
 
 @pytest.mark.slow
-def test_the_mlflow_command_can_be_meant() -> None:
+def test_mlflow_command_has_valid_options() -> None:
     from mlflow.cli import server
 
     program, verb, *words = SERVICES["mlflow"]["command"]

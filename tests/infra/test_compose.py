@@ -27,7 +27,7 @@ SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 each = pytest.mark.parametrize("name", SERVICES)
 
 
-def test_the_schema_of_the_compose_specification() -> None:
+def test_compose_file_matches_the_specification() -> None:
     schema = schemas.read(schemas.COMPOSE, "check_jsonschema/builtin_schemas/vendor/compose-spec.json")
     jsonschema.validate(FILE, schema)
     with pytest.raises(jsonschema.ValidationError):  # It does judge.
@@ -35,7 +35,7 @@ def test_the_schema_of_the_compose_specification() -> None:
 
 
 @pytest.mark.parametrize("missing", SECRETS)
-def test_nothing_starts_without_its_secrets(missing: str) -> None:
+def test_services_do_not_start_without_their_secrets(missing: str) -> None:
     with pytest.raises(compose.MissingVariableError, match=missing):
         compose.load({name: value for name, value in SECRETS.items() if name != missing})
 
@@ -49,7 +49,7 @@ def test_secrets_are_written_once_and_kept() -> None:
     assert secrets.complete(text, list(SECRETS)) == text
 
 
-def test_no_secret_stands_in_the_file() -> None:
+def test_compose_file_holds_no_secret() -> None:
     named = re.compile(r"^ *(\w*(?:PASSWORD|SECRET|TOKEN|_KEY|AUTH_STRING|REDISCLI_AUTH)\w*): *(\S.*)$", re.MULTILINE)
     users = ("RUSTFS_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
     found = [(name, value) for name, value in named.findall(TEXT) if name not in users]
@@ -60,7 +60,7 @@ def test_no_secret_stands_in_the_file() -> None:
 
 
 @each
-def test_hardened(name: str) -> None:
+def test_every_service_is_hardened(name: str) -> None:
     service = SERVICES[name]
     assert service["user"].split(":")[0] not in ("0", "root")
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["pids_limit"] > 0
@@ -82,7 +82,7 @@ def test_published_on_this_machine_only(name: str) -> None:
 
 
 @each
-def test_what_it_refers_to_is_there(name: str) -> None:
+def test_volumes_networks_and_services_referred_to_exist(name: str) -> None:
     service = SERVICES[name]
     assert {mount.split(":")[0] for mount in service.get("volumes", [])} <= set(FILE["volumes"])
     assert {*service["networks"]} <= set(FILE["networks"])
@@ -97,7 +97,7 @@ def test_what_it_refers_to_is_there(name: str) -> None:
 
 
 def hosts(service: dict[str, Any]) -> set[str]:
-    """Services that a service's command and environment name as hosts; an unknown one is an error."""
+    """Services that a service's command and environment name as hosts. An unknown host is an error."""
     command = service.get("command", "")
     words = command if isinstance(command, str) else " ".join(command)
     said = f"{words} {' '.join(map(str, service.get('environment', {}).values()))}"
@@ -133,7 +133,7 @@ def test_nodes_of_the_cluster_agree() -> None:
     assert holders == {"worker"}, "a worker of rollouts needs no password of a server"
 
 
-def test_settings_exist() -> None:
+def test_settings_of_prefect_and_mlflow_exist() -> None:
     known = prefect_variables(Settings)
     named = {variable for service in SERVICES.values() for variable in service.get("environment", {})}
     # Those of the package prefect-redis are used by tests/services.

@@ -1,4 +1,4 @@
-"""The documentation's site: links that hold in both places, a strict build, a reference of all there is, no network."""
+"""The documentation's site has valid links in both places, a strict build, a full reference and no network access."""
 
 import importlib.util
 import os
@@ -64,13 +64,13 @@ def test_links_hold_where_the_site_puts_the_pages(tmp_path: Path) -> None:
     assert taken == {PurePosixPath("tasks/tax/task.toml")}
 
 
-def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+def test_dead_link_is_named(tmp_path: Path) -> None:
     root = checkout(tmp_path, docs__a="[b](b.md)")
     with pytest.raises(LinkError, match=r"docs/a\.md links to b\.md"):
         relinked(root, places(root))
 
 
-def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+def test_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("the extra `docs` is not installed")
     assert main(tmp_path / "docs") == 0
@@ -101,6 +101,6 @@ def _check_reference(built: dict[str, Page]) -> None:
     assert set(sia_core.__all__) <= names
 
 
-def test_a_page_that_fetches_is_seen() -> None:
+def test_page_that_fetches_external_files_is_found() -> None:
     page = Page('<a href="https://a.org"><script src="https://b.org/x.js"></script><link rel="next" href="n.html">')
     assert page.fetched == ["https://b.org/x.js"]

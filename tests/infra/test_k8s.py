@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, as far as they can be judged without a cluster: schema, references, doors and hardening."""
+"""The Kubernetes manifests, as far as they can be judged without a cluster: schema, references, ports and hardening."""
 
 import re
 from typing import Any
@@ -43,12 +43,12 @@ def of_kind(kind: str) -> list[Document]:
 
 
 def names(kind: str) -> set[str]:
-    """Their names."""
+    """Names of the documents of a kind."""
     return {document["metadata"]["name"] for document in of_kind(kind)}
 
 
 def checker(member: str) -> Any:
-    """A validator for one of Kubernetes' own schemas, which name nothing that is not in them."""
+    """A validator for one of the schemas of Kubernetes, which refer to nothing outside themselves."""
     definitions = schemas.read(schemas.KUBERNETES, f"{SCHEMAS}/_definitions.json")
     resource: Any = DRAFT4.create_resource(definitions)
     registry: Any = referencing.Registry().with_resource("_definitions.json", resource)
@@ -61,7 +61,7 @@ def checker(member: str) -> Any:
 
 @pytest.mark.slow  # The wheel of the schemas has 22 MB.
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_schemas_of_kubernetes(overlay: str) -> None:
+def test_documents_match_the_schemas_of_kubernetes(overlay: str) -> None:
     documents = BASE if overlay == "base" else render(overlay)
     for document in documents:
         if document["kind"] == "RayCluster":
@@ -94,7 +94,7 @@ def test_pods_are_hardened(pod: Pod) -> None:
 
 
 @each
-def test_what_pods_refer_to_is_there(pod: Pod) -> None:
+def test_volumes_and_secrets_that_pods_refer_to_exist(pod: Pod) -> None:
     claims = [
         t["metadata"]["name"]
         for d in of_kind("StatefulSet")
@@ -118,7 +118,7 @@ def test_what_pods_refer_to_is_there(pod: Pod) -> None:
         assert {*re.findall(r"\$\((\w+)\)", variable.get("value", ""))} <= before
 
 
-def test_selectors_take_their_own_pods_and_no_others() -> None:
+def test_selectors_match_their_own_pods_only() -> None:
     for kind in ("Deployment", "StatefulSet", "DaemonSet"):
         for document in of_kind(kind):
             taken = [pod for pod in PODS if selects(document["spec"]["selector"], pod.labels)]
@@ -130,12 +130,12 @@ def test_selectors_take_their_own_pods_and_no_others() -> None:
             assert ports[port["targetPort"]] == port["port"]
 
 
-def test_policies_select_something() -> None:
+def test_network_policies_select_a_pod() -> None:
     for policy in of_kind("NetworkPolicy"):
         assert [pod for pod in PODS if selects(policy["spec"]["podSelector"], pod.labels)], policy["metadata"]["name"]
 
 
-def test_the_doors_that_are_needed_are_open_and_no_others() -> None:
+def test_only_the_needed_ports_are_open() -> None:
     policies, by_name = of_kind("NetworkPolicy"), {pod.name: pod for pod in PODS}
     ports = {service["metadata"]["name"]: service["spec"]["ports"][0]["port"] for service in of_kind("Service")}
     needed = set()
@@ -158,7 +158,7 @@ def test_the_doors_that_are_needed_are_open_and_no_others() -> None:
     assert not may_talk(policies, by_name["mlflow"], by_name["ray-head"], 6379)
 
 
-def test_the_strict_sandbox_has_what_it_needs() -> None:
+def test_pods_grant_the_rights_that_the_strict_sandbox_needs() -> None:
     for pod in PODS:
         if pod.labels.get("sia.ray/node") == "true":
             assert pod.spec["hostUsers"] is False  # Kubernetes takes Unmasked in no other pods.
@@ -168,7 +168,7 @@ def test_the_strict_sandbox_has_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("name", ["prefect", "prefect-services", "mlflow", "bucket", "worker"])
-def test_as_in_docker_compose(name: str) -> None:
+def test_pods_run_the_commands_of_docker_compose(name: str) -> None:
     """Check that pods run what docker-compose.yml says, which tests/services runs natively."""
     service = compose.load(SECRETS)["services"][name]
     (pod,) = [pod for pod in PODS if pod.name == name]
@@ -191,7 +191,7 @@ def _resolved(pod: Pod) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kustomize_makes_it(overlay: str) -> None:
+def test_kustomize_renders_every_overlay(overlay: str) -> None:
     documents = render(overlay)
     for pod in pods(documents):
         for container in [*pod.containers, *pod.spec.get("initContainers", [])]:

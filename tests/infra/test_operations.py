@@ -1,4 +1,4 @@
-"""docs/operations.md says of every command whether a test runs it; what it says has to be so."""
+"""docs/operations.md names the test of every command, and these names must be right."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ TEXT = (ROOT / "docs" / "operations.md").read_text()
 
 
 def commands() -> list[str]:
-    """Lines of the blocks that say nothing of their language."""
+    """Lines of the blocks without a language."""
     found, inside = [], ""
     for line in TEXT.splitlines():
         if line.startswith("```"):
@@ -25,12 +25,12 @@ def test_every_command_is_marked(line: str) -> None:
     assert re.search(r"# .*\((test: \S+|not run here|run by hand)", line), line
 
 
-def test_the_tests_are_there() -> None:
+def test_tests_named_in_operations_exist() -> None:
     named = {name for names in re.findall(r"test: ([^;)]*)", TEXT) for name in re.findall(r"[\w/]+\.py", names)}
     assert len(named) > 8
     assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
 
 
-def test_what_it_names_is_there() -> None:
+def test_files_named_in_operations_exist() -> None:
     for path in re.findall(r"\binfra/[\w./-]+|docker-compose\.yml", TEXT):
         assert (ROOT / path.rstrip(".")).exists() or (ROOT / "tests" / path).exists(), path

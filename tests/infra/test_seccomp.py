@@ -42,7 +42,7 @@ def profile() -> dict[str, Any]:
 
 
 def in_container(profile: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run the system's Python as a container would: another user, no capability to be had, the filter."""
+    """Run the system's Python as a container would: as another user, without capabilities, under the filter."""
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     environment = {"PYTHONPATH": f"{ROOT}:{packages}", "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     python = system_python()
@@ -51,14 +51,14 @@ def in_container(profile: Path, *command: str) -> subprocess.CompletedProcess[st
     return subprocess.run(words, cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_the_strict_sandbox_works_under_it(bwrap: str) -> None:
+def test_strict_sandbox_works_under_the_profile(bwrap: str) -> None:
     done = in_container(PROFILE, "-c", PROBE)
     assert (done.returncode, done.stdout) == (0, "strict\n"), done.stderr[-2000:]
 
 
 @pytest.mark.slow
-def test_without_namespaces_it_does_not(bwrap: str, profile: dict[str, Any], tmp_path: Path) -> None:
-    """The control: it is these calls that make the difference, as engines' own profiles deny them."""
+def test_strict_sandbox_fails_without_the_namespace_calls(bwrap: str, profile: dict[str, Any], tmp_path: Path) -> None:
+    """The control: without the namespace calls, which engines' own profiles deny, the sandbox fails."""
     needed = next(rule for rule in profile["syscalls"] if "unshare" in rule["names"])
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:3]:
@@ -70,7 +70,7 @@ def test_without_namespaces_it_does_not(bwrap: str, profile: dict[str, Any], tmp
     assert "the sandbox cannot start" in done.stderr or "the self-test failed" in done.stderr, done.stderr[-2000:]
 
 
-def test_what_it_denies(profile: dict[str, Any]) -> None:
+def test_dangerous_system_calls_are_denied(profile: dict[str, Any]) -> None:
     allowed = {name for rule in profile["syscalls"] for name in rule["names"]}
     assert sorted(allowed & set(NEVER.split())) == []
     names = ["bpf", "keyctl", "ptrace", "io_uring_setup", "userfaultfd", "perf_event_open", "kexec_load", "mount"]
@@ -81,7 +81,7 @@ def test_what_it_denies(profile: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_ray_and_torch_work_under_it(tmp_path: Path) -> None:
+def test_ray_and_torch_work_under_the_profile(tmp_path: Path) -> None:
     code = (
         "import ray, torch; ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False); "
         "print(ray.get(ray.remote(lambda: float(torch.ones(2, 2).matmul(torch.ones(2, 2)).sum())).remote()))"

@@ -37,7 +37,7 @@ def test_every_package_that_is_imported_is_shipped() -> None:
     assert not [where for package, where in wanted if package not in PACKAGES]
 
 
-def test_nothing_shipped_is_ignored_by_git() -> None:
+def test_shipped_files_are_not_ignored_by_git() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("no git checkout")
     names = "\n".join(sorted(shipped()))
@@ -52,7 +52,7 @@ def test_nothing_shipped_is_ignored_by_git() -> None:
     assert not done.stdout, "hatchling leaves out what git ignores"
 
 
-def test_what_is_read_at_run_time_is_shipped() -> None:
+def test_files_read_at_run_time_are_shipped() -> None:
     names = shipped()
     for task in ("denoising", "lawbench", "trimul"):
         assert {f"tasks/{task}/{name}" for name in ("task.toml", "task.md", "task.py", "README.md")} <= names

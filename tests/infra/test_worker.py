@@ -1,4 +1,4 @@
-"""infra/worker.sh with stand-ins for `ray` and `sia`: who is started when, and who is ended with whom."""
+"""infra/worker.sh starts and ends stand-ins for `ray` and `sia` in the right order."""
 
 import os
 import shutil
@@ -57,9 +57,7 @@ def wait_for(folder: Path, event: str) -> None:
         time.sleep(0.02)
 
 
-def test_the_node_is_up_before_the_worker_starts(
-    script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
-) -> None:
+def test_node_is_up_before_the_worker_starts(script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path) -> None:
     process = script(SIA_RAY_ARGS="--one --two")
     wait_for(tmp_path, "sia worker --limit 2")
     process.send_signal(signal.SIGTERM)
@@ -69,7 +67,7 @@ def test_the_node_is_up_before_the_worker_starts(
 
 
 @pytest.mark.parametrize(("dies", "other", "code"), [("node", "sia ends", 7), ("worker", "ray ends", 9)])
-def test_one_does_not_outlive_the_other(
+def test_node_and_worker_end_together(
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, dies: str, other: str, code: int
 ) -> None:
     process = script()
@@ -80,7 +78,9 @@ def test_one_does_not_outlive_the_other(
     assert other in events(tmp_path)
 
 
-def test_a_node_that_does_not_start(script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path) -> None:
+def test_node_that_does_not_start_ends_the_script(
+    script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
     (tmp_path / "ray").write_text("#!/bin/sh\necho 'no such head'\nexit 3\n")
     process = script()
     _, said = process.communicate(timeout=60)
@@ -88,7 +88,7 @@ def test_a_node_that_does_not_start(script: Callable[..., "subprocess.Popen[str]
     assert events(tmp_path) == []
 
 
-def test_without_an_address(script: Callable[..., "subprocess.Popen[str]"]) -> None:
+def test_missing_ray_address_ends_the_script(script: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = script(RAY_ADDRESS="")
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0 and "RAY_ADDRESS" in said

@@ -1,7 +1,7 @@
 """Run a command under a container's seccomp profile: `python -m tests.infra.under_seccomp PROFILE COMMAND...`.
 
-What a container engine does with the file, by the same library: each named call is looked up, one that this
-libseccomp does not know is left out, and the filter is loaded before the command starts.
+Loads the file as a container engine does, with the same library: each named call is looked up, calls that this
+libseccomp does not know are left out, and the filter is loaded before the command starts.
 """
 
 import json

@@ -12,7 +12,7 @@ from tests.loop.in_process import open_session
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database before its first run: making the tables takes seconds, copying them none."""
+    """MLflow's database before its first run: creating the tables takes seconds, and a copy takes none."""
     home = tmp_path_factory.mktemp("mlflow")
     open_record(home, None)
     return home / "mlflow.db"
@@ -20,6 +20,6 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Session]:
-    """A session whose first generation was executed, one for each module of tests."""
+    """A session whose first generation was executed, made once for each module of tests."""
     with open_session(tmp_path_factory.mktemp("home"), empty_store) as made:
         yield made

@@ -1,4 +1,4 @@
-"""A run without Ray for tests of flows: the real record, journal and sandbox, and one process that plays."""
+"""A run without Ray for tests of flows: the real record, journal and sandbox, and a single process that plays."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -35,14 +35,14 @@ PARENT = Harness.from_files({"harness.toml": TOML, "agent.py": AGENT.encode(), "
 
 
 class Real(ScriptedPolicy):
-    """Another than the contract's."""
+    """A policy whose type differs from that of the contract."""
 
     def sample(self, request: Request) -> Completion:
         return Completion("real", super().sample(request).prompt)
 
 
 class InProcess:
-    """The engine's place, without Ray."""
+    """A stand-in for the engine, without Ray."""
 
     policy = Real()
 

@@ -64,7 +64,7 @@ def script(folder: Path, text: str) -> str:
     return str(file)
 
 
-def test_a_command_tries_hands_in_a_fault_then_a_rewrite_that_is_taken(
+def test_command_tries_submits_a_faulty_rewrite_then_an_accepted_one(
     session: Session, tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CODER_KEY", KEY)
@@ -89,7 +89,7 @@ def test_a_command_tries_hands_in_a_fault_then_a_rewrite_that_is_taken(
     assert len(bench.source.drafts()) >= 2
 
 
-def test_a_resumed_decision_starts_no_command_and_counts_the_same(session: Session, tmp_path: Path, tool: Path) -> None:
+def test_resumed_decision_starts_no_command_and_counts_the_same(session: Session, tmp_path: Path, tool: Path) -> None:
     bench = Bench(session, tmp_path / "run", str(tool))
     first = bench.decide()
     left, drafts = bench.source.left(), [draft.harness for draft in bench.source.drafts()]
@@ -100,7 +100,7 @@ def test_a_resumed_decision_starts_no_command_and_counts_the_same(session: Sessi
     assert len(bench.kept[1]["rounds"]) == 2
 
 
-def test_nothing_of_a_person_is_left_behind(
+def test_login_files_of_the_person_are_not_kept(
     session: Session, tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home := tmp_path / "me").mkdir()
@@ -138,7 +138,7 @@ def test_nothing_of_a_person_is_left_behind(
         ("kill -9 $$", "the command ended with status"),
     ],
 )
-def test_what_cannot_be_taken_goes_back_in_words(session: Session, tmp_path: Path, text: str, says: str) -> None:
+def test_refused_result_goes_back_with_a_message(session: Session, tmp_path: Path, text: str, says: str) -> None:
     command = script(tmp_path, f'[ "$SIA_ROUND" = 1 ] || {{ cat FAULTS.md; exit 7; }}\n{text}')
     bench = Bench(session, tmp_path / "run", command)
     with pytest.raises(NoDecisionError):
@@ -147,16 +147,14 @@ def test_what_cannot_be_taken_goes_back_in_words(session: Session, tmp_path: Pat
     assert says in bench.kept[0]["rounds"][1]["stdout"], "the next round reads it"
 
 
-def test_a_command_that_does_not_end_is_ended_and_rules_may_decide(session: Session, tmp_path: Path) -> None:
+def test_command_that_does_not_end_is_killed_and_rules_may_decide(session: Session, tmp_path: Path) -> None:
     bench = Bench(session, tmp_path / "run", script(tmp_path, "sleep 600 & sleep 600"), agent_minutes=0.03)
     with pytest.raises(NoDecisionError, match=r"no decision in 0\.03 minutes; .* limit of time"):
         bench.decide()
     assert bench.kept[0]["rounds"][0]["killed_for"] == "time"
 
 
-def test_a_secret_in_what_is_handed_in_is_refused(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secret_in_a_submission_is_refused(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODER_KEY", KEY)
     command = script(tmp_path, 'echo "# $CODER_KEY" >> harness/agent.py; echo \'{"lever": "stop"}\' > decision.json')
     bench = Bench(session, tmp_path / "run", command, agent_env=("CODER_KEY",))
@@ -166,7 +164,7 @@ def test_a_secret_in_what_is_handed_in_is_refused(
     assert KEY not in (next((tmp_path / "run").rglob("log.jsonl"))).read_text()
 
 
-def test_nothing_private_lies_in_the_directory(session: Session, tmp_path: Path) -> None:
+def test_directory_of_the_command_holds_nothing_private(session: Session, tmp_path: Path) -> None:
     """Answers, gate and sealed problems: none of the texts that only the verifier knows."""
     command = script(tmp_path, 'grep -rlE "WORTH|gate-[0-9]|test-[0-9]" . ; grep -rc train- problems | head -1; exit 1')
     bench = Bench(session, tmp_path / "run", command)
@@ -194,7 +192,7 @@ rm -f FAULTS.md; mkdir -p FAULTS.md/x decision.json/x
 """
 
 
-def test_hostile_requests_are_answered_in_words_and_lead_nowhere(session: Session, tmp_path: Path) -> None:
+def test_hostile_requests_are_answered_with_an_error_and_do_nothing(session: Session, tmp_path: Path) -> None:
     bench = Bench(session, tmp_path / "run", script(tmp_path, HOSTILE))
     with pytest.raises(NoDecisionError):
         bench.decide()
@@ -212,9 +210,7 @@ def test_hostile_requests_are_answered_in_words_and_lead_nowhere(session: Sessio
     assert bench.source.left().rollouts == session.config.agent_rollouts, "none of it cost a rollout"
 
 
-def test_a_round_asks_for_so_many_drafts_and_no_more(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drafts_of_a_round_are_limited(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mail, "MAX_REQUESTS", 3)
     text = "for i in 1 2 3 4; do ./try_harness --folder none; done; exit 1"
     bench = Bench(session, tmp_path / "run", script(tmp_path, text))
@@ -224,7 +220,7 @@ def test_a_round_asks_for_so_many_drafts_and_no_more(
     assert all("3 drafts were asked for" in one["stdout"].splitlines()[0] for one in bench.kept[0]["rounds"][1:])
 
 
-def test_an_interrupted_decision_goes_on_where_it_was(
+def test_interrupted_decision_resumes_where_it_stopped(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit = "grep -q blue harness/agent.py || sed -i s/green/blue/ harness/agent.py; cat harness/agent.py"

@@ -45,6 +45,6 @@ def test_scope_of_a_child_run_goes_by_the_agent_that_the_run_has(
         ("edit_scope", "prompts", "rules moves knobs"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(config: RunConfig, name: str, value: str, message: str) -> None:
+def test_invalid_change_of_the_configuration_is_refused(config: RunConfig, name: str, value: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         change_config(config, {name: value})

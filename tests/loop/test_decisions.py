@@ -49,7 +49,7 @@ Score = Callable[[Mapping[str, KnobValue], bool, random.Random], float | str]
 
 
 class World:
-    """The engine's place: rollouts fall as the test says."""
+    """A stand-in for the engine whose rollouts have the outcomes that a test sets."""
 
     policy = SimpleNamespace(trainable=True, digest="policy")
 
@@ -68,7 +68,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ladder that lets pass, and a trainer whose adapter is a name."""
+    """A ladder that accepts every child, and a trainer whose adapter is a name."""
 
     def climb(it: Climb, _rungs: Sequence[str] = ()) -> LadderReport:
         it.session.run.put_harness(it.child)
@@ -125,7 +125,7 @@ def stopped(session: Session) -> StopDone:
     return stop
 
 
-def test_a_format_bug_calls_for_the_harness(world: None, store_home: Path) -> None:
+def test_format_bug_leads_to_the_harness_lever(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float | str:
         return "output" if knobs["format"] == "a" and rng.random() < 0.6 else rng.uniform(0.4, 0.6)
 
@@ -142,7 +142,7 @@ def test_a_format_bug_calls_for_the_harness(world: None, store_home: Path) -> No
         assert "gate.looks" in session.run.record.client.get_run(session.run.generation(1).run_id).data.metrics
 
 
-def test_a_good_harness_with_mixed_groups_calls_for_the_weights(world: None, store_home: Path) -> None:
+def test_good_harness_with_mixed_groups_leads_to_the_weight_lever(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
         return float(rng.random() < (0.8 if trained else 0.3))
 
@@ -162,11 +162,11 @@ def test_constant_groups_are_never_trained_on(world: None, store_home: Path) -> 
 
 
 def worse(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
-    """Each knob does harm, training too: what did nothing would be promoted once in ten times."""
+    """Every knob and the training do harm. A change without effect would be promoted in a tenth of the trials."""
     return 0.6 - 0.2 * sum(value == "b" for value in knobs.values()) - 0.1 * trained + rng.uniform(0, 0.02)
 
 
-def test_agent_is_told_the_terms_of_the_gate(world: None, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_receives_the_terms_of_the_gate(world: None, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Situation] = []
     decide = RulesAgent.decide
 
@@ -191,9 +191,7 @@ def test_agent_is_told_the_terms_of_the_gate(world: None, store_home: Path, monk
     assert second.detectable is not None and second.detectable != first.detectable
 
 
-def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_switches(
-    world: None, store_home: Path
-) -> None:
+def test_regression_is_rolled_back_and_remembered_and_a_plateau_switches_levers(world: None, store_home: Path) -> None:
     with running(store_home, knob("one", "two", "three"), worse, generations=4) as session:
         nodes = play(session)
         first, second, third = nodes[1:4]
@@ -210,7 +208,7 @@ def test_what_made_things_worse_is_rolled_back_and_remembered_and_a_plateau_swit
         assert test is not None and test.node == 0
 
 
-def test_a_plateau_ends_the_run_with_its_numbers(world: None, store_home: Path) -> None:
+def test_plateau_ends_the_run_with_its_numbers(world: None, store_home: Path) -> None:
     with running(store_home, knob("one", "two", "three"), worse, generations=9, until_plateau=True) as session:
         nodes = play(session)
         stop = stopped(session)
@@ -221,7 +219,7 @@ def test_a_plateau_ends_the_run_with_its_numbers(world: None, store_home: Path) 
         assert metrics["plateau.upper"] == pytest.approx(stop.plateau["upper"])
 
 
-def test_a_menu_that_pays_only_when_trained_on_gets_both(world: None, store_home: Path) -> None:
+def test_menu_that_helps_only_with_training_leads_to_both_levers(world: None, store_home: Path) -> None:
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:
         wide = knobs["menu"] == "b"
         return (0.9 if trained else 0.2) + rng.uniform(0, 0.1) if wide else 0.3 + rng.uniform(0, 0.1)
@@ -242,7 +240,7 @@ def test_lost_rollouts_void_the_gate_and_are_no_verdict(world: None, store_home:
 
 
 class Undecided:
-    """Comes to no decision in some generations, and moves the first knob in the others."""
+    """Reaches no decision in some generations, and moves the first knob in the others."""
 
     spec = "openai:m@http://host/v1"
 
@@ -257,7 +255,7 @@ class Undecided:
 
 
 class Sayings(Silent):
-    """Remembers what was said."""
+    """Keeps every message."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -266,7 +264,7 @@ class Sayings(Silent):
         self.said.append(text)
 
 
-def test_rules_in_an_agents_place_is_recorded_counted_and_said(world: None, store_home: Path) -> None:
+def test_rules_deciding_for_an_agent_are_recorded_counted_and_logged(world: None, store_home: Path) -> None:
     heard = Sayings()
     names = knob("one", "two", "three")
     with running(store_home, names, worse, generations=2) as opened:
@@ -288,7 +286,7 @@ def test_rules_in_an_agents_place_is_recorded_counted_and_said(world: None, stor
 
 
 @pytest.mark.parametrize("silent", [(), (1,)])
-def test_canary_in_a_decision_is_not_said(world: None, store_home: Path, silent: tuple[int, ...]) -> None:
+def test_canary_in_a_decision_is_not_printed(world: None, store_home: Path, silent: tuple[int, ...]) -> None:
     heard = Sayings()
     agents = Agents(Undecided(*silent, words=f" {CANARY}"), None)
     with running(store_home, knob("one"), worse) as session, pytest.raises(SiaError, match="canary"):
@@ -317,7 +315,7 @@ def test_puct_executes_another_node_and_its_child_has_to_beat_the_champion(world
     assert best == {2}
 
 
-def test_the_sealed_test_is_scored_once_on_seeds_of_its_own(world: None, store_home: Path) -> None:
+def test_sealed_test_is_scored_once_on_its_own_seeds(world: None, store_home: Path) -> None:
     played: list[Unit] = []
 
     def score(knobs: Mapping[str, KnobValue], trained: bool, rng: random.Random) -> float:

@@ -1,4 +1,4 @@
-"""A run goes on only with the task, code, policy and configuration that it began with."""
+"""A run is resumed only with the task, code, policy and configuration of its start."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ def run(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> R
     return create_run.open_run(config, *create_run.prepare(config, Silent()), None)
 
 
-def test_a_change_is_refused_and_named(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_input_is_refused_and_named(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(run.config.task)
     fingerprint.check_unchanged(run, Task.load(path))
 
@@ -57,13 +57,13 @@ def test_a_change_is_refused_and_named(run: RunRecord, monkeypatch: pytest.Monke
     ]
 
 
-def test_a_configuration_that_was_edited_in_the_store_is_named(run: RunRecord) -> None:
+def test_configuration_edited_in_the_store_is_named(run: RunRecord) -> None:
     run.put_json("config.json", {**run.started_with.model_dump(mode="json"), "seed": 99})
     with pytest.raises(RecordError, match="configuration has changed since the run began: seed"):
         fingerprint.check_unchanged(run, Task.load(run.config.task))
 
 
-def test_an_extension_is_no_change(run: RunRecord) -> None:
+def test_more_generations_are_no_change(run: RunRecord) -> None:
     run.extend(9)
     assert run.config.generations == 9
     fingerprint.check_unchanged(run, Task.load(run.config.task))
@@ -135,7 +135,7 @@ def test_code_change_that_can_change_an_outcome_changes_the_fingerprint(
     assert changed(tree, file, old, new) == {f"sia_core/{file}"}
 
 
-def test_an_opening_that_was_cut_is_completed(run: RunRecord) -> None:
+def test_interrupted_start_of_a_run_is_completed(run: RunRecord) -> None:
     before = run.phase(StartDone)
     run.record.client.delete_tag(run.run_id, "sia.phase.start")
     create_run.complete_opening(run, Task.load(run.config.task))
@@ -165,7 +165,7 @@ def test_another_file_of_recorded_decisions_is_named(
 
 
 class Said(Silent):
-    """A reporter that keeps what is said."""
+    """A reporter that keeps every message."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

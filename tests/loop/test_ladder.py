@@ -31,7 +31,7 @@ def change(old: str, new: str) -> Edit:
     return Edit("agent.py", blocks=(Block(old, new),))
 
 
-def test_a_run_may_bound_how_far_a_rewrite_goes(session: Session) -> None:
+def test_run_may_limit_the_size_of_a_rewrite(session: Session) -> None:
     node = session.run.nodes()[0]
     bounded = replace(session, config=session.config.model_copy(update={"edit_scope": "prompts"}))
     decision = Decision("harness", 0, "why", "openai:m", edits=(Edit("skill.md", text="Look first."),))
@@ -62,7 +62,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("rung", ORDER)
-def test_a_rewrite_fails_at_its_rung_and_at_none_before(session: Session, rung: str) -> None:
+def test_faulty_rewrite_fails_at_its_rung_and_not_before(session: Session, rung: str) -> None:
     edit, reason = FAILING[rung]
     report = put(session, edit)
     assert [one.rung for one in report.rungs] == ORDER[: ORDER.index(rung) + 1], report
@@ -71,7 +71,7 @@ def test_a_rewrite_fails_at_its_rung_and_at_none_before(session: Session, rung: 
     assert read(LadderReport, json.loads(stored or b"")) == report
 
 
-def test_a_better_rewrite_passes_and_is_not_put_to_a_rung_twice(session: Session) -> None:
+def test_better_rewrite_passes_every_rung_once(session: Session) -> None:
     engine = cast("InProcess", session.engine)
     before = len(engine.played)
     report = put(session, change("green", "blue"))
@@ -92,18 +92,20 @@ def test_a_better_rewrite_passes_and_is_not_put_to_a_rung_twice(session: Session
         ((), {"n": 2}, "activation"),
     ],
 )
-def test_no_ops_are_named(session: Session, edits: tuple[Edit, ...], knobs: dict[str, int], rung: str) -> None:
+def test_rewrites_without_effect_are_named(
+    session: Session, edits: tuple[Edit, ...], knobs: dict[str, int], rung: str
+) -> None:
     assert put(session, *edits, **knobs).failure.startswith(f"{rung}: no-op: ")
 
 
-def test_a_canary_stops_the_run_before_the_first_rung(session: Session) -> None:
+def test_canary_stops_the_run_before_the_first_rung(session: Session) -> None:
     canary = session.task.problems("train")[0].private["canary"]
     with pytest.raises(LeakError, match=r"file agent.py") as caught:
         put(session, change("green", canary))
     assert canary not in str(caught.value)
 
 
-def test_a_first_harness_has_no_parent(session: Session) -> None:
+def test_first_harness_has_no_parent(session: Session) -> None:
     assert climb_first(session, PARENT).failure == ""
     broken = apply_edits(PARENT, [FAILING["contract"][0]])
     assert climb_first(session, broken).failure.startswith("contract: crash on empty")

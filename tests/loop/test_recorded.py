@@ -1,4 +1,4 @@
-"""Decisions of one run made again on another seed: through the real rungs, gate and record, by nobody else."""
+"""Decisions of a run are made again on another seed, through the real rungs, gate and record."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ RED = AGENT.replace("green", "red")
 
 
 class Steered:
-    """An agent whose decisions are written down, by generation and sibling."""
+    """An agent with scripted decisions, by generation and sibling."""
 
     spec = "openai:m@http://127.0.0.1:1/v1"
 
@@ -127,7 +127,7 @@ def test_decisions_make_the_same_harnesses_on_another_seed(tmp_path: Path, empty
         assert [one.harness for one in again.decisions[:3]] == [one.harness for one in made.decisions]
 
 
-def test_refused_decision_comes_to_nothing_and_the_next_one_is_made(
+def test_refused_decision_gives_no_candidate_and_the_next_one_is_made(
     tmp_path: Path, empty_store: Path, made: Recording
 ) -> None:
     entries = [one.model_dump(mode="json") for one in made.decisions]
@@ -145,7 +145,7 @@ def test_refused_decision_comes_to_nothing_and_the_next_one_is_made(
 
 
 @pytest.mark.slow
-def test_siblings_are_told_apart_in_whatever_order_they_joined(tmp_path: Path, empty_store: Path) -> None:
+def test_siblings_are_distinguished_in_any_order_of_joining(tmp_path: Path, empty_store: Path) -> None:
     """The better sibling was decided first, and joins the lineage last."""
     better, worse = SCRIPT[0], rewrite(0, Edit("agent.py", AGENT.replace("Say", "Tell")), why="other words")
     # Node 2 is the better sibling.

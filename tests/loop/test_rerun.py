@@ -87,7 +87,7 @@ def _stored(run: RunRecord, kind: type[Phase]) -> Any:
 
 
 @pytest.mark.usefixtures("world")
-def test_a_generation_made_again_ends_as_before_and_costs_nothing(homes: Homes) -> None:
+def test_rerun_generation_ends_as_before_and_costs_nothing(homes: Homes) -> None:
     with opened(homes("home"), generations=3) as (session, counted):
         play(session)
         before, played = told(session.run), counted.count
@@ -113,7 +113,7 @@ def test_a_generation_made_again_ends_as_before_and_costs_nothing(homes: Homes) 
 
 
 @pytest.mark.usefixtures("world")
-def test_on_another_machine_finished_phases_are_free_too(homes: Homes) -> None:
+def test_finished_phases_cost_nothing_on_another_machine(homes: Homes) -> None:
     with (
         opened(homes("home"), generations=2) as (session, counted),
         Journal(homes("elsewhere") / "journal.db") as journal,
@@ -135,7 +135,7 @@ def _ledger(session: Session, journal: Journal) -> Ledger:
 
 
 @pytest.mark.usefixtures("world")
-def test_an_extended_run_ends_as_one_that_was_longer_from_the_start(homes: Homes) -> None:
+def test_extended_run_ends_as_a_run_of_that_length(homes: Homes) -> None:
     with opened(homes("long"), generations=3) as (session, _):
         play(session)
         expected = told(session.run)
@@ -151,7 +151,7 @@ def test_an_extended_run_ends_as_one_that_was_longer_from_the_start(homes: Homes
 
 
 @pytest.mark.usefixtures("world")
-def test_a_child_run_goes_on_from_the_parents_lineage_and_leaves_it_alone(homes: Homes) -> None:
+def test_child_run_continues_the_lineage_of_its_parent_unchanged(homes: Homes) -> None:
     with opened(homes("home"), generations=3) as (session, counted):
         play(session)
         before, played = told(session.run), counted.count
@@ -172,7 +172,7 @@ def test_a_child_run_goes_on_from_the_parents_lineage_and_leaves_it_alone(homes:
 
 
 @pytest.mark.usefixtures("world")
-def test_a_generation_that_never_was_cannot_be_made_again(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_generation_cannot_be_rerun(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
     from sia_core.loop import rerun
 
     with opened(homes("home"), generations=3) as (session, _):

@@ -1,4 +1,4 @@
-"""The budget at work: counted once, refused before a launch, stopped after, warned of on the way."""
+"""The budget counts everything once, refuses a launch, stops a run, and warns in time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +61,7 @@ def rollout(seed: int) -> Rollout:
     return replace(make_rollout(seed=seed), seconds=3.0, verify_seconds=1.0)
 
 
-def test_a_rollout_is_counted_once_whatever_happens(tmp_path: Path) -> None:
+def test_rollout_is_counted_once_over_retries_and_processes(tmp_path: Path) -> None:
     kept = Kept("rollouts=10")
     with opened(tmp_path / "j.db", kept) as ledger:
         for seed in (1, 2, 2, 1):
@@ -82,7 +82,7 @@ def test_a_rollout_is_counted_once_whatever_happens(tmp_path: Path) -> None:
     assert kept.metrics["spent.rollouts.rollouts"] == 3
 
 
-def test_a_launch_that_would_pass_the_budget_is_refused_with_the_way_on(tmp_path: Path) -> None:
+def test_launch_beyond_the_budget_is_refused_with_the_resume_command(tmp_path: Path) -> None:
     with opened(tmp_path / "j.db", Kept("rollouts=10,tokens=1e9")) as ledger:
         ledger.settle(rollout(1))
         ledger.reserve("execute", 9)
@@ -100,9 +100,7 @@ def test_a_launch_that_would_pass_the_budget_is_refused_with_the_way_on(tmp_path
         ("gpu_hours=1", "training", Spent(seconds=7200, gpu_seconds=3600)),
     ],
 )
-def test_nothing_more_is_launched_once_a_limit_is_reached(
-    tmp_path: Path, budget: str, key: Any, amounts: Spent
-) -> None:
+def test_launches_are_refused_once_a_limit_is_reached(tmp_path: Path, budget: str, key: Any, amounts: Spent) -> None:
     with opened(tmp_path / "j.db", Kept(budget)) as ledger:
         ledger.reserve("execute", 100)
         assert ledger.used_up() is None
@@ -114,7 +112,7 @@ def test_nothing_more_is_launched_once_a_limit_is_reached(
             ledger.reserve("execute", 1)
 
 
-def test_one_is_warned_at_half_and_at_four_fifths_and_once(tmp_path: Path) -> None:
+def test_budget_warnings_come_once_at_half_and_at_four_fifths(tmp_path: Path) -> None:
     listener, kept = Listener(), Kept("rollouts=10")
     with opened(tmp_path / "j.db", kept, listener) as ledger:
         for seed in range(9):
@@ -127,7 +125,7 @@ def test_one_is_warned_at_half_and_at_four_fifths_and_once(tmp_path: Path) -> No
     ]
 
 
-def test_the_time_of_a_sitting_that_was_cut_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_of_an_interrupted_process_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("sia_core.loop.spending.time.monotonic", lambda: now[0])
     kept = Kept("hours=1")
@@ -139,7 +137,7 @@ def test_the_time_of_a_sitting_that_was_cut_counts(tmp_path: Path, monkeypatch: 
             ledger.close()
 
 
-def test_whether_a_generation_still_fits(tmp_path: Path) -> None:
+def test_generation_beyond_the_budget_names_the_lacking_limit(tmp_path: Path) -> None:
     tokens = rollout(0).tokens
     with opened(tmp_path / "j.db", Kept(f"rollouts=100,tokens={30 * tokens}")) as ledger:
         assert ledger.lacks(100) is None  # Nothing is known of tokens yet.
@@ -150,7 +148,7 @@ def test_whether_a_generation_still_fits(tmp_path: Path) -> None:
         assert (ledger.lacks(21) or "").startswith("tokens")
 
 
-def test_a_paid_policy_costs_money(tmp_path: Path) -> None:
+def test_paid_policy_costs_money(tmp_path: Path) -> None:
     price = OwnRates(input=1.0, output=10.0).price()
     turn = replace(make_rollout().turns[0], prompt_ids=None, output_ids=None, prompt_tokens=1000, output_tokens=100)
     with opened(tmp_path / "j.db", Kept("dollars=1"), price=price) as ledger:
@@ -158,7 +156,7 @@ def test_a_paid_policy_costs_money(tmp_path: Path) -> None:
         assert ledger.spent()["rollouts"].dollars == pytest.approx(2 * (1000 + 10 * 100) / 1e6)
 
 
-def test_how_it_is_shown(tmp_path: Path) -> None:
+def test_spending_is_shown_with_shares_of_the_budget(tmp_path: Path) -> None:
     kept = Kept("rollouts=40,dollars=10")
     with opened(tmp_path / "j.db", kept) as ledger:
         for seed in range(10):

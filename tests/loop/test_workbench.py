@@ -1,4 +1,4 @@
-"""Drafts before a decision: what falls on a cheap rung goes back, what is played is counted and can be read."""
+"""Drafts before a decision: failures of cheap rungs go back to the agent, and rollouts are counted and readable."""
 
 import json
 from dataclasses import asdict
@@ -37,7 +37,7 @@ def source(session: Session) -> SessionSource:
     return SessionSource(session, 1)
 
 
-def test_a_missing_colon_goes_back_without_a_rollout(session: Session, source: SessionSource) -> None:
+def test_syntax_error_goes_back_without_a_rollout(session: Session, source: SessionSource) -> None:
     engine = cast("InProcess", session.engine)
     before = len(engine.played)
     (fault,) = source.validate(decide(MISSING_COLON))
@@ -51,7 +51,7 @@ def test_all_faults_of_a_rung_go_back_at_once(source: SessionSource) -> None:
     assert "imports torch" in faults and "imports keras" in faults
 
 
-def test_a_rewrite_that_fails_its_smoke_rollouts_goes_back_and_can_be_read(source: SessionSource) -> None:
+def test_rewrite_that_fails_its_smoke_rollouts_goes_back_and_can_be_read(source: SessionSource) -> None:
     (fault, *_) = source.validate(decide(FAILING, hypothesis="louder"))
     assert fault.startswith(("contract: ", "smoke: "))
     library = Library(source, 1)
@@ -62,7 +62,7 @@ def test_a_rewrite_that_fails_its_smoke_rollouts_goes_back_and_can_be_read(sourc
     assert draft.name in library.rejected(0)
 
 
-def test_a_trial_compares_with_the_parent_on_its_own_seeds(session: Session, source: SessionSource) -> None:
+def test_trial_compares_with_the_parent_on_its_own_seeds(session: Session, source: SessionSource) -> None:
     engine = cast("InProcess", session.engine)
     before = len(engine.played)
     problems = sorted({rollout.unit.problem for rollout in source.rollouts(1)})[:3]
@@ -80,7 +80,7 @@ def test_a_trial_compares_with_the_parent_on_its_own_seeds(session: Session, sou
     assert "blue" in library.search("blue", None, 0, name)
 
 
-def test_a_trial_beyond_the_allowance_is_refused_in_words(session: Session, source: SessionSource) -> None:
+def test_trial_beyond_the_allowance_is_refused_with_a_message(session: Session, source: SessionSource) -> None:
     engine = cast("InProcess", session.engine)
     before = len(engine.played)
     trial = source.play(apply_edits(PARENT, [BETTER]), 0, ["train-0"], session.config.agent_rollouts + 1)
@@ -100,13 +100,13 @@ def test_trials_and_rungs_are_counted_once(session: Session, source: SessionSour
     assert len(stored.rollouts(f"draft_{child.digest}")) == 2
 
 
-def test_an_unknown_draft_is_answered_with_those_there_are(source: SessionSource) -> None:
+def test_unknown_draft_is_answered_with_the_known_ones(source: SessionSource) -> None:
     with pytest.raises(ReadingError, match="0 drafts are named 'draft 000000'; there are nodes 0 to 0"):
         Library(source, 1).file("draft 000000", "agent.py", 0)
 
 
 class Clumsy:
-    """An agent that makes each mistake once, then a good decision."""
+    """An agent that makes every mistake once, then a good decision."""
 
     spec = "openai:clumsy"
 
@@ -125,7 +125,7 @@ class Clumsy:
         return self._todo.pop(0)
 
 
-def test_an_agent_that_makes_each_mistake_once_still_decides_in_its_generation(session: Session) -> None:
+def test_agent_that_makes_every_mistake_once_still_decides_in_its_generation(session: Session) -> None:
     agent = Clumsy()
     source = SessionSource(session, 1)
     stored, nodes = session.run.generation(1), session.run.nodes()

@@ -1,4 +1,4 @@
-"""Continuous batching: what is sampled together is what would be sampled alone."""
+"""Continuous batching samples the same replies as each request would get alone."""
 
 import random
 import threading
@@ -76,7 +76,7 @@ def sample_all(policy: LocalPolicy, requests: Sequence[Request], threads: int) -
 
 @torch.inference_mode()
 def logprobs_alone(policy: LocalPolicy, request: Request, done: Completion) -> list[float]:
-    """Logprobs of the ids that were recorded, in one pass over this sequence only."""
+    """Logprobs of the recorded ids, in a single pass over their sequence only."""
     assert done.prompt_ids is not None and done.output_ids is not None
     ids = torch.tensor([[*done.prompt_ids, *done.output_ids]])
     with policy._engine._using(request.adapter) as model:
@@ -116,7 +116,7 @@ def test_counts_are_those_of_the_ids(together: LocalPolicy) -> None:
         assert (done.prompt_tokens, done.output_tokens) == (len(done.prompt_ids or ()), len(done.output_ids or ()))
 
 
-def test_a_request_does_not_wait_for_longer_ones(together: LocalPolicy) -> None:
+def test_short_request_does_not_wait_for_longer_ones(together: LocalPolicy) -> None:
     order: list[str] = []
 
     def sample(name: str, request: Request) -> None:
@@ -131,7 +131,7 @@ def test_a_request_does_not_wait_for_longer_ones(together: LocalPolicy) -> None:
     assert order == ["short", "choice", "long"]
 
 
-def test_an_error_is_that_requests_alone(together: LocalPolicy, adapters: Adapters, tmp_path: Path) -> None:
+def test_error_of_a_request_fails_that_request_alone(together: LocalPolicy, adapters: Adapters, tmp_path: Path) -> None:
     broken = Adapter("f" * 64, tmp_path / "nowhere")
     requests = load(adapters, 20, seed=3)
     expected = sample_all(together, requests, 8)
@@ -160,7 +160,7 @@ def test_weights_that_are_no_numbers_fail_their_own_request(
 @pytest.mark.parametrize(
     ("error", "words"), [(MemoryError(), "MemoryError"), (RuntimeError("kernel crashed"), "kernel crashed")]
 )
-def test_a_failed_step_fails_those_in_flight_and_no_others(
+def test_failed_step_fails_requests_in_flight_only(
     together: LocalPolicy, adapters: Adapters, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     requests = [ask("abc", seed=seed, adapter=adapters[seed], max_tokens=9) for seed in range(4)]
@@ -181,7 +181,7 @@ def test_a_failed_step_fails_those_in_flight_and_no_others(
     assert [done.output_ids for done in again] == [done.output_ids for done in expected]
 
 
-def test_more_adapters_than_are_kept_while_all_are_in_use(
+def test_replies_stay_the_same_with_more_adapters_in_use_than_kept(
     tiny_model: Path, adapters: Adapters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sia_core.policy.local.ADAPTERS_KEPT", 1)
@@ -194,7 +194,7 @@ def test_more_adapters_than_are_kept_while_all_are_in_use(
     policy.close()
 
 
-def test_what_else_is_in_the_batch_changes_no_bit(together: LocalPolicy, adapters: Adapters) -> None:
+def test_rest_of_the_batch_changes_no_bit_of_a_reply(together: LocalPolicy, adapters: Adapters) -> None:
     matrix, row_64 = torch.randn(64, 64), torch.randn(64, 64)
     many = torch.nn.functional.linear(row_64, matrix)
     if any(not torch.equal(torch.nn.functional.linear(row_64[:n], matrix), many[:n]) for n in range(ROWS, 64, ROWS)):
@@ -217,7 +217,7 @@ def test_closing_fails_what_is_in_flight_and_what_comes_later(tiny_model: Path) 
     assert policy._scheduler._thread is None
 
 
-def test_what_does_not_fit_the_context_is_refused(alone: LocalPolicy) -> None:
+def test_request_beyond_the_context_is_refused(alone: LocalPolicy) -> None:
     with pytest.raises(RejectedRequestError, match="do not fit into the model's 512") as refused:
         alone.sample(ask("abc" * 100, max_tokens=300))
     assert refused.value.hint
@@ -284,7 +284,7 @@ def sliding(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_model_with_a_sliding_window(sliding: Path) -> None:
+def test_sliding_window_model_gives_the_same_replies(sliding: Path) -> None:
     requests = load([None], 20, seed=4)
     one, many = LocalPolicy("one", sliding, threads=1), LocalPolicy("many", sliding, threads=1, batch=4)
     for request, done in zip(requests, sample_all(many, requests, 8), strict=True):

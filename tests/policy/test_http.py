@@ -65,7 +65,7 @@ def make(wire: Wire, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_reply(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+def test_reply_and_request_match_the_api(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
     done = make(kind).sample(ask("Say", seed=5, temperature=0.5, max_tokens=9))
     assert (done.text, done.finish, done.output_tokens) == ("hello", "stop", 3)
     assert done.prompt_tokens == {"openai": 7, "anthropic": 9}[kind]
@@ -112,7 +112,7 @@ def chosen(kind: str, option: str) -> Answer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_choices_are_one_of_the_options_or_nothing(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+def test_choice_is_an_option_or_nothing(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
     wire.faults.extend([chosen(kind, "c"), chosen(kind, "b")])
     policy = make(kind)
     done = policy.sample(ask("Pick", ["a", "b"]))
@@ -143,7 +143,7 @@ def test_choices_are_one_of_the_options_or_nothing(make: Callable[[str], Policy]
         raw(b"hello", "text/plain"),
     ],
 )
-def test_what_may_pass_is_tried_again(
+def test_transient_faults_are_retried(
     make: Callable[[str], Policy], wire: Wire, pauses: list[float], kind: str, fault: Answer
 ) -> None:
     wire.faults.extend([fault, fault])
@@ -154,7 +154,7 @@ def test_what_may_pass_is_tried_again(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_server_that_says_nothing_is_left(wire: Wire, kind: str) -> None:
+def test_silent_server_is_left_after_the_timeout(wire: Wire, kind: str) -> None:
     over = threading.Event()
 
     def nothing(handler: Any, body: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ def test_a_server_that_says_nothing_is_left(wire: Wire, kind: str) -> None:
     assert len(waits) == 1 and len(wire.requests) == 2
 
 
-def test_an_answer_under_a_wrong_content_type_is_an_answer(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_reply_under_a_wrong_content_type_is_read(make: Callable[[str], Policy], wire: Wire) -> None:
     said = {"choices": [{"message": {"content": "hello"}, "finish_reason": None}]}
     wire.answer = raw(json.dumps(said).encode(), "text/html")
     done = make("openai").sample(ask("Say"))
@@ -180,7 +180,7 @@ def test_an_answer_under_a_wrong_content_type_is_an_answer(make: Callable[[str],
     "broken",
     [{"choices": []}, {"choices": None}, {"error": {"message": "later"}}, {"choices": [{"message": {"content": 3}}]}],
 )
-def test_answers_that_are_none(make: Callable[[str], Policy], wire: Wire, broken: dict[str, Any]) -> None:
+def test_replies_without_content_are_retried(make: Callable[[str], Policy], wire: Wire, broken: dict[str, Any]) -> None:
     wire.faults.append(raw(json.dumps(broken).encode()))
     assert make("openai").sample(ask("Say")).text == "hello"
     assert len(wire.requests) == 2
@@ -196,12 +196,14 @@ def test_answers_that_are_none(make: Callable[[str], Policy], wire: Wire, broken
         ("anthropic", message({"type": "text", "text": "no"}, stop="refusal"), "content_filter"),
     ],
 )
-def test_why_a_reply_ended(make: Callable[[str], Policy], wire: Wire, kind: str, said: Answer, finish: str) -> None:
+def test_finish_reason_of_a_reply_is_read(
+    make: Callable[[str], Policy], wire: Wire, kind: str, said: Answer, finish: str
+) -> None:
     wire.answer = said
     assert make(kind).sample(ask("Say")).finish == finish
 
 
-def test_a_choice_has_room_and_counts_every_attempt(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_choice_has_room_and_counts_every_attempt(make: Callable[[str], Policy], wire: Wire) -> None:
     wire.faults.append(chosen("openai", "c"))
     wire.answer = chosen("openai", "a" * 300)
     done = make("openai").sample(ask("Pick", ["a" * 300, "b"], max_tokens=1))
@@ -213,7 +215,7 @@ def test_a_choice_has_room_and_counts_every_attempt(make: Callable[[str], Policy
         make("openai").sample(ask("Pick", ["a", "b"]))
 
 
-def test_thinking_goes_back_as_it_came(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_thinking_is_sent_back_unchanged(make: Callable[[str], Policy], wire: Wire) -> None:
     thought = {"type": "thinking", "thinking": "I add them", "signature": "c2ln"}
     call = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
     wire.faults.append(message(thought, {"type": "redacted_thinking", "data": "eA=="}, call, stop="tool_use"))
@@ -231,7 +233,7 @@ def test_thinking_goes_back_as_it_came(make: Callable[[str], Policy], wire: Wire
         assert marked == [messages[-1]["content"][-1]]
 
 
-def test_what_the_cache_gave_is_counted(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_cached_tokens_are_counted(make: Callable[[str], Policy], wire: Wire) -> None:
     done = make("anthropic").sample(ask("Say"))
     assert (done.prompt_tokens, done.cached_tokens, done.cache_write_tokens) == (9, 2, 0)
     usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
@@ -239,7 +241,7 @@ def test_what_the_cache_gave_is_counted(make: Callable[[str], Policy], wire: Wir
     assert make("openai").sample(ask("Say")).cached_tokens == 8
 
 
-def test_arguments_that_are_no_object(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_tool_arguments_that_are_no_object_are_rejected(make: Callable[[str], Policy], wire: Wire) -> None:
     call = {"id": "c.1", "type": "function", "function": {"name": "add", "arguments": "not json"}}
     talk = ({"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [call]})
     with pytest.raises(RejectedRequestError, match=r"c\.1"):
@@ -247,7 +249,7 @@ def test_arguments_that_are_no_object(make: Callable[[str], Policy], wire: Wire)
     assert not wire.requests
 
 
-def test_system_messages_and_results_find_their_place(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_system_messages_are_joined_and_user_messages_merged(make: Callable[[str], Policy], wire: Wire) -> None:
     talk = (
         {"role": "system", "content": "one"},
         {"role": "user", "content": "a"},
@@ -265,14 +267,14 @@ def test_system_messages_and_results_find_their_place(make: Callable[[str], Poli
 @pytest.mark.parametrize(
     "cut", [message({"type": "text", "text": "half"}, cut=True), raw(b"event: ping\n", "text/event-stream")]
 )
-def test_a_stream_that_is_cut_short_is_tried_again(make: Callable[[str], Policy], wire: Wire, cut: Answer) -> None:
+def test_interrupted_stream_is_retried(make: Callable[[str], Policy], wire: Wire, cut: Answer) -> None:
     wire.faults.append(cut)
     assert make("anthropic").sample(ask("Say")).text == "hello"
     assert len(wire.requests) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_server_says_how_long_to_wait(
+def test_retry_waits_as_long_as_the_server_asks(
     make: Callable[[str], Policy], wire: Wire, pauses: list[float], kind: str
 ) -> None:
     wire.faults.extend([error(429, retry_after="7"), error(429, retry_after="9999")])
@@ -282,7 +284,9 @@ def test_the_server_says_how_long_to_wait(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", [error(500), reset, raw(b"{}")])
-def test_patience_is_bounded(make: Callable[[str], Policy], wire: Wire, kind: str, fault: Answer) -> None:
+def test_retries_end_after_the_allowed_attempts(
+    make: Callable[[str], Policy], wire: Wire, kind: str, fault: Answer
+) -> None:
     policy = make(kind)
     wire.answer = fault
     with pytest.raises(EndpointError, match="no answer"):
@@ -291,7 +295,7 @@ def test_patience_is_bounded(make: Callable[[str], Policy], wire: Wire, kind: st
 
 
 def assert_no_key(policy: Policy, error: SiaError) -> None:
-    """Nothing that is printed, logged or sent to another process holds the key."""
+    """Check that nothing printed, logged or sent to another process holds the key."""
     shown = "".join(
         [str(error), repr(error), repr(pickle.dumps(error)), policy.digest, *traceback.format_exception(error)]
     )
@@ -313,7 +317,7 @@ def assert_no_key(policy: Policy, error: SiaError) -> None:
         (error(413, "too large"), RejectedRequestError, "too large"),
     ],
 )
-def test_what_cannot_pass_is_not_tried_again(
+def test_permanent_faults_are_not_retried(
     make: Callable[[str], Policy], wire: Wire, kind: str, fault: Answer, kind_of_error: type[SiaError], words: str
 ) -> None:
     policy = make(kind)
@@ -346,7 +350,7 @@ def test_parameters_of_the_run_are_not_the_harnesss_fault(make: Callable[[str], 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["temperature_not_supported", "insufficient_quota", "model_not_found", "billing"])
-def test_a_harness_ends_no_run_by_what_a_server_quotes_of_it(
+def test_harness_text_quoted_by_a_server_ends_no_run(
     make: Callable[[str], Policy], wire: Wire, kind: str, name: str
 ) -> None:
     policy = make(kind)
@@ -359,7 +363,7 @@ def test_a_harness_ends_no_run_by_what_a_server_quotes_of_it(
     assert type(refused.value) is not RejectedRequestError
 
 
-def test_a_limit_that_goes_by_another_name(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_token_limit_is_sent_under_the_parameter_name_asked_for(make: Callable[[str], Policy], wire: Wire) -> None:
     text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     policy = make("openai")
     wire.faults.append(error(400, text, param="max_tokens"))
@@ -372,7 +376,7 @@ def test_a_limit_that_goes_by_another_name(make: Callable[[str], Policy], wire: 
     "text", ["This model's maximum context length is 8 tokens", "prompt is too long: 9 > 8 maximum"]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_too_long_is_the_askers_fault(make: Callable[[str], Policy], wire: Wire, kind: str, text: str) -> None:
+def test_request_that_is_too_long_is_rejected(make: Callable[[str], Policy], wire: Wire, kind: str, text: str) -> None:
     policy = make(kind)
     wire.answer = error(400, f"{text}; max_tokens is not supported beyond it")
     with pytest.raises(RejectedRequestError):
@@ -380,7 +384,7 @@ def test_what_is_too_long_is_the_askers_fault(make: Callable[[str], Policy], wir
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_endpoint_that_is_not_there(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
+def test_missing_endpoint_is_an_error(make: Callable[[str], Policy], wire: Wire, kind: str) -> None:
     make(kind)
     dead = connect(kind, "http://127.0.0.1:1", Retry(attempts=2, sleep=lambda _: None))
     with pytest.raises(EndpointError):
@@ -404,7 +408,7 @@ def test_requests_are_served_together(make: Callable[[str], Policy], wire: Wire)
     assert wire.most == 4
 
 
-def test_a_logged_reply_is_never_asked_for_again(make: Callable[[str], Policy], wire: Wire, tmp_path: Path) -> None:
+def test_logged_reply_is_never_asked_for_again(make: Callable[[str], Policy], wire: Wire, tmp_path: Path) -> None:
     log = tmp_path / "replies.jsonl"
     wire.answer = lambda handler, body: chat(f"{body['messages'][0]['content']}{body['seed']}")(handler, body)
     policy = make("openai")

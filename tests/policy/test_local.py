@@ -1,4 +1,4 @@
-"""The local policy on a tiny model: exact, repeatable, and it serves the adapter it is given."""
+"""The local policy on a tiny model is exact and repeatable, and serves the given adapter."""
 
 import itertools
 import json
@@ -99,7 +99,7 @@ def test_forced_tokens_cost_nothing_and_are_marked(policy: LocalPolicy) -> None:
     assert done.output_ids == (*policy._encode("xyz"), policy._ends[0])
 
 
-def test_what_was_asked_before_changes_nothing(policy: LocalPolicy, tiny_model: Path) -> None:
+def test_earlier_requests_change_no_reply(policy: LocalPolicy, tiny_model: Path) -> None:
     for other in ("a", "b", "longer prompt"):
         policy.sample(ask(other, OPTIONS))
     warm = [policy.sample(ask(PROMPT, OPTIONS, seed=seed)) for seed in range(5)]
@@ -123,7 +123,7 @@ def test_chat_records_what_it_sampled(policy: LocalPolicy) -> None:
     assert policy.sample(ask(PROMPT, max_tokens=12, seed=3)) == done
 
 
-def test_the_adapter_asked_for_is_the_one_served(policy: LocalPolicy, adapters: list[Adapter]) -> None:
+def test_adapter_asked_for_is_the_adapter_served(policy: LocalPolicy, adapters: list[Adapter]) -> None:
     bare = policy.probe()
     first, second = (policy.probe(adapter) for adapter in adapters)
     assert len({bare, first, second}) == 3
@@ -135,7 +135,7 @@ def test_the_adapter_asked_for_is_the_one_served(policy: LocalPolicy, adapters: 
     assert policy.sample(ask(PROMPT, OPTIONS)) == choice
 
 
-def test_an_adapter_that_was_changed_or_is_of_another_base_is_refused(
+def test_adapter_that_was_changed_or_is_of_another_base_is_refused(
     policy: LocalPolicy, adapters: list[Adapter], tmp_path: Path
 ) -> None:
     moved = Path(shutil.copytree(adapters[0].path, tmp_path / "moved"))
@@ -149,7 +149,9 @@ def test_an_adapter_that_was_changed_or_is_of_another_base_is_refused(
         policy.probe(Adapter("0" * 64, tmp_path / "nowhere"))
 
 
-def test_more_adapters_than_are_kept(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_adapters_than_are_kept_give_the_same_probes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sia_core.policy.local.ADAPTERS_KEPT", 2)
     policy = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
     bare = policy.probe()
@@ -160,7 +162,7 @@ def test_more_adapters_than_are_kept(tiny_model: Path, tmp_path: Path, monkeypat
     assert policy.probe() == bare
 
 
-def test_an_option_that_spells_out_an_end_token_is_text(policy: LocalPolicy) -> None:
+def test_option_that_spells_out_an_end_token_is_text(policy: LocalPolicy) -> None:
     options = ["a", "a<|end|>", "a<|end|>b"]
     picked = {policy.sample(ask(PROMPT, options, seed=seed, temperature=5.0)).text for seed in range(200)}
     assert picked == set(options)
@@ -211,7 +213,7 @@ def test_tools_and_their_results_are_rendered_by_the_template(with_template: Cal
     assert 'assistant: <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>tool: 2' in done.prompt
 
 
-def test_calls_in_a_reply_are_read(
+def test_tool_calls_in_a_reply_are_read(
     with_template: Callable[[str], LocalPolicy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = with_template(HERMES)
@@ -241,7 +243,7 @@ def test_tools_that_the_model_cannot_take_are_refused(
 
 
 @pytest.mark.parametrize("arguments", ["[" * 100_000, "{", "null", "", "\0", '{"a":' * 2000])
-def test_whatever_a_harness_sends_as_arguments_is_its_own_fault(
+def test_malformed_tool_arguments_are_rejected_not_a_failure(
     with_template: Callable[[str], LocalPolicy], arguments: str
 ) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": arguments}}

@@ -1,4 +1,4 @@
-"""Policies by name, and what a name costs."""
+"""Policies are found by name, and a check of a name is cheap."""
 
 import subprocess
 import sys
@@ -21,12 +21,12 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize("spec", ["scripted", "smollm2", "local:/some/where"])
-def test_what_there_is(spec: str) -> None:
+def test_known_specs_are_accepted(spec: str) -> None:
     check_spec(spec)
 
 
 @pytest.mark.parametrize(("spec", "words"), [("gpt", "unknown policy 'gpt'"), ("vlm:x", "unknown policy 'vlm:x'")])
-def test_what_there_is_not(spec: str, words: str) -> None:
+def test_unknown_specs_are_refused(spec: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as refused:
         check_spec(spec)
     assert "scripted, smollm2, local:DIR" in refused.value.hint
@@ -41,7 +41,7 @@ def test_digests_need_no_torch_and_do_not_depend_on_the_place(tiny_model: Path, 
     assert done.stdout.split()[0] == policy_digest(f"local:{tiny_model}")
 
 
-def test_a_changed_weight_is_another_policy(tiny_model: Path, tmp_path: Path) -> None:
+def test_changed_weight_is_another_policy(tiny_model: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
@@ -53,14 +53,14 @@ def test_a_changed_weight_is_another_policy(tiny_model: Path, tmp_path: Path) ->
     assert policy_digest(f"local:{copy}") != before
 
 
-def test_a_directory_without_a_model(tmp_path: Path) -> None:
+def test_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"no config\.json"):
         prepare_policy(f"local:{tmp_path}", lambda *_: None)
     with pytest.raises(UsageError):
         base_directory("scripted")
 
 
-def test_the_local_policy_is_loaded_by_its_spec(tiny_model: Path) -> None:
+def test_local_policy_is_loaded_by_its_spec(tiny_model: Path) -> None:
     policy = load_policy(f"local:{tiny_model}", threads=1)
     assert policy.digest == policy_digest(f"local:{tiny_model}")
     assert policy.trainable

@@ -54,7 +54,7 @@ def test_jitter_is_full() -> None:
     assert ranges[:2] == [(0.0, 0.5), (0.0, 1.0)]
 
 
-def test_the_server_says_how_long_within_bounds() -> None:
+def test_server_sets_the_pause_within_bounds() -> None:
     clock = Clock()
     asked = iter([3.0, 600.0, 0.0, 1.0, 1.0])
     with pytest.raises(SiaError):
@@ -113,7 +113,7 @@ def test_every_attempt_of_an_agent_has_the_whole_limit_of_silence() -> None:
     assert timeouts == [1200.0, 1200.0]
 
 
-def test_what_cannot_pass_is_raised_at_once_and_alone() -> None:
+def test_permanent_fault_is_raised_immediately_and_without_context() -> None:
     clock = Clock()
     with pytest.raises(SiaError, match="refused") as raised:
         clock.retry().request(fail, lambda _: Fault(SiaError("refused")))
@@ -121,7 +121,7 @@ def test_what_cannot_pass_is_raised_at_once_and_alone() -> None:
     assert raised.value.__context__ is None
 
 
-def test_a_defect_is_not_taken_for_a_fault() -> None:
+def test_unclassified_exception_is_raised_unchanged() -> None:
     with pytest.raises(ValueError, match="wire"):
         Clock().retry().request(fail, lambda _: None)
 
@@ -140,5 +140,5 @@ def test_a_defect_is_not_taken_for_a_fault() -> None:
         (None, None),
     ],
 )
-def test_retry_after(text: str | None, seconds: float | None) -> None:
+def test_retry_after_header_gives_seconds(text: str | None, seconds: float | None) -> None:
     assert parse_retry_after(text, NOW) == seconds

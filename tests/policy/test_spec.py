@@ -1,4 +1,4 @@
-"""Specs of policies behind a server: what they mean, what they need, and what is refused before anything is spent."""
+"""Specs of policies behind a server are parsed, checked for their needs, and refused before anything is spent."""
 
 import pickle
 import subprocess
@@ -39,14 +39,14 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         ("vllm:/models/m@http://h:8000/v1", ("vllm", "/models/m", "http://h:8000/v1", "VLLM_API_KEY")),
     ],
 )
-def test_what_a_spec_means(text: str, parts: tuple[str, str, str, str]) -> None:
+def test_spec_is_parsed_into_its_parts(text: str, parts: tuple[str, str, str, str]) -> None:
     spec = parse_spec(text)
     assert spec is not None
     assert (spec.kind, spec.model, spec.base_url, spec.variable) == parts
 
 
 @pytest.mark.parametrize("text", ["scripted", "smollm2", "local:/x", "replay:f", "gpt"])
-def test_specs_of_other_kinds(text: str) -> None:
+def test_specs_of_other_kinds_are_not_parsed(text: str) -> None:
     assert parse_spec(text) is None
 
 
@@ -63,13 +63,13 @@ def test_specs_of_other_kinds(text: str) -> None:
         "openai:m#not-a-name",
     ],
 )
-def test_specs_that_cannot_be_meant(text: str) -> None:
+def test_invalid_specs_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         check_spec(text)
     assert "openai:MODEL" in refused.value.hint
 
 
-def test_a_missing_key_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     for spec, variable in [
         ("openai:m", "OPENAI_API_KEY"),
         ("anthropic:m", "ANTHROPIC_API_KEY"),
@@ -85,13 +85,13 @@ def test_a_missing_key_is_named_before_anything_is_sent(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "spec", ["openai:m@http://127.0.0.1:1/v1", "anthropic:m@http://localhost:1", "vllm:m@http://h/v1"]
 )
-def test_servers_that_may_want_no_key(spec: str) -> None:
+def test_servers_may_need_no_key(spec: str) -> None:
     check_spec(spec)
     parsed = parse_spec(spec)
     assert parsed is not None and parsed.key() == NO_KEY
 
 
-def test_the_key_is_in_nothing_but_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_in_the_requests_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     spec = parse_spec("openai:m")
     policy = load_policy("openai:m")
@@ -102,13 +102,13 @@ def test_the_key_is_in_nothing_but_the_requests(monkeypatch: pytest.MonkeyPatch)
         pickle.dumps(policy)
 
 
-def test_the_digest_says_which_model_where_but_not_whose_key() -> None:
+def test_digest_covers_model_and_address_but_not_the_key() -> None:
     digests = {policy_digest(spec) for spec in ("openai:m", "openai:n", "anthropic:m", "openai:m@http://h/v1")}
     assert len(digests) == 4
     assert policy_digest("openai:m@http://h/v1/#MINE") == policy_digest("openai:m@http://h/v1")
 
 
-def test_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrency_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = "openai:m@http://127.0.0.1:1/v1"
     assert load_policy(spec).concurrency == 16
     monkeypatch.setenv("SIA_POLICY_CONCURRENCY", "3")
@@ -118,16 +118,14 @@ def test_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
         check_spec(spec)
 
 
-def test_an_sdk_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_sdk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PolicyError, match="openai is not installed") as refused:
         check_spec("openai:m")
     assert "sia[llm]" in refused.value.hint
 
 
-def test_a_server_of_the_runs_own_needs_vllm_on_this_machine_only(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_server_needs_vllm_on_this_machine_only(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = f"vllm:{tiny_model}"
     monkeypatch.setenv("SIA_VLLM", "no-such-program --flag")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -143,14 +141,14 @@ def test_a_server_of_the_runs_own_needs_vllm_on_this_machine_only(
         check_spec(f"{spec}#MY_KEY")
 
 
-def test_what_can_be_trained_has_a_base_model(tiny_model: Path) -> None:
+def test_trainable_policy_has_a_base_model(tiny_model: Path) -> None:
     for spec in ("openai:m", "anthropic:m", "replay:f"):
         with pytest.raises(UsageError, match="no base model"):
             base_directory(spec)
     assert base_directory(f"vllm:{tiny_model}@http://h/v1") == tiny_model
 
 
-def test_checking_loads_nothing_heavy(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spec_check_loads_nothing_heavy(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     command = [sys.executable, "-c", LIGHT, f"vllm:{tiny_model}@http://h/v1"]
@@ -158,6 +156,6 @@ def test_checking_loads_nothing_heavy(tiny_model: Path, monkeypatch: pytest.Monk
     assert done.returncode == 0, done.stderr
 
 
-def test_a_directory_that_is_none(tmp_path: Path) -> None:
+def test_spec_with_a_directory_without_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"no config\.json"):
         prepare_policy(f"vllm:{tmp_path}", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Agents' requests: streamed where that is offered, and paid for once, by the real client libraries."""
+"""Agents' requests are streamed where the server offers it, and paid for once, by the real client libraries."""
 
 import json
 import threading
@@ -38,7 +38,7 @@ def plain(kind: str) -> Answer:
 
 
 def silent(over: threading.Event) -> Answer:
-    """Nothing, not even headers."""
+    """Send nothing, not even headers."""
 
     def answer(*_: Any) -> None:
         over.wait(20)
@@ -47,7 +47,7 @@ def silent(over: threading.Event) -> Answer:
 
 
 def message_body() -> Answer:
-    """A message of Anthropic as one body."""
+    """A message of Anthropic as a single body."""
     usage = {"input_tokens": 7, "output_tokens": 3}
     body = {"type": "message", "content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn"}
     return raw(json.dumps({"id": "m", "role": "assistant", "model": "m", **body, "usage": usage}).encode())

@@ -1,4 +1,4 @@
-"""Which tokens may follow which, without recursion."""
+"""The tokens that may follow a prefix are found without recursion."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from sia_core.policy.trie import branches, keep, next_tokens
 END = 0
 
 
-def test_an_option_that_begins_another_parts_from_it_at_its_end() -> None:
+def test_option_that_begins_another_branches_at_its_end() -> None:
     assert branches([(1, END), (1, 2, END), (1, 2, 3, END), (4, END)]) == {
         (): (1, 4),
         (1,): (END, 2),
@@ -16,7 +16,7 @@ def test_an_option_that_begins_another_parts_from_it_at_its_end() -> None:
     }
 
 
-def test_what_all_options_share_is_no_branch() -> None:
+def test_shared_beginning_of_all_options_is_no_branch() -> None:
     assert branches([(5, 6, 7, END), (5, 6, 8, END)]) == {(5, 6): (7, 8)}
     assert branches([(5, 6, END)]) == {}
 
@@ -26,7 +26,7 @@ def test_tokens_follow_in_the_order_of_the_options() -> None:
     assert keep([(9, END), (1, END), (9, 2, END)], 0, 9) == [(9, END), (9, 2, END)]
 
 
-def test_options_as_long_as_messages() -> None:
+def test_options_may_be_as_long_as_messages() -> None:
     shared = tuple(range(1, 3000))
     assert branches([(*shared, 7, END), (*shared, 8, END)]) == {shared: (7, 8)}
 

@@ -1,4 +1,4 @@
-"""The vLLM policy against a server with vLLM's wire format: what it records is what the local policy records."""
+"""The vLLM policy, against a server with vLLM's wire format, records the same as the local policy."""
 
 import math
 import pickle
@@ -94,7 +94,7 @@ def test_choices_are_those_of_the_local_policy(
         assert (mine.prompt_tokens, mine.output_tokens) == (other.prompt_tokens, other.output_tokens)
 
 
-def test_a_choice_is_one_request_and_samples_nothing_on_the_server(server: FakeVllm) -> None:
+def test_choice_is_a_single_request_and_samples_nothing_on_the_server(server: FakeVllm) -> None:
     policy = connect(server)
     policy.probe()
     before = len(server.asked)
@@ -103,7 +103,7 @@ def test_a_choice_is_one_request_and_samples_nothing_on_the_server(server: FakeV
     assert len(body["prompt"]) == 2 and body["max_tokens"] == 1 and body["temperature"] == 1.0
 
 
-def test_more_tokens_at_a_branch_than_one_request_takes() -> None:
+def test_branch_with_more_tokens_than_a_request_takes_is_split() -> None:
     paths: dict[Ids, Ids] = {(): tuple(range(300)), (5,): (1, 2), (6,): (2, 3)}
     made = bundles(paths, 128)
     assert all(len(ids) <= 128 for _, ids in made)
@@ -145,13 +145,13 @@ def test_frequencies_follow_the_logprobs(server: FakeVllm) -> None:
     assert abs(count - 200 * chances["a"]) < 4.5 * math.sqrt(200 * chances["a"] * (1 - chances["a"])) + 1
 
 
-def test_the_probe_is_the_local_one(server: FakeVllm, local: LocalPolicy, adapters: list[Adapter]) -> None:
+def test_probe_matches_that_of_the_local_policy(server: FakeVllm, local: LocalPolicy, adapters: list[Adapter]) -> None:
     policy = connect(server)
     for adapter in (None, adapters[0], adapters[1]):
         assert policy.probe(adapter) == pytest.approx(local.probe(adapter), abs=1e-5)
 
 
-def test_an_adapter_is_loaded_once_and_before_its_first_use(server: FakeVllm, adapters: list[Adapter]) -> None:
+def test_adapter_is_loaded_once_and_before_its_first_use(server: FakeVllm, adapters: list[Adapter]) -> None:
     policy = connect(server)
     requests = [ask("abc", seed=seed, max_tokens=2, adapter=adapters[seed % 2]) for seed in range(12)]
     with ThreadPoolExecutor(6) as pool:
@@ -174,13 +174,13 @@ def test_few_adapters_are_kept_and_stale_ones_unloaded(server: FakeVllm, adapter
     assert list(server.adapters) == [served_name(adapter) for adapter in adapters[2:]]
 
 
-def test_a_name_never_comes_to_mean_other_weights(adapters: list[Adapter]) -> None:
+def test_adapter_name_never_stands_for_other_weights(adapters: list[Adapter]) -> None:
     moved = Adapter(adapters[0].digest, adapters[1].path)
     names = {served_name(adapter) for adapter in [*adapters, moved]}
     assert len(names) == len(adapters) + 1 and all(name.startswith("sha_") for name in names)
 
 
-def test_an_adapter_in_use_is_not_unloaded(adapters: list[Adapter]) -> None:
+def test_adapter_in_use_is_not_unloaded(adapters: list[Adapter]) -> None:
     dropped: list[str] = []
     kept = Adapters(lambda *_: None, dropped.append, kept=1)
     with kept.using(adapters[0]):
@@ -192,7 +192,7 @@ def test_an_adapter_in_use_is_not_unloaded(adapters: list[Adapter]) -> None:
         assert len(dropped) == 3
 
 
-def test_an_unload_that_fails_leaves_no_adapter_in_use(adapters: list[Adapter]) -> None:
+def test_failed_unload_leaves_no_adapter_in_use(adapters: list[Adapter]) -> None:
     dropped: list[str] = []
 
     def unload(name: str) -> None:
@@ -209,7 +209,7 @@ def test_an_unload_that_fails_leaves_no_adapter_in_use(adapters: list[Adapter]) 
         assert dropped == [served_name(adapters[0]), served_name(adapters[1])]
 
 
-def test_a_restarted_server_gets_its_adapters_again(server: FakeVllm, adapters: list[Adapter]) -> None:
+def test_restarted_server_gets_its_adapters_again(server: FakeVllm, adapters: list[Adapter]) -> None:
     policy = connect(server)
     request = ask("abc", max_tokens=3, adapter=adapters[0])
     before = policy.sample(request)
@@ -218,12 +218,12 @@ def test_a_restarted_server_gets_its_adapters_again(server: FakeVllm, adapters: 
     assert len(server.posts("/v1/load_lora_adapter")) == 2
 
 
-def test_an_adapter_that_another_client_loaded(server: FakeVllm, adapters: list[Adapter]) -> None:
+def test_adapter_loaded_by_another_client_is_used(server: FakeVllm, adapters: list[Adapter]) -> None:
     server.adapters[served_name(adapters[0])] = str(adapters[0].path)
     assert connect(server).sample(ask("abc", max_tokens=1, adapter=adapters[0])).output_ids
 
 
-def test_adapters_that_cannot_be_loaded(server: FakeVllm, adapters: list[Adapter], tmp_path: Path) -> None:
+def test_adapter_that_cannot_be_loaded_is_an_error(server: FakeVllm, adapters: list[Adapter], tmp_path: Path) -> None:
     waits: list[float] = []
     policy = connect(server, waits)
     request = ask("abc", max_tokens=1, adapter=adapters[0])
@@ -248,13 +248,15 @@ def test_adapters_that_cannot_be_loaded(server: FakeVllm, adapters: list[Adapter
         ({"replicas": 2}, "2 data-parallel replicas"),
     ],
 )
-def test_servers_that_cannot_do_it_are_refused(tiny_model: Path, settings: dict[str, Any], words: str) -> None:
+def test_servers_without_the_needed_features_are_refused(
+    tiny_model: Path, settings: dict[str, Any], words: str
+) -> None:
     with serve_vllm(tiny_model, **settings) as server, pytest.raises(PolicyError, match=words) as refused:
         connect(server).sample(ask("abc", max_tokens=1))
     assert refused.value.hint
 
 
-def test_what_does_not_fit_is_refused_without_asking(server: FakeVllm) -> None:
+def test_request_beyond_the_context_is_refused_without_asking(server: FakeVllm) -> None:
     policy = connect(server)
     policy.probe()
     before = len(server.asked)
@@ -263,18 +265,18 @@ def test_what_does_not_fit_is_refused_without_asking(server: FakeVllm) -> None:
     assert len(server.asked) == before
 
 
-def test_options_that_cannot_be_chosen_from(server: FakeVllm) -> None:
+def test_invalid_options_are_refused(server: FakeVllm) -> None:
     for options in ([], ["a", "a"]):
         with pytest.raises(RejectedRequestError, match="options"):
             connect(server).sample(ask("abc", options))
 
 
-def test_temperatures_that_vllm_would_raise(server: FakeVllm) -> None:
+def test_temperatures_that_vllm_would_raise_are_refused(server: FakeVllm) -> None:
     with pytest.raises(PolicyError, match=r"raised to 0\.01"):
         connect(server).sample(ask("abc", temperature=0.001))
 
 
-def test_faults_pass_or_end(server: FakeVllm) -> None:
+def test_server_faults_are_retried_or_raised(server: FakeVllm) -> None:
     waits: list[float] = []
     policy = connect(server, waits)
     expected = policy.sample(ask("abc", max_tokens=3))
@@ -288,7 +290,7 @@ def test_faults_pass_or_end(server: FakeVllm) -> None:
     assert not server.faults
 
 
-def test_a_server_that_is_not_there(tiny_model: Path) -> None:
+def test_missing_server_is_an_error(tiny_model: Path) -> None:
     with serve_vllm(tiny_model) as server:
         policy = connect(server)
     with pytest.raises(EndpointError, match="no answer") as gone:
@@ -296,7 +298,7 @@ def test_a_server_that_is_not_there(tiny_model: Path) -> None:
     assert server.url in gone.value.hint
 
 
-def test_the_key_is_sent_and_never_shown(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_sent_and_never_shown(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_vllm(tiny_model, key="sk-right") as server:
         monkeypatch.setenv("VLLM_API_KEY", "sk-right")
         assert connect(server).probe()
@@ -309,7 +311,7 @@ def test_the_key_is_sent_and_never_shown(tiny_model: Path, monkeypatch: pytest.M
         assert refused.value.__context__ is None
 
 
-def test_the_digest_is_of_the_weights_not_of_the_address(tiny_model: Path, local: LocalPolicy) -> None:
+def test_digest_covers_the_weights_not_the_address(tiny_model: Path, local: LocalPolicy) -> None:
     def made(url: str) -> VllmPolicy:
         spec = parse_spec(f"vllm:{tiny_model}@{url}")
         assert spec is not None
@@ -323,7 +325,7 @@ def test_end_tokens_are_never_taken_from_an_option(server: FakeVllm, local: Loca
     assert connect(server).sample(request).output_ids == local.sample(request).output_ids
 
 
-def test_a_directory_without_a_model(tmp_path: Path) -> None:
+def test_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     spec = parse_spec(f"vllm:{tmp_path}")
     assert spec is not None
     with pytest.raises(PolicyError, match=r"no config\.json"):
@@ -331,6 +333,6 @@ def test_a_directory_without_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["vllm:", "vllm:m@http://", "vllm:m@host:8000", "vllm:m@http://u:p@host/v1"])
-def test_specs_that_cannot_be_meant(spec: str) -> None:
+def test_invalid_specs_are_refused(spec: str) -> None:
     with pytest.raises(UsageError):
         parse_spec(spec)

@@ -20,7 +20,7 @@ App = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 @dataclass
 class Faulty:
-    """The server, and what happens to the next requests."""
+    """The server, and the faults of its next requests."""
 
     app: App
     port: int = 0
@@ -35,7 +35,7 @@ class Faulty:
     asked: list[str] = field(default_factory=list)
     """Method and path of each request."""
     failed: set[str] = field(default_factory=set)
-    """Writes that `each_write` was done to."""
+    """Writes that have had the fault `each_write`."""
     let_go: threading.Event = field(default_factory=threading.Event)
     _server: BaseWSGIServer | None = None
     _thread: threading.Thread | None = None
@@ -46,7 +46,7 @@ class Faulty:
         return f"http://127.0.0.1:{self.port}"
 
     def __call__(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """One request."""
+        """Handle a request."""
         path = f"{environment['REQUEST_METHOD']} {environment['PATH_INFO']}"
         self.asked.append(path)
         fault = self.faults.popleft() if self.on in path and self.faults else self._fault_of_write(path, environment)
@@ -65,7 +65,7 @@ class Faulty:
         return [b"failed"]
 
     def heal(self) -> None:
-        """Answer from now on."""
+        """Answer requests from this call on."""
         self.faults.clear()
         self.on = self.each_write = ""
         self.failed.clear()
@@ -101,12 +101,12 @@ class Faulty:
 
 class _Quiet(WSGIRequestHandler):
     def log_request(self, *_: Any) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 @contextmanager
 def faulty(empty_store: Path) -> Iterator[Faulty]:
-    """A server with a store of its own, a copy of an empty one."""
+    """A server with a store of its own, which begins as a copy of an empty store."""
     with tempfile.TemporaryDirectory(prefix="sia-") as folder:
         shutil.copy(empty_store, Path(folder) / "server.db")
         from mlflow.server.constants import (  # Here, for it takes seconds.

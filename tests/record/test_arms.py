@@ -1,4 +1,4 @@
-"""Comparisons of arms in a real MLflow store: found by name, extended, held by one process."""
+"""Comparisons in a real MLflow store are found by name, extended, and held by a single process."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def comparison(store: Record) -> ArmsRecord:
     return ArmsRecord.create(store, "toy", plan.about, plan.model_dump(mode="json"))
 
 
-def test_a_comparison_is_found_by_its_name_and_grows(store: Record, comparison: ArmsRecord) -> None:
+def test_comparison_is_found_by_its_name_and_grows(store: Record, comparison: ArmsRecord) -> None:
     plan = plan_arms(CONFIG, ["harness", "choice"], seeds=4)
     comparison.set_plan(plan.about, plan.model_dump(mode="json"))
     again = ArmsRecord.open(store, comparison.name)
@@ -35,7 +35,7 @@ def test_a_comparison_is_found_by_its_name_and_grows(store: Record, comparison: 
         ArmsRecord.open(store, "nosuch")
 
 
-def test_its_runs_by_seed_and_arm(store: Record, comparison: ArmsRecord) -> None:
+def test_runs_of_a_comparison_are_found_by_seed_and_arm(store: Record, comparison: ArmsRecord) -> None:
     tags = {"sia.task": "toy", "sia.task_digest": "d"}
     run = store.create(CONFIG, {**tags, **comparison.member_tags(3, "choice")})
     store.create(CONFIG, tags)
@@ -50,7 +50,7 @@ def test_where_a_run_is_asked_for_a_comparison_is_called_one(store: Record, comp
     assert f"sia arms --resume {comparison.name}" in raised.value.hint
 
 
-def test_one_process_holds_a_comparison(store: Record, comparison: ArmsRecord, tmp_path: Path) -> None:
+def test_comparison_is_held_by_a_single_process(store: Record, comparison: ArmsRecord, tmp_path: Path) -> None:
     other = ArmsRecord.open(store, comparison.name)
     with hold(comparison):
         with pytest.raises(HeldError, match="is being run by"), hold(other):

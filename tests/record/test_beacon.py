@@ -1,4 +1,4 @@
-"""The word that a run leaves of itself."""
+"""The latest step that a run writes into its record."""
 
 import time
 
@@ -11,7 +11,7 @@ from tests.record.test_record import CONFIG
 
 
 class Listener(Silent):
-    """Remembers."""
+    """Keeps every step, message and wait."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -40,7 +40,7 @@ def wait_for(run: RunRecord, label: str, wait: Wait | None = None) -> None:
     pytest.fail(f"{label} was never written")
 
 
-def test_the_latest_step_is_in_the_record_and_is_handed_on(store: Record) -> None:
+def test_latest_step_is_in_the_record_and_passed_on(store: Record) -> None:
     run, listener = store.create(CONFIG, {"sia.task": "toy"}), Listener()
     assert read_progress(run.tags) is None
     with Beacon(run, listener, period=0.05) as beacon:
@@ -67,7 +67,7 @@ def test_wait_for_a_reply_is_in_the_record_while_it_lasts(store: Record) -> None
     assert listener.heard == [("execute", 16, 16), wait, None]
 
 
-def test_a_store_that_is_down_stops_nothing(store: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_is_down_stops_nothing(store: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     run, tries = store.create(CONFIG, {"sia.task": "toy"}), []
 
     def refuse(tags: dict[str, str]) -> None:

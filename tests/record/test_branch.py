@@ -41,7 +41,7 @@ def begin(config: RunConfig) -> RunRecord:
 
 @pytest.fixture
 def source(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
-    """A run of seed 4: generation 1 promoted a harness with an adapter, 2 came to nothing, 3 was not promoted."""
+    """A run of seed 4: generation 1 promoted a harness with an adapter, 2 made no candidate, 3 was not promoted."""
     monkeypatch.setenv("SIA_HOME", str(store_home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = begin(toy(4))
@@ -60,7 +60,7 @@ def source(tmp_path: Path, store_home: Path, monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
-def test_it_begins_with_the_pair_and_needs_the_other_run_no_more(source: RunRecord) -> None:
+def test_branch_begins_with_a_copy_of_the_pair(source: RunRecord) -> None:
     config = create_run.branch(toy(), source.name, None)
     assert (config.branch_from, config.seed) == (f"{source.name}:1", 5)
     run = begin(config)
@@ -89,12 +89,12 @@ def test_any_generation_may_be_branched_from(source: RunRecord, generation: int,
         ("nowhere:1", RecordError, "unknown run 'nowhere'"),
     ],
 )
-def test_what_cannot_be_branched_from(source: RunRecord, text: str, error: type[Exception], words: str) -> None:
+def test_invalid_branch_sources_are_refused(source: RunRecord, text: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         Branch.find(source.record, text.format(name=source.name))
 
 
-def test_what_does_not_fit_is_refused(source: RunRecord) -> None:
+def test_branch_from_another_task_policy_or_seed_is_refused(source: RunRecord) -> None:
     found = Branch.find(source.record, source.name)
     digest = policy_digest("scripted")
     found.check("toy", digest, 5)

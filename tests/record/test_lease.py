@@ -1,4 +1,4 @@
-"""One holder a run: claims, takeovers and fencing on a real MLflow store."""
+"""A run has a single holder: claims, takeovers and fencing on a real MLflow store."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ def holding(run: RunRecord, said: list[str] | None = None) -> AbstractContextMan
 
 
 def take(run: RunRecord, said: list[str] | None = None) -> int:
-    """Hold it for a moment; the token."""
+    """Hold the lease for a moment and return its token."""
     with holding(run, said) as taken:
         return taken.claim.token
 
@@ -60,7 +60,7 @@ def check_until_lost(held: Lease) -> None:
         time.sleep(0.02)
 
 
-def test_the_second_is_told_who_and_what_to_do(run: RunRecord) -> None:
+def test_second_process_receives_the_holder_and_a_hint(run: RunRecord) -> None:
     with holding(run) as held, pytest.raises(HeldError) as caught:
         take(run)
     assert f"is being run by {held.claim.process} since 20" in str(caught.value)
@@ -72,7 +72,7 @@ def test_the_second_is_told_who_and_what_to_do(run: RunRecord) -> None:
             refuse_held(run)
 
 
-def test_of_many_at_once_one_gets_it(run: RunRecord) -> None:
+def test_lease_goes_to_a_single_process_of_many(run: RunRecord) -> None:
     start, end = threading.Barrier(6), threading.Event()
 
     def attempt(_: int) -> bool:
@@ -91,7 +91,7 @@ def test_of_many_at_once_one_gets_it(run: RunRecord) -> None:
         assert sorted(one.result() for one in tries) == [False] * 5 + [True]
 
 
-def test_a_dead_process_holds_nothing(run: RunRecord) -> None:
+def test_dead_process_holds_no_lease(run: RunRecord) -> None:
     claim(run, 3, replace(Process.this(), began=1))
     assert take(run) == 4
 
@@ -107,9 +107,7 @@ def test_another_machine_is_replaced_once_it_is_silent(run: RunRecord, impatient
 
 
 @pytest.mark.parametrize("behind", [0.0, 7200.0], ids=["same clock", "clock behind"])
-def test_another_machine_at_work_keeps_the_run_whatever_its_clock(
-    run: RunRecord, impatient: None, behind: float
-) -> None:
+def test_working_machine_keeps_the_run_with_any_clock(run: RunRecord, impatient: None, behind: float) -> None:
     claim(run, 1, ELSEWHERE, time.time() - behind)
     ended = threading.Event()
 
@@ -128,13 +126,13 @@ def test_another_machine_at_work_keeps_the_run_whatever_its_clock(
     assert "on far: kill" in caught.value.hint
 
 
-def test_a_run_that_another_machine_gives_back_is_free_at_once(run: RunRecord) -> None:
+def test_run_given_back_by_another_machine_is_free_at_once(run: RunRecord) -> None:
     claim(run, 1, ELSEWHERE)
     run.record.client.set_tag(run.lease_id, "sia.holder.1", "given back")
     assert take(run) == 2
 
 
-def test_who_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord, tmp_path: Path) -> None:
+def test_process_that_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord, tmp_path: Path) -> None:
     ours = RunRecord(Record(store.tracking_uri, None, tmp_path), store.client.get_run(run.run_id))
     with hold(ours) as held:
         ours.put_json("before.json", 1)
@@ -155,7 +153,7 @@ def test_who_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord, t
     assert tags.get(f"sia.holder.{held.claim.token}") != "given back", "it was not the loser's to give"
 
 
-def test_a_lost_lease_is_noticed_while_nothing_is_written(run: RunRecord, impatient: None) -> None:
+def test_lost_lease_is_noticed_while_nothing_is_written(run: RunRecord, impatient: None) -> None:
     with holding(run) as held:
         claim(run, held.claim.token + 1, ELSEWHERE)
         with pytest.raises(HeldError):

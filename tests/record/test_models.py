@@ -51,7 +51,7 @@ def champion(client: MlflowClient, name: str, alias: str = "champion") -> str:
     return str(client.get_model_version_by_alias(name, alias).tags["sia.digest"])
 
 
-def test_an_adapter_is_a_logged_model_with_its_update_and_its_steps(store: Record, tmp_path: Path) -> None:
+def test_adapter_is_a_logged_model_with_its_update_and_its_steps(store: Record, tmp_path: Path) -> None:
     run = start(store, "logged")
     generation = run.generation(1)
     adapter = make_adapter(tmp_path, "a")
@@ -74,7 +74,7 @@ def test_an_adapter_is_a_logged_model_with_its_update_and_its_steps(store: Recor
     assert [(point.step, point.value) for point in history] == [(0, 0.5), (1, 1.5)]
 
 
-def test_an_adapter_whose_upload_was_cut_short_is_absent_until_it_is_put_again(store: Record, tmp_path: Path) -> None:
+def test_interrupted_upload_of_an_adapter_is_absent_until_put_again(store: Record, tmp_path: Path) -> None:
     run = start(store, "torn")
     adapter = make_adapter(tmp_path, "a")
     store.client.create_logged_model(
@@ -89,7 +89,7 @@ def test_an_adapter_whose_upload_was_cut_short_is_absent_until_it_is_put_again(s
     assert len(logged(run)) == 1
 
 
-def test_the_registry_is_the_stores_own_whatever_the_process_used_before(store: Record, tmp_path: Path) -> None:
+def test_registry_of_the_store_replaces_the_registry_of_the_process(store: Record, tmp_path: Path) -> None:
     mlflow.set_registry_uri(
         f"sqlite:///{tmp_path / 'gone' / 'other.db'}"
     )  # As a notebook may; MLflow's own server does.
@@ -101,7 +101,7 @@ def test_the_registry_is_the_stores_own_whatever_the_process_used_before(store: 
     assert champion(store.client, "own-harness") == HARNESS.digest
 
 
-def test_the_champion_is_what_was_promoted_last_and_previous_the_one_before(store: Record, tmp_path: Path) -> None:
+def test_champion_is_the_last_promotion_and_previous_the_promotion_before(store: Record, tmp_path: Path) -> None:
     run = start(store, "crowned")
     first, second = (make_adapter(tmp_path, name) for name in "ab")
     for adapter in (first, second):
@@ -121,7 +121,7 @@ def test_the_champion_is_what_was_promoted_last_and_previous_the_one_before(stor
     assert (harness / "agent.py").read_bytes() == HARNESS.files["agent.py"]
 
 
-def test_a_promotion_cut_short_is_finished_by_the_next_try(
+def test_interrupted_promotion_is_finished_by_the_next_try(
     store: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(store, "cut")
@@ -145,7 +145,7 @@ def test_a_promotion_cut_short_is_finished_by_the_next_try(
     assert champion(store.client, "cut-adapter", "previous") == first.digest
 
 
-def test_a_champion_without_an_adapter_leaves_none_behind_but_another_runs(store: Record, tmp_path: Path) -> None:
+def test_champion_without_an_adapter_removes_the_adapter_of_its_run_only(store: Record, tmp_path: Path) -> None:
     run = start(store, "bare")
     adapter = make_adapter(tmp_path, "a")
     run.put_adapter(adapter)

@@ -89,14 +89,14 @@ def test_pauses_grow_to_a_bound_and_the_user_hears_of_beginning_and_end(clock: C
     ]
 
 
-def test_a_hiccup_is_not_spoken_of_and_a_hang_at_once(clock: Clock, heard: list[str]) -> None:
+def test_short_failure_is_not_announced_and_a_hang_is(clock: Clock, heard: list[str]) -> None:
     waiting(clock, heard)(Flaky(clock, 1))
     assert heard == []
     waiting(clock, heard)(Flaky(clock, 1, seconds=60))
     assert len(heard) == 2
 
 
-def test_patience_ends_with_what_to_do(clock: Clock, heard: list[str]) -> None:
+def test_exhausted_wait_says_what_to_do(clock: Clock, heard: list[str]) -> None:
     with pytest.raises(ServiceError, match=r"MLflow did not answer for 90 s \(Connection refused\)") as caught:
         waiting(clock, heard, total_s=100)(Flaky(clock, 1000))
     assert 85 < clock.now <= 100
@@ -105,7 +105,7 @@ def test_patience_ends_with_what_to_do(clock: Clock, heard: list[str]) -> None:
         waiting(clock, heard, "sqlite:///x.db", total_s=0)(Flaky(clock, 1))
 
 
-def test_in_haste_nothing_is_waited_for(clock: Clock, heard: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_in_haste_do_not_wait(clock: Clock, heard: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     with in_haste(3), pytest.raises(requests.ConnectionError):
         waiting(clock, heard)(Flaky(clock, 1))
@@ -114,7 +114,7 @@ def test_in_haste_nothing_is_waited_for(clock: Clock, heard: list[str], monkeypa
     assert waiting(clock, heard)(Flaky(clock, 1)) == "done"
 
 
-def test_a_signal_ends_a_wait(clock: Clock, heard: list[str]) -> None:
+def test_signal_ends_a_wait(clock: Clock, heard: list[str]) -> None:
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -125,13 +125,13 @@ def test_a_signal_ends_a_wait(clock: Clock, heard: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
-def test_patience_that_is_no_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_wait_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("SIA_MLFLOW_PATIENCE_S", text)
     with pytest.raises(UsageError, match="no number of seconds"):
         schedule_of_environment()
 
 
-def test_what_is_not_the_servers_fault_is_raised_at_once(clock: Clock, heard: list[str]) -> None:
+def test_error_of_the_client_is_raised_immediately(clock: Clock, heard: list[str]) -> None:
     errors = (KeyError("x"), MlflowException("internal to the client"), OSError(28, "No space left on device"))
     for error in errors:
 
@@ -143,7 +143,7 @@ def test_what_is_not_the_servers_fault_is_raised_at_once(clock: Clock, heard: li
     assert clock.slept == []
 
 
-def test_an_object_store_that_is_down_is_waited_for() -> None:
+def test_object_store_that_is_down_is_waited_for() -> None:
     assert fault(botocore.exceptions.EndpointConnectionError(endpoint_url="http://s3"))
     assert fault(botocore.exceptions.NoCredentialsError()) is None
 
@@ -179,7 +179,7 @@ def short(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["before", "after", "429", "503", "hang"])
-def test_what_is_made_is_made_once(server: Faulty, record: Record, short: None, fault: str) -> None:
+def test_failed_creation_is_retried_without_duplicates(server: Faulty, record: Record, short: None, fault: str) -> None:
     before = len(record.search(""))
     server.on, server.faults = "runs/create", deque([fault] * 2)
     run = record.create(CONFIG, TAGS)
@@ -223,7 +223,7 @@ def test_every_write_is_done_once_whichever_request_fails(
     assert run.status == "FINISHED" and "sia.task_digest" not in run.tags
 
 
-def test_a_refused_connection_is_waited_for(server: Faulty, record: Record, heard: list[str]) -> None:
+def test_refused_connection_is_waited_for(server: Faulty, record: Record, heard: list[str]) -> None:
     run = record.create(CONFIG, TAGS)
     server.down()
     back = threading.Timer(1.0, server.up)
@@ -243,7 +243,7 @@ def test_downloads_are_waited_for(server: Faulty, record: Record, short: None, f
     assert not server.faults
 
 
-def test_what_a_hanging_server_makes_late_is_passed_over(server: Faulty, record: Record, short: None) -> None:
+def test_late_creation_of_a_hanging_server_is_ignored(server: Faulty, record: Record, short: None) -> None:
     run = record.create(CONFIG, TAGS)
     server.on, server.faults = "runs/create", deque(["late"])
     generation = run.generation(1)
@@ -257,7 +257,7 @@ def test_what_a_hanging_server_makes_late_is_passed_over(server: Faulty, record:
     assert run.generation(1).phase(ExecuteDone) == EXECUTED
 
 
-def test_a_server_that_never_answered_is_refused_at_once(tmp_path: Path, heard: list[str]) -> None:
+def test_server_that_never_answered_is_refused_at_once(tmp_path: Path, heard: list[str]) -> None:
     with pytest.raises(ServiceError, match="cannot be reached"):
         open_record(tmp_path, f"http://127.0.0.1:{free_port()}", heard.append)
     assert heard == []
@@ -273,7 +273,7 @@ def test_opening_again_waits(server: Faulty, record: Record, tmp_path: Path, hea
     back.join()
 
 
-def test_the_holder_goes_on_after_an_outage_unless_it_was_taken_over(
+def test_holder_goes_on_after_an_outage_unless_it_was_taken_over(
     server: Faulty, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"BEAT_S": 0.05, "TTL_S": 0.3}.items():
@@ -293,7 +293,7 @@ def test_the_holder_goes_on_after_an_outage_unless_it_was_taken_over(
     assert run.get_json("after.json") == 1
 
 
-def test_who_leaves_during_an_outage_does_not_wait(server: Faulty, record: Record, heard: list[str]) -> None:
+def test_exit_during_an_outage_does_not_wait(server: Faulty, record: Record, heard: list[str]) -> None:
     run = record.create(CONFIG, TAGS)
 
     def leave() -> None:
@@ -310,7 +310,7 @@ def test_who_leaves_during_an_outage_does_not_wait(server: Faulty, record: Recor
 # With SQLite.
 
 
-def test_a_locked_file_is_waited_for_and_a_traceback_is_not_printed(
+def test_locked_file_is_waited_for_and_a_traceback_is_not_printed(
     store_home: Path, heard: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     record = open_record(store_home, None, heard.append)

@@ -64,7 +64,7 @@ def test_artifacts_lie_in_the_home_also_for_a_child_process(store: Record) -> No
     assert experiment.artifact_location == f"{(store.cache / 'artifacts').as_uri()}/inherited"
 
 
-def test_config_comes_back(store: Record, run: RunRecord) -> None:
+def test_stored_config_is_read_back(store: Record, run: RunRecord) -> None:
     assert store.open(run.name).config == CONFIG
     assert store.open(run.run_id[:12]).name == run.name
 
@@ -75,12 +75,12 @@ def test_unknown_run_names_what_there_is(store: Record, run: RunRecord) -> None:
     assert run.name in caught.value.hint
 
 
-def test_harness_comes_back_by_digest(run: RunRecord) -> None:
+def test_stored_harness_is_read_back_by_digest(run: RunRecord) -> None:
     run.put_harness(HARNESS)
     assert run.harness(HARNESS.digest) == HARNESS
 
 
-def test_a_changed_harness_is_refused(run: RunRecord) -> None:
+def test_changed_harness_is_refused(run: RunRecord) -> None:
     run.put_harness(HARNESS)
     assert run.harness(HARNESS.digest) == HARNESS
     artifact(run, f"harnesses/{HARNESS.digest}/agent.py").write_bytes(b"x = 2\n")
@@ -90,7 +90,7 @@ def test_a_changed_harness_is_refused(run: RunRecord) -> None:
         run.harness(HARNESS.digest)
 
 
-def test_adapter_comes_back_and_a_torn_one_is_refused(run: RunRecord, tmp_path: Path) -> None:
+def test_stored_adapter_is_read_back_and_a_torn_one_refused(run: RunRecord, tmp_path: Path) -> None:
     files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
@@ -104,7 +104,7 @@ def test_adapter_comes_back_and_a_torn_one_is_refused(run: RunRecord, tmp_path: 
         run.adapter("0" * 64)
 
 
-def test_a_phase_is_complete_or_absent(run: RunRecord) -> None:
+def test_phase_is_complete_or_absent(run: RunRecord) -> None:
     generation = run.generation(1)
     generation.put_json("phases/execute.json", {"torn": True})
     assert generation.phase(ExecuteDone) is None
@@ -127,7 +127,7 @@ def test_phase_of_another_version_is_refused(run: RunRecord) -> None:
         generation.phase(ExecuteDone)
 
 
-def test_a_changed_phase_is_refused(run: RunRecord) -> None:
+def test_changed_phase_is_refused(run: RunRecord) -> None:
     generation = run.generation(1)
     generation.complete(EXECUTED)
     artifact(generation, "phases/execute.json").write_text('{"x":2}')
@@ -136,7 +136,7 @@ def test_a_changed_phase_is_refused(run: RunRecord) -> None:
         generation.phase(ExecuteDone)
 
 
-def test_the_lineage_of_a_long_run_is_read_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lineage_of_a_long_run_is_read_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = Node(0, None, Candidate("h"), "seed", True)
     nodes = [seed, *(Node(at, 0, Candidate(f"h{at}"), "harness", False, generation=at) for at in range(1, 71))]
     run.complete(StartDone(node=seed))
@@ -150,7 +150,7 @@ def test_the_lineage_of_a_long_run_is_read_once(run: RunRecord, monkeypatch: pyt
     assert reads == []
 
 
-def test_who_holds_a_run_asks_for_its_generations_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holder_of_a_run_asks_for_its_generations_once(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     run.complete(StartDone(node=Node(0, None, Candidate("h"), "seed", True)))
     searches: list[str] = []
     children = run.record.children
@@ -175,14 +175,14 @@ def test_who_holds_a_run_asks_for_its_generations_once(run: RunRecord, monkeypat
     assert len(searches) == 2
 
 
-def test_rollouts_come_back_whole(run: RunRecord) -> None:
+def test_stored_rollouts_are_read_back_whole(run: RunRecord) -> None:
     rollouts = [make_rollout("a", 1), make_rollout("b", 2, failure="timeout"), make_rollout("c", 3, trainable=False)]
     generation = run.generation(1)
     generation.put_rollouts("train", rollouts)
     assert generation.rollouts("train") == sorted(rollouts, key=lambda rollout: rollout.unit.key)
 
 
-def test_one_run_a_generation(run: RunRecord) -> None:
+def test_generation_is_a_single_mlflow_run(run: RunRecord) -> None:
     assert run.generation(1).run_id == run.generation(1).run_id
     run.generation(2)
     assert [generation.index for generation in run.generations()] == [1, 2]
@@ -236,7 +236,7 @@ def test_siblings_keep_their_artifacts_apart(run: RunRecord) -> None:
     assert metrics == {"gate.gain": 0.1, "sibling_1/gate.gain": 0.2}
 
 
-def test_an_unusable_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
+def test_unusable_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
     with pytest.raises(RecordError, match="MLflow cannot be used"):
         open_record(tmp_path, None)

@@ -1,4 +1,4 @@
-"""A round's checkpoint in MLflow: whole or absent, and back on another disk as it was."""
+"""A round's checkpoint in MLflow is whole or absent, and is restored unchanged on another disk."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def stored(run: RunRecord, folder: Path, number: int) -> GenerationRecord:
 
 
 @pytest.mark.parametrize("sibling", [0, 1])
-def test_it_comes_back(run: RunRecord, folder: Path, sibling: int) -> None:
+def test_stored_round_is_read_back(run: RunRecord, folder: Path, sibling: int) -> None:
     generation = stored(run, folder, sibling)
     put_round(generation, folder)
     before = tree(folder)
@@ -59,7 +59,7 @@ def test_it_comes_back(run: RunRecord, folder: Path, sibling: int) -> None:
     assert not take_round(run, run.generation(1).sibling(1 - sibling), folder.with_name("round-3"))
 
 
-def test_one_that_was_cut_short_is_absent(run: RunRecord, folder: Path) -> None:
+def test_interrupted_upload_of_a_round_is_absent(run: RunRecord, folder: Path) -> None:
     generation = run.generation(1)
     for file in ("manifest.json", "optimizer.safetensors"):
         generation.put_file(f"update/{folder.parent.name}/round-2/{file}", folder / file)
@@ -68,7 +68,7 @@ def test_one_that_was_cut_short_is_absent(run: RunRecord, folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_torn_one_is_refused(run: RunRecord, folder: Path) -> None:
+def test_torn_round_is_refused(run: RunRecord, folder: Path) -> None:
     generation = stored(run, folder, 0)
     artifact(generation, f"update/{folder.parent.name}/round-2/optimizer.safetensors").write_bytes(b"momen")
     shutil.rmtree(folder)

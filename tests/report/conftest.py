@@ -19,5 +19,5 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Record
 
 @pytest.fixture(scope="session")
 def finished_run(store: Record) -> RunRecord:
-    """To be read, not changed."""
+    """A finished run that tests read and do not change."""
     return make_run(store)

@@ -122,7 +122,7 @@ def play(candidate: Candidate, split: Split, seed: int, score: float, words: str
 
 
 def failed(candidate: Candidate, seed: int, words: str) -> Rollout:
-    """A rollout that came to nothing."""
+    """A rollout that failed."""
     unit = Unit("t", candidate.harness, "policy", None, "train", "p2", seed)
     return Rollout(unit=unit, failure=Failure("error", words), notes=(words,), seconds=0.1)
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: axe-core finds nothing, nothing is fetched, nothing runs off a phone's screen.
+"""The report in a real browser: axe-core finds no fault, no file is fetched, and the page fits a phone's screen.
 
 Needs a Chromium (SIA_CHROMIUM, or one on the path). SIA_AXE may name another axe.min.js than the installed package's.
 """
@@ -51,7 +51,7 @@ def _note(asked: list[str], request: Request) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
-def test_nothing_is_wrong_with_it(
+def test_pages_pass_the_accessibility_checker(
     chromium: Browser, axe: str, pages: list[Path], scheme: Literal["light", "dark"], screen: str
 ) -> None:
     width, height = SCREENS[screen]
@@ -75,7 +75,7 @@ def test_nothing_is_wrong_with_it(
         context.close()
 
 
-def test_the_policy_is_in_force(chromium: Browser, pages: list[Path]) -> None:
+def test_content_security_policy_is_in_force(chromium: Browser, pages: list[Path]) -> None:
     tab = chromium.new_page()
     tab.goto(pages[0].as_uri())
     refused: list[str] = []

@@ -51,7 +51,9 @@ def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
         },
     ],
 )
-def test_it_comes_back(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_command_gives_the_same_configuration(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = Task.load(TOY).config.plan.model_dump()
     config = RunConfig(task=TOY, policy="scripted", **{**plan, **settings})
     assert asked_for(run_command(config), monkeypatch) == config

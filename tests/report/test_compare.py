@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Runs are compared with intervals, tallies and costs."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ def test_problems_are_won_lost_and_tied(finished_run: RunRecord, better: RunReco
     assert {one.setting: one.values for one in found.differences} == {"seed": ("0", "3"), "workers": ("none", "2")}
 
 
-def test_a_point_has_a_price_where_a_gain_was_shown(store: Record, finished_run: RunRecord) -> None:
+def test_cost_of_a_point_is_given_where_a_gain_was_shown(store: Record, finished_run: RunRecord) -> None:
     worse = make_run(store, with_generations=False, final=(0.3, 0.3, 0.3))
     rows = compare_runs([finished_run, worse]).rows
     assert rows[0].point is not None
@@ -67,7 +67,7 @@ def test_only_common_problems_count(store: Record, finished_run: RunRecord) -> N
     assert any("sealed on different problems" in note for note in notes(found))
 
 
-def test_what_cannot_be_compared_says_why(store: Record, finished_run: RunRecord) -> None:
+def test_runs_that_cannot_be_compared_are_refused_with_the_reason(store: Record, finished_run: RunRecord) -> None:
     with pytest.raises(UsageError, match="two runs at least"):
         compare_runs([finished_run])
     with pytest.raises(UsageError, match="is named twice"):
@@ -85,14 +85,16 @@ def test_what_cannot_be_compared_says_why(store: Record, finished_run: RunRecord
     assert "--seed" in caught.value.hint
 
 
-def test_one_common_problem_gives_no_interval(store: Record, finished_run: RunRecord) -> None:
+def test_single_common_problem_gives_no_interval(store: Record, finished_run: RunRecord) -> None:
     other = make_run(store, with_generations=False)
     other.put_json(SCORES, {"seed": {"p1": [0.1]}, "final": {"p1": [0.1]}, "cost": {}})
     (versus,) = compare_runs([finished_run, other]).versus
     assert versus.gain is None and versus.tally.losses == 1
 
 
-def test_the_page_is_sound_and_links_to_mlflow(finished_run: RunRecord, better: RunRecord, store: Record) -> None:
+def test_comparison_page_is_sound_and_links_to_mlflow(
+    finished_run: RunRecord, better: RunRecord, store: Record
+) -> None:
     third = make_run(store, with_generations=False)
     link = mlflow_comparison("http://127.0.0.1:5000", ["1", "1"], ["a", "b"])
     assert link == "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%221%22%5D"
@@ -102,7 +104,7 @@ def test_the_page_is_sound_and_links_to_mlflow(finished_run: RunRecord, better: 
     assert "none corrected for their number" in text_of(root)
 
 
-def test_the_command(
+def test_compare_command_prints_json_and_writes_html(
     store: Record, finished_run: RunRecord, better: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_HOME", str(store.cache))

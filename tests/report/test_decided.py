@@ -1,4 +1,4 @@
-"""Decisions in a line, and whose place `rules` took."""
+"""Decisions are shown in a line, with the agent that `rules` replaced."""
 
 from dataclasses import asdict, replace
 
@@ -51,7 +51,7 @@ def test_spec_is_shown_without_its_address(spec: str, shown: str) -> None:
     assert short_spec(spec) == shown
 
 
-def test_decision_is_told_with_agent_lever_hypothesis_and_prediction() -> None:
+def test_decision_line_states_agent_lever_hypothesis_and_prediction() -> None:
     assert decision_line(DECISION) == (
         "decided by openai:gpt-x: harness (search): a wider menu holds a better colour; "
         "predicted +0.2000 [+0.1000, +0.3000]; cites 3 rollouts"
@@ -67,7 +67,7 @@ def test_decision_of_a_hostile_agent_stays_one_printable_line() -> None:
     assert line.isprintable() and len(line) < 700
 
 
-def test_stand_in_is_told_with_its_reason() -> None:
+def test_stand_in_is_listed_with_its_reason() -> None:
     assert stand_in_lines(NODES) == [
         "rules decided in the place of openai:gpt-x in generation 2: no decision in 30 turns"
     ]
@@ -79,7 +79,7 @@ def test_lineage_says_who_decided_each_node() -> None:
     assert decided_by(replace(NODES[1], decision=Decision("none", 0, "baseline", "none"))) == "-"
 
 
-def test_no_agent_is_credited_with_the_predictions_of_another() -> None:
+def test_predictions_are_credited_to_their_own_agent() -> None:
     one, other = map(str, calibrations(NODES))
     assert one.startswith("predictions of openai:gpt-x: gain predicted +0.2000, observed +0.1000 (mean of 1)")
     assert other.startswith("predictions of rules: gain predicted +0.4000, observed +0.1000 (mean of 1)")
@@ -87,7 +87,7 @@ def test_no_agent_is_credited_with_the_predictions_of_another() -> None:
     assert calibrations([SEED]) == []
 
 
-def test_decision_keeps_whose_place_it_took_and_older_ones_took_none() -> None:
+def test_decision_keeps_the_agent_it_replaced_and_older_records_have_none() -> None:
     data = asdict(NODES[2])
     assert read(Node, data) == NODES[2]
     del data["decision"]["instead_of"]

@@ -1,4 +1,4 @@
-"""Diffs and samples."""
+"""Diffs are marked and cut, and samples of rollouts are drawn."""
 
 from sia_core.record.parquet import Row
 from sia_core.report.diff import LINES, WIDTH, read_diff
@@ -22,7 +22,7 @@ def rows(count: int) -> list[Row]:
     return [Row(f"k{at:04d}", "p", at, at / count, "timeout" if at == 5 else None, 1, 1.0) for at in range(count)]
 
 
-def test_a_sample_has_the_cited_the_ends_and_each_failure() -> None:
+def test_sample_has_cited_rollouts_both_ends_and_every_failure() -> None:
     found = choose(rows(1000), {"k0500", "k0007"})
     assert [row.key for row in found[:2]] == ["k0007", "k0500"]
     keys = {row.key for row in found}

@@ -1,4 +1,4 @@
-"""Test that a hostile trajectory, decision or answer does nothing to whoever looks at it."""
+"""Test that a hostile trajectory, decision or answer does nothing to its reader."""
 
 import io
 import time
@@ -43,7 +43,7 @@ def hostile_run(store: Record) -> RunRecord:
     return make_run(store, HOSTILE.replace("\ud800", ""))  # A lone surrogate is not text that a store can hold.
 
 
-def test_the_report_holds_it_as_text(hostile_run: RunRecord) -> None:
+def test_report_holds_hostile_text_as_text(hostile_run: RunRecord) -> None:
     page = report(hostile_run)
     root = parse(page)
     check_inert(root)
@@ -53,7 +53,7 @@ def test_the_report_holds_it_as_text(hostile_run: RunRecord) -> None:
     assert "\\u{202e}evil" in page and "\\u{1b}]0;owned" in page and "{{ 7*7 }}" in page
 
 
-def test_the_comparison_holds_it_as_text(store: Record, hostile_run: RunRecord) -> None:
+def test_comparison_holds_hostile_text_as_text(store: Record, hostile_run: RunRecord) -> None:
     other = make_run(store, with_generations=False, tags={"sia.sandbox.missing": HOSTILE[:300]}, agent_tokens=7)
     found = compare_runs([hostile_run, other])
     root = parse(compare_page(found, ""))
@@ -70,7 +70,7 @@ def lines_of(print_it: Callable[[Console], None]) -> str:
     return found.getvalue()
 
 
-def test_the_terminal_is_not_steered(hostile_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_text_does_not_steer_the_terminal(hostile_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     def status(console: Console) -> None:
         monkeypatch.setattr(show, "console", console)
         show.print_result(hostile_run)
@@ -82,7 +82,7 @@ def test_the_terminal_is_not_steered(hostile_run: RunRecord, monkeypatch: pytest
         assert "[bold red]" in printed
 
 
-def test_progress_and_messages_are_not_steered() -> None:
+def test_hostile_text_does_not_steer_progress_and_messages() -> None:
     def work(console: Console) -> None:
         with Live(console) as live:
             live.say(HOSTILE)
@@ -94,7 +94,7 @@ def test_progress_and_messages_are_not_steered() -> None:
     assert not [code for code in STEERING if code in plain_lines(HOSTILE)]
 
 
-def test_markdown_cannot_be_left(hostile_run: RunRecord) -> None:
+def test_hostile_text_stays_in_its_markdown_fences(hostile_run: RunRecord) -> None:
     node = hostile_run.nodes()[1]
     assert node.decision is not None
     for shown in (decision_markdown(node), decision_markdown(hostile_run.nodes()[2])):
@@ -119,7 +119,7 @@ def outside_fences(markdown: str) -> str:
     return "\n".join(found)
 
 
-def test_a_line_of_ten_megabytes_costs_no_more_than_another(store: Record) -> None:
+def test_line_of_ten_megabytes_costs_no_more_than_another(store: Record) -> None:
     run = make_run(store, with_generations=False)
     endless = "\u202e<&x" * 2_500_000
     first = play(Candidate("h"), "train", 0, 0.5, "x")

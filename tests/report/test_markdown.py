@@ -39,7 +39,7 @@ def outside_code(markdown: str) -> str:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_of_an_agent_leaves_its_code_block(text: str) -> None:
+def test_text_of_an_agent_stays_in_its_code_block(text: str) -> None:
     decision = Decision(
         "harness",
         0,
@@ -68,7 +68,7 @@ def test_decision_in_another_agents_place_says_so() -> None:
     assert "**Decided in the place of `openai:m`**" in said and "openai:m: no decision" in said
 
 
-def test_a_long_text_is_cut_and_says_so() -> None:
+def test_long_text_is_cut_and_says_so() -> None:
     node = Node(1, 0, Candidate("h"), "harness", False, generation=1)
     assert len(decision_markdown(node, "x" * 1_000_000)) < 30_000
     # What a person is to approve is shown whole.
@@ -76,10 +76,10 @@ def test_a_long_text_is_cut_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_cell_of_a_table_is_inert_too(text: str) -> None:
+def test_table_cell_is_inert(text: str) -> None:
     assert outside_code(cell(f"no: {text}"[:64])).strip() == ""
 
 
 @pytest.mark.parametrize("text", ["harness (menu=rich)", "0.0752 [0.0606, 0.0887]", "no: import: no-op", "3 of 4", ""])
-def test_a_plain_cell_stays_plain(text: str) -> None:
+def test_plain_cell_stays_plain(text: str) -> None:
     assert cell(text) == text

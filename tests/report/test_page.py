@@ -1,4 +1,4 @@
-"""The report of a run: what it says, that it is sound HTML, that it stays small."""
+"""The report of a run states its results, is sound HTML and stays small."""
 
 import json
 from dataclasses import asdict, replace
@@ -36,12 +36,12 @@ def by_id(tree: Element, name: str) -> Element:
     return next(one for one in tree.iter() if one.get("id") == name)
 
 
-def test_it_is_sound_inert_and_accessible(tree: Element) -> None:
+def test_report_page_is_sound_inert_and_accessible(tree: Element) -> None:
     check_inert(tree)
     check_accessible(tree)
 
 
-def test_it_says_how_the_run_ended(tree: Element, finished_run: RunRecord) -> None:
+def test_report_page_states_how_the_run_ended(tree: Element, finished_run: RunRecord) -> None:
     said = text_of(tree)
     assert finished_run.name in text_of(next(elements(tree, "title")))
     assert "Improved: +0.2000 [+0.1000, +0.3000] over the seed on the sealed test." in said
@@ -51,7 +51,7 @@ def test_it_says_how_the_run_ended(tree: Element, finished_run: RunRecord) -> No
     assert "4.0%" not in said and "4%" in text_of(by_id(tree, "spending"))  # 40 of 1000 rollouts.
 
 
-def test_each_generation_tells_its_story(tree: Element) -> None:
+def test_every_generation_shows_prediction_outcome_and_training(tree: Element) -> None:
     first, second = (text_of(by_id(tree, f"generation-{index}")) for index in (1, 2))
     assert "+0.0500 (+0.0000 to +0.1000)" in first and "Predicted +0.0500, observed +0.2000." in first
     assert "Promoted: the bound lies above 0" in first
@@ -61,7 +61,7 @@ def test_each_generation_tells_its_story(tree: Element) -> None:
     assert [title for title in drawn if title.endswith("over steps")] == ["reward over steps", "loss over steps"]
 
 
-def test_the_diff_marks_what_changed(tree: Element) -> None:
+def test_diff_marks_what_changed(tree: Element) -> None:
     diff = next(one for one in elements(by_id(tree, "generation-1"), "pre") if one.get("class") == "diff")
     marked = [(line.get("class"), text_of(mark)) for line in elements(diff, "span") for mark in elements(line, "mark")]
     assert marked == [("del", "1"), ("add", "2")]
@@ -85,7 +85,7 @@ def test_every_chart_has_its_figures_in_a_table(tree: Element) -> None:
     assert len(list(elements(scores, "tr"))) == 1 + 2 + 2 + 2  # train twice, one gate's sides, both sealed sides.
 
 
-def test_a_run_in_the_middle_shows_what_there_is(store: Record) -> None:
+def test_unfinished_run_shows_its_phases_so_far(store: Record) -> None:
     run = make_run(store, finished=False, with_generations=False)
     run.generation(1)
     said = text_of(parse(report(run)))
@@ -112,7 +112,7 @@ def test_run_without_a_stand_in_has_no_notice(tree: Element) -> None:
     assert "in the place of" not in text_of(tree)
 
 
-def test_a_run_that_never_began_is_an_error(store: Record) -> None:
+def test_run_that_never_began_is_an_error(store: Record) -> None:
     run = store.create(CONFIG, {"sia.task": "toy"})
     assert "There is no first candidate yet." in text_of(parse(report(run)))
     folder = run.record.client.get_run(run.run_id).info.artifact_uri.removeprefix("file://")
@@ -121,7 +121,7 @@ def test_a_run_that_never_began_is_an_error(store: Record) -> None:
         report(run)
 
 
-def test_an_arm_is_shown_beside_the_others(store: Record) -> None:
+def test_arm_is_shown_beside_the_others(store: Record) -> None:
     arms = ArmsRecord.create(store, "toy", "about", {})
     run = make_run(store, with_generations=False, tags=arms.member_tags(0, "harness"))
     assert "were not all finished" in text_of(parse(report(run)))
@@ -148,7 +148,7 @@ def test_many_rollouts_make_a_page_that_opens(store: Record, count: int) -> None
     assert f"of {count} recorded rollouts are shown as transcripts" in page
 
 
-def test_texts_without_end_leave_a_page_below_the_limit(store: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_long_texts_leave_a_page_below_the_limit(store: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(store, "&" * 30_000)
     whole = report(run)
     assert len(whole) < LIMIT
@@ -159,7 +159,7 @@ def test_texts_without_end_leave_a_page_below_the_limit(store: Record, monkeypat
     assert shown[1] < shown[0] and f"{shown[1]} of 18 recorded rollouts" in less
 
 
-def test_the_command_writes_the_file(
+def test_report_command_writes_the_file(
     store: Record, finished_run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_HOME", str(store.cache))

@@ -1,4 +1,4 @@
-"""A run seen from elsewhere."""
+"""A run is watched from another process."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def heard(run: RunRecord, ago: float, wait: Wait | None = None) -> None:
     run.set_tags({TAG: json.dumps(asdict(progress))})
 
 
-def test_phases_are_told_apart(store: Record) -> None:
+def test_phases_of_a_run_are_distinguished(store: Record) -> None:
     run = make_run(store, finished=False, generations=3)
     watcher = Watcher(run)
     assert (watcher.look().generation, watcher.look().phase, len(watcher.look().nodes)) == (2, "complete", 3)
@@ -42,14 +42,14 @@ def test_phases_are_told_apart(store: Record) -> None:
     assert watcher.look().phase == "sealed test"
 
 
-def test_a_run_that_has_no_harness_yet(store: Record) -> None:
+def test_run_without_a_harness_yet_can_be_watched(store: Record) -> None:
     run = store.create(CONFIG, {"sia.task": "toy"})
     pulse = Watcher(run).look()
     assert (pulse.generation, pulse.phase, pulse.silent_s) == (0, "first harness", None)
     assert not pulse.lost
 
 
-def test_silence_is_told_from_work(store: Record) -> None:
+def test_silent_run_is_distinguished_from_a_working_one(store: Record) -> None:
     run = make_run(store, finished=False, with_generations=False)
     heard(run, ago=1)
     assert "generation 3: gate, child: 7 of 20" in headline(Watcher(run).look())
@@ -73,7 +73,7 @@ def test_wait_for_the_agent_is_seen_and_its_seconds_alone_are_no_news(store: Rec
     assert _place(next_turn) != _place(pulse)
 
 
-def test_a_look_that_fails_is_followed_by_another(finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_look_is_followed_by_another(finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher, tries = Watcher(finished_run), []
     status = RunRecord.status
 
@@ -90,7 +90,7 @@ def test_a_look_that_fails_is_followed_by_another(finished_run: RunRecord, monke
         watcher.look_again(0.0)
 
 
-def test_the_command_ends_when_the_run_does(
+def test_watch_command_ends_with_the_run(
     store: Record, finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_HOME", str(store.cache))

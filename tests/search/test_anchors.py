@@ -15,14 +15,14 @@ def judged(parent: Scores, child: Scores, tolerance: float = 0.02, seed: int = 0
     return verdict
 
 
-def test_a_collapse_is_forgetting_and_is_said_in_numbers() -> None:
+def test_collapse_counts_as_forgetting_and_is_stated_in_numbers() -> None:
     verdict = judged(ABLE, {problem: [0.1, 0.2, 0.1, 0.3] for problem in ABLE})
     assert verdict.forgotten
     assert verdict.loss.mean == pytest.approx(0.675)
     assert "0.8500 before and 0.1750 after on 4 anchor problems" in verdict.reason
 
 
-def test_a_loss_within_the_tolerance_is_put_up_with() -> None:
+def test_loss_within_the_tolerance_is_accepted() -> None:
     lower = {problem: [score - 0.3 for score in scores] for problem, scores in ABLE.items()}
     assert judged(ABLE, lower).forgotten
     assert not judged(ABLE, lower, tolerance=0.3).forgotten
@@ -42,5 +42,5 @@ def test_chance_alone_rejects_seldom() -> None:
 
 
 @pytest.mark.parametrize("child", [{}, {"p0": [1.0] * 4}, {problem: [1.0] for problem in ABLE}])
-def test_too_few_scored_rollouts_say_nothing(child: Scores) -> None:
+def test_too_few_scored_rollouts_give_no_verdict(child: Scores) -> None:
     assert judge_anchors(ABLE, child, expected=16, tolerance=0.0, confidence=0.9, seed=0) is None

@@ -1,4 +1,4 @@
-"""Arms: which runs a plan holds, and what finished runs say side by side."""
+"""Comparisons: the runs that a plan holds, and the results of finished runs."""
 
 import random
 
@@ -31,7 +31,7 @@ def run(arm: str, seed: int, mean: float, spread: float = 0.0) -> ArmRun:
     return ArmRun(arm, seed, f"{arm}-{seed}", final, initial, Cost(100, 1000, 5.0), promoted=1)
 
 
-def test_the_arms_of_a_plan_and_their_configurations() -> None:
+def test_plan_of_a_comparison_makes_the_configuration_of_every_arm() -> None:
     plan = plan_arms(CONFIG, [], seeds=2)
     assert plan.arms == ("harness", "weights", "alternate", "agent", "best-of-n")
     assert [seed for seed, _ in plan.members] == [5] * 5 + [6] * 5
@@ -43,7 +43,7 @@ def test_the_arms_of_a_plan_and_their_configurations() -> None:
     assert ArmsPlan.model_validate(plan.model_dump(mode="json")) == plan
 
 
-def test_a_comparison_grows_by_seeds_and_keeps_those_it_has() -> None:
+def test_comparison_grows_by_seeds_and_keeps_existing_ones() -> None:
     plan = plan_arms(CONFIG, ["harness", "agent"], seeds=1)
     more = plan.with_seeds(3)
     assert more.members[: len(plan.members)] == plan.members
@@ -64,12 +64,12 @@ def test_beside_a_language_model_rules_is_an_arm() -> None:
     ("names", "words"),
     [(["both"], "unknown arm 'both'"), ([BEST_OF_N], "spends what another"), (["rules", "agent"], "the same here")],
 )
-def test_arms_that_cannot_be_run(names: list[str], words: str) -> None:
+def test_invalid_arm_names_are_refused(names: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         plan_arms(CONFIG, names, seeds=1)
 
 
-def test_finished_runs_side_by_side() -> None:
+def test_finished_runs_are_compared_by_arm() -> None:
     runs = [run("agent", seed, mean, 0.05) for seed, mean in enumerate((0.5, 0.6, 0.7))]
     runs += [run("harness", seed, mean) for seed, mean in enumerate((0.3, 0.4, 0.5))]
     found = compare(runs, confidence=0.9)
@@ -90,13 +90,13 @@ def test_finished_runs_side_by_side() -> None:
     assert all(cell in text for row in (*arm_rows(found), *versus_rows(found)) for cell in row)
 
 
-def test_one_seed_says_nothing_of_others() -> None:
+def test_single_seed_gives_no_interval_over_seeds() -> None:
     found = compare([run("agent", 0, 0.5), run(BEST_OF_N, 0, 0.4)], confidence=0.9)
     assert found.rows[1].gain_over_seeds is not None and found.rows[1].gain_over_seeds.low is None
     assert "one seed" in arms_markdown(found) and "the verifier choose" in arms_markdown(found)
 
 
-def test_arms_of_different_seeds_are_not_compared() -> None:
+def test_runs_of_different_seeds_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same seeds"):
         compare([run("agent", 0, 0.5), run("harness", 1, 0.4)], confidence=0.9)
 
@@ -110,7 +110,7 @@ def test_recorded_decisions_stand_beside_rules_which_pulls_the_single_levers() -
     assert len(plan.members) == 15
 
 
-def test_a_language_model_pulls_single_levers_itself() -> None:
+def test_language_model_pulls_single_levers_itself() -> None:
     plan = plan_arms(CONFIG.model_copy(update={"agent": "openai:m"}), ["harness", "agent"], seeds=1)
     assert {plan.member_config(seed, arm, []).agent for seed, arm in plan.members} == {"openai:m"}
     assert "rules in" not in plan.about

@@ -1,4 +1,4 @@
-"""The table of arms that ships with a task: written of finished runs, read strictly, told beside recorded decisions."""
+"""The table of controls of a task is made from finished runs, read strictly, and shown beside recorded decisions."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def task(tmp_path: Path) -> Task:
     return task
 
 
-def test_control_of_the_same_seed_is_told_with_its_interval(task: Task) -> None:
+def test_control_of_the_same_seed_is_stated_with_its_interval(task: Task) -> None:
     (line,) = control_lines(task, config(task, seed=3))
     table = read_table(task)
     assert table is not None
@@ -39,7 +39,7 @@ def test_control_of_the_same_seed_is_told_with_its_interval(task: Task) -> None:
     assert "made with other" not in line
 
 
-def test_control_made_otherwise_says_so(task: Task) -> None:
+def test_control_made_with_other_settings_says_so(task: Task) -> None:
     (line,) = control_lines(task, config(task, seed=3, generations=5))
     assert line.endswith("it was made with other files, another policy or other generations")
 
@@ -48,13 +48,13 @@ def test_control_of_another_seed_is_named_as_missing(task: Task) -> None:
     assert control_lines(task, config(task, seed=4)) == ["control: no run of rules on seed 4 is recorded (seeds: 3)"]
 
 
-def test_the_table_is_no_part_of_the_task_and_need_not_be_there(task: Task) -> None:
+def test_table_of_controls_is_optional_and_no_part_of_the_task(task: Task) -> None:
     assert Task.load(task.path).digest == task.digest
     (task.path / ARMS).unlink()
     assert control_lines(task, config(task)) == []
 
 
-def test_a_broken_table_is_refused_by_field(task: Task) -> None:
+def test_broken_table_is_refused_by_field(task: Task) -> None:
     (task.path / ARMS).write_text('{"format": "sia-arms/1", "arms": 3}')
     with pytest.raises(TaskError, match="arms") as caught:
         read_table(task)

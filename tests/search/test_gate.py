@@ -24,14 +24,14 @@ def whole(sides: Sides, rules: Rules = RULES) -> GateVerdict:
     return judge(sides, blocks_of(PROBLEMS), len(PROBLEMS), rules)
 
 
-def test_a_clear_gain_is_promoted_and_a_tie_is_not() -> None:
+def test_clear_gain_is_promoted_and_a_tie_is_not() -> None:
     assert whole(Sides(even(0.2), even(0.6))).outcome == "promoted"
     tie = whole(Sides(even(0.2), even(0.2)))
     assert (tie.promoted, tie.outcome) == (False, "undecided")
     assert not whole(Sides(even(0.6), even(0.2))).promoted
 
 
-def test_it_ends_at_the_first_look_that_decides_and_counts_looks() -> None:
+def test_gate_ends_at_the_first_decisive_look_and_counts_looks() -> None:
     verdicts = [judge(Sides(even(0.2), even(0.1)), played, 12, RULES) for played in growing(PROBLEMS)]
     assert (verdicts[0].outcome, verdicts[0].looks, verdicts[0].most_looks) == ("futile", 1, 3)
     sides = Sides(even(0.2), {**even(0.2), **even(0.25, PROBLEMS[:4])})
@@ -46,7 +46,7 @@ def test_siblings_share_the_error_rate() -> None:
     assert "(0.1 over all)" in one.reason and "(0.0125 over all)" in eight.reason
 
 
-def test_a_dearer_child_has_to_gain_more() -> None:
+def test_more_expensive_child_has_to_gain_more() -> None:
     sides = Sides(even(0.5), even(0.53), token_ratio=4.0)
     assert whole(sides).promoted
     costly = whole(sides, Rules(2, 0.9, gain_per_token_doubling=0.05))
@@ -65,12 +65,12 @@ def test_better_than_the_parent_but_behind_the_best_node_is_not_promoted() -> No
     assert level.promoted and level.against is not None and level.against.parent_bound < 0
 
 
-def test_the_champion_itself_has_to_be_beaten() -> None:
+def test_champion_itself_has_to_be_beaten() -> None:
     sides = Sides(even(0.4), even(0.6), best=even(0.6), best_node=3, incumbent=True)
     assert whole(sides, Rules(2, 0.9, tolerance=0.5)).outcome == "behind"
 
 
-def test_a_parent_that_beats_the_best_node_on_new_problems_is_confirmed() -> None:
+def test_parent_that_beats_the_best_node_on_new_problems_is_confirmed() -> None:
     verdict = whole(Sides(even(0.5), even(0.6), best=even(0.4), best_node=0))
     assert verdict.promoted and verdict.against is not None and verdict.against.parent_bound > 0
 
@@ -83,14 +83,14 @@ def test_too_many_unscored_rollouts_void_the_trial() -> None:
     assert whole(Sides(even(0.2), {})).void
 
 
-def test_a_look_with_losses_decides_nothing_and_is_made_up_for() -> None:
-    """Nothing of the first block was scored; with the rest 8 of 12 are too few, with 11 of 12 it is enough."""
+def test_look_with_lost_rollouts_is_open_until_enough_are_scored() -> None:
+    """No rollout of the first block is scored. Later 8 of 12 problems are too few, and 11 of 12 are enough."""
     assert judge(Sides(even(0.2), {}), next(growing(PROBLEMS)), 12, RULES).outcome == "open"
     assert whole(Sides(even(0.2), even(0.9, PROBLEMS[4:]))).void
     assert whole(Sides(even(0.2), even(0.9, PROBLEMS[1:]))).promoted
 
 
-def test_the_sealed_gain_pairs_problems() -> None:
+def test_sealed_gain_pairs_problems() -> None:
     gain = sealed_gain(even(0.2), {**even(0.5, PROBLEMS[:10]), "other": [1.0]}, 0.9)
     assert gain.problems == 10
     assert gain.mean == pytest.approx(0.3) == pytest.approx(gain.bound)
@@ -98,7 +98,7 @@ def test_the_sealed_gain_pairs_problems() -> None:
         sealed_gain(even(0.2), {"other": [1.0]}, 0.9)
 
 
-def test_a_verdict_survives_the_record() -> None:
+def test_verdict_survives_the_record() -> None:
     from dataclasses import asdict
 
     verdict = whole(Sides(even(0.4), even(0.45), best=even(0.6), best_node=3))
@@ -118,20 +118,20 @@ def test_ties_at_a_token_price_survive_the_first_look() -> None:
 
 
 def test_ties_within_the_tolerance_of_the_best_node_are_left_open() -> None:
-    """Behind the best node by a little on every problem alike: more looks may still show that it is as good."""
+    """The child is a little behind the best node on every problem, so more looks may still change the verdict."""
     best = {problem: [0.61, 0.61] for problem in PROBLEMS}
     parent, child = ({problem: [score] * 2 for problem in PROBLEMS} for score in (0.2, 0.6))
     first = judge(Sides(parent, child, best=best, best_node=3), [PROBLEMS], 48, RULES)
     assert first.outcome == "open" and "not shown to be as good as node 3" in first.reason
 
 
-def test_the_unseen_difference_is_in_units_of_the_scores_above_the_floor() -> None:
+def test_unseen_difference_is_in_units_of_the_scores_above_the_floor() -> None:
     assert unseen(0.0, {"a": [0.0]}, {"a": [0.6, 1.2], "b": []}) == pytest.approx(1.2 / 12**0.5)
     assert unseen(-1.0, {"a": [1.0]}) == pytest.approx(2 / 12**0.5)
     assert unseen(0.0, {}) == 0.0
 
 
-def test_most_gain_of_equal_differences_is_no_certainty() -> None:
+def test_upper_limit_of_equal_differences_keeps_a_width() -> None:
     parent = {problem: [0.5, 0.5] for problem in PROBLEMS[:6]}
     slightly, clearly = ({problem: [score] * 2 for problem in PROBLEMS[:6]} for score in (0.48, 0.1))
     mean, upper, problems = most_gain(parent, slightly, 0.95, 0.0)

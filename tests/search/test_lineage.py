@@ -1,4 +1,4 @@
-"""Which node to branch from, which one to stand up to, which sibling leads: read from the nodes alone."""
+"""The parent, the rival and the leading sibling are chosen from the nodes alone."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_values_add_up_along_a_branch_and_noise_is_shrunk() -> None:
     assert set(values(chance, 0.9).values()) == {0.0}
 
 
-def test_best_takes_the_champion() -> None:
+def test_best_policy_takes_the_champion() -> None:
     nodes = [SEED, child(1, 0.1, promoted=True), child(2, 0.3)]
     assert Best().choose(nodes, 0.9).node == 1
 
@@ -72,17 +72,17 @@ def test_puct_prefers_the_node_that_leads_on_more_problems() -> None:
     assert scores[2] > scores[1]
 
 
-def test_with_the_seed_alone_there_is_no_choice() -> None:
+def test_seed_alone_leaves_no_choice() -> None:
     assert Puct().choose([SEED], 0.9).node == Best().choose([SEED], 0.9).node == 0
 
 
-def test_an_unknown_policy_is_the_users_mistake() -> None:
+def test_unknown_search_policy_is_a_usage_error() -> None:
     assert isinstance(parent_policy("puct"), Puct)
     with pytest.raises(UsageError, match="unknown parent policy"):
         parent_policy("worst")
 
 
-def test_the_best_earlier_node_moves_only_when_a_champion_is_confirmed() -> None:
+def test_best_earlier_node_moves_only_when_a_champion_is_confirmed() -> None:
     gain = Gain(0.1, 0.05, 0.05, 0.15, 12)
     first = child(1, 0.1, promoted=True)
     lucky = child(2, 0.1, parent=1, promoted=True, against=Against(0, gain, 0.01, True, -0.02))
@@ -91,7 +91,7 @@ def test_the_best_earlier_node_moves_only_when_a_champion_is_confirmed() -> None
     assert best_earlier([SEED, first, confirmed]).index == 1
 
 
-def test_the_rival_is_the_best_earlier_node_or_for_other_branches_the_champion() -> None:
+def test_rival_is_the_best_earlier_node_or_for_other_branches_the_champion() -> None:
     first, second = child(1, 0.1, promoted=True), child(2, 0.1, parent=1, promoted=True)
     assert rival([SEED], SEED) is None
     assert rival([SEED, first], first) == SEED
@@ -99,7 +99,7 @@ def test_the_rival_is_the_best_earlier_node_or_for_other_branches_the_champion()
     assert rival([SEED, first, second], SEED) == second
 
 
-def test_the_best_sibling_leads_and_of_equal_ones_the_cheapest() -> None:
+def test_best_sibling_leads_and_among_equal_ones_the_cheapest() -> None:
     worse, costly = child(1, 0.05, promoted=True), child(2, 0.20, promoted=True, token_ratio=3.0)
     cheap, lost = child(3, 0.19, promoted=True, token_ratio=1.0), child(4, 0.5)
     assert [node.index for node in rank([worse, costly, cheap, lost])] == [4, 1, 2, 3]

@@ -41,13 +41,13 @@ def test_small_sure_gains_of_all_levers_are_a_plateau() -> None:
         [*FLAT[:2], pull(2, 0.1, "weights", promoted=True), pull(3, 0.0)],
     ],
 )
-def test_anything_less_is_none(nodes: list[Node]) -> None:
+def test_anything_less_is_no_plateau(nodes: list[Node]) -> None:
     found = plateau(nodes)
     assert not found.reached
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_a_share_of_nothing_never_ends_a_run() -> None:
+def test_share_of_zero_never_ends_a_run() -> None:
     assert not plateau([SEED, pull(1, -0.1), pull(2, -0.1, "weights"), pull(3, -0.1)], share=0.0).reached
 
 
@@ -57,7 +57,7 @@ def test_failures_count_and_void_trials_do_not() -> None:
     assert plateau([SEED, child(1, 0.0, void=True), FLAT[2]]).tries == 1
 
 
-def test_one_lever_tires_alone() -> None:
+def test_plateau_of_a_lever_leaves_the_other_usable() -> None:
     nodes = [SEED, pull(1, -0.01), pull(2, -0.02)]
     assert tired(nodes, "harness", share=0.02, confidence=0.9)
     assert not tired(nodes, "weights", share=0.02, confidence=0.9)

@@ -9,7 +9,7 @@ from sia_core.search.sequential import EXACT, Floats, Reading, at_most, cut, rea
 
 
 def play(differences: Floats, alpha: float = 0.1, *, futile: bool = True) -> tuple[Reading, int]:
-    """Look by look, as a gate does: the last reading and the number of looks."""
+    """Play look by look, as a gate does. Return the last reading and the number of looks."""
     ends = cut(differences.size)
     blocks = np.split(differences, ends[:-1])
     for look in range(len(ends)):
@@ -28,7 +28,7 @@ def test_blocks_are_equal_and_never_tiny() -> None:
 
 @pytest.mark.parametrize(("differing", "wins"), [(10, 8), (10, 7), (13, 9), (15, 11)])
 def test_binary_scores_get_the_exact_sign_test(differing: int, wins: int) -> None:
-    """Problems that do not differ change nothing, and the chance is the binomial one."""
+    """Problems without a difference change nothing, and the chance is the binomial chance."""
     values = np.array([1.0] * wins + [-1.0] * (differing - wins) + [0.0] * 20)
     reading = read([values], [1.0], 0.1)
     above = sum(comb(differing, k) for k in range(wins + 1, differing + 1)) / 2**differing
@@ -46,13 +46,13 @@ def test_sampled_flips_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -
     assert sampled.bound == pytest.approx(exact.bound, abs=0.03)
 
 
-def test_no_difference_is_no_gain() -> None:
+def test_equal_scores_are_no_gain() -> None:
     for size in (4, 12, 50):
         reading, _ = play(np.zeros(size))
         assert not reading.crossed and reading.bound <= 0
 
 
-def test_the_bound_is_above_0_exactly_when_the_test_crosses() -> None:
+def test_bound_is_above_0_exactly_when_the_test_crosses() -> None:
     rng = np.random.default_rng(0)
     crossed = 0
     for _ in range(150):
@@ -64,7 +64,7 @@ def test_the_bound_is_above_0_exactly_when_the_test_crosses() -> None:
 
 
 @pytest.mark.parametrize("size", [12, 24])
-def test_no_ops_cross_at_the_stated_rate_over_all_looks(size: int) -> None:
+def test_candidates_without_effect_cross_at_the_stated_rate_over_all_looks(size: int) -> None:
     rng = np.random.default_rng(1)
     trials = 400
     crossed = 0
@@ -76,7 +76,7 @@ def test_no_ops_cross_at_the_stated_rate_over_all_looks(size: int) -> None:
 
 
 def test_looking_without_spending_would_promote_too_many() -> None:
-    """The control of the test above: each look at the whole rate is what must not be done."""
+    """The control of the test above: a test at the full rate at each look promotes too many."""
     rng = np.random.default_rng(2)
     naive = sum(
         any(read([values[:end]], [1.0], 0.1).crossed for end in cut(24)) for values in rng.normal(0, 1, (300, 24))
@@ -84,7 +84,7 @@ def test_looking_without_spending_would_promote_too_many() -> None:
     assert naive / 300 > 0.16
 
 
-def test_a_clear_gain_and_a_clear_loss_end_at_the_first_looks() -> None:
+def test_clear_gain_and_a_clear_loss_end_at_the_first_looks() -> None:
     assert play(np.full(48, 0.3))[1] == 1
     loss, looks = play(np.full(48, -0.3))
     assert (loss.crossed, loss.hopeless, looks) == (False, True, 1)
@@ -111,7 +111,7 @@ def test_ties_behind_a_small_margin_are_not_hopeless_at_the_first_look(margin: f
     assert read([np.full(12, -0.3)], [0.25], 0.1, unseen=0.29).hopeless
 
 
-def test_an_unseen_difference_changes_the_prospect_of_those_behind_alone() -> None:
+def test_unseen_difference_changes_the_prospect_of_candidates_behind_alone() -> None:
     rng = np.random.default_rng(5)
     behind = 0
     for _ in range(100):
@@ -128,7 +128,7 @@ def test_an_unseen_difference_changes_the_prospect_of_those_behind_alone() -> No
     assert 30 < behind < 70
 
 
-def test_the_upper_limit_of_equal_differences_has_a_width_that_falls_with_their_number() -> None:
+def test_upper_limit_of_equal_differences_has_a_width_that_falls_with_their_number() -> None:
     few, many = (at_most(np.full(size, -0.02), 0.95, 0.29) for size in (6, 24))
     assert few > many > 0 > at_most(np.full(6, -0.3), 0.95, 0.29)
     assert at_most(np.full(6, -0.02), 0.95, 0.0) == pytest.approx(-0.02)

@@ -1,4 +1,4 @@
-"""Which earlier answers rollouts begin from."""
+"""Rollouts begin from chosen earlier answers."""
 
 import json
 from dataclasses import replace
@@ -25,11 +25,11 @@ def answers(states: list[str | None]) -> list[int | None]:
     return [None if state is None else json.loads(state)["answer"]["n"] for state in states]
 
 
-def test_with_nothing_known_one_begins_anew() -> None:
+def test_unknown_states_begin_from_the_start() -> None:
     assert choose_states([], 3) == [None]
 
 
-def test_the_best_answer_is_begun_from_and_its_line_is_blocked() -> None:
+def test_best_answer_is_begun_from_and_its_line_is_blocked() -> None:
     first = [played(1, 0.2), played(2, 0.9), played(3, 0.5)]
     # The beginning, from which 0.9 was reached, comes second; but every answer lies on its line.
     assert answers(choose_states(first, 3)) == [2, 3]
@@ -37,7 +37,7 @@ def test_the_best_answer_is_begun_from_and_its_line_is_blocked() -> None:
     assert answers(choose_states(later, 2)) == [4, 3]
 
 
-def test_what_was_begun_from_often_makes_way() -> None:
+def test_answer_begun_from_often_is_passed_over() -> None:
     good, fair = played(1, 0.6), played(2, 0.55)
     tried = [played(10 + n, 0.5, good, f"a{n}") for n in range(8)]
     # Eight groups from the better answer reached less than it had: the other is tried.
@@ -59,18 +59,18 @@ def test_failed_and_invalid_answers_are_no_states() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_order_of_the_rollouts_does_not_matter(order: int) -> None:
+def test_order_of_the_rollouts_does_not_matter(order: int) -> None:
     first = [played(n, n / 10) for n in range(1, 4)]
     all_of_them = [*first, *(played(10 + n, 0.3 + n / 10, first[2]) for n in range(3))]
     assert choose_states(all_of_them[::order], 2) == choose_states(all_of_them, 2)
 
 
-def test_a_start_that_is_not_known_counts_as_the_beginning() -> None:
+def test_unknown_start_counts_as_the_beginning() -> None:
     lost = played(1, 0.5)
     assert answers(choose_states([played(2, 0.7, lost)], 1)) == [2]
 
 
-def test_a_state_is_part_of_a_unit_and_of_a_group() -> None:
+def test_state_is_part_of_a_unit_and_of_a_group() -> None:
     one, other = played(1, 0.5), played(2, 0.6)
     units = [played(3, 0.1).unit.key, played(3, 0.1, one).unit.key, played(3, 0.1, other).unit.key]
     assert len(set(units)) == 3

@@ -1,4 +1,4 @@
-"""docker-compose.yml as an engine reads it: variables put in, nothing run."""
+"""docker-compose.yml as an engine reads it, with variables put in and nothing run."""
 
 import re
 from collections.abc import Mapping

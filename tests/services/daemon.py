@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Self
 
 START_S = 600.0
-"""MLflow and Prefect import for 20 s of CPU, and the machine may be busy."""
+"""Seconds to start: MLflow and Prefect import for 20 s of CPU, and the machine may be busy."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -76,7 +76,7 @@ class Daemon:
         return self._process.pid
 
     def wait(self) -> Self:
-        """Return when it answers; fail with its last words when it does not."""
+        """Return when the server answers. Otherwise fail with the end of its log."""
         deadline = time.monotonic() + START_S
         while not self._ready():
             said = self._log.read_text(errors="replace")[-3000:]

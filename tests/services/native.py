@@ -31,9 +31,9 @@ _MODULES = {"psycopg2": "psycopg2-binary", "boto3": "boto3", "moto": "moto", "pr
 _MODULES |= {"flask_wtf": "Flask-WTF"}
 _KEPT = ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
 SMALL = "--object-store-memory=100000000 --min-worker-port=0 --max-worker-port=0"
-"""Several nodes on one machine."""
+"""Variables that let several nodes run on the same machine."""
 LATE = "timed out during startup"
-"""Ray's word of a node that the machine was too busy for."""
+"""Ray's message about a node that did not start on a busy machine."""
 RESTARTS = 4
 
 
@@ -86,7 +86,7 @@ class Native:
         return {**kept, "HOME": str(self.folder), **own}
 
     def command(self, name: str, **words: str) -> list[str]:
-        """Command of a service; `words` maps whole words of the command to their replacements."""
+        """Command of a service; `words` maps whole arguments of the command to their replacements."""
         said = self.services[name]["command"]
         command = [self.put(word) for word in (said.split() if isinstance(said, str) else said)]
         command = [words.get(word, word).replace("0.0.0.0", "127.0.0.1") for word in command]
@@ -191,7 +191,7 @@ def _ray_node(native: Native, name: str, command: list[str], stack: ExitStack) -
 
 @contextmanager
 def _postgres(native: Native) -> Iterator[None]:
-    """One server for both databases. It refuses to be root's."""
+    """Start a single server for both databases. Postgres refuses to run as root."""
     user = "postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="sia-pg-", dir="/tmp"))
     if user:
@@ -224,7 +224,7 @@ def _make_database(folder: Path, port: int, made: Mapping[str, str], user: str |
 
 
 def _end_strays(folder: Path) -> None:
-    """Ray's daemons leave their group; they are known by a path that only they have."""
+    """End Ray's daemons, which leave their group and are known by a path of their own."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

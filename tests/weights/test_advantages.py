@@ -73,7 +73,7 @@ def test_best_of_n_clones_the_best_above_the_mean() -> None:
     assert best_of_n([0.2, 0.9], threshold=0.95) == [0, 0]
 
 
-def test_gae_by_hand() -> None:
+def test_gae_matches_values_by_hand() -> None:
     advantages, returns = gae([0.0, 1.0, 2.0], [0.5, 0.25, 1.0], 0.9, 0.8)
     last = 2.0 - 1.0
     middle = 1.0 + 0.9 * 1.0 - 0.25 + 0.72 * last
@@ -88,6 +88,6 @@ def test_gae_with_lambda_one_is_the_return_minus_the_value() -> None:
     assert returns == pytest.approx([5.0, 4.0, 4.0])
 
 
-def test_whitening() -> None:
+def test_whitening_centres_and_scales_advantages() -> None:
     assert whiten([1.0, 3.0]) == pytest.approx([-1, 1])
     assert whiten([2.0, 2.0]) == [0, 0]

@@ -1,4 +1,4 @@
-"""Every algorithm through the same Trainer: it steps, goes on bit for bit, and moves what it should move."""
+"""Every algorithm steps, resumes bit for bit, and changes the right parameters, through the same Trainer."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def choices(policy: LocalPolicy) -> list[Rollout]:
 
 
 def spoken(policy: LocalPolicy) -> list[Rollout]:
-    """Free text of a few tokens, the longer the better."""
+    """Rollouts of free text of a few tokens; longer texts score more."""
     found = []
     for number in range(16):
         done = policy.sample(ask("Say:", seed=number, max_tokens=4 + number % 5))
@@ -66,7 +66,7 @@ def spec_of(algorithm: str) -> UpdateSpec:
 
 @pytest.mark.parametrize("kind", ["choices", "texts"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_trains_and_goes_on_bit_for_bit(
+def test_every_algorithm_trains_and_resumes_bit_for_bit(
     algorithm: str, kind: str, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     rollouts: list[Rollout] = request.getfixturevalue(kind)
@@ -108,7 +108,7 @@ def test_trl_and_our_own_forward_pass_take_the_same_step(
     assert float(((moved[0] - moved[1]).abs() < 1e-5).float().mean()) > 0.99
 
 
-def test_what_trl_cannot_take_exactly_is_named(choices: list[Rollout], texts: list[Rollout]) -> None:
+def test_settings_that_trl_cannot_reproduce_are_named(choices: list[Rollout], texts: list[Rollout]) -> None:
     spec = spec_of("dpo")
     assert "restricted" in (why_not_trl(make_batch(choices, "dpo"), spec) or "")
     batch = make_batch(texts, "dpo")
@@ -162,20 +162,20 @@ def test_kl_to_the_base_holds_back(choices: list[Rollout], tiny_model: Path) -> 
     assert held.train(choices)[-1].kl_base < free.train(choices)[-1].kl_base / 2
 
 
-def test_the_value_head_learns_returns_and_leaves_the_policy_alone(choices: list[Rollout], tiny_model: Path) -> None:
+def test_value_head_learns_returns_and_leaves_the_policy_alone(choices: list[Rollout], tiny_model: Path) -> None:
     trainer = Trainer(tiny_model, replace(spec_of("ppo"), steps=10, learning_rate=1e-9), None, threads=1)
     steps = trainer.train(choices)
     assert steps[-1].value_loss < steps[0].value_loss
     assert steps[-1].kl < 1e-6
 
 
-def test_the_named_batch_and_no_other_is_trained_on(choices: list[Rollout], tiny_model: Path) -> None:
+def test_only_the_named_batch_is_trained_on(choices: list[Rollout], tiny_model: Path) -> None:
     Trainer(tiny_model, replace(LOOSE, batch=batch_digest(choices)), None, threads=1).train(choices)
     with pytest.raises(PolicyError, match="batch digest"):
         Trainer(tiny_model, replace(LOOSE, batch="0" * 64), None, threads=1).train(choices)
 
 
-def test_the_loss_can_be_chosen_apart_from_the_advantage(choices: list[Rollout], tiny_model: Path) -> None:
+def test_loss_can_be_chosen_apart_from_the_advantage(choices: list[Rollout], tiny_model: Path) -> None:
     losses = [
         Trainer(tiny_model, replace(LOOSE, loss=name), None, threads=1).train(choices)[0].loss
         for name in (None, "clip", "cispo")

@@ -1,4 +1,4 @@
-"""Checkpoints: refused by name when they are of something else, and adapters served under no other's name."""
+"""Checkpoints of another update are refused by name, and adapters are served only under their own name."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def checkpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.parametrize("name", ["spec_id", "base", "tokenizer", "template"])
-def test_a_mismatch_is_refused_by_name(name: str, checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_mismatch_is_refused_by_name(name: str, checkpoint: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "c")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert name in manifest
@@ -44,12 +44,12 @@ def test_tokenizer_and_template_have_digests_of_their_own(tiny_model: Path, tmp_
     assert [name for name in before if templated[name] != tokenized[name]] == ["base", "tokenizer"]
 
 
-def test_a_missing_checkpoint_says_so(tiny_model: Path, tmp_path: Path) -> None:
+def test_missing_checkpoint_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no checkpoint"):
         Trainer(tiny_model, SPEC, None, threads=1).load(tmp_path / "none")
 
 
-def test_a_failed_save_leaves_the_old_checkpoint(
+def test_failed_save_leaves_the_old_checkpoint(
     checkpoint: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "c")
@@ -65,7 +65,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(
     assert {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
-def test_an_adapter_under_another_ones_name_is_not_served(tiny_model: Path, tmp_path: Path) -> None:
+def test_adapter_under_the_name_of_another_is_not_served(tiny_model: Path, tmp_path: Path) -> None:
     policy = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
     trainer = Trainer(tiny_model, SPEC, None, threads=1)
     first = trainer.save(tmp_path / "1", trainer.train(play(policy, None, 0)))
@@ -82,7 +82,7 @@ def test_an_adapter_under_another_ones_name_is_not_served(tiny_model: Path, tmp_
     assert policy.probe(first) != policy.probe(second) != policy.probe(None)
 
 
-def test_a_folder_whose_bytes_were_replaced_is_not_taken_for_what_it_was(tiny_model: Path, tmp_path: Path) -> None:
+def test_folder_with_replaced_bytes_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     policy = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
     trainer = Trainer(tiny_model, SPEC, None, threads=1)
     first = trainer.save(tmp_path / "live", trainer.train(play(policy, None, 0)))

@@ -1,4 +1,4 @@
-"""Packed passes: gradients of the naive loop and of a padded batch, bounded memory, and what cannot be packed."""
+"""Packed passes have the gradients of the naive loop and of a padded batch, and bounded memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -51,7 +51,7 @@ LLAMA: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """On a busy machine, threads that wait for each other cost more than models this small take."""
+    """Use a single thread: on a busy machine, threads cost more time than models this small take."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 
 def choices_of(sequences: Sequence[Ids]) -> list[Choice]:
-    """At every position, free and restricted in turn, two in some contexts."""
+    """Choices at every position, free and restricted in turn, with two in some contexts."""
     found: list[Choice] = []
     for index, ids in enumerate(sequences):
         for at in range(len(ids)):
@@ -95,7 +95,7 @@ def trained(model: Any) -> list[torch.nn.Parameter]:
 
 
 def taken(model: Any) -> torch.Tensor:
-    """The gradient, which is then gone."""
+    """Return the gradient and clear it from the model."""
     whole = torch.cat([parameter.grad.flatten().double() for parameter in trained(model)])  # type: ignore[union-attr]
     model.zero_grad()
     return whole
@@ -113,7 +113,7 @@ def packed(model: Any, **how: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def naive(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choice by choice, one forward pass over its context each."""
+    """Compute the gradient choice by choice, with a forward pass over the context of each."""
     logprobs = []
     for choice in choices_of(SEQUENCES):
         context = SEQUENCES[choice.sequence][: choice.position + 1]
@@ -126,7 +126,7 @@ def naive(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def padded(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """All sequences as one batch, padded on the right."""
+    """Compute the gradient of all sequences as a batch padded on the right."""
     choices = choices_of(SEQUENCES)
     length = max(map(len, SEQUENCES))
     ids_BT = torch.tensor([[*ids, *[0] * (length - len(ids))] for ids in SEQUENCES])
@@ -183,14 +183,14 @@ def test_bf16_is_as_near_to_fp32_as_plain_rows_are(attention: str) -> None:
     assert off(gradient, expected) < max(0.05, 1.5 * off(plain, expected))
 
 
-def test_a_mask_holds_no_least_number_that_could_be_added_twice() -> None:
+def test_mask_added_twice_gives_no_nan() -> None:
     (part,) = pack(SEQUENCES, 99)
     mask_NN = part.mask(torch.bfloat16)[0, 0]
     assert set(mask_NN.flatten().tolist()) == {0.0, float("-inf")}
     assert not (mask_NN + mask_NN).softmax(-1).isnan().any()
 
 
-def test_a_sure_model_still_has_its_small_gradient_in_bf16() -> None:
+def test_confident_model_keeps_its_small_gradient_in_bf16() -> None:
     torch.manual_seed(0)
     weight_VD = torch.randn(VOCABULARY, 16)
     hidden_KD = (0.6 * weight_VD[:4]).bfloat16().requires_grad_()
@@ -205,7 +205,7 @@ def test_a_sure_model_still_has_its_small_gradient_in_bf16() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 100, 1000])
-def test_the_output_layer_is_read_a_few_rows_at_a_time(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_layer_is_read_a_few_rows_at_a_time(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = llama()
     expected_N, expected = packed(model)
     monkeypatch.setattr(forward, "LOGITS", limit)
@@ -214,7 +214,7 @@ def test_the_output_layer_is_read_a_few_rows_at_a_time(limit: int, monkeypatch: 
     assert off(gradient, expected) <= 1e-5
 
 
-def test_nothing_of_the_vocabularys_width_is_kept() -> None:
+def test_tensors_of_vocabulary_width_are_not_kept() -> None:
     model = make(LlamaConfig(**{**LLAMA, "vocab_size": 5003}))
     kept: list[torch.Size] = []
 
@@ -253,7 +253,7 @@ def test_passes_keep_to_the_budget_and_cover_every_choice_once() -> None:
     assert sorted(at for part in parts for at in part.index) == list(range(len(choices)))
 
 
-def test_the_budget_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_budget_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = llama()
     assert Forward(model, 1.0).budget == forward.TOKENS_PER_PASS
     monkeypatch.setattr(forward, "available_memory", lambda device: 2_000_000)
@@ -263,7 +263,7 @@ def test_the_budget_is_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> No
     assert Forward(model, 1.0).budget > 2 * small
 
 
-def test_the_budget_can_be_told_of_a_model_of_few_words() -> None:
+def test_token_budget_of_a_small_vocabulary_is_the_maximum() -> None:
     assert Forward(make(LlamaConfig(**{**LLAMA, "vocab_size": 5})), 1.0).budget == forward.TOKENS_PER_PASS
 
 
@@ -300,7 +300,7 @@ def test_models_that_cannot_read_a_trie_read_rows_and_say_why(config: PreTrained
     assert off(gradient, expected) <= 1e-5
 
 
-def test_an_attention_that_takes_no_mask_is_named() -> None:
+def test_attention_without_mask_support_is_named() -> None:
     AttentionInterface.register("maskless", sdpa_attention_forward)
     model = llama()
     model.set_attn_implementation("maskless")

@@ -1,4 +1,4 @@
-"""The trainer behind Ray: its own process, rounds that are done once, and a death that costs nothing."""
+"""The trainer behind Ray has its own process, does each round once, and loses nothing when killed."""
 
 import os
 import time
@@ -37,7 +37,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_trainer_goes_on_from_its_last_round_with_the_same_bits(
+def test_killed_trainer_resumes_from_its_last_round_with_the_same_bits(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
     straight = Trainer(tiny_model, LOOSE, None, threads=1)
@@ -61,7 +61,7 @@ def test_a_killed_trainer_goes_on_from_its_last_round_with_the_same_bits(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_refusal_arrives_as_what_it_is_and_leaves_nothing_half_done(
+def test_refusal_keeps_its_type_and_leaves_nothing_half_done(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
     foreign = [
@@ -78,7 +78,7 @@ def test_a_refusal_arrives_as_what_it_is_and_leaves_nothing_half_done(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_trainer_killed_in_the_middle_of_a_round_ends_with_the_same_bits(
+def test_trainer_killed_in_the_middle_of_a_round_ends_with_the_same_bits(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
     spec = replace(LOOSE, algorithm="ppo", steps=10, learning_rate=1e-4)
@@ -99,7 +99,7 @@ def test_a_trainer_killed_in_the_middle_of_a_round_ends_with_the_same_bits(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_round_of_other_rollouts_is_not_taken_from_disk(
+def test_round_of_other_rollouts_is_not_taken_from_disk(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
     with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:

@@ -1,4 +1,4 @@
-"""A decision's proposal becomes the spec that is trained, or a reason that the agent is told."""
+"""A decision's proposal becomes the trained spec, or a reason that goes back to the agent."""
 
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def decide(**proposed: Any) -> Decision:
     return Decision("weights", 0, "headroom", "test", update=proposed)
 
 
-def test_what_is_proposed_is_what_is_trained() -> None:
+def test_proposed_update_is_the_update_trained() -> None:
     decision = decide(algorithm="grpo", learning_rate=1e-5, rounds=2)
     assert objections(session(), decision, PARENT, MIXED) == []
     spec = update_spec(session(rank=4, anchors=3, max_gap=0.1), decision, PARENT, MIXED)
@@ -50,7 +50,7 @@ def test_what_is_proposed_is_what_is_trained() -> None:
         (decide(algorithm="ppo"), "no rewards of single turns"),
     ],
 )
-def test_what_cannot_be_trained_goes_back_with_the_reason(decision: Decision, words: str) -> None:
+def test_untrainable_proposal_goes_back_with_the_reason(decision: Decision, words: str) -> None:
     assert words in " ".join(objections(session(), decision, PARENT, MIXED))
 
 
@@ -60,7 +60,7 @@ def test_where_nothing_fits_the_lever_is_refused() -> None:
     assert "constant" in " ".join(objections(session(algorithm="dr_grpo"), decide(), PARENT, constant))
 
 
-def test_one_anchor_is_refused_in_the_task_file() -> None:
+def test_single_anchor_is_refused_in_the_task_file() -> None:
     assert UpdateDefaults(anchors=2).anchors == 2
     with pytest.raises(ValueError, match="at least 2 anchor problems"):
         UpdateDefaults(anchors=1)

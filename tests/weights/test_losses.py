@@ -55,14 +55,14 @@ def test_clip_is_asymmetric_and_pessimistic() -> None:
     assert gradient_N.tolist() == pytest.approx([-1.1, -1.27, 0, 0.9, 0.81, 0, 4.0], rel=1e-6)
 
 
-def test_dual_clip_bounds_what_a_bad_choice_can_cost() -> None:
+def test_dual_clip_bounds_the_loss_of_a_losing_choice() -> None:
     found, gradient_N = loss("clip", replace(SPEC, dual_clip=3.0))
     assert float(found.loss.detach()) == pytest.approx(-(1.1 + 1.27 + 1.28) + (0.9 + 0.81 + 0.8 + 3.0), rel=1e-6)
     assert found.clipped == 3
     assert float(gradient_N[-1]) == 0
 
 
-def test_importance_weights_are_truncated_but_go_on_teaching() -> None:
+def test_truncated_importance_weights_keep_their_gradient() -> None:
     found, gradient_N = loss("importance")
     assert gradient_N.tolist() == pytest.approx([-1.1, -1.27, -1.5, 0.9, 0.81, 0.5, 2.0], rel=1e-6)
     assert float(found.loss.detach()) == pytest.approx(sum(gradient_N.tolist()), rel=1e-6)
@@ -105,7 +105,7 @@ def test_value_loss_stops_pulling_beyond_its_range() -> None:
     assert gradient_N.tolist() == pytest.approx([0.0, -1.6])
 
 
-def test_dpo_and_kto_by_hand() -> None:
+def test_dpo_and_kto_match_values_by_hand() -> None:
     logprob_R, reference_R = torch.tensor([-1.0, -4.0, -2.0]), torch.tensor([-2.0, -3.0, -2.0])
     expected = -math.log(1 / (1 + math.exp(-0.5 * 2)))
     assert float(dpo(logprob_R, reference_R, [(0, 1)], 0.5)) == pytest.approx(expected)

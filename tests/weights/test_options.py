@@ -1,4 +1,4 @@
-"""Gradient checkpointing, bf16 and the choice of device: what they change of an update, and what they must not."""
+"""Gradient checkpointing, bf16 and the device change an update within stated bounds only."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_trl_takes_the_same_options(tiny_model: Path, tmp_path: Path, algorithm:
         assert torch.allclose(again[name], tensor, atol=1e-6), name
 
 
-def test_a_device_that_is_not_there_is_refused_with_what_to_change(tiny_model: Path) -> None:
+def test_missing_device_is_refused_with_a_hint(tiny_model: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(PolicyError, match="no CUDA device") as caught:
             Trainer(tiny_model, SPEC, None, threads=1, device="cuda")
@@ -118,7 +118,7 @@ def test_gpus_that_the_cluster_has_not_are_refused_at_once(tiny_model: Path, tmp
         ray.shutdown()
 
 
-def test_a_checkpoint_says_why_rows_were_read_one_by_one(
+def test_checkpoint_states_why_rows_were_read_one_by_one(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed, _ = trained(tiny_model, ONCE, rollouts, tmp_path / "packed")

@@ -1,4 +1,4 @@
-"""Packed contexts: what is shared is fed once, and every node sees its own path only."""
+"""Packed contexts feed shared beginnings once, and every node sees only its own path."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ SKEWED = batch([0.0] * 14 + [0.2, 0.9])
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "dr_grpo", "rloo", "reinforce_pp", "best_of_n", "dpo", "kto"])
-def test_a_mixed_batch_serves_most(algorithm: str) -> None:
+def test_mixed_batch_serves_most_algorithms(algorithm: str) -> None:
     assert refuse(MIXED, algorithm, 1.0) is None
 
 
@@ -57,7 +57,7 @@ def test_a_mixed_batch_serves_most(algorithm: str) -> None:
         (batch([1], [1]), "kto", "nothing to tell apart"),
     ],
 )
-def test_refusals_say_why(rollouts: list[Rollout], algorithm: str, words: str) -> None:
+def test_refusals_state_the_reason(rollouts: list[Rollout], algorithm: str, words: str) -> None:
     assert words in (refuse(rollouts, algorithm, 1.0) or "")
 
 
@@ -85,7 +85,7 @@ def test_thresholds_and_margins_are_part_of_the_question() -> None:
         ([], None),
     ],
 )
-def test_suggestions(rollouts: list[Rollout], expected: str | None) -> None:
+def test_suggested_algorithm_fits_the_batch(rollouts: list[Rollout], expected: str | None) -> None:
     algorithm, reason = suggest(rollouts)
     assert algorithm == expected
     assert reason
@@ -98,7 +98,9 @@ def test_suggestions(rollouts: list[Rollout], expected: str | None) -> None:
     st.booleans(),
     st.integers(1, 5),
 )
-def test_what_is_suggested_is_never_refused(scores: list[list[float]], steps: bool, logprobs: bool, turns: int) -> None:
+def test_suggested_algorithm_is_never_refused(
+    scores: list[list[float]], steps: bool, logprobs: bool, turns: int
+) -> None:
     rollouts = batch(*scores, steps=steps, logprobs=logprobs, turns=turns)
     algorithm, _ = suggest(rollouts)
     if algorithm is not None:
@@ -122,7 +124,7 @@ def steps(reward: float, kl: float = 0.01, entropy: float = 2.0, error: float = 
     return [{"reward": reward, "reward_error": error, "kl": kl, "entropy": entropy}]
 
 
-def test_rounds_go_on_while_all_is_well() -> None:
+def test_rounds_continue_while_nothing_calls_for_a_stop() -> None:
     history = [steps(0.3), steps(0.4), steps(0.39)]
     assert stop_reason([], SPEC) is None
     assert stop_reason(history, SPEC) is None

@@ -21,14 +21,14 @@ def spec(settings: dict[str, Any]) -> UpdateSpec:
 
 
 @pytest.mark.parametrize("rollouts", [MIXED, SKEWED, batch([0, 1], [1, 0], [0, 0])])
-def test_where_nobody_names_an_algorithm_the_fitting_one_is_taken(rollouts: list[Rollout]) -> None:
+def test_unnamed_algorithm_is_replaced_by_the_fitting_one(rollouts: list[Rollout]) -> None:
     settled = settle(rollouts, FREE, {})
     assert settled["algorithm"] == suggest(rollouts)[0]
     assert settled["learning_rate"] == ALGORITHMS[settled["algorithm"]].defaults["learning_rate"]
     assert refuse(rollouts, spec(settled)) is None
 
 
-def test_a_proposal_goes_before_the_task_and_the_task_before_defaults() -> None:
+def test_proposal_precedes_the_task_and_the_task_precedes_defaults() -> None:
     settled = spec(settle(MIXED, TASK, {"learning_rate": 1e-5, "kl_base": 0.02, "clip_high": 0.4}))
     assert (settled.algorithm, settled.learning_rate, settled.steps, settled.rank) == ("dr_grpo", 1e-5, 5, 16)
     assert (settled.kl_base, settled.clip_high) == (0.02, 0.4)
@@ -64,7 +64,7 @@ def test_another_algorithm_brings_its_own_learning_rate_and_steps() -> None:
         ({"algorithm": "best_of_n", "clip_low": 0.1}, "clip_low", "loss cross_entropy does not read it"),
     ],
 )
-def test_what_cannot_be_is_refused_with_field_and_range(proposed: dict[str, Any], field: str, words: str) -> None:
+def test_impossible_values_are_refused_with_field_and_range(proposed: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(ProposalError, match="update") as caught:
         settle(MIXED, TASK, proposed)
     assert caught.value.field == field
@@ -77,13 +77,13 @@ def test_settings_go_with_the_algorithm_and_loss_that_read_them() -> None:
     assert settle(MIXED, TASK, {"loss": "importance", "cap": 3.0})["cap"] == 3.0
 
 
-def test_the_rank_of_an_adapter_trained_further_cannot_be_changed() -> None:
+def test_rank_of_an_adapter_trained_further_cannot_be_changed() -> None:
     assert settle(MIXED, TASK, {"rank": 8})["rank"] == 8
     with pytest.raises(ProposalError, match="keeps its rank"):
         settle(MIXED, TASK, {"rank": 8}, fresh=False)
 
 
-def test_where_nothing_fits_the_reason_is_said() -> None:
+def test_batch_that_fits_no_algorithm_states_the_reason() -> None:
     with pytest.raises(ProposalError, match="all 2 groups are constant") as caught:
         settle(batch([0, 0], [1, 1]), FREE, {})
     assert caught.value.field == "algorithm"
@@ -95,7 +95,7 @@ def test_rollouts_of_another_adapter_are_stale() -> None:
     assert "branch from the node that was executed" in (refuse(MIXED, other) or "")
 
 
-def test_the_schema_describes_every_setting_that_is_taken() -> None:
+def test_schema_describes_every_setting_that_is_taken() -> None:
     fields = set(UpdateSpec.__dataclass_fields__)
     assert set(SETTINGS) <= fields
     assert SCHEMA["additionalProperties"] is False

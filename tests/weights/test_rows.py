@@ -1,4 +1,4 @@
-"""Turns to rows: merged on exact prefixes only, each sampled token once, nothing else ever."""
+"""Turns are merged into rows on exact prefixes only, and each sampled token is trained once."""
 
 from collections import Counter
 from dataclasses import replace
@@ -28,18 +28,18 @@ FORKED = (turn((1, 2), (3, 4)), turn((1, 2, 3, 7, 90), (5,)), turn((1, 2, 3, 7, 
 
 
 def trained(turns: tuple[Turn, ...]) -> list[tuple[Ids, int]]:
-    """Context and token of everything that is trained."""
+    """Context and token of every trained choice."""
     return [(row.ids[: token.position], row.ids[token.position]) for row in merge_turns(turns) for token in row.tokens]
 
 
-def test_a_turn_goes_on_in_the_row_whose_ids_its_prompt_begins_with() -> None:
+def test_turn_joins_the_row_that_begins_its_prompt() -> None:
     (row,) = merge_turns(GROWING)
     assert row.ids == (1, 2, 3, 4, 90, 91, 5)
     assert [token.position for token in row.tokens] == [2, 3, 6]
     assert [token.turn for token in row.tokens] == [0, 0, 1]
 
 
-def test_a_turn_whose_history_was_changed_forks() -> None:
+def test_turn_with_a_changed_history_starts_a_row() -> None:
     rows = merge_turns(FORKED)
     assert [row.ids for row in rows] == [(1, 2, 3, 4), (1, 2, 3, 7, 90, 5, 91, 6, 8)]
     # 3 was sampled once and is trained once: in the second row it is context.
@@ -91,7 +91,7 @@ def test_every_sampled_token_is_trained_once_in_its_own_context(drawn: list[tupl
     ("algorithm", "totals"),
     [("reinforce_pp", [0.5, 0.5]), ("dr_grpo", [1.5, 2.5]), ("grpo", [3 / 8, 5 / 8])],
 )
-def test_normalisers(algorithm: str, totals: list[float]) -> None:
+def test_token_weights_add_up_by_algorithm(algorithm: str, totals: list[float]) -> None:
     batch = make_batch([rollout(GROWING, 0, 0.0), rollout(FORKED, 1, 1.0)], algorithm)
     assert (batch.rows, batch.rollouts) == (3, 2)
     weights = Counter[int]()
@@ -101,7 +101,7 @@ def test_normalisers(algorithm: str, totals: list[float]) -> None:
     assert sorted(weights.values()) == pytest.approx(totals)
 
 
-def test_an_advantage_belongs_to_all_rows_of_a_rollout() -> None:
+def test_advantage_belongs_to_all_rows_of_a_rollout() -> None:
     batch = make_batch([rollout(GROWING, 0, 0.0), rollout(FORKED, 1, 1.0)], "dr_grpo")
     of = {choice.rollout: set[float]() for choice in batch.choices}
     for choice in batch.choices:
@@ -117,7 +117,7 @@ def test_step_rewards_add_up_to_the_score_and_fall_on_the_last_token_of_their_tu
     assert sorted(rewards) == [[0.0] * 5, [0.0, 0.25, -0.5, 0.0, 1.25]]
 
 
-def test_a_turn_without_a_choice_credits_the_one_before() -> None:
+def test_turn_without_a_choice_credits_the_one_before() -> None:
     turns = (turn((1,), (2,), ((2, 3),)), turn((1, 2, 9), (4,), ((4,),)))
     batch = make_batch([rollout(turns, 0, 1.0), rollout(turns, 1, 0.0)], "ppo")
     assert sorted(choice.reward for choice in batch.choices) == [0.0, 1.0]
@@ -144,7 +144,7 @@ def test_rollouts_without_logprobs_serve_those_algorithms_that_need_none() -> No
     assert make_batch(bare, "best_of_n").rollouts == 1
 
 
-def test_the_batch_digest_sees_what_training_reads() -> None:
+def test_batch_digest_depends_on_all_that_training_reads() -> None:
     rollouts = [rollout(GROWING, 0, 0.0), rollout(FORKED, 1, 1.0)]
     assert batch_digest(rollouts) == batch_digest(rollouts[::-1])
     assert batch_digest(rollouts) == batch_digest([replace(r, seconds=9.0) for r in rollouts])

@@ -1,4 +1,4 @@
-"""A wrong adapter being served is caught: the engine's logprobs must be those of what was trained."""
+"""A wrong adapter is detected, since the engine's logprobs must match those of the trained adapter."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.weights.test_weights import SPEC, play
 LIMIT = 0.05
 
 
-def test_the_engine_serves_what_was_trained_and_another_adapter_is_caught(tiny_model: Path, tmp_path: Path) -> None:
+def test_engine_serves_the_trained_adapter_and_another_is_caught(tiny_model: Path, tmp_path: Path) -> None:
     policy = LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1)
     trainer = Trainer(tiny_model, replace(SPEC, max_gap=9.0), None, threads=1)
     rollouts = play(policy, None, 0)
@@ -37,9 +37,9 @@ def test_probes_that_are_far_off_or_none_are_refused(served: tuple[float, ...]) 
     assert "differ from the trainer's" in (why_not_served(served, (-1.0, -2.0), {}, LIMIT) or "")
 
 
-def test_a_round_that_changed_nothing_is_no_other_adapter() -> None:
+def test_unchanged_round_is_not_taken_for_another_adapter() -> None:
     assert why_not_served((-1.0, -2.0), (-1.0, -2.0), {"round 1": (-1.0, -2.0)}, LIMIT) is None
 
 
-def test_an_engine_that_rounds_otherwise_is_not_taken_for_another_adapter() -> None:
+def test_engine_that_rounds_otherwise_is_not_taken_for_another_adapter() -> None:
     assert why_not_served((-1.01, -2.02), (-1.0, -2.0), {"the parent": (-1.3, -2.4)}, LIMIT) is None

@@ -1,4 +1,4 @@
-"""The weight lever on a tiny model: exact rows, exact gradients, bit-exact resume, and it learns."""
+"""The weight lever on a tiny model has exact rows and gradients, resumes bit for bit, and learns."""
 
 import json
 import math
@@ -56,7 +56,7 @@ def play(policy: LocalPolicy, adapter: Adapter | None, rounds: int, rollouts: in
 
 
 def naive_gradients(trainer: Trainer, rollouts: Sequence[Rollout]) -> dict[str, torch.Tensor]:
-    """Token by token, one forward each, no sharing, no batching."""
+    """Compute the gradient token by token, with a forward pass for each, without sharing or batches."""
     groups: dict[str, list[Rollout]] = {}
     for rollout in rollouts:
         groups.setdefault(rollout.unit.problem, []).append(rollout)
@@ -83,7 +83,7 @@ def naive_gradients(trainer: Trainer, rollouts: Sequence[Rollout]) -> dict[str, 
     return {name: p.grad.clone() for name, p in trainer._parameters.items() if p.grad is not None}
 
 
-def test_each_sampled_token_is_trained_once_and_forced_ones_never(policy: LocalPolicy) -> None:
+def test_sampled_tokens_are_trained_once_and_forced_ones_never(policy: LocalPolicy) -> None:
     rollouts = play(policy, None, 0)
     batch = make_batch(rollouts, "dr_grpo")
     branching = sum(len(ids or ()) > 1 for rollout in rollouts for turn in rollout.turns for ids in turn.allowed or ())
@@ -94,7 +94,7 @@ def test_each_sampled_token_is_trained_once_and_forced_ones_never(policy: LocalP
         assert not any(other != one and other[: len(one)] == one for other in batch.sequences)
 
 
-def test_the_order_of_arrival_does_not_matter(policy: LocalPolicy) -> None:
+def test_order_of_arrival_does_not_matter(policy: LocalPolicy) -> None:
     rollouts = play(policy, None, 0)
     assert make_batch(rollouts[::-1], "dr_grpo") == make_batch(rollouts, "dr_grpo")
 
@@ -130,7 +130,7 @@ def test_shared_contexts_give_the_gradient_of_the_naive_loop(
     assert float((found - whole).norm() / whole.norm()) <= 1e-5
 
 
-def test_the_trainer_recomputes_what_the_engine_recorded(policy: LocalPolicy, tiny_model: Path) -> None:
+def test_trainer_recomputes_what_the_engine_recorded(policy: LocalPolicy, tiny_model: Path) -> None:
     trainer = Trainer(tiny_model, SPEC, None, threads=1)
     first, *_ = trainer.train(play(policy, None, 0))
     assert first.gap < 1e-4
@@ -158,7 +158,7 @@ def test_logprobs_that_are_no_numbers_are_refused(policy: LocalPolicy, tiny_mode
 
 
 def talk(policy: LocalPolicy, prompt: str, rollouts: int, tokens: int) -> list[Rollout]:
-    """Rollouts of one turn of free text."""
+    """Rollouts with a single turn of free text."""
     played = []
     for number in range(rollouts):
         done = policy.sample(ask(prompt, seed=number, max_tokens=tokens))
@@ -176,7 +176,7 @@ def test_free_text_is_trained_too(policy: LocalPolicy, tiny_model: Path) -> None
     assert first.choices == sum(len(rollout.turns[0].output_ids or ()) for rollout in rollouts)
 
 
-def test_a_round_stops_before_it_strays_further(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
+def test_round_stops_before_it_strays_further(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
     rollouts = play(policy, None, 0)
     trainer = Trainer(tiny_model, replace(SPEC, steps=9, learning_rate=0.05, max_kl=0.01), None, threads=1)
     one = Trainer(tiny_model, replace(SPEC, steps=1, learning_rate=0.05, max_kl=0.01), None, threads=1)
@@ -212,7 +212,7 @@ def test_training_raises_the_chance_of_what_is_right_and_is_served(
     assert all(turn.adapter == adapter.digest for r in final for turn in r.turns)  # type: ignore[union-attr]
 
 
-def test_resume_is_bit_exact(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
+def test_resumed_training_is_bit_exact(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
     rollouts = play(policy, None, 0)
     spec = replace(SPEC, max_gap=9.0)
     straight = Trainer(tiny_model, spec, None, threads=1)
@@ -238,13 +238,13 @@ def test_two_trainings_give_the_same_bits_with_several_threads(policy: LocalPoli
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-def test_a_checkpoint_of_another_update_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+def test_checkpoint_of_another_update_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     Trainer(tiny_model, SPEC, None, threads=1).save(tmp_path / "c", [])
     with pytest.raises(PolicyError, match="spec_id"):
         Trainer(tiny_model, replace(SPEC, seed=8), None, threads=1).load(tmp_path / "c")
 
 
-def test_an_adapter_can_be_trained_further(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
+def test_adapter_can_be_trained_further(policy: LocalPolicy, tiny_model: Path, tmp_path: Path) -> None:
     first = Trainer(tiny_model, SPEC, None, threads=1)
     parent = first.save(tmp_path / "parent", first.train(play(policy, None, 0)))
     child = Trainer(tiny_model, replace(SPEC, parent_adapter=parent.digest), parent.path, threads=1)
@@ -293,13 +293,13 @@ def test_updates_that_cannot_work_are_refused(rollouts: list[Rollout], words: st
     assert words in reason
 
 
-def test_a_sound_batch_is_not_refused() -> None:
+def test_sound_batch_is_not_refused() -> None:
     rollouts = [make_rollout(p, s, s / 2) for p in "ab" for s in range(2)]
     assert refuse(rollouts, SPEC) is None
     assert "temperature" in (refuse(rollouts, replace(SPEC, temperature=0.5)) or "")
 
 
-def test_an_empty_batch_makes_no_step(tiny_model: Path) -> None:
+def test_empty_batch_makes_no_step(tiny_model: Path) -> None:
     constant = [make_rollout(p, s, 0.5) for p in "ab" for s in range(2)]
     assert Trainer(tiny_model, SPEC, None, threads=1).train(constant) == []
     assert isinstance(make_batch(constant, "dr_grpo"), Batch)

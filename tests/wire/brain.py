@@ -1,4 +1,4 @@
-"""A Feedback-Agent's model behind a provider's wire format: what it says in each generation is written down."""
+"""A Feedback-Agent's model behind a provider's wire format, with scripted replies for each generation."""
 
 import json
 import re
@@ -10,13 +10,13 @@ from tests.wire.server import Handler, chat, message
 from tests.wire.streams import DONE, USAGE, chunk, stream
 
 Said = tuple[str, Mapping[str, Any]]
-"""Name of a tool, and arguments."""
+"""Name and arguments of a tool call."""
 Step = Callable[["Asked"], Sequence[Said]]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, in the words of either provider."""
+    """A request in the format of either provider."""
 
     generation: int
     """Number of the generation; 0 if the first harness is to be written."""
@@ -25,7 +25,7 @@ class Asked:
     ids: Sequence[str]
     """Rollouts that the first message shows."""
     results: Sequence[str]
-    """Texts that tools have answered."""
+    """Texts of the answers of tools."""
 
 
 @dataclass

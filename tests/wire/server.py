@@ -14,7 +14,7 @@ Answer = Callable[["Handler", dict[str, Any]], None]
 
 @dataclass
 class Wire:
-    """Requests that were received, and answers to the next ones."""
+    """The received requests, and the answers to the next requests."""
 
     url: str = ""
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def raw(data: bytes, kind: str = "application/json") -> Answer:
 
 
 def reset(handler: Handler, _: dict[str, Any]) -> None:
-    """The connection ends in the middle of the body."""
+    """End the connection in the middle of the body."""
     handler.send_response(200)
     handler.send_header("content-type", "application/json")
     handler.send_header("content-length", "1000")

@@ -1,9 +1,9 @@
-"""`python -m tests.wire.stand_in serve DIR --host H --port N ...`: takes the place of `vllm`.
+"""`python -m tests.wire.stand_in serve DIR --host H --port N ...` takes the place of `vllm`.
 
-What follows `--stand-in` says what goes wrong: `fails` (ends with a message), `hangs` (is never healthy),
+The value of `--stand-in` selects the behaviour: `fails` (ends with a message), `hangs` (is never healthy),
 `stubborn` (ignores SIGTERM), `light` (healthy, but no model), `model` (answers, with a small model).
-Its process and that of a child are written to the file named by STAND_IN_PIDS; where a file `broken` lies
-beside that one, it ends at once.
+The stand-in writes its process id and that of a child to the file named by STAND_IN_PIDS. A file `broken`
+beside that file makes the stand-in end at once.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Streams of server-sent events on both wires, which drip, stop or break off where a test wants it."""
+"""Streams of server-sent events in both formats, which drip, stop or break off where a test says."""
 
 import json
 import threading
@@ -48,7 +48,7 @@ def _take(handler: Handler, step: Step) -> None:
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, usage: Any = None) -> bytes:
-    """A chunk of a chat completion; without a delta, the last one, which counts the tokens."""
+    """A chunk of a chat completion; without a delta, the last chunk, which counts the tokens."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
     value = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
     return _event({**value, "usage": usage})
@@ -105,12 +105,12 @@ def parts(kind: str, texts: Sequence[str]) -> list[bytes]:
 
 
 def error_event(text: str) -> bytes:
-    """An error told in place of the next event."""
+    """An error in place of the next event."""
     return _event({"type": "error", "error": {"type": "overloaded_error", "message": text}}, "error")
 
 
 def dripping(made: Sequence[bytes], seconds: float) -> list[Step]:
-    """With a wait before each part."""
+    """The parts, with a wait before each."""
     return [step for part in made for step in (seconds, part)]
 
 

@@ -22,7 +22,7 @@ Reply = tuple[int, Any]
 
 @dataclass
 class FakeVllm:
-    """The server's state, what it was asked, and what it is to do wrong."""
+    """The server's state, received requests and faults."""
 
     base: Path
     url: str = ""
@@ -32,7 +32,7 @@ class FakeVllm:
     gives_ids: bool = True
     scores_ids: bool = True
     updates: bool = True
-    """VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
+    """True if adapters may be loaded, as with VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
     replicas: int = 1
     max_rank: int = 16
     faults: list[Reply] = field(default_factory=list)
@@ -64,7 +64,7 @@ class FakeVllm:
         return 404, {"detail": "Not Found"}
 
     def post(self, path: str, body: Any) -> Reply:
-        """Answer a POST, one at a time."""
+        """Answer a POST; requests wait for each other."""
         with self._lock:
             self.asked.append((path, body))
             if path == "/v1/completions":
@@ -173,7 +173,7 @@ def serve_vllm(base: Path, *, port: int = 0, **settings: Any) -> Iterator[FakeVl
             self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
-            """Silent."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     fake.url = f"http://127.0.0.1:{server.server_address[1]}/v1"

@@ -1,4 +1,4 @@
-"""Run the hostile command in a jail, and outside of one, as the current user; print JSON of what came of each."""
+"""Run the hostile command in a jail and outside a jail, as the current user. Print both results as JSON."""
 
 import json
 import os
@@ -18,7 +18,7 @@ HOSTILE = Path(__file__).with_name("hostile.py")
 
 
 def main() -> dict[str, Any]:
-    """Set the scene: everything in it works for a command outside."""
+    """Create the targets; a command outside a jail reaches all of them."""
     with tempfile.TemporaryDirectory(prefix="sia-jail-", ignore_cleanup_errors=True) as folder:
         top = Path(folder)
         top.chmod(0o755)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A command that tries to get at everything: prints, for each attack, what came of it. Works outside a jail."""
+"""A command that tries to reach everything and prints the result of each attack. Attacks work outside a jail."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""A command in its jail sees its own directories, is ended with all it started, and has no way out but the proxy."""
+"""A command in its jail sees its own directories, ends with all its processes, and reaches only the proxy."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def outcomes(command: list[str]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("bwrap")
 @pytest.mark.parametrize("user", ["self", "nobody"])
-def test_a_hostile_command_gets_at_nothing(user: str) -> None:
+def test_hostile_command_reaches_nothing_outside(user: str) -> None:
     found = outcomes([sys.executable] if user == "self" else [*as_nobody(), system_python()])
     assert {name for name, ended in found["outside"].items() if ended == "works"} == set(ATTACKS), "controls"
     assert {name for name, ended in found["inside"].items() if ended == "works"} == set(CONTROLS), found["inside"]
@@ -70,12 +70,12 @@ def run(desk: Path, bwrap: str) -> Run:
     return go
 
 
-def test_input_outputs_and_status_are_the_commands(run: Run) -> None:
+def test_command_keeps_its_input_outputs_and_status(run: Run) -> None:
     ended = run("cat; echo $GIVEN; echo bad >&2; exit 5")
     assert (ended.code, ended.stdout, ended.stderr, ended.killed_for) == (5, "told\nx\n", "bad\n", None)
 
 
-def test_a_command_runs_as_no_one_with_no_rights(run: Run) -> None:
+def test_command_runs_without_user_and_rights(run: Run) -> None:
     ended = run("id -u; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; touch /usr/x /etc/x /sia/x /x 2>&1")
     uid, *status = ended.stdout.splitlines()
     assert int(uid) != 0
@@ -83,7 +83,7 @@ def test_a_command_runs_as_no_one_with_no_rights(run: Run) -> None:
     assert len([line for line in status[3:] if "Read-only" in line or "denied" in line]) == 4
 
 
-def test_what_is_still_running_is_ended_with_the_command(run: Run, desk: Path) -> None:
+def test_background_processes_end_with_the_command(run: Run, desk: Path) -> None:
     began = tree.below(os.getpid(), tree.tasks())
     ended = run("(setsid sh -c 'while :; do echo x >> late; sleep 0.05; done' &) ; sleep 0.3; echo done")
     assert ended.stdout == "done\n"
@@ -117,25 +117,25 @@ def test_hundreds_of_processes_are_ended_at_the_limit_of_time(run: Run) -> None:
         "cd ~; head -c 9000000 /dev/zero > big; sleep 30",
     ],
 )
-def test_a_command_that_fills_the_disk_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_command_that_fills_the_disk_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(watch, "DISK_BYTES", 8_000_000)
     monkeypatch.setattr(watch, "DISK_FILES", 500)
     assert run(text).killed_for == "disk"
 
 
-def test_a_command_that_takes_too_much_memory_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_that_takes_too_much_memory_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_memory_mb", lambda: 100)
     source = "import time; x = bytearray(300 << 20); time.sleep(30)"
     assert run(f"{sys.executable} -I -c '{source}'").killed_for == "memory"
 
 
-def test_the_end_of_a_long_output_is_kept(run: Run) -> None:
+def test_end_of_a_long_output_is_kept(run: Run) -> None:
     ended = run("seq 200000")
     assert len(ended.stdout) < watch.OUTPUT_BYTES + 100
     assert ended.stdout.startswith("[... ") and ended.stdout.endswith("199999\n200000\n")
 
 
-def test_a_folder_is_removed_whatever_a_command_left_in_it(run: Run, desk: Path, bwrap: str) -> None:
+def test_folder_is_removed_with_deep_or_closed_directories_in_it(run: Run, desk: Path, bwrap: str) -> None:
     run(
         "for i in $(seq 2000); do mkdir d 2>/dev/null; cd d || break; done; cd ~; mkdir a; touch a/x; chmod 0 a",
         seconds=20,
@@ -178,14 +178,14 @@ def ask(url: str) -> str:
     return f"{sys.executable} -I -c '{ASK}' {url}"
 
 
-def test_a_host_that_is_named_is_reached_and_no_other(run: Run, port: int) -> None:
+def test_only_the_named_host_is_reached(run: Run, port: int) -> None:
     allowed = run(f"{ask(f'http://127.0.0.1:{port}/a?b=c')}; {ask('http://127.0.0.1:1/')}", hosts=[f"127.0.0.1:{port}"])
     first, second, *_ = allowed.stdout.splitlines()
     assert first == "path /a?b=c"
     assert "403" in second and "127.0.0.1:1 is not among the hosts" in second
 
 
-def test_all_hosts_are_all_public_ones(run: Run, port: int) -> None:
+def test_all_hosts_means_all_public_hosts(run: Run, port: int) -> None:
     urls = ["http://127.0.0.1:80/", "http://[::1]/", "http://localhost/", "http://169.254.169.254/", "http://10.0.0.1/"]
     ended = run("; ".join(map(ask, urls)), hosts=["*"])
     answers = [line for line in ended.stdout.splitlines() if line]
@@ -194,7 +194,7 @@ def test_all_hosts_are_all_public_ones(run: Run, port: int) -> None:
     assert "not among the hosts" in run(ask(f"http://127.0.0.1:{port}/"), hosts=["*"]).stdout
 
 
-def test_a_tunnel_is_opened_to_a_named_host(run: Run, port: int) -> None:
+def test_tunnel_is_opened_to_a_named_host(run: Run, port: int) -> None:
     source = f"""
 import os, socket
 from urllib.parse import urlsplit
@@ -239,12 +239,12 @@ for _ in range(80):
 
 
 @pytest.mark.parametrize("text", ["http://x", "a b", "x:port", "", "*.*"])
-def test_what_names_no_host_is_refused(bwrap: str, text: str) -> None:
+def test_host_option_without_a_host_name_is_refused(bwrap: str, text: str) -> None:
     with pytest.raises(UsageError, match="names no host"):
         BubbleJail(bwrap=bwrap, hosts=[text])
 
 
-def test_what_must_stay_hidden_is_covered_or_refused(run: Run, tmp_path: Path) -> None:
+def test_hidden_paths_are_covered_or_their_mount_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "lib/private").mkdir(parents=True)
     (tmp_path / "lib/private/key").write_text("GOT")
     (tmp_path / "lib/code").write_text("fine")
@@ -258,7 +258,7 @@ def test_what_must_stay_hidden_is_covered_or_refused(run: Run, tmp_path: Path) -
         run(text, mounts=[Path.home()])
 
 
-def test_a_jail_that_does_not_stand_is_an_error_and_no_verdict(desk: Path, tmp_path: Path) -> None:
+def test_jail_that_cannot_start_is_an_error_and_no_verdict(desk: Path, tmp_path: Path) -> None:
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho no namespaces here >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -267,7 +267,7 @@ def test_a_jail_that_does_not_stand_is_an_error_and_no_verdict(desk: Path, tmp_p
         jail.run(Errand(("true",), desk / "work", desk / "home", desk / "given"), lambda: None)
 
 
-def test_an_interruption_ends_the_jail(run: Run, desk: Path) -> None:
+def test_interruption_ends_the_jail(run: Run, desk: Path) -> None:
     began = tree.below(os.getpid(), tree.tasks())
 
     def interrupt() -> None:

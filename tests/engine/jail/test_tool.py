@@ -1,4 +1,4 @@
-"""Finding a command's program: as little as works is shown of the place that it lies in."""
+"""The program of a command is found, and the jail shows as little of its directory as the program needs."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from sia_core.engine.jail.tool import find_tool
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's home, with nothing on PATH but what a test puts there."""
+    """A home directory whose PATH holds only the programs of a test."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}/.local/bin:{tmp_path}/node/bin:{tmp_path}/shims:/usr/bin")
     return tmp_path
@@ -24,17 +24,17 @@ def program(path: Path, text: str = "\x7fELF") -> Path:
     return path
 
 
-def test_a_program_of_the_system_needs_nothing_more(home: Path) -> None:
+def test_system_program_needs_no_mount(home: Path) -> None:
     found = find_tool("env")
     assert (found.mounts, found.path) == ((), ())
 
 
-def test_a_program_alone_is_shown_alone(home: Path) -> None:
+def test_single_program_is_shown_without_its_directory(home: Path) -> None:
     tool = program(home / "project/tool")
     assert find_tool(str(tool)).mounts == (tool,)
 
 
-def test_a_program_of_an_installation_brings_its_prefix(home: Path) -> None:
+def test_program_of_an_installation_brings_its_prefix(home: Path) -> None:
     tool = program(home / "venv/bin/tool")
     (home / "venv/pyvenv.cfg").touch()
     found = find_tool(str(tool))
@@ -42,7 +42,7 @@ def test_a_program_of_an_installation_brings_its_prefix(home: Path) -> None:
     assert (found.program, found.path) == (str(tool), (str(tool.parent),))
 
 
-def test_a_link_in_a_persons_directory_shows_what_it_leads_to_alone(home: Path) -> None:
+def test_link_in_a_home_directory_shows_only_its_target(home: Path) -> None:
     real = program(home / ".local/share/claude/versions/2.0.1")
     (home / ".local/lib").mkdir()
     (home / ".local/bin").mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_a_link_in_a_persons_directory_shows_what_it_leads_to_alone(home: Path) 
     assert found.program == str(real)
 
 
-def test_a_package_of_node_brings_its_packages_and_its_interpreter(home: Path) -> None:
+def test_node_package_brings_its_packages_and_its_interpreter(home: Path) -> None:
     program(home / "node/bin/node")
     script = program(home / "node/lib/node_modules/@openai/codex/bin/codex.js", "#!/usr/bin/env node\n")
     (home / "node/bin/codex").symlink_to(script)
@@ -61,7 +61,7 @@ def test_a_package_of_node_brings_its_packages_and_its_interpreter(home: Path) -
     assert found.program == str(home / "node/bin/codex")
 
 
-def test_a_package_in_a_project_does_not_show_the_project(home: Path) -> None:
+def test_package_in_a_project_does_not_show_the_project(home: Path) -> None:
     program(home / "node/bin/node")
     (home / "node/lib").mkdir()
     script = program(home / "project/node_modules/@google/gemini-cli/dist/index.js", "#!/usr/bin/env -S node --x\n")
@@ -76,7 +76,7 @@ def test_shims_are_passed_over(home: Path) -> None:
         find_tool("tool")
 
 
-def test_a_missing_interpreter_is_told(home: Path) -> None:
+def test_missing_interpreter_is_named(home: Path) -> None:
     tool = program(home / "tool", "#!/usr/bin/env no-such-interpreter\n")
     with pytest.raises(UsageError, match="to be run by 'no-such-interpreter', which is not found"):
         find_tool(str(tool))

@@ -1,4 +1,4 @@
-"""One strict sandbox for each test module, and small helpers around it."""
+"""A strict sandbox for each test module, and small helpers."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def sandbox(bwrap: str) -> Iterator[StrictSandbox]:
 
 @pytest.fixture
 def run(sandbox: StrictSandbox) -> Run:
-    """Run one source text, by default under small limits."""
+    """Run a source text, by default under small limits."""
 
     def go(source: str, *, collect: Sequence[str] = (), **limits: float) -> SandboxResult:
         ceilings = Limits(**{"wall_s": 20, "memory_mb": 256, "disk_mb": 4, **limits})  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 
 def as_nobody() -> list[str]:
-    """Start of a command that runs as an unprivileged user; skips where that cannot be."""
+    """Start of a command that runs as an unprivileged user; skips where this is impossible."""
     found = shutil.which("setpriv")
     if os.geteuid() != 0 or found is None:
         pytest.skip("needs root and setpriv to become another user")
@@ -74,7 +74,7 @@ def as_nobody() -> list[str]:
 
 
 def system_python() -> str:
-    """The system's interpreter: another user may not even reach the one of this test."""
+    """The system's interpreter, since another user may not reach the interpreter of the test."""
     python = "/usr/bin/python3"
     version = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
     if not Path(python).exists() or subprocess.run([python, "-c", version], check=False).returncode:

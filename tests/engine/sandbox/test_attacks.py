@@ -1,4 +1,4 @@
-"""Every attack of the table fails in every mode, as this user and as an unprivileged one; every control works."""
+"""Every attack of the table fails in every mode, as the current and an unprivileged user. Every control works."""
 
 import json
 import os
@@ -75,6 +75,6 @@ def _check(mode: Mode, report: dict[str, Any]) -> None:
     assert report["left"] == []
 
 
-def test_the_table_is_large_and_has_no_name_twice() -> None:
+def test_attack_table_is_large_and_names_are_unique() -> None:
     assert len(ATTACKS) >= 200
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)

@@ -62,7 +62,7 @@ print(os.listdir("/proc"))
 
 
 @pytest.mark.parametrize("folder", ["/tmp", "/home", "/root", "/var", "/run", "/sys"])
-def test_a_folder_of_the_host_shows_at_most_the_way_to_the_interpreter(run: Run, folder: str) -> None:
+def test_host_folders_show_at_most_the_path_to_the_interpreter(run: Run, folder: str) -> None:
     seen = run(f"import os\nfor name in os.listdir({folder!r}): print(name)")
     prefixes = [Path(prefix).parts for prefix in (sys.prefix, sys.base_prefix, str(Path(sys.prefix).resolve()))]
     way = {parts[2] for parts in prefixes if len(parts) > 2 and f"/{parts[1]}" == folder}
@@ -70,7 +70,7 @@ def test_a_folder_of_the_host_shows_at_most_the_way_to_the_interpreter(run: Run,
     assert seen.status == "error" or way
 
 
-def test_no_file_of_the_host_or_the_project_is_visible(run: Run, tmp_path: Path) -> None:
+def test_files_of_host_and_project_are_invisible(run: Run, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.write_text("secret")
     for path in (canary, Path(__file__), Path(sys.modules["sia_core"].__file__ or "")):
@@ -83,7 +83,7 @@ def test_no_file_of_the_host_or_the_project_is_visible(run: Run, tmp_path: Path)
     assert run(look).stdout.startswith("[] ['/box/work', ")
 
 
-def test_nothing_outside_the_directory_can_be_written(run: Run) -> None:
+def test_files_outside_the_directory_cannot_be_written(run: Run) -> None:
     source = """
 import os
 made = []
@@ -99,7 +99,7 @@ print(made)
     assert set(ast.literal_eval(run(source).stdout)) == {"/box/shm", "/box/work"}
 
 
-def test_nothing_of_one_run_is_left_for_the_next(run: Run) -> None:
+def test_files_and_state_of_a_run_are_gone_in_the_next(run: Run) -> None:
     leave = "import json\njson.left = 1\nfor p in ('mine', '/dev/shm/mine'): open(p, 'w').write('x')"
     look = "import json, os\nprint(os.path.exists('mine'), os.listdir('/dev/shm'), hasattr(json, 'left'))"
     assert run(leave, collect=["mine"]).files == {"mine": b"x"}
@@ -117,14 +117,14 @@ os.symlink("/etc/passwd", "out"); os.symlink("real", "link"); os.symlink("d", "w
     assert result.files == {"real": b"ok", "d/inner": b"in"}
 
 
-def test_no_descriptor_is_inherited(run: Run) -> None:
+def test_open_descriptors_are_not_inherited(run: Run) -> None:
     with Path(__file__).open() as file:
         os.set_inheritable(file.fileno(), True)
         source = "import os\nfor fd in range(1024):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass"
         assert run(source).stdout.split() == ["0", "1", "2"]
 
 
-def test_no_rights_are_left(run: Run) -> None:
+def test_program_has_no_rights_left(run: Run) -> None:
     source = """
 import ctypes, os, resource
 libc = ctypes.CDLL(None)
@@ -160,7 +160,7 @@ os._exit(7)
 
 
 def test_descriptors_in_flight_do_not_stop_another_worker(bwrap: str, run: Run) -> None:
-    """The kernel counts them for each user, and the programs of all workers are one user."""
+    """The kernel counts descriptors in flight for each user, and the programs of all workers run as the same user."""
     source = b"""
 import socket, time
 held = []

@@ -1,7 +1,7 @@
-"""The tier `landlock`: what it refuses, what it says is missing, what it does by itself.
+"""The tier `landlock` refuses unfit machines, lists the missing layers, and cleans up after its programs.
 
-Its programs must be able to read the interpreter. Where the one of these tests is closed to other
-users, the tests of this tier run once more with the system's, as this user and as nobody.
+Programs must be able to read the interpreter. Where the interpreter of these tests is closed to other
+users, the tests of this tier run once more with the system's interpreter, as this user and as nobody.
 """
 
 import os
@@ -39,7 +39,7 @@ def test_refuses_a_kernel_without_landlock_or_with_an_old_one(version: int) -> N
     assert "Linux 6.2" in refused.value.hint
 
 
-def test_a_kernel_without_landlock_is_infrastructure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_without_landlock_is_an_infrastructure_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sia_core.engine.sandbox.bare.kernel.landlock_version", lambda: 0)
     result = LandlockSandbox(modules=()).run({"main.py": b""}, Limits())
     assert result.status == "infrastructure" and "no Landlock" in result.reason
@@ -73,14 +73,14 @@ def test_hidden_directories_are_left_out_of_the_readable_ones(tmp_path: Path) ->
     assert listed == [packages]
 
 
-def test_what_is_shared_can_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_shared_directory_is_in_the_readable_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sia_core.engine.sandbox.bare.require_landlock", lambda _version: None)
     monkeypatch.setattr("sia_core.engine.sandbox.bare._require_open_to_others", lambda _paths: None)
     assert str(tmp_path.resolve()) in bare.Bare(None, tmp_path).settings()["readable"]
 
 
 @here
-def test_a_program_reads_what_is_shared_and_nothing_beside_it() -> None:
+def test_program_reads_the_shared_directory_and_nothing_beside_it() -> None:
     with tempfile.TemporaryDirectory() as name:
         shared, other = Path(name, "shared"), Path(name, "other")
         for folder in (Path(name), shared, other):
@@ -99,7 +99,7 @@ def test_a_program_reads_what_is_shared_and_nothing_beside_it() -> None:
         assert "PermissionError" in hidden.reason and "PermissionError" in changed.reason
 
 
-def test_removes_whatever_a_program_made(tmp_path: Path) -> None:
+def test_removes_every_file_that_a_program_made(tmp_path: Path) -> None:
     top = tmp_path / "box"
     top.mkdir()
     deep = top
@@ -116,7 +116,7 @@ def test_removes_whatever_a_program_made(tmp_path: Path) -> None:
 
 
 @here
-def test_the_self_test_passes() -> None:
+def test_landlock_self_test_passes() -> None:
     report = probe(tier="landlock", modules=())
     assert report.tier == "landlock"
     assert set(report.probes.values()) == {"works", "blocked"}
@@ -124,7 +124,7 @@ def test_the_self_test_passes() -> None:
 
 
 @here
-def test_each_program_has_a_directory_that_is_gone_afterwards() -> None:
+def test_program_directories_are_separate_and_removed() -> None:
     sandbox = LandlockSandbox(modules=())
     try:
         source = b"import os, tempfile\nprint(os.getcwd(), tempfile.mkdtemp())"
@@ -159,7 +159,7 @@ def test_daemons_end_with_their_program() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(open_interpreter(), reason="these tests run here")
 @pytest.mark.parametrize("user", ["self", "nobody"])
-def test_with_the_interpreter_of_the_system(user: str) -> None:
+def test_tests_pass_with_the_interpreter_of_the_system(user: str) -> None:
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     prefix = as_nobody() if user == "nobody" else []
     environment = {"PYTHONPATH": f"{_ROOT}:{packages}", "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,4 +1,4 @@
-"""Processes: what dies with what, what recovers, and other users than root."""
+"""Processes end together, recover from kills, and work for users other than root."""
 
 import errno
 import os
@@ -194,7 +194,7 @@ def test_interrupted_run_leaves_no_process_and_the_next_works(make: Make) -> Non
         supervisor.kill()
 
 
-def test_no_descriptors_left_is_infrastructure(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_descriptors_is_an_infrastructure_failure(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -70,7 +70,9 @@ def test_random_numbers_differ_between_runs(run: Run) -> None:
         ("import sys\nwhile True: sys.stderr.write('x' * 1000)", {"output_kb": 8}, "output", "more than 8 KB"),
     ],
 )
-def test_names_every_end(run: Run, source: str, limits: dict[str, float], status: str, reason: str) -> None:
+def test_names_every_way_a_program_ends(
+    run: Run, source: str, limits: dict[str, float], status: str, reason: str
+) -> None:
     result = run(source, **limits)
     assert result.status == status, result
     assert reason in result.reason
@@ -141,7 +143,7 @@ def _answer(sock: socket.socket) -> None:
             file.flush()
 
 
-def test_sdk_can_be_imported(bwrap: str, tmp_path: Path) -> None:
+def test_sdk_can_be_imported_in_the_sandbox(bwrap: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)  # root's sandbox is another user
     (tmp_path / "sia_probe_sdk.py").write_text("word = 'sdk'")
     made = StrictSandbox(modules=("sia_probe_sdk",), sdk=tmp_path, bwrap=bwrap)

@@ -1,4 +1,4 @@
-"""Opening a tier, refusing loudly, and the tier that confines nothing."""
+"""Tiers are opened or refused with an error, and the tier `none` confines nothing."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_probe_reports_every_layer_and_a_stable_digest(bwrap: str) -> None:
     assert report.probe_digest == digest(report.probes)
 
 
-def test_the_self_test_finds_that_a_plain_subprocess_is_no_sandbox() -> None:
+def test_self_test_finds_that_a_plain_subprocess_is_no_sandbox() -> None:
     wrong = failures(run_probes(open_sandbox("none"), ()))
     assert {"read-host-file", "read-own-source", "open-socket", "fork", "exec", "list-processes"} <= set(wrong)
     assert set(wrong.values()) == {"NOT BLOCKED"}
@@ -33,7 +33,7 @@ def test_refuses_without_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
         open_sandbox()
 
 
-def test_refuses_a_named_bubblewrap_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_a_named_bubblewrap_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIA_BWRAP", "/nowhere/bwrap")
     with pytest.raises(SandboxError, match="SIA_BWRAP"):
         open_sandbox()

@@ -1,4 +1,4 @@
-"""Programs that may fork and run others: what works then, and what holds all the same."""
+"""Programs may fork and run others, and all limits still hold."""
 
 import pytest
 
@@ -43,7 +43,7 @@ print(slow.wait())
     assert (result.status, result.stdout.split()) == ("ok", ["42", "1", "child", "-9"]), result
 
 
-def test_without_it_nothing_can_be_run(run: Run) -> None:
+def test_subprocesses_are_refused_unless_asked_for(run: Run) -> None:
     assert "Operation not permitted" in run("import subprocess; subprocess.run(['/bin/true'])").reason
 
 
@@ -85,7 +85,7 @@ except OSError as error:
     assert family(source).stdout == "True 11\n"
 
 
-def test_a_harness_asks_for_it_in_its_manifest() -> None:
+def test_manifest_of_a_harness_asks_for_subprocesses() -> None:
     def load(needs: str) -> Harness:
         toml = f'name = "h"\nneeds = [{needs}]\n'.encode()
         return Harness.from_files({"harness.toml": toml, "agent.py": b""})

@@ -1,4 +1,4 @@
-"""Counts for the denoising tests: the real ones where they lie beside the project or in scanpy, else imitations."""
+"""Counts for the denoising tests: the real counts if present beside the project or in scanpy, else imitations."""
 
 import zipfile
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Matrices this small lose more by waiting for threads than they win; rollout workers have one as well."""
+    """Use a single thread, as rollout workers do: on matrices this small, more threads are slower."""
     threads = pytest.importorskip("threadpoolctl")
     with threads.threadpool_limits(1):
         yield
@@ -81,7 +81,7 @@ def task() -> Task:
 
 @pytest.fixture(scope="package")
 def problem(task: Task) -> Problem:
-    """One training problem."""
+    """A training problem."""
     return task.problems("train")[0]
 
 

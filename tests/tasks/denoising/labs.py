@@ -1,4 +1,4 @@
-"""Labs for tests: one that runs the tests' own programs in this process, one that returns what it is told."""
+"""Labs for tests, which run the tests' own programs in this process or return given results."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ def _status(name: str) -> SandboxStatus:
 
 
 class CannedLab:
-    """Returns one result, whatever is run."""
+    """Returns the same result for every program."""
 
     def __init__(self, result: SandboxResult) -> None:
         self._result = result
@@ -55,7 +55,7 @@ class CannedLab:
 
 
 class Answers:
-    """Leaves one matrix after the other, whatever is run; begins anew after the last."""
+    """Returns the next matrix for every program, and starts over after the last matrix."""
 
     def __init__(self, matrices: Sequence[Any]) -> None:
         self._next = itertools.cycle([_npy(matrix) for matrix in matrices])

@@ -1,4 +1,4 @@
-"""Which data set is used: chosen openly, recorded, checked, never swapped behind one's back."""
+"""The data set is chosen by a setting, recorded, checked and never replaced silently."""
 
 import json
 import zipfile
@@ -17,7 +17,7 @@ from tests.tasks.denoising.conftest import reduced_counts, synthetic_counts
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody listens."""
+    """An address without a listener."""
 
 
 def test_preparing_what_is_there_records_the_choice() -> None:
@@ -26,7 +26,7 @@ def test_preparing_what_is_there_records_the_choice() -> None:
     assert record == {"source": "celltypist", "counts_sha256": data_settings()["celltypist_counts_sha256"]}
 
 
-def test_the_recorded_choice_holds_unless_the_environment_says_otherwise(
+def test_recorded_choice_holds_unless_the_environment_names_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_HOME", str(tmp_path))
@@ -38,7 +38,7 @@ def test_the_recorded_choice_holds_unless_the_environment_says_otherwise(
     assert data.chosen().name == "celltypist"
 
 
-def test_an_unknown_choice_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_choice_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(data.CHOICE, "liver")
     with pytest.raises(UsageError, match="celltypist, pbmc68k"):
         data.chosen()
@@ -46,7 +46,7 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(monkeypatch: pytest.Mo
         data.source_named("liver")
 
 
-def test_a_failed_fetch_names_both_ways_on_and_swaps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fetch_names_both_remedies_and_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> Path:
         raise FetchError("no network", where="here", hint="pip download it")
 
@@ -72,7 +72,7 @@ def test_missing_counts_say_what_to_run(tmp_path: Path, monkeypatch: pytest.Monk
         data.load_counts.__wrapped__("celltypist")
 
 
-def test_the_sample_is_read_from_a_wheel_as_whole_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_is_read_from_a_wheel_as_whole_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = tmp_path / "sample.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(data.CSV, ",A,B,C\nCell_1,1,0.0,2.9\nCell_2,3.999999,0,10\n")
@@ -97,7 +97,9 @@ def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
     monkeypatch.setattr(data, "fetch_remote", offline)
 
 
-def test_one_setting_needs_no_network_and_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pbmc68k_alone_needs_no_network_and_states_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if reduced_counts() is None:
         pytest.skip("scanpy is not installed")
     without_network(tmp_path, monkeypatch, "pbmc68k-alone")
@@ -109,7 +111,7 @@ def test_one_setting_needs_no_network_and_says_what_it_lacks(tmp_path: Path, mon
     assert data._recorded() == "pbmc68k-alone"
 
 
-def test_a_hidden_data_set_that_cannot_be_had_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_data_set_that_cannot_be_had_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if reduced_counts() is None:
         pytest.skip("scanpy is not installed")
     without_network(tmp_path, monkeypatch, "pbmc68k")
@@ -180,14 +182,14 @@ def test_counts_without_a_pinned_digest_have_to_stay_what_they_were(served: Inde
     assert data._note("pbmc1k").exists()
 
 
-def test_what_is_no_table_of_counts_is_said_to_be_none(served: Index) -> None:
+def test_file_that_is_no_table_of_counts_is_refused(served: Index) -> None:
     served.content = b"<html>not here any more</html>"
     with pytest.raises(FetchError, match="not the expected table") as caught:
         data.store_counts("pbmc1k", silent)
     assert "remove" in caught.value.hint
 
 
-def test_an_address_out_of_reach_says_how_to_do_it_by_hand(served: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_address_prints_the_steps_by_hand(served: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(data_settings(), "pbmc1k_url", "http://127.0.0.1:9/run.h5")
     with pytest.raises(FetchError) as caught:
         data.store_counts("pbmc1k", silent)
@@ -195,7 +197,7 @@ def test_an_address_out_of_reach_says_how_to_do_it_by_hand(served: Index, monkey
 
 
 @pytest.mark.slow  # importing anndata takes long on a busy machine
-def test_the_pancreas_keeps_one_batch_and_whole_counts(tmp_path: Path) -> None:
+def test_pancreas_keeps_one_batch_and_whole_counts(tmp_path: Path) -> None:
     anndata, sparse = pytest.importorskip("anndata"), pytest.importorskip("scipy.sparse")
     counts = synthetic_counts(30, 20)
     table = anndata.AnnData(np.log1p(counts).astype(np.float32))

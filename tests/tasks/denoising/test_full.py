@@ -1,4 +1,4 @@
-"""The form `full`: a model's programs are read, tried, mended and handed in, through the real engine."""
+"""The form `full` reads, tries, fixes and submits a model's programs, through the real engine."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def runner(full: Task) -> Iterator[RolloutRunner]:
 def play(
     runner: RolloutRunner, full: Task, harness: Harness, replies: Sequence[str | Completion | Exception]
 ) -> tuple[Rollout, Script]:
-    """One rollout on the first training problem; the last reply is repeated."""
+    """Play a rollout on the first training problem; the last reply is repeated."""
     script = Script([says(reply) if isinstance(reply, str) else reply for reply in replies])
     problem = full.problems("train")[0].id
     unit = Unit(full.digest, harness.digest, "script", None, "train", problem, 0, full.sampling)
@@ -61,7 +61,7 @@ def asked(script: Script, at: int) -> str:
     return str(script.requests[at].messages[-1]["content"])
 
 
-def test_a_form_differs_in_its_tables_and_in_nothing_else(full: Task, task: Task) -> None:
+def test_form_differs_in_its_tables_only(full: Task, task: Task) -> None:
     assert (full.where, full.digest) == ("denoising:full", task.digest)
     assert full.config.sampling.max_tokens == 6000 and task.config.sampling.max_tokens == 64
     assert full.config.limits.memory_mb == task.config.limits.memory_mb
@@ -72,13 +72,13 @@ def test_a_form_differs_in_its_tables_and_in_nothing_else(full: Task, task: Task
     assert "full" in caught.value.hint
 
 
-def test_the_harness_climbs_the_cheap_rungs(runner: RolloutRunner, full: Task, harness: Harness) -> None:
+def test_harness_passes_the_cheap_rungs(runner: RolloutRunner, full: Task, harness: Harness) -> None:
     assert check_import(runner, harness).passed
     found = check_contract(runner, full, [full.problems("train")[0].id], harness, None)
     assert found.passed, found
 
 
-def test_a_program_that_fails_is_mended(runner: RolloutRunner, full: Task, harness: Harness) -> None:
+def test_program_that_fails_is_fixed(runner: RolloutRunner, full: Task, harness: Harness) -> None:
     broken = SOUND.replace("np.sqrt(X / depth * 1e4)", "np.sqrt(X / dept)")
     done, script = play(runner, full, harness, ["I would smooth it.", fenced(broken), fenced(SOUND)])
     assert done.failure is None and done.verdict is not None
@@ -90,7 +90,7 @@ def test_a_program_that_fails_is_mended(runner: RolloutRunner, full: Task, harne
     assert [message["role"] for message in script.requests[2].messages] == ["user", "assistant"] * 2 + ["user"]
 
 
-def test_the_best_of_several_programs_is_handed_in(runner: RolloutRunner, full: Task, harness: Harness) -> None:
+def test_best_of_several_programs_is_handed_in(runner: RolloutRunner, full: Task, harness: Harness) -> None:
     done, script = play(runner, full, harness, [fenced(WORSE), fenced(SOUND), fenced(BAITS["X as it is"])])
     assert done.answer == {"code": SOUND + "\n"}
     scores = [float(value) for value in re.findall(r"score (-?[0-9.]+) \(0 is X", "\n".join(done.notes))]
@@ -110,7 +110,7 @@ def test_the_best_of_several_programs_is_handed_in(runner: RolloutRunner, full: 
         ("a cell short", "the result has shape (149,"),
     ],
 )
-def test_a_trial_says_which_rule_is_broken(
+def test_trial_names_the_broken_rule(
     runner: RolloutRunner, full: Task, harness: Harness, name: str, words: str
 ) -> None:
     two = harness.with_knobs({"attempts": 2})
@@ -133,7 +133,7 @@ def test_a_trial_says_which_rule_is_broken(
         (fenced("def denoise(X):\n    return X\n" + "#" * 100_001), "at most 100000"),
     ],
 )
-def test_whatever_a_model_writes_is_answered(
+def test_every_reply_of_a_model_is_answered(
     runner: RolloutRunner, full: Task, harness: Harness, reply: str | Completion, words: str, monkeypatch: Any
 ) -> None:
     files = {**harness.files, "agent.py": harness.files["agent.py"].replace(b"seconds=60.0", b"seconds=2.0")}
@@ -166,7 +166,7 @@ def test_hints_are_shown_when_the_knob_says_so(runner: RolloutRunner, full: Task
     assert "principal components" in asked(hinted, 0)
 
 
-def test_an_inner_trial_is_close_to_the_verdict_on_the_same_part(
+def test_inner_trial_is_close_to_the_verdict_on_the_same_part(
     runner: RolloutRunner, full: Task, harness: Harness
 ) -> None:
     done, _ = play(runner, full, harness.with_knobs({"attempts": 1}), [fenced(SOUND)])
@@ -176,7 +176,7 @@ def test_an_inner_trial_is_close_to_the_verdict_on_the_same_part(
 
 
 @pytest.mark.slow  # a Ray cluster of its own
-def test_a_model_behind_an_endpoint_through_the_whole_engine(full: Task, harness: Harness) -> None:
+def test_model_behind_an_endpoint_plays_through_the_engine(full: Task, harness: Harness) -> None:
     ray = pytest.importorskip("ray")
     replies = ["Let me think.", fenced(WORSE), fenced(SOUND)]
 

@@ -16,7 +16,7 @@ from tests.tasks.denoising.labs import InProcessLab
 
 
 class RandomPolicy:
-    """A `ctx` that picks at random, or as told."""
+    """A `ctx` that picks at random, or the given options."""
 
     def __init__(
         self, knobs: dict[str, KnobValue], problem: Problem, wishes: Sequence[str] = (), seed: int = 0
@@ -64,7 +64,7 @@ def settings(harness: Harness) -> list[dict[str, KnobValue]]:
     return [*found, richest]
 
 
-def test_its_knobs_stand_at_their_plainest(harness: Harness) -> None:
+def test_knobs_begin_at_their_plainest_value(harness: Harness) -> None:
     for knob in harness.config.knobs.values():
         assert knob.value == (knob.options or knob.range or (None,))[0]
         assert knob.help
@@ -106,7 +106,7 @@ async def test_prompts_are_short_and_options_differ_in_their_first_character(
         assert len({option[0] for option in options}) == len(options), options
 
 
-async def test_a_prompt_repeats_where_its_choice_does(agent: ModuleType, harness: Harness, problem: Problem) -> None:
+async def test_prompt_repeats_where_its_choice_does(agent: ModuleType, harness: Harness, problem: Problem) -> None:
     wishes = ["svd", "log", "8", "0", "20"]
     knobs = settings(harness)[-1] | {"attempts": 1}
     first, second = (RandomPolicy(knobs, problem, wishes, seed) for seed in (1, 2))
@@ -133,14 +133,14 @@ async def test_equal_attempts_cost_no_programs(agent: ModuleType, harness: Harne
     assert ctx.runs == 0
 
 
-async def test_a_program_that_fails_its_trial_is_never_preferred(agent: ModuleType) -> None:
+async def test_program_that_fails_its_trial_is_never_preferred(agent: ModuleType) -> None:
     async def run(_code: str, *, seconds: float) -> dict[str, str]:
         return {"status": "timeout", "stdout": "", "stderr": ""}
 
     assert await agent.judge("", SimpleNamespace(run=run)) == float("inf")
 
 
-def test_the_harness_itself_needs_the_standard_library_only(agent: ModuleType, harness: Harness) -> None:
+def test_harness_needs_the_standard_library_only(agent: ModuleType, harness: Harness) -> None:
     assert harness.config.modules == ()
     assert not {"numpy", "scipy"} & set(vars(agent))
     assert sys.modules.get("denoising_agent") is None

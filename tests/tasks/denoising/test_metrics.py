@@ -1,4 +1,4 @@
-"""Metrics against other people's code, and MAGIC against figures measured elsewhere."""
+"""Metrics agree with external code, and MAGIC agrees with figures measured elsewhere."""
 
 import math
 
@@ -23,7 +23,7 @@ def parts() -> tuple[Part, Part]:
     return train, counts - train
 
 
-def test_the_mse_is_that_of_sklearn(parts: tuple[Part, Part]) -> None:
+def test_mse_matches_that_of_sklearn(parts: tuple[Part, Part]) -> None:
     preprocessing, metrics = pytest.importorskip("sklearn.preprocessing"), pytest.importorskip("sklearn.metrics")
     train, test = parts
     logs = [np.log1p(preprocessing.normalize(part.astype(float), norm="l1") * 1e4) for part in (test, train)]
@@ -31,7 +31,7 @@ def test_the_mse_is_that_of_sklearn(parts: tuple[Part, Part]) -> None:
 
 
 @pytest.mark.slow  # importing scanpy takes half a minute on a busy machine
-def test_the_mse_is_that_of_scanpy(parts: tuple[Part, Part]) -> None:
+def test_mse_matches_that_of_scanpy(parts: tuple[Part, Part]) -> None:
     anndata, scanpy = pytest.importorskip("anndata"), pytest.importorskip("scanpy")
     train, test = parts
     logs = []
@@ -43,7 +43,7 @@ def test_the_mse_is_that_of_scanpy(parts: tuple[Part, Part]) -> None:
     assert mse(normalised(test), train) == pytest.approx(np.mean((logs[0] - logs[1]) ** 2), abs=1e-6)
 
 
-def test_both_poisson_losses_by_hand() -> None:
+def test_poisson_losses_match_values_by_hand() -> None:
     truth, guess = np.array([[0, 2], [1, 0]]), np.array([[0.5, 1.0], [2.0, 0.0]])
     right = (0.5 + (1.0 - 2 * math.log(1.0 + 1e-6)) + (2.0 - math.log(2.0 + 1e-6)) + 0.0) / 4
     swapped = ((0 - 0.5 * math.log(1e-6)) + (2 - math.log(2 + 1e-6)) + (1 - 2.0 * math.log(1 + 1e-6)) + 0.0) / 4
@@ -51,7 +51,7 @@ def test_both_poisson_losses_by_hand() -> None:
     assert published_poisson(truth, guess) == pytest.approx(swapped, abs=1e-12)
 
 
-def test_the_scale_runs_from_no_denoising_to_the_test_part(parts: tuple[Part, Part]) -> None:
+def test_scale_runs_from_no_denoising_to_the_test_part(parts: tuple[Part, Part]) -> None:
     train, test = parts
     reference = Reference(train, test)
     none = reference.scaled(train.astype(np.float64))
@@ -60,7 +60,7 @@ def test_the_scale_runs_from_no_denoising_to_the_test_part(parts: tuple[Part, Pa
     assert (perfect.mse, perfect.poisson, perfect.published_poisson) == pytest.approx((1, 1, 1), abs=1e-9)
 
 
-def test_the_published_poisson_rewards_little_mass_and_the_right_one_does_not(parts: tuple[Part, Part]) -> None:
+def test_published_poisson_rewards_little_mass_and_the_right_one_does_not(parts: tuple[Part, Part]) -> None:
     train, test = parts
     tiny = Reference(train, test).scaled(train.astype(np.float64) * 1e-3)
     assert tiny.published_poisson > 0.9
@@ -73,7 +73,7 @@ def test_matching_depth_undoes_any_scale_of_a_cell(parts: tuple[Part, Part]) -> 
     assert np.allclose(match_depth(train * scales, train), train)
 
 
-def test_the_mass_share_is_a_mean_over_cells_with_mass() -> None:
+def test_mass_share_is_a_mean_over_cells_with_mass() -> None:
     assert mass_share(np.array([[3, 1], [2, 2], [0, 0]])) == pytest.approx((0.75 + 0.5) / 2)
 
 
@@ -96,6 +96,6 @@ def test_magic_keeps_shape_sign_and_repeats_itself(parts: tuple[Part, Part]) -> 
 
 
 def test_magic_smooths_by_a_convex_mean() -> None:
-    """Equal cells come back as they were, whatever the graph."""
+    """Equal cells are returned unchanged with any graph."""
     cells = np.tile(np.array([[4, 9, 1, 16]]), (12, 1))
     assert np.allclose(magic(cells), cells)

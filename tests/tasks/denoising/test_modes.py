@@ -1,4 +1,4 @@
-"""Both scores of a verdict: against code written by others, under either mode, for honest and gaming programs."""
+"""Both scores of a verdict agree with external code, in either mode, for honest and cheating programs."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def verdicts(task: Task, number: int, code: str, lab: Any, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["sound", "mass dumped on one gene a cell", "X at little mass"])
-def test_both_numbers_are_in_every_verdict_whichever_decides(
+def test_strict_and_compat_numbers_are_in_every_verdict(
     task: Task, lab: InProcessLab, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     strict, published = verdicts(task, 3, BAITS.get(name, SOUND), lab, monkeypatch)
@@ -115,7 +115,7 @@ def test_dumped_mass_wins_the_published_metric_and_nothing_here(
 
 
 @pytest.mark.parametrize("answer", [None, {"code": 1}, {"code": "raise ValueError"}])
-def test_what_leaves_no_matrix_has_both_numbers_too(
+def test_answers_without_a_matrix_have_both_numbers_too(
     task: Task, problem: Problem, lab: InProcessLab, answer: Any
 ) -> None:
     verdict = task.verify(problem, answer, lab)

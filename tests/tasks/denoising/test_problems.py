@@ -21,7 +21,7 @@ def test_pools_share_no_cell_and_leave_none_out() -> None:
     assert sorted(cells) == list(range(len(load_counts("celltypist"))))
 
 
-def test_no_two_problems_share_a_seed() -> None:
+def test_problems_share_no_seed() -> None:
     parts = (("celltypist", "own"), ("celltypist", "again"), ("pbmc68k", "other"), ("pbmc68k", "own"))
     recipes = [
         Recipe(source, split, number, part)  # type: ignore[arg-type]
@@ -74,13 +74,13 @@ def test_facts_describe_the_file(problem: Problem) -> None:
     assert facts["zeros"] == pytest.approx(np.mean(train == 0), abs=1e-4)
 
 
-def test_a_problem_survives_pickling(problem: Problem) -> None:
+def test_problem_survives_pickling(problem: Problem) -> None:
     again = pickle.loads(pickle.dumps(problem))
     assert again == problem
     assert again.files[TRAIN_FILE] == problem.files[TRAIN_FILE]
 
 
-def test_a_harness_sees_train_and_nothing_of_test(problem: Problem) -> None:
+def test_harness_sees_train_and_nothing_of_test(problem: Problem) -> None:
     assert set(problem.files) == {TRAIN_FILE}
     part = matrices(problem.private.own)
     shown = np.load(io.BytesIO(problem.files[TRAIN_FILE]), allow_pickle=False)
@@ -103,7 +103,7 @@ def test_hidden_parts_are_other_splits_in_other_orders(problem: Problem) -> None
     assert not np.array_equal(*totals), "genes do not stand by their totals"
 
 
-def test_nothing_of_a_hidden_part_is_shown(problem: Problem) -> None:
+def test_hidden_parts_are_not_shown(problem: Problem) -> None:
     shown = problem.files[TRAIN_FILE] + json.dumps(dict(problem.public)).encode()
     for part in problem.private.hidden:
         assert matrices(part).train[:2].tobytes() not in shown
@@ -118,7 +118,7 @@ def test_cells_of_the_hidden_data_set_are_of_their_splits_pool(task: Task, split
     assert set((part.train + part.test).sum(axis=1).tolist()) & allowed
 
 
-def test_the_mode_shows_in_every_id(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_id_holds_the_mode(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIA_DENOISING_MODE", "openproblems_compat")
     assert Task.load("denoising").problems("gate")[0].id == "celltypist-compat-gate-000"
     monkeypatch.setenv("SIA_DENOISING_MODE", "lenient")

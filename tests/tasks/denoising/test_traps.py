@@ -1,4 +1,4 @@
-"""Ways to score without denoising, each refused with its reason: holes of the metrics, memory, what lies about."""
+"""Ways to score without denoising are refused with a reason: gaps in the metrics, memory, installed files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,14 +38,14 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", BAITS)
-def test_a_bait_scores_nothing_and_hears_why(task: Task, problem: Problem, lab: InProcessLab, name: str) -> None:
+def test_bait_scores_zero_with_the_reason(task: Task, problem: Problem, lab: InProcessLab, name: str) -> None:
     verdict = task.verify(problem, {"code": BAITS[name]}, lab)
     assert (verdict.score, verdict.valid, verdict.metrics["strict"]) == (0.0, False, 0.0)
     assert REASONS[name] in verdict.feedback, verdict.feedback
 
 
 def test_knowing_the_public_split_by_heart_fails_on_the_hidden_one(task: Task, problem: Problem) -> None:
-    """The very test part, learnt by heart, in the order of the public part."""
+    """Use the test part itself as the answer, in the order of the public part."""
     own, again, other = (matrices(part) for part in problem.private.parts)
     learnt = own.test + 0.1 * magic(own.train)
     fitted = learnt[: len(again.train), : again.train.shape[1]]
@@ -66,7 +66,7 @@ def test_knowing_one_data_set_by_heart_fails_on_the_other(task: Task, problem: P
 
 
 def test_genes_cannot_be_known_by_their_place(task: Task, lab: InProcessLab) -> None:
-    """A profile of genes learnt from one problem, and laid over the cells of another by position."""
+    """Apply a gene profile of a problem to the cells of another problem by position."""
     first, second = task.problems("train")[:2]
     profile = matrices(first.private.own).train.sum(axis=0)
     text = ",".join(map(str, profile.tolist()))
@@ -83,8 +83,8 @@ def test_genes_cannot_be_known_by_their_place(task: Task, lab: InProcessLab) -> 
     assert not abroad.valid
 
 
-def test_an_order_read_from_the_rows_is_none(task: Task, problem: Problem) -> None:
-    """Neighbouring rows are no more alike than others: cells of one kind do not stand together."""
+def test_order_of_rows_carries_no_information(task: Task, problem: Problem) -> None:
+    """Check that neighbouring rows are as alike as any others, so that cells of a kind are not adjacent."""
     for part in problem.private.parts:
         train = np.log1p(matrices(part).train.astype(float))
         train = train / np.linalg.norm(train, axis=1, keepdims=True)
@@ -105,7 +105,7 @@ def confined(request: pytest.FixtureRequest) -> Iterator[SandboxLab]:
     sandbox.close()
 
 
-def test_the_hidden_data_set_cannot_be_read_from_installed_packages(confined: SandboxLab) -> None:
+def test_hidden_data_set_cannot_be_read_from_installed_packages(confined: SandboxLab) -> None:
     if reduced_counts() is None:
         pytest.skip("scanpy is not installed")
     code = (
@@ -131,7 +131,7 @@ def test_the_hidden_data_set_cannot_be_read_from_installed_packages(confined: Sa
         ("import os\ndef denoise(X):\n    os.symlink('/etc/hostname', 'out.npy')\n    os._exit(0)", "no matrix"),
     ],
 )
-def test_limits_hold(
+def test_programs_beyond_the_limits_score_zero(
     task: Task, problem: Problem, confined: SandboxLab, monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
     monkeypatch.setattr(candidate, "LIMITS", Limits(wall_s=3.0, cpu_s=2.0, memory_mb=512, disk_mb=64, output_kb=16))
@@ -140,7 +140,7 @@ def test_limits_hold(
     assert words in verdict.feedback.lower(), verdict.feedback
 
 
-def test_a_program_keeps_nothing_from_one_part_to_the_next(task: Task, problem: Problem, confined: SandboxLab) -> None:
+def test_program_keeps_nothing_between_parts(task: Task, problem: Problem, confined: SandboxLab) -> None:
     code: Any = SOUND + (
         "\nimport os, pathlib\nsame = denoise\n"
         "def denoise(X):\n"

@@ -1,4 +1,4 @@
-"""Honest programs pass, cheats and accidents score 0 and name the rule, and verdicts repeat."""
+"""Honest programs pass, cheats and failures score 0 and name the rule, and verdicts repeat."""
 
 import io
 import math
@@ -66,7 +66,7 @@ def verify(task: Task, problem: Problem, code: Any, lab: Any) -> Verdict:
     return task.verify(problem, {"code": code}, lab)
 
 
-def test_an_honest_program_passes_with_its_figures(task: Task, problem: Problem, lab: InProcessLab) -> None:
+def test_honest_program_passes_with_its_figures(task: Task, problem: Problem, lab: InProcessLab) -> None:
     verdict = verify(task, problem, SVD, lab)
     assert verdict.valid and 0.05 < verdict.score < 0.5
     each = [verdict.metrics[f"{part}scaled_mse"] for part in ("", "again_", "other_")]
@@ -76,9 +76,7 @@ def test_an_honest_program_passes_with_its_figures(task: Task, problem: Problem,
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_cheat_scores_nothing_and_hears_which_rule(
-    task: Task, problem: Problem, lab: InProcessLab, name: str
-) -> None:
+def test_cheat_scores_zero_with_the_broken_rule(task: Task, problem: Problem, lab: InProcessLab, name: str) -> None:
     code, words = CHEATS[name]
     verdict = verify(task, problem, code, lab)
     assert (verdict.score, verdict.valid) == (0.0, False)
@@ -91,7 +89,7 @@ def test_dumping_mass_would_pay_without_the_rules(task: Task, problem: Problem, 
     assert dumped.metrics["mass_share"] > 2 * dumped.metrics["train_mass_share"]
 
 
-def test_a_valid_answer_that_is_worse_than_none_scores_zero(task: Task, problem: Problem, lab: InProcessLab) -> None:
+def test_valid_answer_worse_than_no_denoising_scores_zero(task: Task, problem: Problem, lab: InProcessLab) -> None:
     code = SVD.replace("np.sqrt(X / lib * 1e4)", "X / lib * 1e4").replace("Z * Z", "Z")
     verdict = verify(task, problem, code, lab)
     if verdict.valid:
@@ -100,7 +98,7 @@ def test_a_valid_answer_that_is_worse_than_none_scores_zero(task: Task, problem:
 
 
 @pytest.mark.parametrize("answer", [None, "text", [], {}, {"code": None}, {"code": ""}, {"code": "#" * (MAX_CODE + 1)}])
-def test_an_answer_of_another_form_is_invalid(task: Task, problem: Problem, lab: InProcessLab, answer: Any) -> None:
+def test_answer_of_another_form_is_invalid(task: Task, problem: Problem, lab: InProcessLab, answer: Any) -> None:
     verdict = task.verify(problem, answer, lab)
     assert not verdict.valid and not lab.seen
 
@@ -127,23 +125,23 @@ def npy(header: str, body: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
         npy("{'descr': '<f8', 'fortran_order': False, 'shape': (150, 2000), }", b"\0" * 9, version=b"\x03\x00"),
     ],
 )
-def test_a_file_made_by_hand_is_invalid_never_an_exception(task: Task, problem: Problem, data: bytes) -> None:
+def test_file_made_by_hand_is_invalid_never_an_exception(task: Task, problem: Problem, data: bytes) -> None:
     verdict = verify(task, problem, SVD, CannedLab(SandboxResult("ok", files={"out.npy": data})))
     assert (verdict.score, verdict.valid) == (0.0, False)
 
 
-def test_a_program_that_leaves_nothing_is_invalid(task: Task, problem: Problem) -> None:
+def test_program_that_leaves_nothing_is_invalid(task: Task, problem: Problem) -> None:
     assert "no matrix" in verify(task, problem, SVD, CannedLab(SandboxResult("ok"))).feedback
 
 
 @pytest.mark.parametrize("status", ["error", "timeout", "memory", "disk", "output"])
-def test_a_program_that_is_stopped_is_invalid(task: Task, problem: Problem, status: SandboxStatus) -> None:
+def test_program_that_is_stopped_is_invalid(task: Task, problem: Problem, status: SandboxStatus) -> None:
     verdict = verify(task, problem, SVD, CannedLab(SandboxResult(status, reason="past the limit")))
     assert not verdict.valid
     assert status in verdict.feedback and "past the limit" in verdict.feedback
 
 
-def test_a_failed_sandbox_is_nobodys_score(task: Task, problem: Problem) -> None:
+def test_failed_sandbox_leaves_the_rollout_unscored(task: Task, problem: Problem) -> None:
     with pytest.raises(SandboxError, match="zygote died"):
         verify(task, problem, SVD, CannedLab(SandboxResult("infrastructure", reason="zygote died")))
 
@@ -153,14 +151,14 @@ def test_either_memory_order_gives_the_same_verdict(task: Task, problem: Problem
     assert verify(task, problem, turned, lab).score == pytest.approx(verify(task, problem, SVD, lab).score, abs=1e-12)
 
 
-def test_a_verdict_repeats_and_does_not_depend_on_the_scale(task: Task, problem: Problem, lab: InProcessLab) -> None:
+def test_verdict_repeats_and_does_not_depend_on_the_scale(task: Task, problem: Problem, lab: InProcessLab) -> None:
     first, second = verify(task, problem, SVD, lab), verify(task, problem, SVD, lab)
     assert first == second
     larger = verify(task, problem, SVD.replace("Z * Z *", "7 * Z * Z *"), lab)
     assert larger.score == pytest.approx(first.score, abs=1e-12)
 
 
-def test_the_program_sees_train_only(task: Task, problem: Problem, lab: InProcessLab) -> None:
+def test_program_sees_train_only(task: Task, problem: Problem, lab: InProcessLab) -> None:
     verify(task, problem, SVD, lab)
     assert lab.seen[0]["X_train.npy"] == problem.files["X_train.npy"]
     parts = problem.private.parts
@@ -172,12 +170,12 @@ def test_the_program_sees_train_only(task: Task, problem: Problem, lab: InProces
     assert not any(test in data for test in tests for seen in lab.seen for data in seen.values())
 
 
-def test_a_matrix_of_the_problems_size_fits_the_limits(problem: Problem) -> None:
+def test_matrix_of_the_problems_size_fits_the_limits(problem: Problem) -> None:
     size = max(math.prod(matrices(part).train.shape) * 8 for part in problem.private.parts)
     assert size < LIMITS.files_mb * 2**20 / 2
 
 
-def test_the_verifiers_own_part_is_quick(task: Task, problem: Problem, lab: InProcessLab) -> None:
+def test_own_work_of_the_verifier_is_quick(task: Task, problem: Problem, lab: InProcessLab) -> None:
     answers = Answers(
         [np.load(io.BytesIO(train_file(part)), allow_pickle=False) + 0.0 for part in problem.private.parts]
     )

@@ -22,7 +22,7 @@ def forget() -> None:
 
 @pytest.fixture(scope="package", autouse=True)
 def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store that holds the corpus, pinned as the real one is."""
+    """A store that holds the corpus, with pins as the real corpus has."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIA_HOME", str(home))
@@ -48,7 +48,7 @@ def problem(task: Task) -> Problem:
 
 @pytest.fixture(scope="package")
 def runner(task: Task) -> Iterator[RolloutRunner]:
-    """Plays in the strict sandbox."""
+    """A runner that plays in the strict sandbox."""
     try:
         find_bubblewrap()
     except SandboxError as error:

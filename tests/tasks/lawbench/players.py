@@ -1,4 +1,4 @@
-"""Policies that say what a test tells them, and rollouts with them."""
+"""Policies with scripted replies, and rollouts with them."""
 
 import random
 
@@ -11,7 +11,7 @@ from sia_core.policy.scripted import ScriptedPolicy, render
 
 
 class Replies(ScriptedPolicy):
-    """Free replies in the order given, the last one again and again; choices at random, or the first."""
+    """Gives free replies in their order and repeats the last; chooses at random, or the first option."""
 
     def __init__(self, *texts: str, first: bool = False) -> None:
         self._texts = list(texts)

@@ -16,7 +16,7 @@ def joined(answers: list[tuple[int, Any]], truth: dict[int, str]) -> float:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_agrees_with_a_plain_join(seed: int) -> None:
+def test_published_accuracy_agrees_with_a_plain_join(seed: int) -> None:
     rng = random.Random(seed)
     truth = {number: rng.choice(CHARGES) for number in range(rng.randrange(1, 200))}
     strange = [None, "", "盗窃 ", "盗窃罪", 3, ["盗窃"], *CHARGES]
@@ -25,7 +25,7 @@ def test_it_agrees_with_a_plain_join(seed: int) -> None:
     assert published_accuracy(answers, truth) == pytest.approx(joined(answers, truth), abs=1e-6)
 
 
-def test_by_hand() -> None:
+def test_published_accuracy_matches_values_by_hand() -> None:
     truth = {0: "盗窃", 1: "抢劫", 2: "诈骗", 3: "放火"}
     assert published_accuracy([(2, "诈骗"), (0, "盗窃"), (1, "盗窃")], truth) == 0.5
     assert published_accuracy([], truth) == 0.0

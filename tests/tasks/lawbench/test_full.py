@@ -18,7 +18,7 @@ def harness(task: Task) -> Harness:
     return Harness.load(task.path / "full" / "harness")
 
 
-def test_it_looks_cases_up_as_the_other_one_does(task: Task, harness: Harness) -> None:
+def test_full_harness_has_the_retrieval_of_the_seed_harness(task: Task, harness: Harness) -> None:
     assert harness.files["retrieval.py"] == (task.path / "harness" / "retrieval.py").read_bytes()
     assert all(knob.help for knob in harness.config.knobs.values())
 
@@ -52,7 +52,7 @@ def test_free_replies_are_read_and_asked_for_again(
     assert [message["content"] for message in last[1::2]] == list(replies[: turns - 1]) or len(replies) == 1
 
 
-def test_free_replies_vote_too(task: Task, runner: RolloutRunner, harness: Harness) -> None:
+def test_free_replies_count_as_votes(task: Task, runner: RolloutRunner, harness: Harness) -> None:
     done = play(
         task, runner, harness.with_knobs({"votes": 3}), Replies("盗窃", "抢劫", "盗窃"), task.problems("train")[4]
     )
@@ -60,9 +60,7 @@ def test_free_replies_vote_too(task: Task, runner: RolloutRunner, harness: Harne
     assert done.verdict is not None and done.verdict.metrics["votes"] == 3.0
 
 
-def test_the_menu_of_a_free_reply_is_the_short_one_where_there_is_one(
-    task: Task, runner: RolloutRunner, harness: Harness
-) -> None:
+def test_free_reply_gets_the_short_menu_where_it_exists(task: Task, runner: RolloutRunner, harness: Harness) -> None:
     problem = task.problems("train")[5]
     policy = Replies("盗窃")
     play(task, runner, harness, policy, problem)
@@ -91,14 +89,14 @@ def test_braces_in_a_case_are_text(task: Task, runner: RolloutRunner, harness: H
     assert play(task, runner, harness.with_knobs(odd), Replies("{case} {0}\n盗窃"), task.problems("train")[0]).answer
 
 
-def test_it_ends_by_itself_whatever_the_policy_does(task: Task, runner: RolloutRunner, harness: Harness) -> None:
+def test_full_harness_ends_by_itself_under_every_policy(task: Task, runner: RolloutRunner, harness: Harness) -> None:
     assert check_import(runner, harness).passed
     report = check_contract(runner, task, [problem.id for problem in task.problems("train")[:2]], harness, None)
     assert report.passed, report
     assert not report.details, report.details
 
 
-def test_the_budget_lets_every_vote_be_asked_for_again(task: Task, runner: RolloutRunner, harness: Harness) -> None:
+def test_budget_lets_every_vote_be_asked_for_again(task: Task, runner: RolloutRunner, harness: Harness) -> None:
     policy = Replies("no", "no", "no", "no", "no", *["never"] * 9, "盗窃")
     done = play(task, runner, harness.with_knobs({"votes": 5}), policy, task.problems("train")[6])
     assert len(done.turns) == 15

@@ -20,7 +20,7 @@ def harness(task: Task) -> Harness:
 
 
 def settings(harness: Harness) -> list[dict[str, KnobValue]]:
-    """Every single knob moved to each of its values, with and without a short menu; and all at their richest."""
+    """Every knob moved to each of its values, with and without a short menu, and all at their richest."""
     found: list[dict[str, KnobValue]] = [{}]
     for name, knob in harness.config.knobs.items():
         found += [{"candidates": menu, name: value} for menu in ("all", "similar") for value in knob.options or ()]
@@ -51,7 +51,7 @@ def test_zero_shot_offers_every_charge_and_shows_the_opening_only(
     assert problem.public["text"][64:80] not in turn.prompt
 
 
-def test_a_short_menu_is_ranked_numbered_and_shown(task: Task, runner: RolloutRunner, harness: Harness) -> None:
+def test_short_menu_is_ranked_numbered_and_shown(task: Task, runner: RolloutRunner, harness: Harness) -> None:
     knobs: dict[str, KnobValue] = {"candidates": "similar", "ranking": "centroids", "length": 3}
     right = 0
     for problem in task.problems("gate")[:12]:
@@ -77,7 +77,7 @@ def test_support_and_examples_quote_the_library_and_never_the_problem(
         assert problem.public["text"][:16] not in {quote for _, quote in lines}
 
 
-def test_the_most_frequent_vote_is_the_answer(task: Task, runner: RolloutRunner, harness: Harness) -> None:
+def test_most_frequent_vote_is_the_answer(task: Task, runner: RolloutRunner, harness: Harness) -> None:
     done = play(task, runner, harness.with_knobs({"votes": 5}), Replies(), task.problems("train")[2])
     said = [turn.output for turn in done.turns]
     assert len(said) == 5
@@ -85,7 +85,7 @@ def test_the_most_frequent_vote_is_the_answer(task: Task, runner: RolloutRunner,
 
 
 @pytest.mark.parametrize("moved", [{}, {"candidates": "similar", "votes": 3}])
-def test_it_ends_by_itself_whatever_the_policy_does(
+def test_harness_ends_by_itself_under_every_policy(
     task: Task, runner: RolloutRunner, harness: Harness, moved: dict[str, KnobValue]
 ) -> None:
     made = harness.with_knobs(moved)
@@ -96,14 +96,14 @@ def test_it_ends_by_itself_whatever_the_policy_does(
     assert not report.details, report.details
 
 
-def test_no_file_of_it_holds_a_case_or_an_answer(task: Task, harness: Harness) -> None:
+def test_files_of_the_harness_hold_no_case_or_answer(task: Task, harness: Harness) -> None:
     for data in harness.files.values():
         text = data.decode()
         assert not any(charge in text for charge in CHARGES if len(charge) > 4)
         assert not any(problem.public["text"][:12] in text for problem in task.problems("test"))
 
 
-def test_it_imports_what_it_declares(harness: Harness) -> None:
+def test_harness_imports_what_its_manifest_declares(harness: Harness) -> None:
     found = set()
     for name, data in harness.files.items():
         if name.endswith(".py"):

@@ -6,7 +6,7 @@ from tasks.lawbench.labels import letters, reader
 from tests.tasks.lawbench.corpus import CHARGES
 
 
-def test_no_two_charges_have_the_same_letters() -> None:
+def test_charges_differ_in_their_letters() -> None:
     assert len({letters(charge) for charge in CHARGES}) == len(CHARGES)
 
 
@@ -27,7 +27,7 @@ def test_no_two_charges_have_the_same_letters() -> None:
         ("\x00\ud800盗窃", ["盗窃"]),
     ],
 )
-def test_named(text: str, found: list[str]) -> None:
+def test_charges_named_in_a_text_are_found(text: str, found: list[str]) -> None:
     assert list(reader(CHARGES).named(text)) == found
 
 
@@ -44,5 +44,5 @@ def test_named(text: str, found: list[str]) -> None:
         ("x" * 1_000_000 + "盗窃", "盗窃"),
     ],
 )
-def test_a_reply_states_the_one_charge_of_its_last_line(reply: str, charge: str | None) -> None:
+def test_reply_states_the_single_charge_of_its_last_line(reply: str, charge: str | None) -> None:
     assert reader(CHARGES).stated(reply) == charge

@@ -1,4 +1,4 @@
-"""The index: built once, read by anyone, and ranking as a plain computation of the same weights does."""
+"""The index is built once, readable by all, and ranks as a plain computation of the same weights does."""
 
 import importlib.util
 import sys
@@ -29,7 +29,7 @@ def reader(retrieval: ModuleType) -> Any:
     return retrieval.Library(library.build())
 
 
-def test_it_is_built_once_and_open_to_other_users() -> None:
+def test_library_is_built_once_and_open_to_other_users() -> None:
     folder = library.build()
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert library.build() == folder
@@ -66,7 +66,7 @@ def test_rankings_agree_with_dense_arithmetic(reader: Any) -> None:
         )
 
 
-def test_the_harness_and_the_report_rank_alike(reader: Any) -> None:
+def test_harness_and_report_rank_alike(reader: Any) -> None:
     texts = [case.text for case in splits().test]
     for how, answers in library.first_candidates(texts).items():
         assert [reader.labels[reader.rank(text, how)[0]] for text in texts] == answers

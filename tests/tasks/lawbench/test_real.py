@@ -39,7 +39,7 @@ def _real(_prepared: Path) -> Iterator[None]:
     forget()
 
 
-def test_the_corpus_is_the_published_one() -> None:
+def test_corpus_matches_the_published_one() -> None:
     assert (len(data.train_cases()), len(data.sealed_cases()), len(data.labels())) == (5332, 913, 191)
     assert {case.label for case in data.train_cases()} == set(data.labels())
     assert len({letters(charge) for charge in data.labels()}) == 191
@@ -47,7 +47,7 @@ def test_the_corpus_is_the_published_one() -> None:
     assert sum(case.text in exact for case in data.sealed_cases()) == 12
 
 
-def test_the_pools_are_the_recorded_ones() -> None:
+def test_pools_match_the_recorded_ones() -> None:
     pools = splits()
     assert (len(pools.train), len(pools.gate), len(pools.library), len(pools.repeated)) == (480, 480, 4358, 13)
     assert {case.label for case in pools.library} == set(data.labels())
@@ -78,7 +78,7 @@ def _read(text: str) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.slow
-def test_the_lines_are_those_of_the_readme() -> None:
+def test_baseline_lines_match_those_of_the_readme() -> None:
     truth = {case.id: case.label for case in data.sealed_cases()}
     found = {name: published_accuracy(list(answers.items()), truth) for name, answers in lines.lines().items()}
     readme = (Task.load("lawbench").path / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""Pools that never meet, the same each time; nothing of an answer in what a harness sees."""
+"""Pools are disjoint and repeatable, and the data for a harness hold nothing of an answer."""
 
 import random
 from collections import Counter
@@ -23,7 +23,7 @@ def test_pools_are_disjoint_and_of_the_asked_sizes() -> None:
     assert len({case.id for case in labelled}) == len(labelled)
 
 
-def test_no_text_of_a_problem_stands_in_the_library_or_in_another_split() -> None:
+def test_problem_texts_are_in_no_library_and_no_other_split() -> None:
     pools = splits()
     library_texts = {plain(case.text) for case in pools.library}
     problems = [plain(case.text) for split in SPLITS for case in pools.of(split)]
@@ -42,7 +42,7 @@ def test_sealed_texts_that_were_public_in_train_are_flagged_and_kept_out_of_the_
     assert not {30, 31} & {case.id for case in (*pools.library, *pools.train, *pools.gate)}
 
 
-def test_each_charge_keeps_half_of_its_rows() -> None:
+def test_every_charge_keeps_half_of_its_rows() -> None:
     pools = splits()
     all_rows = Counter(case.label for case in data.train_cases())
     dealt = Counter(case.label for case in (*pools.train, *pools.gate))
@@ -55,8 +55,8 @@ def test_dealing_repeats_and_depends_on_the_seed() -> None:
     assert deal(rows, test, SIZES, 1).train != deal(rows, test, SIZES, 2).train
 
 
-def test_a_library_that_leaked_a_problem_would_be_seen() -> None:
-    """The test of the test: a copy of any row, spaced otherwise, keeps that row from being a problem."""
+def test_row_with_a_copy_is_kept_out_of_the_problems() -> None:
+    """The control: a copy of any row with other spacing keeps that row from being a problem."""
     rows, test, rng = list(data.train_cases()), data.sealed_cases(), random.Random(0)
     dealt = deal(rows, test, SIZES, 1).train
     twin = rng.choice(dealt)
@@ -73,7 +73,7 @@ def test_public_data_hold_the_text_and_nothing_of_the_answer(task: Task) -> None
             assert not any(charge in problem.id for charge in corpus.CHARGES)
 
 
-def test_the_shared_directory_holds_no_problem(task: Task) -> None:
+def test_shared_directory_holds_no_problem(task: Task) -> None:
     assert task.shared == library.build()
     files = {file.name: file.read_bytes() for file in library.build().iterdir()}
     for split in SPLITS:
@@ -82,7 +82,7 @@ def test_the_shared_directory_holds_no_problem(task: Task) -> None:
             assert not any(piece in data for data in files.values()), problem.id
 
 
-def test_the_track_is_in_every_id_so_that_two_never_mix(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_id_holds_the_track(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.problems("gate")[0].id.startswith("llm-gate-")
     monkeypatch.setenv(settings.TRACK, "open")
     assert Task.load("lawbench").problems("gate")[0].id.startswith("open-gate-")

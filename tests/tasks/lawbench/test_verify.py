@@ -1,4 +1,4 @@
-"""Verdicts: exact match, wrong kinds counted apart, and on the track llm only what the policy sampled."""
+"""Verdicts match exactly, count wrong kinds apart, and on the track llm credit only sampled answers."""
 
 import json
 import time
@@ -39,12 +39,12 @@ def other(gold: str) -> str:
     return next(charge for charge in CHARGES if charge != gold)
 
 
-def test_the_right_charge_drawn_from_all_scores_one(task: Task, problem: Problem, gold: str) -> None:
+def test_right_charge_drawn_from_all_scores_one(task: Task, problem: Problem, gold: str) -> None:
     verdict = verify(task, problem, {"label": gold}, chose(gold))
     assert (verdict.score, verdict.valid, verdict.metrics["offered"]) == (1.0, True, float(len(CHARGES)))
 
 
-def test_a_wrong_charge_scores_nothing_and_the_right_one_is_not_named(
+def test_wrong_charge_scores_nothing_and_the_right_one_is_not_named(
     task: Task, problem: Problem, gold: str, other: str
 ) -> None:
     verdict = verify(task, problem, {"label": other}, chose(other))
@@ -55,7 +55,7 @@ def test_a_wrong_charge_scores_nothing_and_the_right_one_is_not_named(
 @pytest.mark.parametrize(
     "answer", [None, {}, [], "盗窃", 7, {"label": None}, {"label": ""}, {"label": 3}, {"label": ["盗窃"]}]
 )
-def test_no_label_is_an_abstention(task: Task, problem: Problem, answer: Any) -> None:
+def test_missing_label_is_an_abstention(task: Task, problem: Problem, answer: Any) -> None:
     verdict = verify(task, problem, answer, *map(chose, CHARGES))
     assert (verdict.score, verdict.valid, verdict.metrics) == (0.0, False, {"abstained": 1.0})
 
@@ -83,27 +83,31 @@ def test_out_of_the_list_by_one_letter_is_wrong_and_counted(task: Task, problem:
     assert len(verdict.feedback) < 200
 
 
-def test_an_answer_that_was_not_sampled_is_not_the_policys(task: Task, problem: Problem, gold: str, other: str) -> None:
+def test_answer_that_was_not_sampled_is_not_credited_to_the_policy(
+    task: Task, problem: Problem, gold: str, other: str
+) -> None:
     for turns in ([], [chose(other)], [replied("I do not know")], [replied(f"{gold}?\nno")]):
         verdict = verify(task, problem, {"label": gold}, *turns)
         assert (verdict.score, verdict.valid, verdict.metrics["unproven"]) == (0.0, False, 1.0)
         assert "did not say this charge" in verdict.feedback
 
 
-def test_a_menu_of_one_is_no_choice(task: Task, problem: Problem, gold: str) -> None:
+def test_menu_of_a_single_option_is_no_choice(task: Task, problem: Problem, gold: str) -> None:
     for menu in ([gold], [gold, "none of these"], [gold, f"1. {gold}", f"{gold}罪"]):
         verdict = verify(task, problem, {"label": gold}, chose(gold, menu))
         assert not verdict.valid
         assert "no other charge" in verdict.feedback
 
 
-def test_an_option_that_names_several_charges_says_none(task: Task, problem: Problem, gold: str, other: str) -> None:
+def test_option_that_names_several_charges_states_no_charge(
+    task: Task, problem: Problem, gold: str, other: str
+) -> None:
     both = f"{gold} / {other}"
     verdict = verify(task, problem, {"label": gold}, chose(both, [both, "nothing"]))
     assert "did not say this charge" in verdict.feedback
 
 
-def test_the_answer_is_what_was_said_most_often(task: Task, problem: Problem, gold: str, other: str) -> None:
+def test_answer_must_be_the_most_frequent_vote(task: Task, problem: Problem, gold: str, other: str) -> None:
     outvoted = verify(task, problem, {"label": gold}, chose(gold), chose(other), chose(other))
     assert not outvoted.valid and "only 1 times" in outvoted.feedback
     even = verify(task, problem, {"label": gold}, chose(other), chose(gold))
@@ -115,7 +119,7 @@ def test_votes_without_an_alternative_do_not_outvote(task: Task, problem: Proble
     assert verify(task, problem, {"label": gold}, chose(gold), *forced).score == 1.0
 
 
-def test_a_free_reply_counts_by_its_last_line(task: Task, problem: Problem, gold: str, other: str) -> None:
+def test_free_reply_counts_by_its_last_line(task: Task, problem: Problem, gold: str, other: str) -> None:
     assert verify(task, problem, {"label": gold}, replied(f"不是{other}。\n答案：{gold}罪")).score == 1.0
     listing = replied("\n".join([*CHARGES, "、".join(CHARGES)]))
     assert verify(task, problem, {"label": gold}, listing).metrics["unproven"] == 1.0
@@ -126,7 +130,7 @@ def test_text_of_the_prompt_is_no_evidence(task: Task, problem: Problem, gold: s
     assert verify(task, problem, {"label": gold}, turn).metrics["unproven"] == 1.0
 
 
-def test_open_takes_an_answer_from_anywhere(
+def test_open_track_takes_an_answer_without_evidence(
     task: Task, problem: Problem, gold: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(settings.TRACK, "open")
@@ -151,7 +155,7 @@ def test_verdicts_repeat_and_are_plain_data(task: Task, problem: Problem, gold: 
     assert json.loads(json.dumps(first.metrics)) == dict(first.metrics)
 
 
-def test_a_long_menu_and_many_votes_stay_cheap(task: Task, problem: Problem, gold: str) -> None:
+def test_long_menu_and_many_votes_stay_cheap(task: Task, problem: Problem, gold: str) -> None:
     turns = [chose(f"{number}. {gold}", [f"{number}. {charge}" for charge in CHARGES] * 19) for number in range(16)]
     started = time.process_time()
     for _ in range(20):

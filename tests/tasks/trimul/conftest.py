@@ -1,4 +1,4 @@
-"""The task at its CI size, and one strict lab for the whole package."""
+"""The task at its CI size, and a strict lab for the whole package."""
 
 from collections.abc import Iterator
 
@@ -28,13 +28,13 @@ def task() -> Task:
 
 @pytest.fixture(scope="package")
 def problem(task: Task) -> Problem:
-    """One training problem, N = 32."""
+    """A training problem, N = 32."""
     return task.problems("train")[0]
 
 
 @pytest.fixture(scope="package")
 def lab() -> Iterator[SandboxLab]:
-    """The real thing."""
+    """The strict sandbox as a lab."""
     pytest.importorskip("torch")
     try:
         sandbox = open_sandbox("strict")

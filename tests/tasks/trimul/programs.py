@@ -1,4 +1,4 @@
-"""Answers: honest programs, and every known way to look faster or better than one is, with words of the reason."""
+"""Answers: honest programs, and every known cheat on time or error, with words of the reason."""
 
 from tasks.trimul.programs import EAGER, NAIVE
 
@@ -27,7 +27,7 @@ def cheat(body: str, before: str = "") -> str:
 
 
 def cached(key: str) -> str:
-    """Answers again what it answered to the same key."""
+    """A program that repeats its answer to the same key."""
     return cheat(
         f"key = {key}\nif key not in KEPT:\n    KEPT[key] = honest(data)\nreturn KEPT[key].clone()", "KEPT = {}"
     )
@@ -38,7 +38,7 @@ CUT = """
 def cut(x):
     return (x.contiguous().view(torch.int32) & -8192).view(torch.float32)
 """
-"""Leaves 10 bits of the mantissa, as TF32 and float16 do; float16 itself needs /proc/cpuinfo, which no sandbox has."""
+"""Keeps 10 bits of the mantissa, as TF32 and float16 do; float16 itself needs /proc/cpuinfo, which no sandbox has."""
 
 CHEATS: dict[str, tuple[str, str]] = {
     "cached by shape": (cached("tuple(data[0].shape)"), "wrong result"),
@@ -118,4 +118,4 @@ CHEATS: dict[str, tuple[str, str]] = {
     "no function": ("x = 1", "KeyError: 'custom_kernel'"),
     "no Python": ("def", "SyntaxError"),
 }
-"""Name -> (code, words of the reason, any of them)."""
+"""Name -> (code, words of the reason, of which any may occur)."""

@@ -1,4 +1,4 @@
-"""Every known cheat through the real sandbox, each refused with its reason; honest programs pass."""
+"""Every known cheat is refused with its reason in the real sandbox, and honest programs pass."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def verify(task: Task, problem: Problem, code: str, lab: SandboxLab, build: str 
 
 
 @pytest.mark.parametrize("name", FAIR)
-def test_an_honest_program_passes_both_modes(task: Task, problem: Problem, lab: SandboxLab, name: str) -> None:
+def test_honest_program_passes_both_modes(task: Task, problem: Problem, lab: SandboxLab, name: str) -> None:
     verdict = verify(task, problem, FAIR[name], lab)
     assert verdict.valid, verdict.feedback
     assert verdict.score > 0
@@ -28,7 +28,7 @@ def test_an_honest_program_passes_both_modes(task: Task, problem: Problem, lab: 
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_cheat_is_refused_with_its_reason(task: Task, problem: Problem, lab: SandboxLab, name: str) -> None:
+def test_cheat_is_refused_with_its_reason(task: Task, problem: Problem, lab: SandboxLab, name: str) -> None:
     code, words = CHEATS[name]
     verdict = verify(task, problem, code, lab)
     assert (verdict.score, verdict.valid) == (0.0, False)
@@ -36,7 +36,7 @@ def test_a_cheat_is_refused_with_its_reason(task: Task, problem: Problem, lab: S
 
 
 @pytest.mark.parametrize(("name", "compat"), [("no mask", 1.0), ("bfloat16", 1.0), ("half of the sum", 0.0)])
-def test_what_the_published_rules_let_pass_is_told_apart(
+def test_cheats_valid_under_published_rules_are_marked(
     task: Task, problem: Problem, lab: SandboxLab, name: str, compat: float
 ) -> None:
     verdict = verify(task, problem, CHEATS[name][0], lab)
@@ -56,7 +56,7 @@ def test_patched_clocks_and_a_busy_thread_win_nothing(task: Task, problem: Probl
     assert slow.metrics["strict_us"] > 8 * fair.metrics["strict_us"]
 
 
-def test_work_that_goes_on_after_the_answer_is_paid_for(task: Task, problem: Problem, lab: SandboxLab) -> None:
+def test_work_after_the_answer_is_charged(task: Task, problem: Problem, lab: SandboxLab) -> None:
     """A thread that was started in one call burns CPU in all calls that follow."""
     burner = cheat(
         "if not threading.enumerate()[1:]:\n    threading.Thread(target=burn, daemon=True).start()\n"
@@ -67,7 +67,7 @@ def test_work_that_goes_on_after_the_answer_is_paid_for(task: Task, problem: Pro
     assert verdict.valid and verdict.metrics["strict_us"] > 15_000, verdict
 
 
-def test_a_call_that_never_ends_is_stopped(
+def test_call_that_never_ends_is_stopped(
     task: Task, problem: Problem, lab: SandboxLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(candidate.Runner.call, "__defaults__", (1.0,))
@@ -85,18 +85,18 @@ def test_loading_that_never_ends_is_stopped(
 
 
 @pytest.mark.parametrize("answer", [None, 7, [], {}, {"code": ""}, {"code": 3}, {"code": "x" * 200_000}])
-def test_an_answer_of_another_form_is_invalid(task: Task, problem: Problem, lab: SandboxLab, answer: object) -> None:
+def test_answer_of_another_form_is_invalid(task: Task, problem: Problem, lab: SandboxLab, answer: object) -> None:
     assert not task.verify(problem, answer, lab).valid
 
 
-def test_a_build_that_fails_says_so(task: Task, problem: Problem, lab: SandboxLab) -> None:
+def test_failed_build_says_so(task: Task, problem: Problem, lab: SandboxLab) -> None:
     verdict = verify(task, problem, NAIVE, lab, build="raise RuntimeError('no compiler')")
     assert (
         not verdict.valid and "build ended with status error" in verdict.feedback and "no compiler" in verdict.feedback
     )
 
 
-def test_a_program_is_measured_once_for_a_problem(task: Task, problem: Problem, lab: SandboxLab) -> None:
+def test_program_is_measured_once_for_a_problem(task: Task, problem: Problem, lab: SandboxLab) -> None:
     assert verify(task, problem, EAGER, lab) is verify(task, problem, EAGER, lab)
     again = EAGER + "\n# another text\n"
     assert verify(task, problem, again, lab).metrics != verify(task, problem, EAGER, lab).metrics

@@ -1,4 +1,4 @@
-"""Programs beyond eager PyTorch: C++, torch.compile, Triton in its interpreter; where it cannot run, why."""
+"""Programs in C++, torch.compile and Triton's interpreter run, or are refused with the reason."""
 
 import importlib.util
 import shutil
@@ -80,7 +80,7 @@ def test_cpp_is_built_with_a_compiler_and_timed_without(task: Task, problem: Pro
     assert verdict.valid and verdict.score > 0, verdict.feedback
 
 
-def test_a_timed_program_cannot_compile(task: Task, problem: Problem, lab: SandboxLab) -> None:
+def test_timed_program_cannot_compile(task: Task, problem: Problem, lab: SandboxLab) -> None:
     verdict = task.verify(problem, {"code": CALL_CPP.replace("LIBRARY =", f"{BUILD_CPP}\nLIBRARY =")}, lab)
     assert not verdict.valid and "not permitted" in verdict.feedback, verdict.feedback
 

@@ -34,7 +34,7 @@ def test_work_is_charged_wherever_it_hides(spans: Spans, seconds: float) -> None
     assert spans.charged(TRIAL, EMPTY) == pytest.approx(seconds)
 
 
-def test_the_device_is_chosen_openly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_device() == "cpu"
     monkeypatch.setenv(DEVICE, "cuda")
     assert chosen_device() == "cuda" and chosen_plan() == "ci"
@@ -48,7 +48,7 @@ def test_the_device_is_chosen_openly(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen_device()
 
 
-def test_without_a_gpu_nobody_is_scored(lab: SandboxLab) -> None:
+def test_missing_gpu_is_an_error_and_no_score(lab: SandboxLab) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is one")
@@ -67,7 +67,9 @@ def open_lab() -> Iterator[SandboxLab]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["eager", "no mask", "bfloat16", "cached by shape", "NaN", "input changed"])
-def test_on_a_gpu(open_lab: SandboxLab, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_cheats_are_refused_and_eager_passes_on_a_gpu(
+    open_lab: SandboxLab, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(DEVICE, "cuda")
     task = Task.load("trimul")
     code, words = (EAGER, "") if name == "eager" else CHEATS[name]
@@ -77,7 +79,7 @@ def test_on_a_gpu(open_lab: SandboxLab, monkeypatch: pytest.MonkeyPatch, name: s
 
 
 @pytest.mark.gpu
-def test_a_side_stream_is_waited_for_and_paid(open_lab: SandboxLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_side_stream_is_waited_for_and_charged(open_lab: SandboxLab, monkeypatch: pytest.MonkeyPatch) -> None:
     code = EAGER.replace("def custom_kernel", "def honest") + (
         "\n\nSIDE = torch.cuda.Stream()\n\ndef custom_kernel(data):\n"
         "    SIDE.wait_stream(torch.cuda.current_stream())\n"

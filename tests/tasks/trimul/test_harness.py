@@ -1,4 +1,4 @@
-"""The seed harness: every menu gives a right program; the code mode tries, hears and repairs, through the engine."""
+"""The seed harness: every menu gives a right program, and the code mode tries and repairs through the engine."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ def agent(task: Task) -> ModuleType:
 
 
 class Menu:
-    """A `ctx` that picks as told, else at random."""
+    """A `ctx` that picks the given options, else at random."""
 
     def __init__(self, knobs: dict[str, KnobValue], wishes: Sequence[str] = (), seed: int = 0) -> None:
         self.knobs, self._wishes, self._random = knobs, list(wishes), random.Random(seed)
@@ -56,7 +56,7 @@ def test_menu_knobs_stand_at_their_plainest(harness: Harness) -> None:
 
 @pytest.mark.parametrize("project", ["apart", "together"])
 @pytest.mark.parametrize("gate", ["new", "place"])
-async def test_every_path_is_right(
+async def test_every_path_of_the_menu_is_right(
     agent: ModuleType, harness: Harness, task: Task, problem: Problem, lab: SandboxLab, project: str, gate: str
 ) -> None:
     knobs = harness.with_knobs(WIDEST).knobs
@@ -66,7 +66,7 @@ async def test_every_path_is_right(
         assert verdict.valid, f"{form}: {verdict.feedback}"
 
 
-async def test_the_wrong_dish_is_refused(
+async def test_imprecise_menu_choice_is_refused(
     agent: ModuleType, harness: Harness, task: Task, problem: Problem, lab: SandboxLab
 ) -> None:
     knobs = harness.with_knobs(WIDEST).knobs
@@ -85,7 +85,7 @@ async def test_prompts_are_short_repeat_and_open_with_different_characters(agent
         assert len(prompt) < 80 and len({option[0] for option in options}) == len(options)
 
 
-async def test_the_seed_asks_one_question(agent: ModuleType, harness: Harness) -> None:
+async def test_seed_harness_asks_a_single_question(agent: ModuleType, harness: Harness) -> None:
     ctx = Menu(harness.knobs)
     await agent.solve({}, ctx)
     assert [options for _, options in ctx.asked] == [("rows", "chunk")]
@@ -148,7 +148,7 @@ REPLIES = (
 
 
 class Replies(ScriptedPolicy):
-    """Says these things one after the other."""
+    """A policy with these replies, in their order."""
 
     def __init__(self, replies: Sequence[str]) -> None:
         self._replies = list(replies)
@@ -160,7 +160,7 @@ class Replies(ScriptedPolicy):
 
 
 def test_scripted_answers_through_the_real_engine(task: Task, harness: Harness, lab: SandboxLab) -> None:
-    """Prose, a program that forgets the mask, then a right one: the harness repairs, the verifier passes it."""
+    """After prose and a program without the mask, the harness gets a right program that the verifier accepts."""
     coder, problem, policy = harness.with_knobs({"mode": "code"}), task.problems("train")[0], Replies(REPLIES)
     unit = Unit(task.digest, coder.digest, policy.digest, None, "train", problem.id, 0, task.sampling)
     runner = RolloutRunner(task, "strict")

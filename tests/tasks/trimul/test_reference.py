@@ -36,7 +36,7 @@ def independent(data: Inputs) -> np.ndarray:
 @pytest.mark.parametrize("shape", SMALL)
 @pytest.mark.parametrize("cauchy", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_reference_agrees_with_a_float64_einsum(shape: Shape, cauchy: bool, masked: bool) -> None:
+def test_reference_agrees_with_a_float64_einsum(shape: Shape, cauchy: bool, masked: bool) -> None:
     data = inputs.make(Call(Case(shape, cauchy), masked, seed=5))
     exact = independent(data)
     scale = np.sqrt(np.mean(np.square(exact))) or 1.0
@@ -85,7 +85,7 @@ def test_splits_share_no_seed_and_outside_ci_no_size(plan: Plan) -> None:
         assert not sizes[0] & sizes[1] and not sizes[0] & sizes[2] and not sizes[1] & sizes[2]
 
 
-def test_the_official_list_is_the_published_one() -> None:
+def test_official_list_matches_the_published_one() -> None:
     listed = [(case.shape.n, case.shape.batch, case.shape.dim, case.cauchy) for case in OFFICIAL]
     assert listed == [
         (256, 2, 128, False), (768, 1, 128, True), (256, 2, 384, False), (512, 1, 128, False), (1024, 1, 128, True),
@@ -104,7 +104,7 @@ def test_checks_have_odd_sizes_that_no_list_names(problem_recipe: Recipe) -> Non
     assert all(n % 2 for n in sizes)
 
 
-def test_an_error_is_seen_wherever_it_is() -> None:
+def test_error_in_any_element_is_found() -> None:
     wanted = np.zeros((5, 7), np.float32)
     for place in ((0, 0), (4, 6)):
         found: Floats = wanted.copy()

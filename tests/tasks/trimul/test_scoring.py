@@ -1,4 +1,4 @@
-"""From samples to verdicts: means, both modes, the floor, and a clock that cannot be true."""
+"""Samples become verdicts: means, both modes, the floor, and impossible clocks."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ RECIPE = Recipe("cpu", "ci", "train", 0)
 
 
 def measured(seconds: Sequence[float], naive: float = 1.0, error: Error = RIGHT) -> Measured:
-    """Every call of a problem, its timed ones with these times in turn."""
+    """Every call of a problem; the timed calls have these times in turn."""
     times = itertools.cycle(seconds)
     calls = [*RECIPE.checks(), *RECIPE.calls()]
     return Measured([Sample(call, error, next(times), naive) if call.timed else Sample(call, RIGHT) for call in calls])
 
 
-def test_the_score_is_a_ratio_of_medians_and_is_not_clipped_at_one() -> None:
+def test_score_is_a_ratio_of_medians_and_is_not_clipped_at_one() -> None:
     verdict = judge(measured([0.1, 0.2, 0.3, 0.4]), RECIPE)
     assert verdict.valid and verdict.score == pytest.approx(1.0 / 0.25)
     assert verdict.metrics["strict_us"] == pytest.approx(250_000)
@@ -59,7 +59,7 @@ def test_on_a_gpu_the_score_is_the_reward_over_the_geometric_mean_of_cases() -> 
         (Error(0.99, 0.99e-5, 0), 1.0, ""),
     ],
 )
-def test_each_budget_is_held(error: Error, compat: float, reason: str) -> None:
+def test_calls_beyond_an_error_budget_are_invalid(error: Error, compat: float, reason: str) -> None:
     verdict = judge(measured([0.1] * 4, error=error), RECIPE)
     assert verdict.metrics["compat_valid"] == compat
     assert verdict.valid == (not reason) and reason in verdict.feedback
@@ -72,7 +72,7 @@ def test_every_sample_is_kept() -> None:
     assert metrics["case0_naive_us_2"] == pytest.approx(700_000)
 
 
-def test_the_floor_is_what_must_be_computed_or_moved() -> None:
+def test_floor_covers_necessary_computation_and_transfer() -> None:
     shape = Shape(1, 256, 128, 128)
     places = 256 * 256
     assert flops(shape) == 2 * (256**3 * 128 + 6 * places * 128 * 128)
@@ -99,7 +99,7 @@ class Instant:
         return b""
 
     def spend(self, seconds: float) -> None:
-        """Spend CPU time, as a thread that goes on between calls does."""
+        """Spend CPU time, as a thread that runs between calls does."""
         self._clock += seconds
 
     def cpu_s(self) -> float:
@@ -115,7 +115,7 @@ class Instant:
 
 
 class InstantLab:
-    """Opens the candidate's session first, then the naive loop's."""
+    """A lab that opens the candidate's session first, then the naive loop's."""
 
     def __init__(self, seconds: float, naive: float) -> None:
         self.opened: list[Instant] = []
@@ -130,7 +130,7 @@ class InstantLab:
         return self.opened[-1]
 
 
-def test_a_time_below_the_floor_is_no_time(task: Task, problem: Problem) -> None:
+def test_time_below_the_floor_is_refused(task: Task, problem: Problem) -> None:
     module_of_task = task.module
     module_of_task.forget()
     floor = floor_s(RECIPE.cases[0].shape, "cpu")
@@ -142,7 +142,7 @@ def test_a_time_below_the_floor_is_no_time(task: Task, problem: Problem) -> None
     module_of_task.forget()
 
 
-def test_the_naive_loop_is_called_before_every_call_at_the_shape_warm_ones_too(task: Task, problem: Problem) -> None:
+def test_naive_loop_is_called_before_every_call_warm_ones_too(task: Task, problem: Problem) -> None:
     task.module.forget()
     lab = InstantLab(0.1, 1.0)
     metrics = task.verify(problem, {"code": "x"}, lab).metrics
@@ -153,7 +153,7 @@ def test_the_naive_loop_is_called_before_every_call_at_the_shape_warm_ones_too(t
     assert [call.timed for call in RECIPE.calls()] == [False] * 3 + [True] * len(timed)
 
 
-def test_the_range_holds_every_score(task: Task, problem: Problem) -> None:
+def test_declared_range_holds_every_score(task: Task, problem: Problem) -> None:
     floor = floor_s(RECIPE.cases[0].shape, "cpu")
     task.module.forget()
     verdict = task.verify(problem, {"code": "x"}, InstantLab(2 * floor, 1e6 * floor))
@@ -167,14 +167,14 @@ def test_room_is_made_for_the_largest_call() -> None:
     assert module.load("train")
 
 
-def test_the_shapes_of_gate_and_test_are_not_told(task: Task) -> None:
+def test_shapes_of_gate_and_test_are_not_public(task: Task) -> None:
     assert task.problems("train")[0].public["shapes"]
     for split in ("gate", "test"):
         for problem in task.problems(split):
             assert problem.public["shapes"] == [] and not problem.files
 
 
-def test_what_is_spent_between_two_calls_is_added_to_the_second() -> None:
+def test_cpu_time_between_calls_is_added_to_the_next_call() -> None:
     first, second = list(RECIPE.checks())[:2]
     lab = InstantLab(0.01, 1.0)
     with Runner({}, 1 << 20, lab) as runner:
@@ -194,7 +194,7 @@ def test_data_differ_between_installations_and_not_between_processes(
     assert [path.name for path in (tmp_path / "data" / "trimul").iterdir()] == ["secret"]
 
 
-def test_a_naive_loop_that_fails_is_nobodys_score(
+def test_failing_naive_loop_leaves_the_rollout_unscored(
     task: Task, problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = InstantLab(0.01, 1.0)
@@ -211,7 +211,7 @@ HONEST_SEND = Instant.send
 
 
 def broken_when_empty(session: Instant, data: bytes) -> None:
-    """A session without calls left has died."""
+    """Break a session that has no calls left."""
     if not session.calls:
         raise ProgramEndedError("memory", "killed")
     HONEST_SEND(session, data)

@@ -1,4 +1,4 @@
-"""Run the attacks of one mode as the current user; print JSON of how each ended, and of what was left."""
+"""Run the attacks of a mode as the current user. Print their results and the leftovers as JSON."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _SETTLE_S = 1.0
 
 
 def main(mode: Mode, only: str = "") -> dict[str, object]:
-    """Open one sandbox, run everything in it."""
+    """Open a sandbox and run every attack in the sandbox."""
     tier = cast("Tier", mode.partition("+")[0])
     chosen = [attack for attack in attacks_for(mode) if only in attack.name]
     with scene() as names:

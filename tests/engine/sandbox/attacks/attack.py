@@ -1,8 +1,8 @@
-"""Definition of an attack: a program, what it must not do, and a control that shows that it would be seen.
+"""Definition of an attack: a program, its forbidden result, and a control that shows that a success is detected.
 
-A program prints GOT when it has got what it is after. An attack has failed when GOT appears neither
-in its output, nor in a collected file, nor in the output of the next program, which looks for what
-was left; and when the sandbox itself did not break. A control prints GOT, or the attack shows nothing.
+A program prints GOT when it has reached its target. An attack has failed when GOT appears neither in its
+output, nor in a collected file, nor in the output of the next program, which looks for leftovers. The
+sandbox itself must not break either. A control has to print GOT, or the attack shows nothing.
 """
 
 from collections.abc import Mapping
@@ -28,23 +28,23 @@ def alone():
         libc.unshare(NEWUSER | NEWNS | NEWUTS)
     libc.mount(b"none", b"/", None, 0x44000, None)
 """
-"""Stands before every program."""
+"""Code before every program."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack. In programs @NAME@ stands for a thing of the scene."""
+    """An attack. In its programs @NAME@ stands for a target of the scene."""
 
     name: str
     program: str
     control: str = ""
-    """A program that prints GOT in `arena`; empty: the attack itself (with `look`, if there is one)."""
+    """A program that prints GOT in `arena`; if empty, the attack itself with its `look`."""
     arena: Arena = "none"
-    """Where the control runs: unconfined; so, and `look` after it; or in the sandbox under attack."""
+    """Place of the control: unconfined, unconfined with `look` after it, or in the sandbox under attack."""
     look: str = ""
     """The next program in the same sandbox."""
     ends: tuple[str, ...] = ()
-    """Statuses that are right; empty: all but infrastructure."""
+    """Accepted statuses; if empty, all but infrastructure."""
     collect: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     modes: tuple[Mode, ...] = EVERY

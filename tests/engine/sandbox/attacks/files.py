@@ -1,4 +1,4 @@
-"""Files of others, /proc, inherited descriptors, the environment."""
+"""Attacks on files of others, /proc, inherited descriptors and the environment."""
 
 from tests.engine.sandbox.attacks.attack import STRICT, Attack
 

@@ -1,4 +1,4 @@
-"""A result that is not the program's own, and files that are none."""
+"""Attacks that forge a result, or leave files that are no regular files."""
 
 from tests.engine.sandbox.attacks.attack import ALONE, Attack, dosed
 
@@ -20,7 +20,7 @@ os._exit(7)
 
 
 def _file(name: str, program: str) -> Attack:
-    """`loot` is asked for; the control is a real file."""
+    """`loot` is collected, and the control is a real file."""
     return Attack(name, program, _REAL, "inside", collect=_LOOT)
 
 

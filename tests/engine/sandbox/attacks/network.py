@@ -1,4 +1,4 @@
-"""Every way to another machine, or to another process of this one."""
+"""Attacks by the network on other machines and on other processes of the same machine."""
 
 from tests.engine.sandbox.attacks.attack import Attack
 

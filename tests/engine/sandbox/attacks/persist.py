@@ -1,15 +1,15 @@
-"""Attacks in which one program tries to leave something for the next."""
+"""Attacks in which a program tries to leave something for the next program."""
 
 from tests.engine.sandbox.attacks.attack import EVERY, STRICT, Attack, Mode
 
 
 def _left(name: str, program: str, look: str, modes: tuple[Mode, ...] = EVERY) -> Attack:
-    """The control: seen when both run as one program in the sandbox."""
+    """An attack whose control runs both parts as a single program in the sandbox."""
     return Attack(name, program, f"{program}\n{look}", "inside", look, modes=modes)
 
 
 def _kept(name: str, program: str, look: str) -> Attack:
-    """The control: seen when both run unconfined, one after the other; `look` takes it away."""
+    """An attack whose control runs both parts unconfined, in their order; `look` removes the trace."""
     return Attack(name, program, "", "none twice", look)
 
 

@@ -1,4 +1,4 @@
-"""Runs attacks in one sandbox, one after the other, and says how each ended."""
+"""Runs attacks in a sandbox, in their order, and returns the result of each."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ def attacks_for(mode: Mode) -> list[Attack]:
 
 
 def run(sandbox: Sandbox, program: str, attack: Attack, mode: Mode, names: Mapping[str, str]) -> SandboxResult:
-    """Run one program of an attack."""
+    """Run a program of an attack."""
     for name, text in names.items():
         program = program.replace(f"@{name}@", text)
     limits = Limits(**{**_DEFAULTS, **attack.limits, "subprocesses": mode.endswith("subprocesses")})  # type: ignore[arg-type]
@@ -33,7 +33,7 @@ def run(sandbox: Sandbox, program: str, attack: Attack, mode: Mode, names: Mappi
 
 
 def judge(sandbox: Sandbox, attack: Attack, mode: Mode, names: Mapping[str, str]) -> str:
-    """`held`, or what the attack achieved."""
+    """`held`, or the success of the attack in words."""
     began = time.monotonic()
     result = run(sandbox, attack.program, attack, mode, names)
     took = time.monotonic() - began
@@ -66,7 +66,7 @@ def seen(result: SandboxResult) -> bool:
 def outcomes(
     sandbox: Sandbox, unconfined: Sandbox, mode: Mode, names: Mapping[str, str], chosen: Sequence[Attack]
 ) -> Iterator[tuple[str, str]]:
-    """Name -> `held`, `no control`, or what went wrong."""
+    """Name -> `held`, `no control` or the failure."""
     for attack in chosen:
         ended = judge(sandbox, attack, mode, names)
         # What works unconfined, or in the strict tier, was shown there: once a user is enough.
