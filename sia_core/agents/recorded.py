@@ -19,7 +19,7 @@ from sia_core.agents.source import Source
 from sia_core.domain.errors import HarnessError, UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_path
-from sia_core.domain.lineage import SEED_NODE, Decision, Node, champion
+from sia_core.domain.lineage import SEED_NODE, Decision, Node
 from sia_core.domain.patch import Edit, edits_between
 from sia_core.domain.task import RECORDED, Task
 
@@ -114,7 +114,7 @@ class RecordedAgent:
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Make the recorded decision of this generation and sibling; `stop` where the file has none."""
         entry = self._recording.find(Key(situation.generation, len(situation.siblings)))
-        executed = _executed(situation)
+        executed = situation.proposed
         if entry is None:
             reason = f"the recording ends here: it holds {len(self._recording.decisions)} decisions"
             return Decision("stop", executed.index, reason, self.spec)
@@ -188,11 +188,6 @@ class RecordedFirst:
         if faults:
             raise NoDecisionError(f"the recorded first harness is rejected here: {'; '.join(faults)}")
         return harness
-
-
-def _executed(situation: Situation) -> Node:
-    nodes = list(situation.nodes)
-    return champion(nodes) if situation.parent is None else nodes[situation.parent]
 
 
 def _node(situation: Situation, key: Key) -> Node | None:

@@ -25,7 +25,7 @@ from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.domain.config import Lever
 from sia_core.domain.harness import Knob, KnobValue
-from sia_core.domain.lineage import Decision, Evidence, Node, champion
+from sia_core.domain.lineage import Decision, Evidence, Node
 
 WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to reach before any was seen."""
@@ -68,7 +68,7 @@ class RulesAgent:
 
     def decide(self, situation: Situation, source: Source) -> Decision:  # noqa: ARG002  (reads no trajectories)
         """Pick the lever; `stop` when nothing untried is left."""
-        parent = _parent(situation)
+        parent = situation.proposed
         prospects = [found for found in _prospects(situation, parent) if not self._blocked(situation, parent, found)]
         choice, why = _choose(situation, parent, prospects)
         if choice is None:
@@ -100,10 +100,6 @@ class RulesAgent:
             cites=situation.evidence.examples,
             refused=situation.refused,
         )
-
-
-def _parent(situation: Situation) -> Node:
-    return champion(list(situation.nodes)) if situation.parent is None else situation.nodes[situation.parent]
 
 
 def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) -> tuple[_Prospect | None, str]:

@@ -49,7 +49,7 @@ class CommandAgent:
         bench = _Bench(situation, library, source, self.spec)
         folder = self._means.folder / _name(situation, self.spec)
         desk = Desk(folder, self._means.jail)
-        contents = decision_contents(situation, library, source, bench.executed)
+        contents = decision_contents(situation, library, source)
         desk.lay(contents, self._means.files)
         log = Log(folder / "log.jsonl")
         rounds = Rounds(self._command, self._means, desk, log, play=bench.play, take=bench.take)
@@ -87,8 +87,6 @@ class _Bench:
     def __init__(self, situation: Situation, library: Library, source: Source, spec: str) -> None:
         self._situation, self._library, self._source, self._spec = situation, library, source, spec
         self._playing = Playing(situation, library, source)
-        candidate = situation.evidence.candidate
-        self.executed = next(node.index for node in reversed(situation.nodes) if node.candidate == candidate)
 
     def play(self, draft: Harness, request: TryRequest) -> Trial:
         """Play a draft beside its parent."""
