@@ -7,6 +7,7 @@ them there is the automation of `deploy`, which waits for three missed heartbeat
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from prefect import runtime
@@ -20,7 +21,6 @@ from flows.progress import show_if_reachable
 from sia_core.host.processes import Process
 from sia_core.record.tags import Tag
 
-FLOWS = ("evolve", "generation", "arms")
 _LABEL = f"{Tag.PROCESS}."
 _TRY = Tag.TRY
 _UNDER_WAY = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
@@ -29,13 +29,7 @@ _UNFINISHED = [StateType.PENDING, *_UNDER_WAY]
 
 def mark() -> None:
     """Label the flow run at work with this process."""
-    this = Process.this()
-    labels: dict[str, Any] = {
-        f"{_LABEL}host": this.host,
-        f"{_LABEL}machine": this.machine,
-        f"{_LABEL}pid": this.pid,
-        f"{_LABEL}began": this.began,
-    }
+    labels = {f"{_LABEL}{name}": value for name, value in asdict(Process.this()).items()}
 
     def label() -> None:
         with get_client(sync_client=True) as client:

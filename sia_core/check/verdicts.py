@@ -20,9 +20,9 @@ from sia_core.check.answers import (
     null_answers,
     random_answers,
 )
-from sia_core.check.problems import texts
 from sia_core.check.report import Finding, outcome
 from sia_core.domain.errors import SandboxError, TaskError
+from sia_core.domain.json_data import texts
 from sia_core.domain.lab import Lab
 from sia_core.domain.rollout import Verdict
 from sia_core.domain.task import Problem, Task

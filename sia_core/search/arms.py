@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.special import stdtrit
 
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.json_data import Strict
 from sia_core.domain.lineage import Cost
 from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.record.arms import SCORES
@@ -60,10 +61,8 @@ _SINGLE = ("harness", "weights")
 """Arms with one lever."""
 
 
-class ArmsPlan(BaseModel):
+class ArmsPlan(Strict):
     """A comparison of arms: frozen, recorded whole."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: RunConfig
     """Configuration of the arm `agent`, whose seed is the comparison's first."""
