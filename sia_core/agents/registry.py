@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_core.agents.alternate import AlternateAgent
 from sia_core.agents.command.agent import CommandAgent
 from sia_core.agents.command.first import CommandWriter
 from sia_core.agents.command.spec import PREFIX, Commanding, parse_command
@@ -16,7 +15,7 @@ from sia_core.agents.prices import Price, find_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.record import Keep
 from sia_core.agents.recorded import RecordedAgent, RecordedFirst, is_recorded, load_recording
-from sia_core.agents.rules import RulesAgent
+from sia_core.agents.rules import AlternateAgent, RulesAgent
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.domain.errors import PolicyError, SiaError, UsageError
 from sia_core.domain.task import Task

@@ -17,7 +17,7 @@ that was rolled back is not tried again on the same pair.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sia_core.agents.memory import asks, blocked, chance
@@ -247,3 +247,21 @@ def _richer(knob: Knob) -> KnobValue | None:
     if value <= float(knob.value):
         return None
     return int(value) if whole else value
+
+
+class AlternateAgent:
+    """The agent behind spec `alternate`: `rules`, held to the lever whose turn it is."""
+
+    spec = "alternate"
+
+    def __init__(self) -> None:
+        self._rules = RulesAgent()
+
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        """The lever of this generation's turn; another where it cannot be pulled; `stop` where none can."""
+        turn = (situation.generation - 1) % len(situation.levers)
+        for lever in (*situation.levers[turn:], *situation.levers[:turn]):
+            decision = self._rules.decide(replace(situation, levers=(lever,)), source)
+            if decision.lever != "stop":
+                break
+        return replace(decision, agent=self.spec)

@@ -18,8 +18,7 @@ def compare(
     """Compare RUNS problem by problem on the sealed problems they share: wins, intervals, costs, settings."""
     from sia_core.cli.report import write
     from sia_core.loop.create_run import mlflow_address, record
-    from sia_core.report.compare import compare_runs
-    from sia_core.report.compare_page import compare_page
+    from sia_core.report.compare import compare_page, compare_runs
     from sia_core.report.links import mlflow_comparison
 
     store = record()

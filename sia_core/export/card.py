@@ -15,8 +15,7 @@ from sia_core.domain.lineage import Node
 from sia_core.domain.task import Task
 from sia_core.export.manifest import ADAPTER, HARNESS, Interval, Manifest
 from sia_core.record.phases import SealedDone
-from sia_core.report.spending import spent_lines
-from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
+from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines, spent_lines
 
 _HUB = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """Policies that ship: name on the hub, licence there."""

@@ -28,7 +28,7 @@ from sia_core.export.manifest import (
     TaskPart,
     list_files,
 )
-from sia_core.host.atomic_dir import new_directory
+from sia_core.host.directories import new_directory, write_files
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.phases import SealedDone
@@ -67,10 +67,7 @@ def _fill(
     adapter: Adapter | None,
     test: SealedDone,
 ) -> Manifest:
-    for name, data in harness.files.items():
-        file = folder / HARNESS / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+    write_files(folder / HARNESS, harness.files)
     if adapter is not None:
         (folder / ADAPTER).mkdir()
         for name in ADAPTER_FILES:

@@ -7,15 +7,19 @@
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow.entities import Param
 
 from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node, champion, stand_ins
+from sia_core.domain.rollout import Rollout
+from sia_core.host.directories import write_files
+from sia_core.record import parquet
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.journal import Journal
 from sia_core.record.phases import ImproveDone, Phase, SealedDone, StartDone, StopDone
 from sia_core.record.store import RunRecord
 from sia_core.record.stored import STAND_INS, Stored
@@ -160,10 +164,26 @@ def _copy_artifacts(source: Stored, target: Stored, name: str) -> None:
     if not files:
         return
     with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-        for relative, data in files.items():
-            file = Path(folder) / relative
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+        write_files(Path(folder), files)
         target.record.fence()
         into = name if len(files) > 1 or next(iter(files)) != Path(name).name else ""
         target.record.client.log_artifacts(target.run_id, folder, into or None)
+
+
+def refill(run: RunRecord, journal: Journal) -> int:
+    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal; how many are new.
+
+    What they have cost is known from the record (`spending.json`), and is not counted here.
+    """
+    generations = [*run.generations(), *forgotten(run)]
+    return sum(journal.put(rollout) for generation in generations for rollout in _rollouts(generation))
+
+
+def _rollouts(generation: GenerationRecord) -> Iterator[Rollout]:
+    """Yield the rollouts of the generation and all its siblings."""
+    listing = generation.record.client.list_artifacts
+    siblings = [file.path for file in listing(generation.run_id) if file.path.startswith("sibling_")]
+    for folder in ("rollouts", *(f"{path}/rollouts" for path in siblings)):
+        for file in listing(generation.run_id, folder):
+            data = generation.get_bytes(file.path) if Path(file.path).suffix == ".parquet" else None
+            yield from parquet.read(data) if data is not None else ()

@@ -25,6 +25,7 @@ from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
 from sia_core.engine.sandbox.outcome import Exit, Killer, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture
+from sia_core.host.directories import write_files
 
 _POLL_S = 0.005
 
@@ -76,10 +77,7 @@ class UnconfinedSubprocess:
         memory: int | None,
         started: Callable[[int], None] | None,
     ) -> SandboxResult:
-        for name, data in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        write_files(folder, files)
         with Capture(limits.output_kb << 10) as stdout, Capture(limits.output_kb << 10) as stderr:
             began = time.monotonic()
             process = subprocess.Popen(
