@@ -21,8 +21,8 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
     yield f"# Generation {situation.generation} of {max(situation.generations, situation.generation)}"
     if situation.spending:
         yield f"## Budget\n{situation.spending}\nFor this decision: {library.left()}"
-    if memo := _memo(situation):
-        yield f"## Your memo from the last decision\n{quote(memo, 'memo', limit=_TASK)}"
+    if memos := [node.decision.memo for node in situation.nodes if node.decision and node.decision.memo]:
+        yield f"## Your memo from the last decision\n{quote(memos[-1], 'memo', limit=_TASK)}"
     if situation.task:
         yield f"## The task\n{elide(situation.task, _TASK)}"
     if situation.metrics:
@@ -47,11 +47,6 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
     if situation.refused:
         refused = "\n".join(situation.refused)
         yield f"## Refused before\n{quote(refused, 'reasons', limit=_EXAMPLE)}"
-
-
-def _memo(situation: Situation) -> str:
-    memos = [node.decision.memo for node in situation.nodes if node.decision and node.decision.memo]
-    return memos[-1] if memos else ""
 
 
 def _evidence(situation: Situation) -> str:

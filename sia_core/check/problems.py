@@ -13,7 +13,7 @@ from sia_core.domain.errors import HarnessError, LeakError
 from sia_core.domain.harness import Harness
 from sia_core.domain.json_data import texts
 from sia_core.domain.rollout import SPLITS
-from sia_core.domain.task import Problem, Task
+from sia_core.domain.task import Task
 
 PRIVATE_CHARS = 24
 """Private texts from this length on must not stand in public data: shorter ones may, by chance or as one of many."""
@@ -91,7 +91,9 @@ def check_private(task: Task) -> Finding:
     for split in SPLITS:
         for problem in task.problems(split):
             private = [text.strip() for text in texts(problem.private) if len(text.strip()) >= PRIVATE_CHARS]
-            public, count = _public_text(problem), count + 1
+            files = [name + data.decode(errors="replace") for name, data in problem.files.items()]
+            public = "\n".join([problem.id, *map(str, texts(dict(problem.public))), *files])
+            count += 1
             try:
                 task.canaries.check(public, f"public data of {problem.id}")
             except LeakError as error:
@@ -116,8 +118,3 @@ def _canaries_in_files(task: Task) -> Iterator[str]:
         yield f"a canary stands in {error.where}"
     except HarnessError:
         pass  # A finding of its own.
-
-
-def _public_text(problem: Problem) -> str:
-    files = [name + data.decode(errors="replace") for name, data in problem.files.items()]
-    return "\n".join([problem.id, *map(str, texts(dict(problem.public))), *files])

@@ -59,7 +59,8 @@ class Trials:
         forget: Callable[[], None] | None = getattr(task.module, "forget", None)
         if forget is not None:
             forget()  # A verdict that was remembered agrees with itself.
-        self.again = [self._try(trial.problem, trial.made) for trial in self.all if self._repeated(trial)]
+        some = [one for one in self.all if one.made.kind == "gold" or one.made.name == "null"]
+        self.again = [self._try(trial.problem, trial.made) for trial in some if trial.verdict is not None]
 
     def gold(self, problem: Problem) -> Any:
         """The right answer of a problem, MISSING where the task offers none."""
@@ -92,10 +93,6 @@ class Trials:
         for problem, gold, other in zip(problems[:-1], golds[:-1], golds[1:], strict=True):
             if MISSING not in (gold, other) and gold != other:
                 yield self._try(problem, Made("chance", "gold of another problem", other))
-
-    def _repeated(self, trial: Trial) -> bool:
-        first_null = trial.made.name == "null"
-        return trial.verdict is not None and (trial.made.kind == "gold" or first_null)
 
     def _try(self, problem: Problem, made: Made) -> Trial:
         started = time.perf_counter()

@@ -21,7 +21,9 @@ class Wait:
 
     def describe(self, now: float) -> str:
         """Label, turn, time since the conversation began, and tokens, in a line."""
-        return f"{self.label}: turn {self.turn}, {_lasted(max(now - self.began, 0.0))}, {self.tokens:,} tokens"
+        seconds = max(now - self.began, 0.0)
+        lasted = f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.1f} min"
+        return f"{self.label}: turn {self.turn}, {lasted}, {self.tokens:,} tokens"
 
 
 class Reporter(Protocol):
@@ -54,7 +56,3 @@ class Silent:
 
 
 SILENT: Final[Reporter] = Silent()
-
-
-def _lasted(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.1f} min"

@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow.entities import Param
 
 from sia_core.domain.config import RunConfig
-from sia_core.domain.lineage import Node, champion, stand_ins
+from sia_core.domain.lineage import champion, stand_ins
 from sia_core.domain.rollout import Rollout
 from sia_core.host.directories import write_files
 from sia_core.record import parquet
@@ -79,8 +79,8 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
     child = parent.record.create(config, {**tags, **about})
     for name in _KEPT_FILES:
         _copy_artifacts(parent, child, name)
-    for node in _nodes_before(parent, first):
-        adapter = parent.adapter(node.candidate.adapter)
+    for node in parent.nodes():
+        adapter = parent.adapter(node.candidate.adapter) if node.generation < first else None
         if adapter is not None:
             child.put_adapter(adapter)
     begun = parent.phase(StartDone)
@@ -110,10 +110,6 @@ def _crown(run: RunRecord) -> None:
         run.demote()
     else:
         run.promote(best.candidate, best.index)
-
-
-def _nodes_before(run: RunRecord, first: int) -> list[Node]:
-    return [node for node in run.nodes() if node.generation < first]
 
 
 def _done(run: RunRecord) -> int:

@@ -151,7 +151,8 @@ class Stored:
             path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
             if path.is_file():
                 return {path.name: path.read_bytes()}
-            return _read_tree(path) or None
+            found = (file for file in sorted(path.rglob("*")) if file.is_file())
+            return {file.relative_to(path).as_posix(): file.read_bytes() for file in found} or None
 
     def _has(self, path: str) -> bool:
         """Return True if the artifact exists; `get_tree` checks this before it downloads.
@@ -198,7 +199,3 @@ def complete_phase(stored: Stored, done: Phase, tags: Mapping[str, str] | None =
     stored.record.fence(surely=True)
     digest = stored.put_json(f"phases/{done.NAME}.json", done.model_dump(mode="json"))
     stored.set_tags({**(tags or {}), f"{Tag.PHASE}.{done.NAME}": digest})
-
-
-def _read_tree(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}

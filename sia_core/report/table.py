@@ -83,9 +83,7 @@ def report_rows(test: SealedDone) -> list[dict[str, str]]:
 
 
 def _figure(value: float | str) -> str:
-    if isinstance(value, str | int):
-        return str(value)
-    return f"{value:.4f}"
+    return str(value) if isinstance(value, str | int) else f"{value:.4f}"
 
 
 def spent_lines(kept: Mapping[str, Any], budget: Budget) -> list[str]:

@@ -6,7 +6,7 @@ resumed run repeats neither a trial nor a round that has ended.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from sia_core.agents.command.desk import DECISION, HARNESS, Desk, Handed
@@ -110,14 +110,15 @@ class Rounds(Generic[T]):
         return 60 * self._means.minutes - sum(one.ended.seconds for one in self.rounds)
 
     def _start(self) -> Round:
-        self._desk.begin_round(_page(self.faults))
+        faults = [f"# Round {number}\n{text}" for number, text in enumerate(self.faults, 1)]
+        self._desk.begin_round("\n\n".join(reversed(faults)) + "\n" if faults else "")
         mailbox = Mailbox(self._desk, self._try, self.trials)
         try:
             ended = self._means.jail.run(self._errand(), mailbox.serve)
         finally:
             mailbox.close()
             self.trials = mailbox.count
-        ended = Ended(**{**vars(ended), "stdout": self._hide(ended.stdout), "stderr": self._hide(ended.stderr)})
+        ended = replace(ended, stdout=self._means.hide(ended.stdout), stderr=self._means.hide(ended.stderr))
         made = self._collect(ended)
         self._log.append({"round": made.to_dict()})
         return made
@@ -145,13 +146,14 @@ class Rounds(Generic[T]):
             handed = self._desk.handed()
             self._refuse_secrets(handed)
         except UntrustedError as error:
-            return Round(ended, None, f"{error}. The end of its output:\n{_end_of(ended)}")
+            output = "\n".join(part for part in (ended.stdout.rstrip(), ended.stderr.rstrip()) if part)
+            return Round(ended, None, f"{error}. The end of its output:\n{output[-_TOLD:] or '(nothing)'}")
         return Round(ended, handed, "")
 
     def _refuse_secrets(self, handed: Handed) -> None:
         texts = {f"{HARNESS}/{name}": data.decode(errors="replace") for name, data in handed.files.items()}
         for name, text in {DECISION: json.dumps(handed.decision, ensure_ascii=False), **texts}.items():
-            if self._hide(text) != text:
+            if self._means.hide(text) != text:
                 raise UntrustedError(f"{name} holds a secret of the environment")
 
     def _judge(self, made: Round) -> T | None:
@@ -176,17 +178,3 @@ class Rounds(Generic[T]):
             self._play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))
         except (ReadingError, HarnessError):
             return
-
-    def _hide(self, text: str) -> str:
-        return self._means.hide(text)
-
-
-def _page(faults: list[str]) -> str:
-    """The text of FAULTS.md; the newest faults first."""
-    rows = [f"# Round {number}\n{text}" for number, text in enumerate(faults, 1)]
-    return "\n\n".join(reversed(rows)) + "\n" if rows else ""
-
-
-def _end_of(ended: Ended) -> str:
-    text = "\n".join(part for part in (ended.stdout.rstrip(), ended.stderr.rstrip()) if part)
-    return text[-_TOLD:] or "(nothing)"
