@@ -84,11 +84,7 @@ def resume(name: str, reporter: Reporter, *, generations: int | None = None, cha
 
 
 def compare(
-    plan: ArmsPlan,
-    reporter: Reporter,
-    *,
-    meanwhile: Callable[[], object] = _nothing,
-    origin: Tags | None = None,
+    plan: ArmsPlan, reporter: Reporter, *, meanwhile: Callable[[], object] = _nothing, origin: Tags | None = None
 ) -> ArmsRecord:
     """Create a comparison of arms. Arguments and errors as `start`."""
     check_sandbox(plan.config)

@@ -37,10 +37,7 @@ class Tool(Generic[A]):
     def schema(self) -> Schema:
         """Return the tool's schema as a request carries it."""
         parameters = self.arguments.model_json_schema()
-        return {
-            "type": "function",
-            "function": {"name": self.name, "description": self.help, "parameters": parameters},
-        }
+        return {"type": "function", "function": {"name": self.name, "description": self.help, "parameters": parameters}}
 
 
 class ArgumentsError(Exception):
@@ -217,9 +214,6 @@ def _lineage_tools(library: Library) -> list[Tool[Any]]:
             (lambda given: library.history(given.offset)),
         ),
         Tool(
-            "lever_memory",
-            "Gains of each lever and kind of hypothesis so far.",
-            Arguments,
-            lambda _: library.memory(),
+            "lever_memory", "Gains of each lever and kind of hypothesis so far.", Arguments, lambda _: library.memory()
         ),
     ]

@@ -8,20 +8,11 @@ those that somebody did.
 from collections.abc import Iterator
 from contextlib import closing
 
+from sia_core.check import verdicts
 from sia_core.check.fingerprint import sampled
 from sia_core.check.harness import check_harness
 from sia_core.check.problems import check_private, check_repeats, check_splits
 from sia_core.check.report import Finding, Report, Tell
-from sia_core.check.verdicts import (
-    Trials,
-    check_chance,
-    check_feedback,
-    check_gold,
-    check_hostile,
-    check_range,
-    check_verdicts_repeat,
-    verified,
-)
 from sia_core.domain.errors import FetchError, SandboxError, TaskError
 from sia_core.domain.rollout import SPLITS, Verdict
 from sia_core.domain.task import Progress, Task
@@ -56,7 +47,7 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
     """
     problem = task.problems("train")[0]
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
-        verdict = verified(task, problem, task.module.gold(problem), lab)
+        verdict = verdicts.verified(task, problem, task.module.gold(problem), lab)
     if not verdict.valid:
         raise TaskError(f"its right answer is {verdict.feedback}", where=str(task.path))
     return verdict
@@ -72,13 +63,13 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
     yield check_private(task)
     yield check_harness(task, tier)
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
-        trials = Trials(task, sampled(task.problems("train"), problems), lab)
-    yield check_gold(task, trials)
-    yield check_chance(task, trials)
-    yield check_hostile(trials)
-    yield check_verdicts_repeat(task, trials)
-    yield check_range(task, trials)
-    yield check_feedback(trials)
+        trials = verdicts.Trials(task, sampled(task.problems("train"), problems), lab)
+    yield verdicts.check_gold(task, trials)
+    yield verdicts.check_chance(task, trials)
+    yield verdicts.check_hostile(trials)
+    yield verdicts.check_verdicts_repeat(task, trials)
+    yield verdicts.check_range(task, trials)
+    yield verdicts.check_feedback(trials)
 
 
 def _load(task: Task, progress: Progress) -> Finding:

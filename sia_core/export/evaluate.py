@@ -82,12 +82,7 @@ def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -
     folder = home() / "evals" / f"{manifest.harness[:12]}-{policy_digest(spec)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     settings = EngineConfig(
-        spec,
-        options.tier,
-        manifest.policy.threads,
-        batch=manifest.policy.batch,
-        workers=options.workers,
-        folder=folder,
+        spec, options.tier, manifest.policy.threads, batch=manifest.policy.batch, workers=options.workers, folder=folder
     )
     with Engine(settings, task, reporter.say) as engine:
         units = sealed_units(export, task, engine.policy.digest, options.rollouts)

@@ -22,10 +22,7 @@ from sia_core.record.rewind import forget, fork, is_whole, was_asked
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
-_KEPT = (
-    *(Tag.TASK, Tag.POLICY, Tag.VERSION),
-    *(Tag.SANDBOX_TIER, Tag.SANDBOX_MISSING, Tag.SANDBOX_PROBE),
-)
+_KEPT = (*(Tag.TASK, Tag.POLICY, Tag.VERSION), *(Tag.SANDBOX_TIER, Tag.SANDBOX_MISSING, Tag.SANDBOX_PROBE))
 """Tags that a child run has of its parent."""
 ORIGIN = Tag.ORIGIN
 """Tag: the flow run that a record was made by."""

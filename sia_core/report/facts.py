@@ -184,12 +184,7 @@ def _generation(run: RunRecord, stored: GenerationRecord, nodes: Sequence[Node])
 
 
 def _child(
-    run: RunRecord,
-    stored: GenerationRecord,
-    number: int,
-    decision: Decision,
-    node: Node | None,
-    nodes: Sequence[Node],
+    run: RunRecord, stored: GenerationRecord, number: int, decision: Decision, node: Node | None, nodes: Sequence[Node]
 ) -> Child:
     ladder = stored.get_json("ladder.json")
     report = None if ladder is None else read(LadderReport, ladder)

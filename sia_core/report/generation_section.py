@@ -242,12 +242,7 @@ def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: 
     if gate.against is not None:
         passed = "passed" if gate.against.passed else "not passed"
         found.append(("against the best earlier node", f"node {gate.against.node}: {gate.against.gain}, {passed}"))
-    found.append(
-        (
-            "cost",
-            f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}",
-        )
-    )
+    found.append(("cost", f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}"))
     name = f"gain-{generation.index}-{child.number}"
     title = f"Gain by gate problem, generation {generation.index}"
     return {
