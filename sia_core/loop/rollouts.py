@@ -173,6 +173,12 @@ def training_rollouts(session: Session, before: int) -> list[Rollout]:
     return [rollout for record in records for name in record.training() for rollout in record.rollouts(name)]
 
 
+def is_stale(rollouts: Sequence[Rollout], candidate: Candidate) -> bool:
+    """Return True if some of the rollouts are of another candidate."""
+    pair = (candidate.harness, candidate.adapter)
+    return any((rollout.unit.harness, rollout.unit.adapter) != pair for rollout in rollouts)
+
+
 def cost_of(rollouts: Sequence[Rollout]) -> Cost:
     """Return the cost of these rollouts: their number, tokens and seconds."""
     return Cost(
