@@ -5,7 +5,7 @@ from dataclasses import asdict
 from importlib.resources import files
 
 from sia_core.agents.conversation import ATTEMPTS, NoSubmissionError, Submit
-from sia_core.agents.library import Library, ReadingError, Ref, as_record
+from sia_core.agents.library import Library, ReadingError, Ref
 from sia_core.agents.opening import opening
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.quote import RULE
@@ -43,7 +43,7 @@ class LlmAgent(ModelAgent):
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                record = conversation_record(conversation, coverage=as_record(library.coverage))
+                record = conversation_record(conversation, coverage=library.coverage.record())
                 self.keep(situation.generation, len(situation.siblings), record)
             span.end(asdict(decision))
         return decision

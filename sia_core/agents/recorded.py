@@ -11,10 +11,11 @@ from the recorded ones, the edits are made anew against them.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sia_core.agents.meta import Brief, FirstBench
 from sia_core.agents.protocol import NoDecisionError, Situation
-from sia_core.agents.recording import DECISIONS, REWRITES, SEED, Key, RecordedDecision, Recording, read_recording
+from sia_core.agents.recording import DECISIONS, REWRITES, SAID, SEED, Key, RecordedDecision, Recording, read_recording
 from sia_core.agents.source import Source
 from sia_core.domain.errors import HarnessError, UsageError
 from sia_core.domain.harness import Harness
@@ -143,23 +144,15 @@ class RecordedAgent:
         return replace(decision, edits=edits_between(parent.files, entry.rewrite(base).files), knobs={})
 
     def _decision(self, entry: RecordedDecision, parent: Node) -> Decision:
+        said: dict[str, Any] = {name: getattr(entry, name) for name in SAID}
         return Decision(
-            lever=entry.lever,
             parent=parent.index,
-            reason=entry.reason,
             parent_reason=entry.parent_reason or "as recorded",
             agent=self.spec,
-            predicted_gain=entry.predicted_gain,
-            predicted_range=entry.predicted_range,
             knobs=entry.knobs,
             edits=tuple(Edit(edit.file, edit.text, delete=edit.delete) for edit in entry.edits),
             update=entry.update,
-            hypothesis=entry.hypothesis,
-            category=entry.category,
-            fixes=entry.fixes,
-            risks=entry.risks,
-            falsifier=entry.falsifier,
-            memo=entry.memo,
+            **said,
         )
 
     def _nothing(self, entry: RecordedDecision, parent: Node, why: tuple[str, ...]) -> Decision:

@@ -1,6 +1,7 @@
 """`sia compare A B ...`: finished runs of one task, side by side."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ def compare(
     if html is not None:
         write(html, compare_page(found, link))
     if as_json:
-        print(json.dumps({**found.to_dict(), "mlflow": link}, indent=2))
+        print(json.dumps({**asdict(found), "mlflow": link}, indent=2))
     else:
         print_comparison(found, link)
 

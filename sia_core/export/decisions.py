@@ -68,29 +68,21 @@ def _entry(
     decision, key = node.decision, keys[node.index]
     assert decision is not None and node.parent is not None
     place = keys[node.parent]
+    said: dict[str, Any] = {name: getattr(decision, name) for name in recording.SAID}
     return recording.RecordedDecision(
         generation=key.generation,
         sibling=key.sibling,
-        lever=decision.lever,
         parent=recording.Place(generation=place.generation, sibling=place.sibling),
         by="" if decision.agent == config.agent or is_recorded(config.agent) else decision.agent,
         parent_reason=decision.parent_reason,
-        reason=decision.reason,
-        hypothesis=decision.hypothesis,
-        category=decision.category,
-        predicted_gain=decision.predicted_gain,
-        predicted_range=decision.predicted_range,
         knobs=dict(decision.knobs),
         edits=tuple(map(_edit, _whole(run, nodes[node.parent], decision))),
         update=dict(decision.update),
-        fixes=decision.fixes,
-        risks=decision.risks,
-        falsifier=decision.falsifier,
-        memo=decision.memo,
         cites=decision.cites,
         harness=node.candidate.harness,
         promoted=node.promoted,
         failure=node.failure,
+        **said,
     )
 
 

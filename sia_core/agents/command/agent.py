@@ -13,7 +13,7 @@ from sia_core.agents.command.mail import TryRequest
 from sia_core.agents.command.rounds import Rounds
 from sia_core.agents.command.spec import Commanding, parse_command
 from sia_core.agents.conversation import SubmissionError
-from sia_core.agents.library import Library, ReadingError, as_record
+from sia_core.agents.library import Library, ReadingError
 from sia_core.agents.llm import Playing
 from sia_core.agents.prices import Usage
 from sia_core.agents.protocol import NoDecisionError, Situation
@@ -61,7 +61,7 @@ class CommandAgent:
                 raise
             finally:
                 desk.put_away_home()
-                record = command_record(rounds, coverage=as_record(library.coverage))
+                record = command_record(rounds, coverage=library.coverage.record())
                 self._keep(situation.generation, len(situation.siblings), record)
             span.end(asdict(decision))
         desk.clear()
