@@ -23,6 +23,7 @@ from sia_core.domain.hashing import digest_path
 from sia_core.domain.lineage import SEED_NODE, Decision, Node
 from sia_core.domain.patch import Edit, edits_between
 from sia_core.domain.task import RECORDED, Task
+from sia_core.policy.spec import named_path
 
 SPEC = "recorded"
 _PREFIX = "recorded:"
@@ -37,7 +38,7 @@ def is_recorded(spec: str) -> bool:
 
 def absolute(spec: str) -> str:
     """The spec with the whole path of its file, so that a run goes on from any directory; another spec as it is."""
-    return f"{_PREFIX}{_file(spec)}" if spec.startswith(_PREFIX) else spec
+    return f"{_PREFIX}{named_path(spec)}" if spec.startswith(_PREFIX) else spec
 
 
 def find_recording(spec: str, task: Task) -> Path:
@@ -47,7 +48,7 @@ def find_recording(spec: str, task: Task) -> Path:
         UsageError: the task ships none.
     """
     if spec != SPEC:
-        named = _file(spec)
+        named = named_path(spec)
         return named / DECISIONS if named.is_dir() else named
     shipped = task.path / RECORDED
     if not shipped.is_file():
@@ -109,7 +110,7 @@ class RecordedAgent:
     """The agent behind specs like `recorded:FILE`."""
 
     def __init__(self, spec: str, recording: Recording) -> None:
-        self.spec = spec if spec == SPEC else f"{_PREFIX}{_file(spec).stem}"
+        self.spec = spec if spec == SPEC else f"{_PREFIX}{named_path(spec).stem}"
         self._recording = recording
 
     def decide(self, situation: Situation, source: Source) -> Decision:
@@ -188,7 +189,3 @@ def _node(situation: Situation, key: Key) -> Node | None:
         return situation.nodes[SEED_NODE]
     made = (node for node in situation.nodes if node.parent is not None)
     return next((node for node in made if (node.generation, node.sibling) == key), None)
-
-
-def _file(spec: str) -> Path:
-    return Path(spec.removeprefix(_PREFIX)).expanduser().absolute()

@@ -23,7 +23,7 @@ from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
 from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
-from sia_core.policy.spec import parse_spec
+from sia_core.policy.spec import named_path, parse_spec
 
 RULES = "rules"
 WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "alternate": AlternateAgent}
@@ -48,7 +48,7 @@ def check_agent(spec: str, dollars: float | None) -> None:
     if spec in WITHOUT_MODEL or is_recorded(spec):  # Recorded decisions are checked beside their task: `agents.fit`.
         return
     if spec.startswith(_REPLAY):
-        read_log(_file(spec))
+        read_log(named_path(spec))
         return
     if spec.startswith(PREFIX):
         parse_command(spec)
@@ -130,7 +130,7 @@ def load_agents(
 
 def _model(spec: str, silence_s: float, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:
     if spec.startswith(_REPLAY):
-        return ReplayPolicy(spec, _file(spec)), None
+        return ReplayPolicy(spec, named_path(spec)), None
     server = parse_spec(spec)
     assert server is not None
     model = load_policy(spec, silence_s=silence_s)
@@ -145,12 +145,8 @@ def replayed_history(spec: str) -> History | None:
     """
     if not spec.startswith(_REPLAY):
         return None
-    header: Mapping[str, Any] = read_log(_file(spec))[0]
+    header: Mapping[str, Any] = read_log(named_path(spec))[0]
     if "history" not in header:
         what = "holds replies of a policy, not of an agent"
-        raise PolicyError(what, where=str(_file(spec)), hint="replay the agent.jsonl of a run")
+        raise PolicyError(what, where=str(named_path(spec)), hint="replay the agent.jsonl of a run")
     return list(header["history"])
-
-
-def _file(spec: str) -> Path:
-    return Path(spec.removeprefix(_REPLAY)).expanduser().absolute()

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
+from sia_core.domain.json_data import read
 from sia_core.host.progress import Reporter, Wait
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
@@ -41,9 +42,7 @@ def read_progress(tags: dict[str, str]) -> Progress | None:
     text = tags.get(TAG)
     if text is None:
         return None
-    values = json.loads(text)
-    wait = values.pop("wait", None)
-    return Progress(**values, wait=Wait(**wait) if wait else None)
+    return read(Progress, json.loads(text))
 
 
 class Beacon:
