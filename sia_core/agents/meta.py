@@ -52,15 +52,12 @@ class FirstBench(Protocol):
     @property
     def left(self) -> Left:
         """The rest of the allowance for trials."""
-        ...
 
     def faults(self, harness: Harness) -> Sequence[str]:
         """List why a harness cannot be used; empty where it can."""
-        ...
 
     def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
         """Play a draft within the allowance."""
-        ...
 
 
 class _File(Arguments):
@@ -115,7 +112,6 @@ class FirstWriter(Protocol):
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:
         """Write a harness that passes validation. Raises NoDecisionError where it wrote none."""
-        ...
 
 
 class MetaAgent(ModelAgent):

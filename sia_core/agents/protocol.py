@@ -82,7 +82,6 @@ class FeedbackAgent(Protocol):
         Raises:
             NoDecisionError: the agent came to none.
         """
-        ...
 
 
 class NoDecisionError(Exception):

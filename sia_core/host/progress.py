@@ -31,15 +31,12 @@ class Reporter(Protocol):
 
     def progress(self, label: str, done: int, total: int) -> None:
         """`done` of `total` equal parts of the step called `label`; the step ends when they are equal."""
-        ...
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        ...
 
     def waiting(self, wait: Wait | None) -> None:
         """The reply that is waited for now; None once there is no more waiting. A turn may be reported repeatedly."""
-        ...
 
 
 class Silent:

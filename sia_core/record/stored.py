@@ -50,7 +50,6 @@ class Fence(Protocol):
 
     def __call__(self, *, surely: bool = False) -> None:
         """Raises HeldError when another process has taken the run over."""
-        ...
 
 
 def no_fence(*, surely: bool = False) -> None:

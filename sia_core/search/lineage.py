@@ -37,7 +37,6 @@ class ParentPolicy(Protocol):
 
     def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:
         """One valid node of the lineage."""
-        ...
 
 
 class Best:
