@@ -128,10 +128,6 @@ class _Update(Arguments):
 
 def reading_tools(library: Library) -> list[Tool[Any]]:
     """List all that an agent can look at, over one run's training rollouts."""
-    return [*_rollout_tools(library), *_harness_tools(library), *_lineage_tools(library)]
-
-
-def _rollout_tools(library: Library) -> list[Tool[Any]]:
     return [
         Tool(
             "list_problems",
@@ -166,11 +162,6 @@ def _rollout_tools(library: Library) -> list[Tool[Any]]:
             _Search,
             lambda given: library.search(given.text, given.generation, given.offset, given.tried),
         ),
-    ]
-
-
-def _harness_tools(library: Library) -> list[Tool[Any]]:
-    return [
         Tool("list_files", "Files of a harness.", _Files, lambda given: library.files(given.node)),
         Tool(
             "read_file",
@@ -184,11 +175,6 @@ def _harness_tools(library: Library) -> list[Tool[Any]]:
             _Diff,
             lambda given: library.diff(given.before, given.after, given.start),
         ),
-    ]
-
-
-def _lineage_tools(library: Library) -> list[Tool[Any]]:
-    return [
         Tool(
             "list_nodes",
             "The lineage: what was tried, predicted and observed.",

@@ -77,7 +77,7 @@ def _load(task: Task, progress: Progress) -> Finding:
     try:
         task.prepare(progress)
         counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
-        offered = len(list(_canaries(task)))
+        offered = task.canaries.count
     except (FetchError, SandboxError):
         raise
     except TaskError as error:
@@ -85,9 +85,3 @@ def _load(task: Task, progress: Progress) -> Finding:
     except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
         return Finding("load", "failed", f"load() raised {type(error).__name__}: {error}"[:300], "see docs/tasks.md")
     return Finding("load", "passed", f"{task.path}: {counts}; metric: {task.config.metric}; {offered} canaries")
-
-
-def _canaries(task: Task) -> Iterator[str]:
-    _ = task.canaries
-    make = getattr(task.module, "canaries", None)
-    return iter({text for split in SPLITS for text in make(split)}) if make is not None else iter(())

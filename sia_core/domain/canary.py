@@ -24,6 +24,7 @@ class Canaries:
         found = sorted(set(strings))
         if not all(map(_SHAPE.fullmatch, found)):
             raise ValueError("a canary is 16 to 128 random letters, digits, - or _")
+        self.count = len(found)
         self._search = re.compile("|".join(map(re.escape, found))).search if found else None
 
     def check(self, text: str, where: str) -> None:

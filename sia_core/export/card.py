@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.domain.budget import Budget
 from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node
 from sia_core.domain.task import Task
@@ -34,7 +33,6 @@ class Story:
     """The run's phase `test`."""
     spending: Mapping[str, Any] | None
     """The run's spending.json, if it kept one."""
-    budget: Budget
     task: Task
 
 
@@ -141,7 +139,7 @@ def _cost(story: Story) -> Iterator[str]:
     if story.spending is None:
         yield "The run kept no account."
         return
-    yield from (f"- {line}" for line in spent_lines(story.spending, story.budget))
+    yield from (f"- {line}" for line in spent_lines(story.spending, story.config.budget))
 
 
 def _data(story: Story) -> Iterator[str]:

@@ -56,7 +56,7 @@ def _fill(
         for name in ADAPTER_FILES:
             (folder / manifest.ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
     made = _manifest(run, task, winner, adapter, test)
-    story = Story(made, run.config, run.nodes(), test, run.get_json("spending.json"), run.config.budget, task)
+    story = Story(made, run.config, run.nodes(), test, run.get_json("spending.json"), task)
     (folder / manifest.CARD).write_text(write_card(story))
     (folder / DECISIONS).write_bytes(write_recording(recording_of(run, task)))
     made = made.model_copy(update={"files": manifest.list_files(folder)})

@@ -9,7 +9,6 @@ import json
 import threading
 import time
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Self
 
 from sia_core.domain.json_data import read
@@ -59,9 +58,7 @@ class Beacon:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(self._period)
 

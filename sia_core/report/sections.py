@@ -203,7 +203,7 @@ def spending(facts: Facts) -> Section:
     ]
     shares = [
         (name.replace("_", " "), f"{amount:,.6g}", f"{limit:,g}", f"{amount / limit:.0%}")
-        for name, amount, limit in facts.budget.shares(whole, wall)
+        for name, amount, limit in facts.config.budget.shares(whole, wall)
     ]
     columns = ("by", "rollouts", "tokens", "dollars", "time, side by side", "GPU time")
     return {"columns": columns, "rows": rows, "shares": shares, "wall": minutes(wall)}

@@ -26,6 +26,7 @@ from sia_core.engine.sandbox.outcome import Exit, Killer, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture
 from sia_core.host.directories import write_files
+from sia_core.host.untrusted import opened
 
 _POLL_S = 0.005
 
@@ -97,7 +98,8 @@ class UnconfinedSubprocess:
             end = Exit(wait_status, cpu_s, killed_for, stderr.text(), stdout.overflow or stderr.overflow)
             status, reason = classify(end, limits)
             wall_s = time.monotonic() - began
-            found = _collect(folder, names, limits.files_mb << 20)
+            with opened(folder) as fd:
+                found = collect(fd, names, limits.files_mb << 20)
         if found is None and status == "ok":
             status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
         return SandboxResult(status, reason, stdout.text(), stderr.text(), found or {}, wall_s=wall_s, cpu_s=cpu_s)
@@ -158,11 +160,3 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _collect(folder: Path, names: Sequence[str], cap: int) -> dict[str, bytes] | None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return collect(fd, names, cap)
-    finally:
-        os.close(fd)
