@@ -12,7 +12,7 @@ from sia_core.agents.evidence import scores_by_problem
 from sia_core.domain.config import Tier
 from sia_core.domain.errors import ServiceError, TaskError
 from sia_core.domain.hashing import derive_seed
-from sia_core.domain.plan import SEALED, deal, rollout_seed, shuffled
+from sia_core.domain.plan import SEALED, deal, shuffled
 from sia_core.domain.rollout import Rollout, Sampling, Unit
 from sia_core.domain.stats import Estimate, estimate
 from sia_core.domain.task import Task
@@ -123,7 +123,7 @@ def sealed_units(export: Export, task: Task, policy: str, rollouts: int | None) 
             adapter=manifest.adapter,
             split="test",
             problem=problem,
-            seed=rollout_seed(test.seed, "test", SEALED, problem, number),
+            seed=derive_seed(test.seed, "test", SEALED, problem, number),
             sampling=Sampling(sampling.temperature, sampling.max_tokens),
         )
         for problem in problems

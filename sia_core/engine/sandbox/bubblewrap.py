@@ -53,7 +53,7 @@ class Bubblewrap:
         boot = _BOOT.format(control=control, config=config)
         return [
             self.path,
-            *_namespaces(),
+            *namespaces("sandbox"),
             *_file_system(self.sdk, self.shared),
             *("--chdir", "/", "--", sys.executable, "-s", "-P", "-B", "-c", boot),
         ]
@@ -105,8 +105,9 @@ def _bundled() -> str | None:
     return str(path)
 
 
-def _namespaces() -> Iterator[str]:
-    yield from ("--die-with-parent", "--new-session", "--hostname", "sandbox")
+def namespaces(host: str) -> Iterator[str]:
+    """Make namespaces of its own, with no right kept but to leave root."""
+    yield from ("--die-with-parent", "--new-session", "--hostname", host)
     yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     if os.geteuid() == 0:
         yield from ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")

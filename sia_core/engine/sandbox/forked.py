@@ -63,7 +63,7 @@ class ForkedSandbox:
         given = [stream.fileno()] if stream is not None else []
         given += [memory] if memory is not None else []
         try:
-            return self._run(self.start(), files, limits, entry, collect, given, started)
+            return self._judge(self._run(self.start(), files, limits, entry, collect, given, started), limits)
         except (OSError, EOFError, ValueError, SandboxError) as error:
             self.close()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -85,6 +85,10 @@ class ForkedSandbox:
     def _guard(self, box: str, limits: Limits) -> Guard | None:
         """Return the additional guard that watches this program, or None."""
         raise NotImplementedError
+
+    def _judge(self, result: SandboxResult, limits: Limits) -> SandboxResult:  # noqa: ARG002 - for tiers
+        """Return the result, which a tier may correct."""
+        return result
 
     def _left(self, box: str) -> None:
         """Called when a program is over."""
