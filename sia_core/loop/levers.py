@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from sia_core.domain.lineage import Cost, Decision, Node
 from sia_core.domain.rollout import Rollout
-from sia_core.loop.harness_lever import pull_harness, unwritable
-from sia_core.loop.pulled import Pulled
+from sia_core.loop.harness_lever import Pulled, pull_harness, unwritable
 from sia_core.loop.rollouts import cost_of, is_stale
 from sia_core.loop.session import Session
 from sia_core.loop.weight_lever import fresh_rollouts, pull_weights, refuse_batch, untrainable

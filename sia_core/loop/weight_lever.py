@@ -11,7 +11,7 @@ from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Decision, Node
 from sia_core.domain.rollout import Rollout
 from sia_core.loop.anchors import check_anchors
-from sia_core.loop.pulled import Pulled
+from sia_core.loop.harness_lever import Pulled
 from sia_core.loop.rollouts import cost_of, is_stale, plan_groups, roll_out, training_rollouts
 from sia_core.loop.session import Session
 from sia_core.policy.registry import base_directory

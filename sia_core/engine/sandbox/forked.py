@@ -15,12 +15,12 @@ from pathlib import PurePosixPath
 
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits, SandboxResult
-from sia_core.engine.sandbox.collect import collect
 from sia_core.engine.sandbox.inside import wire
 from sia_core.engine.sandbox.launch import Launcher, Zygote, memory_file
 from sia_core.engine.sandbox.outcome import Exit, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture, Guard, Watch, Watched
+from sia_core.host.untrusted import open_regular
 
 
 class ForkedSandbox:
@@ -158,3 +158,28 @@ def _result(watched: Watched, stdout: Capture, stderr: Capture, limits: Limits, 
         status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
     texts = stdout.text(), stderr.text()
     return SandboxResult(status, reason, *texts, files or {}, wall_s=watched.wall_s, cpu_s=report["cpu_s"])
+
+
+def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | None:
+    """Contents by name below the directory `folder`, which untrusted code filled; None when they pass `cap` bytes.
+
+    Regular files only. No link is followed at any step of a name, nothing that could block is waited for, and sizes
+    are checked before anything is read.
+    """
+    opened: dict[str, int] = {}
+    try:
+        for name in dict.fromkeys(names):
+            fd = open_regular(folder, name)
+            if fd >= 0:
+                opened[name] = fd
+        if sum(os.fstat(fd).st_size for fd in opened.values()) > cap:
+            return None
+        return {name: _read(fd) for name, fd in opened.items()}
+    finally:
+        for fd in opened.values():
+            os.close(fd)
+
+
+def _read(fd: int) -> bytes:
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        return file.readall()

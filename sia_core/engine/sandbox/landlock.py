@@ -16,10 +16,10 @@ from pathlib import Path
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.bare import WHERE, Bare
+from sia_core.engine.sandbox.bubblewrap import DEFAULT_MODULES
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.launch import Zygote
-from sia_core.engine.sandbox.strict import DEFAULT_MODULES
 from sia_core.engine.sandbox.supervise import Guard
 from sia_core.engine.sandbox.watchdog import FolderGuard, TreeGuard, both
 

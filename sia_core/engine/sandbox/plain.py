@@ -18,8 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sia_core.domain.lab import Limits, SandboxResult
-from sia_core.engine.sandbox.collect import collect
-from sia_core.engine.sandbox.forked import bad_name
+from sia_core.engine.sandbox.forked import bad_name, collect
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
 from sia_core.engine.sandbox.outcome import Exit, Killer, classify
