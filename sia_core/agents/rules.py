@@ -249,19 +249,16 @@ def _richer(knob: Knob) -> KnobValue | None:
     return int(value) if whole else value
 
 
-class AlternateAgent:
+class AlternateAgent(RulesAgent):
     """The agent behind spec `alternate`: `rules`, held to the lever whose turn it is."""
 
     spec = "alternate"
-
-    def __init__(self) -> None:
-        self._rules = RulesAgent()
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """The lever of this generation's turn; another where it cannot be pulled; `stop` where none can."""
         turn = (situation.generation - 1) % len(situation.levers)
         for lever in (*situation.levers[turn:], *situation.levers[:turn]):
-            decision = self._rules.decide(replace(situation, levers=(lever,)), source)
+            decision = super().decide(replace(situation, levers=(lever,)), source)
             if decision.lever != "stop":
                 break
-        return replace(decision, agent=self.spec)
+        return decision
