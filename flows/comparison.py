@@ -22,7 +22,7 @@ from sia_core.record.lease import hold
 from sia_core.record.store import RunRecord
 from sia_core.report.arms import arms_markdown
 from sia_core.report.links import mlflow_comparison
-from sia_core.search.arms import Arm, ArmsPlan, Comparison, compare, read_member
+from sia_core.search.arms import ArmsPlan, Comparison, compare, read_member
 
 
 @flow(name="arms", flow_run_name="{name}", persist_result=False)
@@ -50,7 +50,10 @@ def go_through(name: str) -> Comparison:
             run = comparison.members().get((seed, arm.name))
             if run is None or run.status != "FINISHED":
                 lease.check(surely=True)
-                run = run or _begin(comparison, seed, arm, costs.get(seed, []))
+                if run is None:
+                    config = plan.member_config(seed, arm, costs.get(seed, []))
+                    fingerprint.check_alike(comparison, Task.load(config.task))
+                    run = app.start(config, reporter.get(), member=comparison.member_tags(seed, arm.name))
                 reporter.get().say(f"seed {seed}, arm {arm.name}: run {run.name}")
                 _play(run)
             costs.setdefault(seed, []).append(read_member(run).cost)
@@ -85,10 +88,3 @@ def tabulate(name: str) -> Comparison:
     show_if_reachable(lambda: create_link_artifact(link, about, key))
     show_if_reachable(lambda: create_markdown_artifact(text, key=artifact_key(name, "arms"), description=name))
     return found
-
-
-def _begin(comparison: ArmsRecord, seed: int, arm: Arm, others: list[Cost]) -> RunRecord:
-    """A run of its own for an arm."""
-    config = ArmsPlan.model_validate(comparison.plan).member_config(seed, arm, others)
-    fingerprint.check_alike(comparison, Task.load(config.task))
-    return app.start(config, reporter.get(), member=comparison.member_tags(seed, arm.name))

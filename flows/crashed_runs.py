@@ -7,6 +7,7 @@ them there is the automation of `deploy`, which waits for three missed heartbeat
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from prefect import runtime
@@ -20,26 +21,18 @@ from flows.progress import show_if_reachable
 from sia_core.host.processes import Process
 from sia_core.record.tags import Tag
 
-FLOWS = ("evolve", "generation", "arms")
 _LABEL = f"{Tag.PROCESS}."
-_TRY = Tag.TRY
 _UNDER_WAY = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 _UNFINISHED = [StateType.PENDING, *_UNDER_WAY]
 
 
 def mark() -> None:
     """Label the flow run at work with this process."""
-    this = Process.this()
-    labels: dict[str, Any] = {
-        f"{_LABEL}host": this.host,
-        f"{_LABEL}machine": this.machine,
-        f"{_LABEL}pid": this.pid,
-        f"{_LABEL}began": this.began,
-    }
+    labels = {f"{_LABEL}{name}": value for name, value in asdict(Process.this()).items()}
 
     def label() -> None:
         with get_client(sync_client=True) as client:
-            labels[_TRY] = client.read_flow_run(runtime.flow_run.id).run_count
+            labels[Tag.TRY] = client.read_flow_run(runtime.flow_run.id).run_count
             client.update_flow_run_labels(runtime.flow_run.id, labels)
 
     show_if_reachable(label)
@@ -79,7 +72,7 @@ def _under_way(client: SyncPrefectClient) -> Iterator[FlowRun]:
 def _was_left(run: FlowRun) -> bool:
     process = _process(run.labels)
     suspended = run.state is not None and run.state.name == "Suspended"  # Its process was meant to end.
-    return process is not None and process.dead and run.labels.get(_TRY) == run.run_count and not suspended
+    return process is not None and process.dead and run.labels.get(Tag.TRY) == run.run_count and not suspended
 
 
 def _process(labels: Mapping[str, Any]) -> Process | None:

@@ -25,15 +25,11 @@ __all__ = ["compare", "rerun", "resume", "resume_comparison", "start"]
 Tags = Mapping[str, str]
 
 
-def _nothing() -> None:
-    pass
-
-
 def start(
     config: RunConfig,
     reporter: Reporter,
     *,
-    meanwhile: Callable[[], object] = _nothing,
+    meanwhile: Callable[[], object] = lambda: None,
     member: Tags | None = None,
     origin: Tags | None = None,
 ) -> RunRecord:
@@ -84,11 +80,7 @@ def resume(name: str, reporter: Reporter, *, generations: int | None = None, cha
 
 
 def compare(
-    plan: ArmsPlan,
-    reporter: Reporter,
-    *,
-    meanwhile: Callable[[], object] = _nothing,
-    origin: Tags | None = None,
+    plan: ArmsPlan, reporter: Reporter, *, meanwhile: Callable[[], object] = lambda: None, origin: Tags | None = None
 ) -> ArmsRecord:
     """Create a comparison of arms. Arguments and errors as `start`."""
     check_sandbox(plan.config)

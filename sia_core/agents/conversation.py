@@ -12,11 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from sia_core.agents.prices import Price, Usage
 from sia_core.agents.tools import Arguments, ArgumentsError, Tool, answer, parse_arguments
-from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.agents.tracing import Trace
 from sia_core.domain.config import MAX_VALIDATIONS
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.rollout import Sampling, ToolCall
-from sia_core.host.progress import SILENT, Reporter, Wait
+from sia_core.host.progress import Reporter, Wait
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 
 ATTEMPTS = MAX_VALIDATIONS
@@ -74,33 +74,23 @@ class Transcript:
     """Reasons why submissions were not taken."""
 
 
+@dataclass
 class Conversation:
     """A conversation of one agent about one thing."""
 
-    def __init__(
-        self,
-        model: Policy,
-        tools: Sequence[Tool[Any]],
-        *,
-        seed: int,
-        allowance: Allowance,
-        price: Price | None,
-        trace: Trace = NO_TRACE,
-        reporter: Reporter = SILENT,
-        label: str = "asking the agent",
-    ) -> None:
-        """Prepare a conversation; `reporter` is told under `label` which reply is waited for."""
-        self._model = model
-        self._tools = tools
-        self._seed = seed
-        self._allowance = allowance
-        self._price = price
-        self._trace = trace
-        self._reporter = reporter
-        self._label = label
-        self._began = time.time()
-        self._shown = 0
-        self.transcript = Transcript()
+    model: Policy
+    tools: Sequence[Tool[Any]]
+    seed: int
+    allowance: Allowance
+    price: Price | None
+    trace: Trace
+    reporter: Reporter
+    label: str
+    """Names what is waited for to `reporter`."""
+    transcript: Transcript = field(default_factory=Transcript)
+
+    def __post_init__(self) -> None:
+        self._began, self._shown = time.time(), 0
 
     def run(self, system: str, opening: str, submit: Submit[S, T]) -> T:
         """Talk until a submission is taken.
@@ -130,7 +120,7 @@ class Conversation:
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
 
     def _check_allowance(self) -> None:
-        used, allowed = self.transcript.usage, self._allowance
+        used, allowed = self.transcript.usage, self.allowance
         if used.requests >= allowed.turns:
             raise NoSubmissionError(f"no decision in {used.requests} turns")
         if used.tokens >= allowed.tokens:
@@ -144,34 +134,34 @@ class Conversation:
         request = Request(
             tuple(self.transcript.messages),
             Sampling(1.0, MAX_OUTPUT),
-            derive_seed(self._seed, turn),
-            tools=(*(tool.schema for tool in self._tools), schema),
+            derive_seed(self.seed, turn),
+            tools=(*(tool.schema for tool in self.tools), schema),
             growing=True,
             on_progress=lambda characters: self._report(turn + 1, characters // _CHARACTERS),
         )
-        with self._trace.span("LLM", f"turn {turn + 1}", {"messages": request.messages[-4:]}) as span:
+        with self.trace.span("LLM", f"turn {turn + 1}", {"messages": request.messages[-4:]}) as span:
             self._report(turn + 1)
             try:
-                completion = self._model.sample(request)
+                completion = self.model.sample(request)
             except RejectedRequestError as error:
                 raise NoSubmissionError(f"the model's server refused the conversation: {error.what}") from error
             finally:
-                self._reporter.waiting(None)
+                self.reporter.waiting(None)
             span.end(_said(completion), completion)
-        self.transcript.usage = self.transcript.usage.plus(completion, self._price)
+        self.transcript.usage = self.transcript.usage.plus(completion, self.price)
         return completion
 
     def _report(self, turn: int, streamed: int = 0) -> None:
         """Tell which reply is waited for; `streamed` counts the output tokens of it that are there already."""
         tokens = self.transcript.usage.tokens + streamed
-        self._reporter.waiting(Wait(self._label, turn, tokens, self._began))
+        self.reporter.waiting(Wait(self.label, turn, tokens, self._began))
 
     def _answer(self, call: ToolCall, submit: str) -> str:
-        allowed = self._allowance
+        allowed = self.allowance
         if self._shown >= allowed.context:
             return f"error: {self._shown} characters were read, {allowed.context} are allowed: call {submit} now"
-        with self._trace.span("TOOL", call.name, {"arguments": call.arguments}) as span:
-            text = answer(self._tools, call)
+        with self.trace.span("TOOL", call.name, {"arguments": call.arguments}) as span:
+            text = answer(self.tools, call)
             span.end(text)
         self._shown += len(text)
         left = allowed.turns - self.transcript.usage.requests

@@ -48,8 +48,8 @@ class Coverage:
     read: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Rollout id -> characters of it that were shown."""
 
-    def summary(self) -> dict[str, float]:
-        """Counts and shares."""
+    def record(self) -> dict[str, Any]:
+        """Counts and shares, and what was read of which rollout, as JSON data."""
         return {
             "reachable_rollouts": self.rollouts,
             "reachable_characters": self.characters,
@@ -57,6 +57,7 @@ class Coverage:
             "read_rollouts": len(self.read),
             "read_characters": sum(self.read.values()),
             "read_share": len(self.read) / self.rollouts if self.rollouts else 0.0,
+            "read": dict(sorted(self.read.items())),
         }
 
 
@@ -363,8 +364,3 @@ def _say(ref: Ref) -> str:
 def _table(header: str, rows: Sequence[str], offset: int, total: int) -> str:
     shown = f"rows {offset + 1} to {offset + len(rows)} of {total}" if rows else f"no rows of {total} from {offset}"
     return "\n".join([f"{header} ({shown})", *rows])[:RESULT_CHARS]
-
-
-def as_record(coverage: Coverage) -> dict[str, Any]:
-    """The coverage as JSON data: its summary, and what was read of which rollout."""
-    return {**coverage.summary(), "read": dict(sorted(coverage.read.items()))}

@@ -4,60 +4,32 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 
-from sia_core.agents.conversation import ATTEMPTS, Allowance, Conversation, NoSubmissionError, Submit
-from sia_core.agents.library import Library, ReadingError, Ref, as_record
+from sia_core.agents.conversation import ATTEMPTS, NoSubmissionError, Submit
+from sia_core.agents.library import Library, ReadingError, Ref
 from sia_core.agents.opening import opening
-from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.quote import RULE
-from sia_core.agents.record import Keep, conversation_record
+from sia_core.agents.record import ModelAgent, conversation_record
 from sia_core.agents.source import Source
 from sia_core.agents.submission import Submission, describe_update, take
 from sia_core.agents.tools import reading_tools
-from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.agents.trial import Left, Trial
 from sia_core.agents.trying import material_tools, try_tool
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Decision
-from sia_core.host.progress import SILENT, Reporter
-from sia_core.policy.protocol import Policy
 
 
-class LlmAgent:
+class LlmAgent(ModelAgent):
     """The agent behind specs like `anthropic:MODEL`."""
-
-    def __init__(
-        self,
-        spec: str,
-        model: Policy,
-        *,
-        allowance: Allowance,
-        price: Price | None,
-        keep: Keep,
-        trace: Trace = NO_TRACE,
-        reporter: Reporter = SILENT,
-    ) -> None:
-        self.spec = spec
-        self._model = model
-        self._allowance = allowance
-        self._price = price
-        self._keep = keep
-        self._trace = trace
-        self._reporter = reporter
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Read, then decide."""
         library = Library(source, situation.generation)
         tried = list(situation.problems)
-        conversation = Conversation(
-            self._model,
+        conversation = self.conversation(
             [*reading_tools(library), *material_tools(source), try_tool(Playing(situation, library, source), tried)],
-            seed=derive_seed(situation.seed, "feedback", situation.generation, len(situation.siblings)),
-            allowance=self._allowance,
-            price=self._price,
-            trace=self._trace,
-            reporter=self._reporter,
+            derive_seed(situation.seed, "feedback", situation.generation, len(situation.siblings)),
         )
         submit = Submit(
             "submit_decision",
@@ -65,14 +37,14 @@ class LlmAgent:
             Submission,
             lambda given: take(given, situation, library, source, self.spec),
         )
-        with self._trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
+        with self.trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
             try:
                 decision = conversation.run(system_prompt(situation), opening(situation, library), submit)
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                record = conversation_record(conversation, coverage=as_record(library.coverage))
-                self._keep(situation.generation, len(situation.siblings), record)
+                record = conversation_record(conversation, coverage=library.coverage.record())
+                self.keep(situation.generation, len(situation.siblings), record)
             span.end(asdict(decision))
         return decision
 
@@ -101,7 +73,7 @@ class Playing:
 
     def play(self, draft: Harness, parent: int | None, problems: Sequence[str], rollouts: int) -> Trial:
         """Implement `trying.Playing.play`."""
-        node = self._executed if parent is None else parent
+        node = self._situation.executed if parent is None else parent
         if not 0 <= node < len(self._situation.nodes):
             raise ReadingError(
                 f"parent: there is no node {node}; the lineage has 0 to {len(self._situation.nodes) - 1}"
@@ -114,8 +86,3 @@ class Playing:
     def left(self) -> Left:
         """Implement `trying.Playing.left`."""
         return self._source.left()
-
-    @property
-    def _executed(self) -> int:
-        candidate = self._situation.evidence.candidate
-        return next(node.index for node in reversed(self._situation.nodes) if node.candidate == candidate)

@@ -156,9 +156,7 @@ def calibrate(nodes: Sequence[Node], agent: str | None = None) -> Calibration | 
 def _precision(nodes: Sequence[Node], kind: str) -> Precision:
     counts = [node.predicted for node in nodes if node.predicted.get(kind)]
     base = "better" if kind == "fixes" else "worse"
-    return Precision(
-        *(sum(found[name] for found in counts) for name in (kind, f"{kind}_right", "played", base)),
-    )
+    return Precision(*(sum(found[name] for found in counts) for name in (kind, f"{kind}_right", "played", base)))
 
 
 def _memory(lever: str, category: str, tries: Sequence[Node], now: int) -> Memory:

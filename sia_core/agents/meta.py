@@ -8,20 +8,18 @@ come back.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import Field
 
-from sia_core.agents.conversation import ATTEMPTS, Allowance, Conversation, NoSubmissionError, SubmissionError, Submit
+from sia_core.agents.conversation import ATTEMPTS, NoSubmissionError, SubmissionError, Submit
 from sia_core.agents.library import ReadingError, Ref
-from sia_core.agents.prices import Price
 from sia_core.agents.protocol import NoDecisionError
 from sia_core.agents.quote import RULE, elide, quote
-from sia_core.agents.record import Keep, conversation_record
+from sia_core.agents.record import ModelAgent, conversation_record
 from sia_core.agents.schema import describe_problems
 from sia_core.agents.source import Materials
-from sia_core.agents.tools import Arguments, Tool
-from sia_core.agents.tracing import NO_TRACE, Trace
+from sia_core.agents.tools import Arguments
 from sia_core.agents.trial import Left, Trial
 from sia_core.agents.trying import listed, material_tools, try_tool
 from sia_core.domain.errors import HarnessError
@@ -29,8 +27,6 @@ from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json, derive_seed
 from sia_core.domain.lineage import DRAFT_ID
 from sia_core.domain.task import Problem
-from sia_core.host.progress import SILENT, Reporter
-from sia_core.policy.protocol import Policy
 
 _TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
 
@@ -56,15 +52,12 @@ class FirstBench(Protocol):
     @property
     def left(self) -> Left:
         """The rest of the allowance for trials."""
-        ...
 
     def faults(self, harness: Harness) -> Sequence[str]:
         """List why a harness cannot be used; empty where it can."""
-        ...
 
     def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
         """Play a draft within the allowance."""
-        ...
 
 
 class _File(Arguments):
@@ -119,30 +112,10 @@ class FirstWriter(Protocol):
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:
         """Write a harness that passes validation. Raises NoDecisionError where it wrote none."""
-        ...
 
 
-class MetaAgent:
+class MetaAgent(ModelAgent):
     """The Meta-Agent that is a language model."""
-
-    def __init__(
-        self,
-        spec: str,
-        model: Policy,
-        *,
-        allowance: Allowance,
-        price: Price | None,
-        keep: Keep,
-        trace: Trace = NO_TRACE,
-        reporter: Reporter = SILENT,
-    ) -> None:
-        self.spec = spec
-        self._model = model
-        self._allowance = allowance
-        self._price = price
-        self._keep = keep
-        self._trace = trace
-        self._reporter = reporter
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:
         """Write a harness that passes validation.
@@ -151,16 +124,9 @@ class MetaAgent:
             NoDecisionError: it wrote none.
         """
         drafts = _Drafts(bench)
-        conversation = Conversation(
-            self._model,
-            _tools(brief, drafts),
-            seed=derive_seed(brief.seed, "meta"),
-            allowance=self._allowance,
-            price=self._price,
-            trace=self._trace,
-            reporter=self._reporter,
-            label="asking the agent for the first harness",
-        )
+        tools = [*material_tools(brief.materials), try_tool(drafts, [problem.id for problem in brief.problems])]
+        label = "asking the agent for the first harness"
+        conversation = self.conversation(tools, derive_seed(brief.seed, "meta"), label)
         submit = Submit(
             "submit_harness",
             f"End with the harness. It is validated; its faults come back, {ATTEMPTS} submissions are taken at most.",
@@ -169,13 +135,13 @@ class MetaAgent:
         )
         prompt = (package_files("sia_core.agents") / "prompts" / "meta.md").read_text()
         system = prompt.format(rule=RULE, metric=brief.metric, reference=brief.reference)
-        with self._trace.span("AGENT", "first harness", {"agent": self.spec}) as span:
+        with self.trace.span("AGENT", "first harness", {"agent": self.spec}) as span:
             try:
                 harness = conversation.run(system, _opening(brief, bench.left), submit)
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                self._keep(0, 0, conversation_record(conversation))
+                self.keep(0, 0, conversation_record(conversation))
             span.end({"harness": harness.digest})
         return harness
 
@@ -190,11 +156,6 @@ def _take(given: FirstHarness, drafts: _Drafts) -> Harness:
     if faults:
         raise SubmissionError("\n".join(f"- {fault}" for fault in faults))
     return harness
-
-
-def _tools(brief: Brief, drafts: _Drafts) -> list[Tool[Any]]:
-    ids = [problem.id for problem in brief.problems]
-    return [*material_tools(brief.materials), try_tool(drafts, ids)]
 
 
 def _opening(brief: Brief, left: Left) -> str:

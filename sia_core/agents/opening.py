@@ -21,8 +21,8 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
     yield f"# Generation {situation.generation} of {max(situation.generations, situation.generation)}"
     if situation.spending:
         yield f"## Budget\n{situation.spending}\nFor this decision: {library.left()}"
-    if memo := _memo(situation):
-        yield f"## Your memo from the last decision\n{quote(memo, 'memo', limit=_TASK)}"
+    if memos := [node.decision.memo for node in situation.nodes if node.decision and node.decision.memo]:
+        yield f"## Your memo from the last decision\n{quote(memos[-1], 'memo', limit=_TASK)}"
     if situation.task:
         yield f"## The task\n{elide(situation.task, _TASK)}"
     if situation.metrics:
@@ -34,7 +34,7 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
     yield f"## Problems\n{library.problems(None, 0)}"
     yield f"## Replies of the policy, most frequent first\n{library.said()}"
     yield f"## Texts to read\n{listed(list(library.texts()))}"
-    yield f"## The executed harness\n{library.files(_executed(situation))}\n{_knobs(situation)}"
+    yield f"## The executed harness\n{library.files(situation.executed)}\n{_knobs(situation)}"
     examples = situation.evidence.examples[:_EXAMPLES]
     shown = "\n\n".join(library.example(key, _EXAMPLE) for key in examples)
     more = ", ".join(short(key) for key in situation.evidence.examples[_EXAMPLES:])
@@ -49,16 +49,6 @@ def _sections(situation: Situation, library: Library) -> Iterator[str]:
         yield f"## Refused before\n{quote(refused, 'reasons', limit=_EXAMPLE)}"
 
 
-def _memo(situation: Situation) -> str:
-    memos = [node.decision.memo for node in situation.nodes if node.decision and node.decision.memo]
-    return memos[-1] if memos else ""
-
-
-def _executed(situation: Situation) -> int:
-    candidate = situation.evidence.candidate
-    return next(node.index for node in reversed(situation.nodes) if node.candidate == candidate)
-
-
 def _evidence(situation: Situation) -> str:
     evidence = situation.evidence
     failures = ", ".join(f"{kind} {share:.1%}" for kind, share in evidence.failures.items()) or "none"
@@ -68,7 +58,7 @@ def _evidence(situation: Situation) -> str:
     gate = [f"- {line}" for line in situation.gate.describe().splitlines()] if situation.gate else []
     return "\n".join(
         [
-            f"- from node {_executed(situation)} ({evidence.score.rollouts} rollouts, {trainable})",
+            f"- from node {situation.executed} ({evidence.score.rollouts} rollouts, {trainable})",
             f"- score {evidence.score.basis}; best of {evidence.group_size} per problem: {evidence.best_of:.4f}",
             f"- groups with more than one outcome {evidence.mixed:.0%}, with one only {evidence.constant:.0%}",
             f"- failures: {failures}; unscored {evidence.unscored}",

@@ -8,7 +8,7 @@ from sia_core.agents.source import Source
 from sia_core.domain.config import Lever
 from sia_core.domain.gate_terms import GateTerms
 from sia_core.domain.harness import Harness
-from sia_core.domain.lineage import Decision, Evidence, Node
+from sia_core.domain.lineage import Decision, Evidence, Node, champion
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,16 @@ class Situation:
     gate: GateTerms | None = None
     """How a child will be compared with its parent; None where nothing is gated."""
 
+    @property
+    def executed(self) -> int:
+        """Index of the newest node of the candidate that was executed."""
+        return next(node.index for node in reversed(self.nodes) if node.candidate == self.evidence.candidate)
+
+    @property
+    def proposed(self) -> Node:
+        """The node that the parent policy proposes, or the champion."""
+        return champion(list(self.nodes)) if self.parent is None else self.nodes[self.parent]
+
 
 class FeedbackAgent(Protocol):
     """Chooses the branch to continue from and the lever to pull."""
@@ -72,7 +82,6 @@ class FeedbackAgent(Protocol):
         Raises:
             NoDecisionError: the agent came to none.
         """
-        ...
 
 
 class NoDecisionError(Exception):

@@ -11,17 +11,19 @@ from the recorded ones, the edits are made anew against them.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sia_core.agents.meta import Brief, FirstBench
 from sia_core.agents.protocol import NoDecisionError, Situation
-from sia_core.agents.recording import DECISIONS, REWRITES, SEED, Key, RecordedDecision, Recording, read_recording
+from sia_core.agents.recording import DECISIONS, REWRITES, SAID, SEED, Key, RecordedDecision, Recording, read_recording
 from sia_core.agents.source import Source
 from sia_core.domain.errors import HarnessError, UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_path
-from sia_core.domain.lineage import SEED_NODE, Decision, Node, champion
+from sia_core.domain.lineage import SEED_NODE, Decision, Node
 from sia_core.domain.patch import Edit, edits_between
 from sia_core.domain.task import RECORDED, Task
+from sia_core.policy.spec import named_path
 
 SPEC = "recorded"
 _PREFIX = "recorded:"
@@ -36,7 +38,7 @@ def is_recorded(spec: str) -> bool:
 
 def absolute(spec: str) -> str:
     """The spec with the whole path of its file, so that a run goes on from any directory; another spec as it is."""
-    return f"{_PREFIX}{_file(spec)}" if spec.startswith(_PREFIX) else spec
+    return f"{_PREFIX}{named_path(spec)}" if spec.startswith(_PREFIX) else spec
 
 
 def find_recording(spec: str, task: Task) -> Path:
@@ -46,7 +48,7 @@ def find_recording(spec: str, task: Task) -> Path:
         UsageError: the task ships none.
     """
     if spec != SPEC:
-        named = _file(spec)
+        named = named_path(spec)
         return named / DECISIONS if named.is_dir() else named
     shipped = task.path / RECORDED
     if not shipped.is_file():
@@ -108,13 +110,13 @@ class RecordedAgent:
     """The agent behind specs like `recorded:FILE`."""
 
     def __init__(self, spec: str, recording: Recording) -> None:
-        self.spec = spec if spec == SPEC else f"{_PREFIX}{_file(spec).stem}"
+        self.spec = spec if spec == SPEC else f"{_PREFIX}{named_path(spec).stem}"
         self._recording = recording
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Make the recorded decision of this generation and sibling; `stop` where the file has none."""
         entry = self._recording.find(Key(situation.generation, len(situation.siblings)))
-        executed = _executed(situation)
+        executed = situation.proposed
         if entry is None:
             reason = f"the recording ends here: it holds {len(self._recording.decisions)} decisions"
             return Decision("stop", executed.index, reason, self.spec)
@@ -143,23 +145,15 @@ class RecordedAgent:
         return replace(decision, edits=edits_between(parent.files, entry.rewrite(base).files), knobs={})
 
     def _decision(self, entry: RecordedDecision, parent: Node) -> Decision:
+        said: dict[str, Any] = {name: getattr(entry, name) for name in SAID}
         return Decision(
-            lever=entry.lever,
             parent=parent.index,
-            reason=entry.reason,
             parent_reason=entry.parent_reason or "as recorded",
             agent=self.spec,
-            predicted_gain=entry.predicted_gain,
-            predicted_range=entry.predicted_range,
             knobs=entry.knobs,
             edits=tuple(Edit(edit.file, edit.text, delete=edit.delete) for edit in entry.edits),
             update=entry.update,
-            hypothesis=entry.hypothesis,
-            category=entry.category,
-            fixes=entry.fixes,
-            risks=entry.risks,
-            falsifier=entry.falsifier,
-            memo=entry.memo,
+            **said,
         )
 
     def _nothing(self, entry: RecordedDecision, parent: Node, why: tuple[str, ...]) -> Decision:
@@ -190,17 +184,8 @@ class RecordedFirst:
         return harness
 
 
-def _executed(situation: Situation) -> Node:
-    nodes = list(situation.nodes)
-    return champion(nodes) if situation.parent is None else nodes[situation.parent]
-
-
 def _node(situation: Situation, key: Key) -> Node | None:
     if key == SEED:
         return situation.nodes[SEED_NODE]
     made = (node for node in situation.nodes if node.parent is not None)
     return next((node for node in made if (node.generation, node.sibling) == key), None)
-
-
-def _file(spec: str) -> Path:
-    return Path(spec.removeprefix(_PREFIX)).expanduser().absolute()

@@ -21,6 +21,11 @@ from sia_core.domain.task_config import describe_invalid
 FORMAT: Literal["sia-decisions/1"] = "sia-decisions/1"
 DECISIONS = "decisions.json"
 """Name of the file in the record of a finished run and in its export."""
+SAID = (
+    *("lever", "reason", "hypothesis", "category", "predicted_gain", "predicted_range"),
+    *("fixes", "risks", "falsifier", "memo"),
+)
+"""Fields that a decision and its recording have in common as they are."""
 REWRITES, TRAINS = ("harness", "both"), ("weights", "both")
 _HINT = "name the decisions.json that `sia export RUN DIR` wrote: --agent recorded:DIR/decisions.json"
 

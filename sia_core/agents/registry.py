@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_core.agents.alternate import AlternateAgent
 from sia_core.agents.command.agent import CommandAgent
 from sia_core.agents.command.first import CommandWriter
 from sia_core.agents.command.spec import PREFIX, Commanding, parse_command
@@ -16,7 +15,7 @@ from sia_core.agents.prices import Price, find_price, require_price
 from sia_core.agents.protocol import FeedbackAgent
 from sia_core.agents.record import Keep
 from sia_core.agents.recorded import RecordedAgent, RecordedFirst, is_recorded, load_recording
-from sia_core.agents.rules import RulesAgent
+from sia_core.agents.rules import AlternateAgent, RulesAgent
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.domain.errors import PolicyError, SiaError, UsageError
 from sia_core.domain.task import Task
@@ -24,7 +23,7 @@ from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
 from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
-from sia_core.policy.spec import parse_spec
+from sia_core.policy.spec import named_path, parse_spec
 
 RULES = "rules"
 WITHOUT_MODEL: Mapping[str, Callable[[], FeedbackAgent]] = {RULES: RulesAgent, "alternate": AlternateAgent}
@@ -49,7 +48,7 @@ def check_agent(spec: str, dollars: float | None) -> None:
     if spec in WITHOUT_MODEL or is_recorded(spec):  # Recorded decisions are checked beside their task: `agents.fit`.
         return
     if spec.startswith(_REPLAY):
-        read_log(_file(spec))
+        read_log(named_path(spec))
         return
     if spec.startswith(PREFIX):
         parse_command(spec)
@@ -127,7 +126,7 @@ def load_agents(
 
 def _model(spec: str, silence_s: float, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:
     if spec.startswith(_REPLAY):
-        return ReplayPolicy(spec, _file(spec)), None
+        return ReplayPolicy(spec, named_path(spec)), None
     server = parse_spec(spec)
     assert server is not None
     model = load_policy(spec, silence_s=silence_s)
@@ -142,12 +141,8 @@ def replayed_history(spec: str) -> History | None:
     """
     if not spec.startswith(_REPLAY):
         return None
-    header: Mapping[str, Any] = read_log(_file(spec))[0]
+    header: Mapping[str, Any] = read_log(named_path(spec))[0]
     if "history" not in header:
         what = "holds replies of a policy, not of an agent"
-        raise PolicyError(what, where=str(_file(spec)), hint="replay the agent.jsonl of a run")
+        raise PolicyError(what, where=str(named_path(spec)), hint="replay the agent.jsonl of a run")
     return list(header["history"])
-
-
-def _file(spec: str) -> Path:
-    return Path(spec.removeprefix(_REPLAY)).expanduser().absolute()

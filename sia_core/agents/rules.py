@@ -17,7 +17,7 @@ that was rolled back is not tried again on the same pair.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sia_core.agents.memory import asks, blocked, chance
@@ -25,7 +25,7 @@ from sia_core.agents.protocol import Situation
 from sia_core.agents.source import Source
 from sia_core.domain.config import Lever
 from sia_core.domain.harness import Knob, KnobValue
-from sia_core.domain.lineage import Decision, Evidence, Node, champion
+from sia_core.domain.lineage import Decision, Evidence, Node
 
 WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to reach before any was seen."""
@@ -68,7 +68,7 @@ class RulesAgent:
 
     def decide(self, situation: Situation, source: Source) -> Decision:  # noqa: ARG002  (reads no trajectories)
         """Pick the lever; `stop` when nothing untried is left."""
-        parent = _parent(situation)
+        parent = situation.proposed
         prospects = [found for found in _prospects(situation, parent) if not self._blocked(situation, parent, found)]
         choice, why = _choose(situation, parent, prospects)
         if choice is None:
@@ -100,10 +100,6 @@ class RulesAgent:
             cites=situation.evidence.examples,
             refused=situation.refused,
         )
-
-
-def _parent(situation: Situation) -> Node:
-    return champion(list(situation.nodes)) if situation.parent is None else situation.nodes[situation.parent]
 
 
 def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) -> tuple[_Prospect | None, str]:
@@ -251,3 +247,18 @@ def _richer(knob: Knob) -> KnobValue | None:
     if value <= float(knob.value):
         return None
     return int(value) if whole else value
+
+
+class AlternateAgent(RulesAgent):
+    """The agent behind spec `alternate`: `rules`, held to the lever whose turn it is."""
+
+    spec = "alternate"
+
+    def decide(self, situation: Situation, source: Source) -> Decision:
+        """The lever of this generation's turn; another where it cannot be pulled; `stop` where none can."""
+        turn = (situation.generation - 1) % len(situation.levers)
+        for lever in (*situation.levers[turn:], *situation.levers[:turn]):
+            decision = super().decide(replace(situation, levers=(lever,)), source)
+            if decision.lever != "stop":
+                break
+        return decision

@@ -79,10 +79,7 @@ def _manifest(child: Harness, allowed: Allowed) -> Iterator[str]:
     for name, value in config.budget.model_dump().items():
         if value > allowed.budget[name]:
             yield f"harness.toml: budget.{name} is {value:g}, at most {allowed.budget[name]:g} is allowed in this run"
-    for kind, asked, may in (
-        ("modules", config.modules, allowed.modules),
-        ("needs", config.needs, allowed.needs),
-    ):
+    for kind, asked, may in (("modules", config.modules, allowed.modules), ("needs", config.needs, allowed.needs)):
         if more := sorted(set(asked) - may):
             known = ", ".join(sorted(may)) or "none"
             yield f"harness.toml: {kind} may not be widened by {', '.join(more)} (allowed in this run: {known})"

@@ -7,7 +7,7 @@ alone.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,7 +40,6 @@ Category = Literal[
 ]
 """Kinds of hypothesis; the lever memory counts by them. `retire` removes a part of the harness that the weights
 have absorbed."""
-CATEGORIES: tuple[str, ...] = get_args(Category)
 _TEXT = 4000
 
 

@@ -37,10 +37,7 @@ class Tool(Generic[A]):
     def schema(self) -> Schema:
         """Return the tool's schema as a request carries it."""
         parameters = self.arguments.model_json_schema()
-        return {
-            "type": "function",
-            "function": {"name": self.name, "description": self.help, "parameters": parameters},
-        }
+        return {"type": "function", "function": {"name": self.name, "description": self.help, "parameters": parameters}}
 
 
 class ArgumentsError(Exception):
@@ -131,10 +128,6 @@ class _Update(Arguments):
 
 def reading_tools(library: Library) -> list[Tool[Any]]:
     """List all that an agent can look at, over one run's training rollouts."""
-    return [*_rollout_tools(library), *_harness_tools(library), *_lineage_tools(library)]
-
-
-def _rollout_tools(library: Library) -> list[Tool[Any]]:
     return [
         Tool(
             "list_problems",
@@ -169,11 +162,6 @@ def _rollout_tools(library: Library) -> list[Tool[Any]]:
             _Search,
             lambda given: library.search(given.text, given.generation, given.offset, given.tried),
         ),
-    ]
-
-
-def _harness_tools(library: Library) -> list[Tool[Any]]:
-    return [
         Tool("list_files", "Files of a harness.", _Files, lambda given: library.files(given.node)),
         Tool(
             "read_file",
@@ -187,11 +175,6 @@ def _harness_tools(library: Library) -> list[Tool[Any]]:
             _Diff,
             lambda given: library.diff(given.before, given.after, given.start),
         ),
-    ]
-
-
-def _lineage_tools(library: Library) -> list[Tool[Any]]:
-    return [
         Tool(
             "list_nodes",
             "The lineage: what was tried, predicted and observed.",
@@ -217,9 +200,6 @@ def _lineage_tools(library: Library) -> list[Tool[Any]]:
             (lambda given: library.history(given.offset)),
         ),
         Tool(
-            "lever_memory",
-            "Gains of each lever and kind of hypothesis so far.",
-            Arguments,
-            lambda _: library.memory(),
+            "lever_memory", "Gains of each lever and kind of hypothesis so far.", Arguments, lambda _: library.memory()
         ),
     ]

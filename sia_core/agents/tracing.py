@@ -14,7 +14,6 @@ class Span(Protocol):
 
     def end(self, output: Any, completion: Completion | None = None) -> None:
         """Say what came of it, and what it took of the model."""
-        ...
 
 
 class Trace(Protocol):
@@ -23,7 +22,6 @@ class Trace(Protocol):
     @contextmanager
     def span(self, kind: SpanKind, name: str, inputs: Mapping[str, Any]) -> Iterator[Span]:
         """A span below the one that is open."""
-        ...
 
 
 class _NoSpan:

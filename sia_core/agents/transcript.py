@@ -32,7 +32,8 @@ def cleaned(rollout: Rollout) -> str:
 def _parts(rollout: Rollout, *, clean: bool) -> Iterator[str]:
     before = ""
     for number, turn in enumerate(rollout.turns, 1):
-        yield f"[turn {number}: {_describe(turn)}]"
+        kept = "" if turn.prompt_ids is None else ", ids recorded"
+        yield f"[turn {number}: {turn.kind}, {turn.tokens} tokens, finish {turn.finish}{kept}]"
         yield "asked:"
         yield elide(_new_part(before, turn.prompt), _PROMPT) if clean else turn.prompt
         yield "said:"
@@ -66,11 +67,6 @@ def outcome(rollout: Rollout) -> str:
     if rollout.verdict is not None and not rollout.verdict.valid:
         return f"score {rollout.score:.6g}, refused by the verifier"
     return f"score {rollout.score:.6g}"
-
-
-def _describe(turn: Turn) -> str:
-    kept = "" if turn.prompt_ids is None else ", ids recorded"
-    return f"{turn.kind}, {turn.tokens} tokens, finish {turn.finish}{kept}"
 
 
 def _reply(turn: Turn) -> str:

@@ -61,15 +61,12 @@ class Playing(Protocol):
 
     def harness(self, base: Ref | None, parent: int | None) -> Harness:
         """The harness to edit: the base, or the parent's. Raises ReadingError where there is none."""
-        ...
 
     def play(self, draft: Harness, parent: int | None, problems: Sequence[str], rollouts: int) -> Trial:
         """Play it within the allowance."""
-        ...
 
     def left(self) -> Left:
         """The rest of the allowance."""
-        ...
 
 
 def try_tool(playing: Playing, problems: Sequence[str]) -> Tool[Any]:

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from sia_core.check.fingerprint import content, fingerprint, stable
 from sia_core.check.report import Finding, outcome
 from sia_core.domain.errors import HarnessError, LeakError
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import texts
 from sia_core.domain.rollout import SPLITS
-from sia_core.domain.task import Problem, Task
+from sia_core.domain.task import Task
 
 PRIVATE_CHARS = 24
 """Private texts from this length on must not stand in public data: shorter ones may, by chance or as one of many."""
@@ -90,12 +90,15 @@ def check_private(task: Task) -> Finding:
     count = 0
     for split in SPLITS:
         for problem in task.problems(split):
-            public, count = _public_text(problem), count + 1
+            private = [text.strip() for text in texts(problem.private) if len(text.strip()) >= PRIVATE_CHARS]
+            files = [name + data.decode(errors="replace") for name, data in problem.files.items()]
+            public = "\n".join([problem.id, *map(str, texts(dict(problem.public))), *files])
+            count += 1
             try:
                 task.canaries.check(public, f"public data of {problem.id}")
             except LeakError as error:
                 faults.append(f"a canary stands in {error.where}")
-            if any(text in public for text in _long_texts(problem.private)):
+            if any(text in public for text in private):
                 faults.append(f"a private text of {problem.id} stands in its public data")
     faults += _canaries_in_files(task)
     offered = "with canaries" if task.module.__dict__.get("canaries") else "the task offers no canaries"
@@ -115,25 +118,3 @@ def _canaries_in_files(task: Task) -> Iterator[str]:
         yield f"a canary stands in {error.where}"
     except HarnessError:
         pass  # A finding of its own.
-
-
-def _public_text(problem: Problem) -> str:
-    files = [name + data.decode(errors="replace") for name, data in problem.files.items()]
-    return "\n".join([problem.id, *map(str, texts(dict(problem.public))), *files])
-
-
-def _long_texts(private: Any) -> Iterator[str]:
-    return (text.strip() for text in texts(private) if len(text.strip()) >= PRIVATE_CHARS)
-
-
-def texts(value: Any) -> Iterator[str]:
-    """Every string in nested containers."""
-    todo = [value]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, dict):
-            todo += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple):
-            todo += one

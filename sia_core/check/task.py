@@ -8,20 +8,11 @@ those that somebody did.
 from collections.abc import Iterator
 from contextlib import closing
 
+from sia_core.check import verdicts
 from sia_core.check.fingerprint import sampled
 from sia_core.check.harness import check_harness
 from sia_core.check.problems import check_private, check_repeats, check_splits
 from sia_core.check.report import Finding, Report, Tell
-from sia_core.check.verdicts import (
-    Trials,
-    check_chance,
-    check_feedback,
-    check_gold,
-    check_hostile,
-    check_range,
-    check_verdicts_repeat,
-    verified,
-)
 from sia_core.domain.errors import FetchError, SandboxError, TaskError
 from sia_core.domain.rollout import SPLITS, Verdict
 from sia_core.domain.task import Progress, Task
@@ -56,7 +47,7 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
     """
     problem = task.problems("train")[0]
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
-        verdict = verified(task, problem, task.module.gold(problem), lab)
+        verdict = verdicts.verified(task, problem, task.module.gold(problem), lab)
     if not verdict.valid:
         raise TaskError(f"its right answer is {verdict.feedback}", where=str(task.path))
     return verdict
@@ -72,13 +63,13 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
     yield check_private(task)
     yield check_harness(task, tier)
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
-        trials = Trials(task, sampled(task.problems("train"), problems), lab)
-    yield check_gold(task, trials)
-    yield check_chance(task, trials)
-    yield check_hostile(trials)
-    yield check_verdicts_repeat(task, trials)
-    yield check_range(task, trials)
-    yield check_feedback(trials)
+        trials = verdicts.Trials(task, sampled(task.problems("train"), problems), lab)
+    yield verdicts.check_gold(task, trials)
+    yield verdicts.check_chance(task, trials)
+    yield verdicts.check_hostile(trials)
+    yield verdicts.check_verdicts_repeat(task, trials)
+    yield verdicts.check_range(task, trials)
+    yield verdicts.check_feedback(trials)
 
 
 def _load(task: Task, progress: Progress) -> Finding:
@@ -86,7 +77,7 @@ def _load(task: Task, progress: Progress) -> Finding:
     try:
         task.prepare(progress)
         counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
-        offered = len(list(_canaries(task)))
+        offered = task.canaries.count
     except (FetchError, SandboxError):
         raise
     except TaskError as error:
@@ -94,9 +85,3 @@ def _load(task: Task, progress: Progress) -> Finding:
     except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
         return Finding("load", "failed", f"load() raised {type(error).__name__}: {error}"[:300], "see docs/tasks.md")
     return Finding("load", "passed", f"{task.path}: {counts}; metric: {task.config.metric}; {offered} canaries")
-
-
-def _canaries(task: Task) -> Iterator[str]:
-    _ = task.canaries
-    make = getattr(task.module, "canaries", None)
-    return iter({text for split in SPLITS for text in make(split)}) if make is not None else iter(())

@@ -9,20 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.check.answers import (
-    MISSING,
-    Made,
-    as_text,
-    constant_answers,
-    copied_answers,
-    hostile_answers,
-    leaf_texts,
-    null_answers,
-    random_answers,
-)
-from sia_core.check.problems import texts
+from sia_core.check import answers
 from sia_core.check.report import Finding, outcome
 from sia_core.domain.errors import SandboxError, TaskError
+from sia_core.domain.json_data import texts
 from sia_core.domain.lab import Lab
 from sia_core.domain.rollout import Verdict
 from sia_core.domain.task import Problem, Task
@@ -36,7 +26,7 @@ class Trial:
     """One answer to one problem, and what came of it."""
 
     problem: Problem
-    made: Made
+    made: answers.Made
     gold: Any
     """The right answer of the problem, or MISSING."""
     verdict: Verdict | None
@@ -59,29 +49,30 @@ class Trials:
         forget: Callable[[], None] | None = getattr(task.module, "forget", None)
         if forget is not None:
             forget()  # A verdict that was remembered agrees with itself.
-        self.again = [self._try(trial.problem, trial.made) for trial in self.all if self._repeated(trial)]
+        some = [one for one in self.all if one.made.kind == "gold" or one.made.name == "null"]
+        self.again = [self._try(trial.problem, trial.made) for trial in some if trial.verdict is not None]
 
     def gold(self, problem: Problem) -> Any:
         """The right answer of a problem, MISSING where the task offers none."""
         found = None if self._gold is None else self._gold(problem)
-        return MISSING if found is None else found
+        return answers.MISSING if found is None else found
 
     def of(self, kind: str) -> list[Trial]:
         """Trials of one kind."""
         return [trial for trial in self.all if trial.made.kind == kind]
 
-    def _made(self, problem: Problem) -> Iterator[Made]:
+    def _made(self, problem: Problem) -> Iterator[answers.Made]:
         gold = self.gold(problem)
-        if gold is not MISSING:
-            yield Made("gold", "gold", gold)
-        yield from null_answers()
-        yield from constant_answers(gold)
-        yield from random_answers(gold, problem)
-        yield from copied_answers(gold, problem)
+        if gold is not answers.MISSING:
+            yield answers.Made("gold", "gold", gold)
+        yield from answers.null_answers()
+        yield from answers.constant_answers(gold)
+        yield from answers.random_answers(gold, problem)
+        yield from answers.copied_answers(gold, problem)
         baits: Callable[[Problem], Mapping[str, Any]] | None = getattr(self._task.module, "baits", None)
         for name, answer in baits(problem).items() if baits is not None else ():
-            yield Made("chance", f"bait {name!r}", answer)
-        yield from hostile_answers(gold)
+            yield answers.Made("chance", f"bait {name!r}", answer)
+        yield from answers.hostile_answers(gold)
 
     def _swapped(self) -> Iterator[Trial]:
         """Where right answers differ, that of one problem is tried on the next."""
@@ -90,14 +81,10 @@ class Trials:
         problems = self._task.problems("train")[: SWAPPED + 1]
         golds = [self.gold(problem) for problem in problems]
         for problem, gold, other in zip(problems[:-1], golds[:-1], golds[1:], strict=True):
-            if MISSING not in (gold, other) and gold != other:
-                yield self._try(problem, Made("chance", "gold of another problem", other))
+            if answers.MISSING not in (gold, other) and gold != other:
+                yield self._try(problem, answers.Made("chance", "gold of another problem", other))
 
-    def _repeated(self, trial: Trial) -> bool:
-        first_null = trial.made.name == "null"
-        return trial.verdict is not None and (trial.made.kind == "gold" or first_null)
-
-    def _try(self, problem: Problem, made: Made) -> Trial:
+    def _try(self, problem: Problem, made: answers.Made) -> Trial:
         started = time.perf_counter()
         verdict, raised, out_of_range = None, "", ""
         try:
@@ -227,11 +214,11 @@ def check_feedback(trials: Trials) -> Finding:
         return Finding("feedback", "skipped", "nothing to look for: the task offers no gold(problem)")
     faults, looked = [], 0
     for trial in trials.all:
-        if trial.made.kind == "gold" or trial.verdict is None or trial.gold is MISSING:
+        if trial.made.kind == "gold" or trial.verdict is None or trial.gold is answers.MISSING:
             continue
         looked += 1
-        shown = "\n".join([as_text(trial.made.answer), *texts(dict(trial.problem.public))])
-        told = [text for text in leaf_texts(trial.gold) if text in trial.verdict.feedback and text not in shown]
+        shown = "\n".join([answers.as_text(trial.made.answer), *texts(dict(trial.problem.public))])
+        told = [text for text in answers.leaf_texts(trial.gold) if text in trial.verdict.feedback and text not in shown]
         if told:
             faults.append(f"feedback on {trial} holds {told[0][:60]!r} of the right answer")
     hint = "say what is wrong with an answer, never what would be right: agents read feedback"

@@ -1,6 +1,5 @@
 """`sia data fetch TASK` and `sia data list`: the data that tasks need."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,10 +46,5 @@ def _print(task: "Task") -> None:
     if not sets:
         print(f"{task.name:12} does not say where its data are; sia data fetch {task.where} sees to them")
     for name, file in sets.items():
-        print(f"{task.name:12} {name:14} {_state(file)}")
-
-
-def _state(file: Path) -> str:
-    if not file.is_file():
-        return "not here"
-    return f"{file.stat().st_size / 1e6:.1f} MB in {file}"
+        state = f"{file.stat().st_size / 1e6:.1f} MB in {file}" if file.is_file() else "not here"
+        print(f"{task.name:12} {name:14} {state}")

@@ -1,6 +1,7 @@
 """`sia eval DIR TASK`: score an export again."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +39,7 @@ def evaluate(
     with Live(Console(stderr=True)) as live:
         found = play(export, loaded, options, live)
     if json_file is not None:
-        json_file.write_text(json.dumps(found.to_dict(), indent=2) + "\n")
+        json_file.write_text(json.dumps(asdict(found), indent=2) + "\n")
     for line in evaluation_lines(found):
         print(line)
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
@@ -49,9 +48,7 @@ class Live:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def progress(self, label: str, done: int, total: int) -> None:

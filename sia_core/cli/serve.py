@@ -19,13 +19,14 @@ def serve(
     """Answer chat completions with DIR's agent, or with its policy and adapter alone."""
     import secrets
 
+    import uvicorn
     from rich.console import Console
 
     from sia_core.cli.live import Live
     from sia_core.export.base import check_policy
     from sia_core.export.inference import Player
     from sia_core.export.manifest import Export
-    from sia_core.export.serve import HOST, build_app, listen, run_server
+    from sia_core.export.serve import HOST, build_app, listen
     from sia_core.loop.configure import parse_tier
     from sia_core.policy.registry import load_policy
 
@@ -42,6 +43,7 @@ def serve(
             token = secrets.token_urlsafe(24)
             print(f"token {token} (set {TOKEN} to choose it)")
         print(f"models agent, policy at http://{HOST}:{bound.getsockname()[1]}/v1; Ctrl-C ends", flush=True)
-        run_server(build_app(player, token), bound)
+        config = uvicorn.Config(build_app(player, token), log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[bound])
     finally:
         player.close()

@@ -1,23 +1,27 @@
-"""How runs look in a terminal."""
+"""How runs look in a terminal.
+
+The lineage stays readable in one of 100 columns: where it does not fit, looks and costs are left out, an interval
+stands below its mean, and a model below its provider.
+"""
 
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
-from sia_core.cli.lineage import ONLY_WIDE, WIDE, lineage_table
 from sia_core.cli.plain import plain
 from sia_core.domain.json_data import read
+from sia_core.domain.lineage import Node
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.phases import SealedDone, StopDone
 from sia_core.record.store import RunRecord
 from sia_core.record.summary import RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.decided import calibrations, stand_in_lines
-from sia_core.report.spending import spent_lines
-from sia_core.report.table import COLUMNS, report_rows, sealed_lines
+from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines, spent_lines
 from sia_core.search.arms import ArmsPlan, Comparison
 
 _LINE = 200
@@ -26,14 +30,9 @@ _LINE = 200
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _LINE)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:
-    """A table of texts; columns in `whole` are not wrapped."""
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(plain(column), no_wrap=column in whole)
-    for row in rows:
-        table.add_row(*map(plain, row))
-    console.print(table)
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of texts."""
+    console.print(_table(list(map(plain, columns)), [list(map(plain, row)) for row in rows]))
 
 
 def print_runs(summaries: Sequence[RunSummary]) -> None:
@@ -99,7 +98,8 @@ def print_result(run: RunRecord) -> None:
     if test is not None:
         for line in sealed_lines(test, config.confidence):
             console.print(line)
-        _print_report(report_rows(test))
+        if figures := report_rows(test):
+            print_table(tuple(figures[0]), [tuple(row.values()) for row in figures])
     if (kept := run.get_json("spending.json")) is not None:
         for line in spent_lines(kept, run.config.budget):
             console.print(line)
@@ -126,7 +126,36 @@ def print_stand_ins(comparison: ArmsRecord) -> None:
             console.print(f"{run.name}: rules decided {times} in the place of its agent (sia status {run.name})")
 
 
-def _print_report(rows: Sequence[dict[str, str]]) -> None:
-    """The task's own figures for the sealed test, if it has any."""
-    if rows:
-        print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+WIDE = 160
+"""Columns of a terminal from which the table is shown with all its columns."""
+ONLY_WIDE = ("looks", "rollouts", "tokens")
+_WHOLE = ("generation", "parent", "score", "gain over parent")
+_FOLDS = {"score": (" [", "\n["), "gain over parent": (" [", "\n["), "decided by": (":", ":\n")}
+"""Column -> where a line is broken in a narrow table."""
+
+
+def lineage_table(nodes: Sequence[Node], width: int) -> Table:
+    """One row a node, in `width` columns."""
+    rows = lineage_rows(nodes)
+    whole = _table(COLUMNS, [[plain(row[column]) for column in COLUMNS] for row in rows], _WHOLE)
+    wide = Console(width=10_000)
+    if width >= WIDE or Measurement.get(wide, wide.options, whole).maximum <= width:
+        return whole
+    columns = [column for column in COLUMNS if column not in ONLY_WIDE]
+    return _table(
+        columns, [[_fold(column, plain(row[column])) for column in columns] for row in rows], (*_WHOLE, *_FOLDS)
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in whole)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _fold(column: str, text: str) -> str:
+    before, after = _FOLDS.get(column, ("", ""))
+    return text.replace(before, after, 1) if before else text

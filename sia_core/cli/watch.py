@@ -74,12 +74,10 @@ def draw(pulse: "Pulse") -> "RenderableType":
     from rich.console import Group
     from rich.progress_bar import ProgressBar
 
-    from sia_core.cli.lineage import lineage_table
     from sia_core.cli.plain import plain
-    from sia_core.cli.show import console
+    from sia_core.cli.show import console, lineage_table
     from sia_core.report.decided import stand_in_lines
-    from sia_core.report.spending import spent_lines
-    from sia_core.report.table import sealed_lines
+    from sia_core.report.table import sealed_lines, spent_lines
 
     parts: list[RenderableType] = [headline(pulse)]
     step = pulse.progress

@@ -3,12 +3,12 @@
 import os
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 
 from sia_core.doctor.report import Finding
 from sia_core.domain.errors import RecordError, SandboxError
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import Tier
+from sia_core.host.environment import installed
 from sia_core.host.home import home
 
 GIGABYTE = 1e9
@@ -55,9 +55,8 @@ def check_gpu() -> Finding:
     if listed.returncode or not names:
         last = (listed.stderr or listed.stdout).strip().splitlines()[-1:] or ["nothing"]
         return Finding("gpu", "warning", f"nvidia-smi says: {last[0][:200]}", "install the driver, or ignore this")
-    try:
-        torch = version("torch")
-    except PackageNotFoundError:
+    torch = installed("torch")
+    if torch is None:
         return Finding("gpu", "warning", f"{'; '.join(names)}; torch is not installed", "pip install 'sia[train]'")
     if torch.endswith("+cpu"):
         fix = "pip install --force-reinstall --no-deps torch==" + torch.removesuffix("+cpu")

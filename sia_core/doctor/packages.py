@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from sia_core.doctor.report import Finding
+from sia_core.host.environment import installed
 
 MINIMUM = (3, 11)
 CODE = 1
@@ -39,11 +39,11 @@ def check_packages(extra: str = "") -> Finding:
     except PackageNotFoundError:
         return Finding("packages", "failed", "SIA itself is not installed", "pip install .", CODE)
     wanted = [one for one in declared if one.marker is None or one.marker.evaluate({"extra": extra})]
-    missing = [one.name for one in wanted if _installed(one.name) is None]
+    missing = [one.name for one in wanted if installed(one.name) is None]
     outside = [
         f"{one.name} {found} (wants {one.specifier})"
         for one in wanted
-        if (found := _installed(one.name)) is not None and not one.specifier.contains(found, prereleases=True)
+        if (found := installed(one.name)) is not None and not one.specifier.contains(found, prereleases=True)
     ]
     install = f"pip install -c {_constraints() or 'constraints.txt'} 'sia{f'[{extra}]' if extra else ''}'"
     if missing:
@@ -60,7 +60,7 @@ def check_pins() -> Finding:
         return Finding("pins", "warning", "constraints.txt is not here, so versions cannot be compared")
     lines = (line.split("#")[0].strip() for line in file.read_text().splitlines())
     pinned = dict(line.split("==", 1) for line in lines if "==" in line)
-    here = {name: _installed(name) for name in pinned}
+    here = {name: installed(name) for name in pinned}
     unlike = [
         f"{name} {found} (tested: {pinned[name]})"
         for name, found in here.items()
@@ -75,13 +75,6 @@ def check_pins() -> Finding:
 
 def _constraints() -> Path | None:
     return next((place for place in _PLACES if place.is_file()), None)
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(canonicalize_name(name))
-    except PackageNotFoundError:
-        return None
 
 
 def _some(texts: list[str]) -> str:

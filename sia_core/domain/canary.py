@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sia_core.domain.errors import LeakError
+from sia_core.domain.json_data import texts
 from sia_core.domain.rollout import Rollout
 
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -23,6 +24,7 @@ class Canaries:
         found = sorted(set(strings))
         if not all(map(_SHAPE.fullmatch, found)):
             raise ValueError("a canary is 16 to 128 random letters, digits, - or _")
+        self.count = len(found)
         self._search = re.compile("|".join(map(re.escape, found))).search if found else None
 
     def check(self, text: str, where: str) -> None:
@@ -36,7 +38,7 @@ class Canaries:
 
     def check_data(self, value: Any, where: str) -> None:
         """Check every text in JSON data, names included; raise LeakError as `check` does."""
-        for text in _texts(value) if self._search is not None else ():
+        for text in texts(value) if self._search is not None else ():
             self.check(text, where)
 
     def check_files(self, files: Mapping[str, bytes], where: str) -> None:
@@ -62,16 +64,3 @@ class Canaries:
             self.check(rollout.verdict.feedback, f"{where}, the verifier's feedback")
         if rollout.failure is not None:
             self.check(rollout.failure.reason, f"{where}, reason of its failure")
-
-
-def _texts(value: Any) -> Iterable[str]:
-    """Every string in nested containers."""
-    todo = [value]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, Mapping):
-            todo += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple):
-            todo += one

@@ -21,8 +21,3 @@ class Candidate:
 
     harness: str
     adapter: str | None = None
-
-    @property
-    def short(self) -> str:
-        """For tables: first digits of both digests."""
-        return f"{self.harness[:8]}+{self.adapter[:8] if self.adapter else 'base'}"

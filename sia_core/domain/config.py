@@ -42,10 +42,6 @@ def parse_levers(text: str) -> tuple[Lever, ...]:
     return tuple(lever for lever in LEVERS if lever in names)
 
 
-def _budget_text(budget: Budget) -> str:
-    return str(budget).replace(", ", ",")
-
-
 _TASK_ALONE = Setting(is_option=False)
 _NAMES = Setting(parse=parse_names, write=",".join, metavar="NAMES")
 
@@ -118,7 +114,7 @@ class RunConfig(BaseModel):
         Budget,
         Setting(
             parse=Budget.parse,
-            write=_budget_text,
+            write=lambda budget: str(budget).replace(", ", ","),
             can_resume=True,
             title="Budget",
             pattern=r"^$|^(rollouts|tokens|dollars|gpu_hours|hours)=[0-9.]+(e[+-]?[0-9]+)?"

@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.hashing import digest_files
+from sia_core.domain.json_data import Strict
 from sia_core.domain.task_config import describe_invalid
 
 MAX_FILES = 64
@@ -26,11 +27,7 @@ _IGNORED = ("README.md", "LICENSE")
 KnobValue = bool | int | float | str
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Knob(_Table):
+class Knob(Strict):
     """One declared setting that an agent may move."""
 
     value: KnobValue
@@ -62,7 +59,7 @@ class Knob(_Table):
         return None if low <= value <= high else f"{value!r} is not within {low:g}..{high:g}"
 
 
-class HarnessBudget(_Table):
+class HarnessBudget(Strict):
     """Ceilings of one rollout, enforced by the gateway before anything is forwarded."""
 
     calls: int = Field(default=32, ge=1)
@@ -77,7 +74,7 @@ class HarnessBudget(_Table):
     """Wall clock."""
 
 
-class HarnessConfig(_Table):
+class HarnessConfig(Strict):
     """The contents of harness.toml."""
 
     name: str
@@ -87,7 +84,7 @@ class HarnessConfig(_Table):
     needs: tuple[Literal["subprocesses"], ...] = ()
     """Permissions that the sandbox grants beyond its default; `lab.Limits` says what becomes weaker."""
     budget: HarnessBudget = HarnessBudget()
-    knobs: dict[str, Knob] = {}
+    knobs: dict[str, Knob] = Field(default={})
 
 
 @dataclass(frozen=True)

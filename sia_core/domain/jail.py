@@ -53,7 +53,6 @@ class Jail(Protocol):
 
     def own(self, *folders: Path) -> None:
         """Give directories, with all that is in them, to the user that commands run as."""
-        ...
 
     def run(self, errand: Errand, meanwhile: Callable[[], None]) -> Ended:
         """Run a command to its end, calling `meanwhile` again and again in this thread.
@@ -61,8 +60,6 @@ class Jail(Protocol):
         Raises:
             SandboxError: the jail cannot be had.
         """
-        ...
 
     def remove(self, folder: Path) -> None:
         """Remove a directory, whatever a command left in it. Idempotent."""
-        ...

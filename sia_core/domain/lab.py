@@ -75,15 +75,12 @@ class LiveProgram(Protocol):
     @property
     def memory(self) -> memoryview:
         """The shared memory: bytes that both sides read and write at any time, of a size neither can change."""
-        ...
 
     def send(self, data: bytes) -> None:
         """Send one frame."""
-        ...
 
     def recv(self, limit: int, timeout_s: float) -> bytes:
         """The next frame. One above `limit` bytes, or none in time, ends the program."""
-        ...
 
     def cpu_s(self) -> float:
         """CPU seconds of the program's process so far, over all of its threads, by a clock it cannot touch.
@@ -91,11 +88,9 @@ class LiveProgram(Protocol):
         With `Limits.subprocesses`, and in the tier none, its descendants count too: the living exactly, those it
         waited for in steps of the kernel's tick (10 ms), those that ended unwaited for not at all.
         """
-        ...
 
     def close(self) -> SandboxResult:
         """End the program, if it has not ended. Idempotent."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -109,7 +104,6 @@ class Lab(Protocol):
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
         """Run `entry` in an empty directory holding `files`; return the files named in `collect`."""
-        ...
 
 
 class LiveProgramLab(Lab, Protocol):
@@ -129,4 +123,3 @@ class LiveProgramLab(Lab, Protocol):
         Several may be open at once, each in a sandbox of its own. `modules` are those imported once for all
         programs to come; without them the program imports what it needs itself.
         """
-        ...

@@ -106,8 +106,3 @@ def deal(order: Sequence[str], block: int, count: int, start: int | None = None)
     """
     start = block * count if start is None else start
     return [order[(start + offset) % len(order)] for offset in range(min(count, len(order)))]
-
-
-def rollout_seed(seed: int, split: Split, block: str, problem: str, number: int) -> int:
-    """Seed of one rollout of a problem, in a run of that seed."""
-    return derive_seed(seed, split, block, problem, number)

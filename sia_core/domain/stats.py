@@ -77,7 +77,9 @@ def estimate(scores: Scores, *, confidence: float, seed: int = 0) -> Estimate:
     groups = [np.asarray(scores[problem], float) for problem in sorted(scores) if len(scores[problem])]
     if not groups:
         raise ValueError("no scored rollouts to estimate from")
-    means = _bootstrap_means(groups, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
+    means = np.take_along_axis(_resampled_problem_means(groups, rng), picks, axis=1).mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     mean = float(np.mean([group.mean() for group in groups]))
     return Estimate(mean, float(low), float(high), len(groups), sum(map(len, groups)))
@@ -103,12 +105,6 @@ def paired_gain(parent: Scores, child: Scores, *, confidence: float, seed: int =
     mean = float(np.mean([c.mean() - p.mean() for c, p in zip(*sides, strict=True)]))
     bound, low, high = np.quantile(gains, [1 - confidence, (1 - confidence) / 2, (1 + confidence) / 2])
     return Gain(mean, float(bound), float(low), float(high), len(common))
-
-
-def _bootstrap_means(groups: list[NDArray[np.float64]], rng: np.random.Generator) -> NDArray[np.float64]:
-    picks = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
-    means: NDArray[np.float64] = np.take_along_axis(_resampled_problem_means(groups, rng), picks, axis=1).mean(axis=1)
-    return means
 
 
 def _resampled_problem_means(groups: list[NDArray[np.float64]], rng: np.random.Generator) -> NDArray[np.float64]:

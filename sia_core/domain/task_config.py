@@ -4,16 +4,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from sia_core.domain.errors import TaskError, UsageError
+from sia_core.domain.json_data import Strict
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Plan(_Table):
+class Plan(Strict):
     """How much to run, where the command line does not say."""
 
     generations: int = Field(default=4, ge=1)
@@ -38,7 +35,7 @@ class Plan(_Table):
     """Share of the champion's score below which a gain still to be had is not worth going on for."""
 
 
-class UpdateDefaults(_Table):
+class UpdateDefaults(Strict):
     """Hyperparameters of a weight update on this task; what is not given is the algorithm's own default."""
 
     algorithm: str | None = None
@@ -85,7 +82,7 @@ class UpdateDefaults(_Table):
         return self.model_dump(exclude_none=True, exclude={"anchors", "anchor_tolerance"})
 
 
-class RolloutLimits(_Table):
+class RolloutLimits(Strict):
     """Ceilings of one rollout's harness process."""
 
     seconds: float = Field(default=120.0, gt=0)
@@ -96,7 +93,7 @@ class RolloutLimits(_Table):
     """Size limit of the harness's private directory, in MB."""
 
 
-class Resources(_Table):
+class Resources(Strict):
     """Cluster resources that one rollout, one verification by a worker of its own, and the trainer take."""
 
     cpus: float = Field(default=1.0, gt=0)
@@ -110,14 +107,14 @@ class Resources(_Table):
     """auto: a CUDA device where one is seen."""
 
 
-class SamplingDefaults(_Table):
+class SamplingDefaults(Strict):
     """How the policy samples on this task."""
 
     temperature: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=256, ge=1)
 
 
-class RewriteLimits(_Table):
+class RewriteLimits(Strict):
     """How far a rewritten harness may go beyond the one the run began with."""
 
     budget: float = Field(default=2.0, ge=1)
@@ -128,7 +125,7 @@ class RewriteLimits(_Table):
     """Entries of `needs` that a rewritten harness may declare besides the first harness's."""
 
 
-class CheckLimits(_Table):
+class CheckLimits(Strict):
     """Limits to which `sia check` holds the task."""
 
     chance: float | None = None
@@ -139,20 +136,20 @@ class CheckLimits(_Table):
     """Relative difference that two verdicts on one answer may have: for tasks that measure time."""
 
 
-class TaskConfig(_Table):
+class TaskConfig(Strict):
     """The contents of task.toml."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str
     metric: str
     """Meaning of the score."""
-    metrics: dict[str, str] = {}
+    metrics: dict[str, str] = Field(default={})
     """Meaning of each metric that verdicts carry, for agents and people."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Least and greatest score a verdict may have. Higher is better."""
     harness: str = "harness"
     """Directory of the seed harness."""
-    data: dict[str, str] = {}
+    data: dict[str, str] = Field(default={})
     """Pinned digests and parameters of the data; part of the task's digest."""
     plan: Plan = Plan()
     update: UpdateDefaults = UpdateDefaults()
@@ -161,7 +158,7 @@ class TaskConfig(_Table):
     sampling: SamplingDefaults = SamplingDefaults()
     rewrite: RewriteLimits = RewriteLimits()
     check: CheckLimits = CheckLimits()
-    forms: dict[str, dict[str, Any]] = {}
+    forms: dict[str, dict[str, Any]] = Field(default={})
     """Other forms of the task: name -> what differs from the tables above."""
 
 

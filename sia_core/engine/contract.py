@@ -159,11 +159,7 @@ def blame(stderr: str, harness: Harness, otherwise: str) -> str:
 
 
 def _findings(
-    runner: RolloutRunner,
-    task: Task,
-    problems: Sequence[str],
-    harness: Harness,
-    only: set[Fault] | None = None,
+    runner: RolloutRunner, task: Task, problems: Sequence[str], harness: Harness, only: set[Fault] | None = None
 ) -> Iterator[Finding]:
     longest = LEAST_S
     for fault in FAULTS if only is None else ("plain", *sorted(only - {"plain"})):

@@ -143,15 +143,12 @@ class Dispatch:
         except RayActorError as error:
             flight.pool.replace(flight.worker)
             return self._lost(flight, f"{type(error).__name__}: {error}")
-        except RayTaskError as error:
+        except RayError as error:  # Of the task itself, else a lost object or a lost node.
             flight.pool.idle.append(flight.worker)
-            cause = cause_of(error)
+            cause = cause_of(error) if isinstance(error, RayTaskError) else error
             if isinstance(cause, (PolicyError, RecordError)):
                 raise cause from None
             return self._lost(flight, f"{type(cause).__name__}: {cause}")
-        except RayError as error:  # A lost object, a lost node.
-            flight.pool.idle.append(flight.worker)
-            return self._lost(flight, f"{type(error).__name__}: {error}")
         flight.pool.idle.append(flight.worker)
         return self._settle(flight, ref, rollout)
 

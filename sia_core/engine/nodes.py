@@ -81,13 +81,9 @@ def find_lack(expected: Expected) -> tuple[str, str] | None:
     return None
 
 
-def _look(expected: Expected) -> tuple[str, str] | None:
-    return find_lack(expected)
-
-
 def _ask(node: str, expected: Expected) -> "ray.ObjectRef[tuple[str, str] | None]":
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    look = ray.remote(_look).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+    look = ray.remote(find_lack).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
     answer: ray.ObjectRef[tuple[str, str] | None] = look.remote(expected)
     return answer
 

@@ -66,12 +66,7 @@ class SandboxLab:
         sandbox = idle.pop() if idle else open_sandbox(self._sandbox.tier, modules=modules)
         try:
             return SandboxProgram(
-                sandbox,
-                files,
-                limits,
-                entry=entry,
-                memory_bytes=memory_bytes,
-                release=lambda: idle.append(sandbox),
+                sandbox, files, limits, entry=entry, memory_bytes=memory_bytes, release=lambda: idle.append(sandbox)
             )
         except BaseException:
             if sandbox not in idle:

@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.domain.budget import Budget
 from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node
 from sia_core.domain.task import Task
 from sia_core.export.manifest import ADAPTER, HARNESS, Interval, Manifest
 from sia_core.record.phases import SealedDone
-from sia_core.report.spending import spent_lines
-from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines
+from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines, spent_lines
 
 _HUB = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """Policies that ship: name on the hub, licence there."""
@@ -35,7 +33,6 @@ class Story:
     """The run's phase `test`."""
     spending: Mapping[str, Any] | None
     """The run's spending.json, if it kept one."""
-    budget: Budget
     task: Task
 
 
@@ -142,7 +139,7 @@ def _cost(story: Story) -> Iterator[str]:
     if story.spending is None:
         yield "The run kept no account."
         return
-    yield from (f"- {line}" for line in spent_lines(story.spending, story.budget))
+    yield from (f"- {line}" for line in spent_lines(story.spending, story.config.budget))
 
 
 def _data(story: Story) -> Iterator[str]:

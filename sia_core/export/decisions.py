@@ -3,18 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sia_core.agents import recording
 from sia_core.agents.recorded import RECORDED_BY, is_recorded
-from sia_core.agents.recording import (
-    SEED,
-    FirstHarness,
-    Key,
-    Place,
-    RecordedDecision,
-    RecordedEdit,
-    Recording,
-    TaskName,
-    Used,
-)
 from sia_core.agents.registry import WITHOUT_MODEL
 from sia_core.domain.config import RunConfig
 from sia_core.domain.harness import Harness
@@ -30,7 +20,7 @@ A_MODEL = "a language model"
 """Label of every agent behind a server: its address and its name are nobody's business."""
 
 
-def recording_of(run: RunRecord, task: Task) -> Recording:
+def recording_of(run: RunRecord, task: Task) -> recording.Recording:
     """The decisions of all generations that are done, with what came of them.
 
     Args:
@@ -40,9 +30,9 @@ def recording_of(run: RunRecord, task: Task) -> Recording:
     nodes, tags, config = run.nodes(), run.tags, run.config
     keys = dict(_keys(run, nodes))
     made = [node for node in nodes if node.index in keys and node.index != SEED_NODE]
-    return Recording(
+    return recording.Recording(
         run=run.name,
-        task=TaskName(name=task.name, digest=tags[Tag.TASK_DIGEST]),
+        task=recording.TaskName(name=task.name, digest=tags[Tag.TASK_DIGEST]),
         policy=config.policy,
         seed=config.seed,
         generations=max((node.generation for node in made), default=0),
@@ -59,9 +49,9 @@ def recording_of(run: RunRecord, task: Task) -> Recording:
     )
 
 
-def _keys(run: RunRecord, nodes: Sequence[Node]) -> Iterator[tuple[int, Key]]:
+def _keys(run: RunRecord, nodes: Sequence[Node]) -> Iterator[tuple[int, recording.Key]]:
     """Place of each node by its index: siblings join the lineage in another order than they were decided in."""
-    yield SEED_NODE, SEED
+    yield SEED_NODE, recording.SEED
     for generation in run.generations():
         phase = generation.phase(AnalyzeDone)
         left = dict(enumerate(phase.decisions)) if phase is not None else {}
@@ -69,38 +59,30 @@ def _keys(run: RunRecord, nodes: Sequence[Node]) -> Iterator[tuple[int, Key]]:
             if node.generation == generation.index and node.index != SEED_NODE:
                 number = next(number for number, decision in left.items() if decision == node.decision)
                 del left[number]
-                yield node.index, Key(generation.index, number)
+                yield node.index, recording.Key(generation.index, number)
 
 
 def _entry(
-    run: RunRecord, nodes: Sequence[Node], keys: Mapping[int, Key], node: Node, config: RunConfig
-) -> RecordedDecision:
+    run: RunRecord, nodes: Sequence[Node], keys: Mapping[int, recording.Key], node: Node, config: RunConfig
+) -> recording.RecordedDecision:
     decision, key = node.decision, keys[node.index]
     assert decision is not None and node.parent is not None
     place = keys[node.parent]
-    return RecordedDecision(
+    said: dict[str, Any] = {name: getattr(decision, name) for name in recording.SAID}
+    return recording.RecordedDecision(
         generation=key.generation,
         sibling=key.sibling,
-        lever=decision.lever,
-        parent=Place(generation=place.generation, sibling=place.sibling),
+        parent=recording.Place(generation=place.generation, sibling=place.sibling),
         by="" if decision.agent == config.agent or is_recorded(config.agent) else decision.agent,
         parent_reason=decision.parent_reason,
-        reason=decision.reason,
-        hypothesis=decision.hypothesis,
-        category=decision.category,
-        predicted_gain=decision.predicted_gain,
-        predicted_range=decision.predicted_range,
         knobs=dict(decision.knobs),
         edits=tuple(map(_edit, _whole(run, nodes[node.parent], decision))),
         update=dict(decision.update),
-        fixes=decision.fixes,
-        risks=decision.risks,
-        falsifier=decision.falsifier,
-        memo=decision.memo,
         cites=decision.cites,
         harness=node.candidate.harness,
         promoted=node.promoted,
         failure=node.failure,
+        **said,
     )
 
 
@@ -112,8 +94,8 @@ def _whole(run: RunRecord, parent: Node, decision: Decision) -> Sequence[Edit]:
     return edits_between(before.files, apply_edits(before, decision.edits).files)
 
 
-def _edit(edit: Edit) -> RecordedEdit:
-    return RecordedEdit(file=edit.file, text=edit.text, delete=edit.delete)
+def _edit(edit: Edit) -> recording.RecordedEdit:
+    return recording.RecordedEdit(file=edit.file, text=edit.text, delete=edit.delete)
 
 
 def _label(spec: str, tags: Mapping[str, str]) -> str:
@@ -122,7 +104,7 @@ def _label(spec: str, tags: Mapping[str, str]) -> str:
     return spec if spec in WITHOUT_MODEL else A_MODEL
 
 
-def _used(run: RunRecord, config: RunConfig) -> Used:
+def _used(run: RunRecord, config: RunConfig) -> recording.Used:
     """Requests and tokens of all conversations, that about the first harness among them."""
     parts = [generation.sibling(number) for generation in run.generations() for number in range(config.siblings)]
     found = [part.get_json("agent/conversation.json") for part in (run, *parts)]
@@ -130,7 +112,7 @@ def _used(run: RunRecord, config: RunConfig) -> Used:
     dollars = [usage["dollars"] for usage in usages if usage["dollars"] is not None]
     priced = bool(usages) and len(dollars) == len(usages)
     server = parse_spec(config.agent)
-    return Used(
+    return recording.Used(
         turns=sum(usage["requests"] for usage in usages),
         prompt_tokens=sum(usage["prompt_tokens"] for usage in usages),
         output_tokens=sum(usage["output_tokens"] for usage in usages),
@@ -139,9 +121,9 @@ def _used(run: RunRecord, config: RunConfig) -> Used:
     )
 
 
-def _first(run: RunRecord, seed: Node, config: RunConfig) -> FirstHarness:
+def _first(run: RunRecord, seed: Node, config: RunConfig) -> recording.FirstHarness:
     own = not (config.meta or config.branch_from)
-    return FirstHarness(
+    return recording.FirstHarness(
         harness=seed.candidate.harness,
         adapter=seed.candidate.adapter,
         files=None if own else _texts(run.harness(seed.candidate.harness)),

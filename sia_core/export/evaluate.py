@@ -6,14 +6,13 @@ last digit; where it does not, or where something else was asked for, it is said
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.domain.config import Tier
 from sia_core.domain.errors import ServiceError, TaskError
 from sia_core.domain.hashing import derive_seed
-from sia_core.domain.plan import SEALED, deal, rollout_seed, shuffled
+from sia_core.domain.plan import SEALED, deal, shuffled
 from sia_core.domain.rollout import Rollout, Sampling, Unit
 from sia_core.domain.stats import Estimate, estimate
 from sia_core.domain.task import Task
@@ -61,10 +60,6 @@ class Evaluation:
     why: str
     """Reason for which the scores cannot be compared, or the difference; empty if there is none."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        return asdict(self)
-
 
 def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -> Evaluation:
     """Play the sealed test of an export's run on `task`, and score it.
@@ -82,12 +77,7 @@ def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -
     folder = home() / "evals" / f"{manifest.harness[:12]}-{policy_digest(spec)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     settings = EngineConfig(
-        spec,
-        options.tier,
-        manifest.policy.threads,
-        batch=manifest.policy.batch,
-        workers=options.workers,
-        folder=folder,
+        spec, options.tier, manifest.policy.threads, batch=manifest.policy.batch, workers=options.workers, folder=folder
     )
     with Engine(settings, task, reporter.say) as engine:
         units = sealed_units(export, task, engine.policy.digest, options.rollouts)
@@ -133,7 +123,7 @@ def sealed_units(export: Export, task: Task, policy: str, rollouts: int | None) 
             adapter=manifest.adapter,
             split="test",
             problem=problem,
-            seed=rollout_seed(test.seed, "test", SEALED, problem, number),
+            seed=derive_seed(test.seed, "test", SEALED, problem, number),
             sampling=Sampling(sampling.temperature, sampling.max_tokens),
         )
         for problem in problems

@@ -11,7 +11,6 @@ Harnesses run one at a time. A problem's large files, earlier answers and files 
 harness that needs them fails, and its failure is told.
 """
 
-import json
 import secrets
 import threading
 from collections.abc import Mapping
@@ -149,8 +148,3 @@ class Player:
         with self._playing:
             self._runner.close()
         self._policy.close()
-
-
-def answer_text(answer: Any) -> str:
-    """An answer as the content of a message."""
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import HarnessError, PolicyError, RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_path
+from sia_core.domain.json_data import Strict
 from sia_core.domain.task_config import RolloutLimits, SamplingDefaults, describe_invalid
 from sia_core.policy.base import adapter_digest
 
@@ -29,11 +30,7 @@ FORMAT: Literal["sia-export/1"] = "sia-export/1"
 MANIFEST, CARD, HARNESS, ADAPTER = "sia.json", "README.md", "harness", "adapter"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaskPart(_Part):
+class TaskPart(Strict):
     """The task that the winner was made for."""
 
     name: str
@@ -49,7 +46,7 @@ class TaskPart(_Part):
     """True if the task's harnesses also read files of the task (`ctx.shared`), which are not exported."""
 
 
-class PolicyPart(_Part):
+class PolicyPart(Strict):
     """The policy under the adapter."""
 
     spec: str
@@ -60,7 +57,7 @@ class PolicyPart(_Part):
     batch: int
 
 
-class Interval(_Part):
+class Interval(Strict):
     """A mean over problems with its two-sided interval."""
 
     mean: float
@@ -68,7 +65,7 @@ class Interval(_Part):
     high: float
 
 
-class SealedTest(_Part):
+class SealedTest(Strict):
     """Results of the run's sealed test, and the settings that repeat the test."""
 
     seed: int
@@ -85,7 +82,7 @@ class SealedTest(_Part):
     """Problem -> scores of the final candidate, in the order of unit keys; unscored rollouts are left out."""
 
 
-class Manifest(_Part):
+class Manifest(Strict):
     """The contents of sia.json."""
 
     format: Literal["sia-export/1"] = FORMAT

@@ -13,7 +13,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
@@ -24,7 +23,7 @@ from sia_core.domain.hashing import digest_json
 from sia_core.domain.rollout import Sampling
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.wire_formats import Ask, chat_events, read_chat, write_chat
-from sia_core.export.inference import AGENT, MODELS, Player, answer_text
+from sia_core.export.inference import AGENT, MODELS, Player
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
 
 HOST = "127.0.0.1"
@@ -113,7 +112,8 @@ def _solve(player: Player, body: dict[str, Any], ask: Ask) -> Response:
         return _error(503 if failure.infrastructure else 422, failure.kind, failure.reason or failure.kind)
     prompt = sum(turn.prompt_tokens or len(turn.prompt_ids or ()) for turn in rollout.turns)
     output = sum(turn.output_tokens or len(turn.output_ids or ()) for turn in rollout.turns)
-    text = answer_text(rollout.answer)
+    given = rollout.answer
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     return _written(body, ask, [Completion(text, "", prompt_tokens=prompt, output_tokens=output)])
 
 
@@ -184,8 +184,3 @@ def listen(port: int) -> socket.socket:
         what = f"port {port} cannot be had: {error.strerror}"
         raise ServiceError(what, where="sia serve", hint="take another: --port 0 picks a free one") from error
     return made
-
-
-def run_server(app: FastAPI, bound: socket.socket) -> None:
-    """Serve until interrupted."""
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[bound])

@@ -14,21 +14,10 @@ from sia_core.domain.lineage import Node, champion
 from sia_core.domain.stats import Estimate, Gain
 from sia_core.domain.task import Task
 from sia_core.domain.task_config import RolloutLimits, SamplingDefaults
+from sia_core.export import manifest
 from sia_core.export.card import Story, write_card
 from sia_core.export.decisions import recording_of
-from sia_core.export.manifest import (
-    ADAPTER,
-    CARD,
-    HARNESS,
-    MANIFEST,
-    Interval,
-    Manifest,
-    PolicyPart,
-    SealedTest,
-    TaskPart,
-    list_files,
-)
-from sia_core.host.atomic_dir import new_directory
+from sia_core.host.directories import new_directory, write_files
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.phases import SealedDone
@@ -36,7 +25,7 @@ from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
 
-def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
+def write_export(run: RunRecord, task: Task, target: Path) -> manifest.Manifest:
     """Write the winner of a finished run into a new directory, which appears whole.
 
     Args:
@@ -59,41 +48,32 @@ def write_export(run: RunRecord, task: Task, target: Path) -> Manifest:
 
 
 def _fill(
-    folder: Path,
-    run: RunRecord,
-    task: Task,
-    winner: Node,
-    harness: Harness,
-    adapter: Adapter | None,
-    test: SealedDone,
-) -> Manifest:
-    for name, data in harness.files.items():
-        file = folder / HARNESS / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+    folder: Path, run: RunRecord, task: Task, winner: Node, harness: Harness, adapter: Adapter | None, test: SealedDone
+) -> manifest.Manifest:
+    write_files(folder / manifest.HARNESS, harness.files)
     if adapter is not None:
-        (folder / ADAPTER).mkdir()
+        (folder / manifest.ADAPTER).mkdir()
         for name in ADAPTER_FILES:
-            (folder / ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
-    manifest = _manifest(run, task, winner, adapter, test)
-    story = Story(manifest, run.config, run.nodes(), test, run.get_json("spending.json"), run.config.budget, task)
-    (folder / CARD).write_text(write_card(story))
+            (folder / manifest.ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
+    made = _manifest(run, task, winner, adapter, test)
+    story = Story(made, run.config, run.nodes(), test, run.get_json("spending.json"), task)
+    (folder / manifest.CARD).write_text(write_card(story))
     (folder / DECISIONS).write_bytes(write_recording(recording_of(run, task)))
-    manifest = manifest.model_copy(update={"files": list_files(folder)})
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
-    return manifest
+    made = made.model_copy(update={"files": manifest.list_files(folder)})
+    (folder / manifest.MANIFEST).write_text(json.dumps(made.model_dump(mode="json"), indent=1) + "\n")
+    return made
 
 
-def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None, test: SealedDone) -> Manifest:
+def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None, test: SealedDone) -> manifest.Manifest:
     tags, config = run.tags, run.config
-    return Manifest(
+    return manifest.Manifest(
         sia=tags[Tag.VERSION],
         run=run.name,
         node=winner.index,
         harness=winner.candidate.harness,
         adapter=winner.candidate.adapter,
         task=_task_part(task),
-        policy=PolicyPart(
+        policy=manifest.PolicyPart(
             spec=config.policy,
             digest=tags[Tag.POLICY_DIGEST],
             base=_base(config.policy, tags[Tag.POLICY_DIGEST], adapter),
@@ -105,9 +85,9 @@ def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None,
     )
 
 
-def _task_part(task: Task) -> TaskPart:
+def _task_part(task: Task) -> manifest.TaskPart:
     config = task.config
-    return TaskPart(
+    return manifest.TaskPart(
         name=task.name,
         digest=task.digest,
         title=config.title,
@@ -120,8 +100,8 @@ def _task_part(task: Task) -> TaskPart:
     )
 
 
-def _sealed_part(config: RunConfig, test: SealedDone, scores: Mapping[str, Any]) -> SealedTest:
-    return SealedTest(
+def _sealed_part(config: RunConfig, test: SealedDone, scores: Mapping[str, Any]) -> manifest.SealedTest:
+    return manifest.SealedTest(
         seed=config.seed,
         problems=config.test_problems,
         rollouts=config.test_rollouts,
@@ -133,8 +113,8 @@ def _sealed_part(config: RunConfig, test: SealedDone, scores: Mapping[str, Any])
     )
 
 
-def _interval(found: Estimate | Gain) -> Interval:
-    return Interval(mean=found.mean, low=found.low, high=found.high)
+def _interval(found: Estimate | Gain) -> manifest.Interval:
+    return manifest.Interval(mean=found.mean, low=found.low, high=found.high)
 
 
 def _base(spec: str, policy: str, adapter: Adapter | None) -> str | None:

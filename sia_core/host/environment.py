@@ -26,11 +26,12 @@ def describe() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "memory_gb": _memory_gb(),
         "gpus": sorted(model for file in _GPUS.glob("*/information") for model in _values(file, "Model")),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in PACKAGES if (found := installed(name)) is not None},
     }
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Version of a package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

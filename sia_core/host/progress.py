@@ -21,7 +21,9 @@ class Wait:
 
     def describe(self, now: float) -> str:
         """Label, turn, time since the conversation began, and tokens, in a line."""
-        return f"{self.label}: turn {self.turn}, {_lasted(max(now - self.began, 0.0))}, {self.tokens:,} tokens"
+        seconds = max(now - self.began, 0.0)
+        lasted = f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.1f} min"
+        return f"{self.label}: turn {self.turn}, {lasted}, {self.tokens:,} tokens"
 
 
 class Reporter(Protocol):
@@ -29,15 +31,12 @@ class Reporter(Protocol):
 
     def progress(self, label: str, done: int, total: int) -> None:
         """`done` of `total` equal parts of the step called `label`; the step ends when they are equal."""
-        ...
 
     def say(self, text: str) -> None:
         """One line worth keeping."""
-        ...
 
     def waiting(self, wait: Wait | None) -> None:
         """The reply that is waited for now; None once there is no more waiting. A turn may be reported repeatedly."""
-        ...
 
 
 class Silent:
@@ -54,7 +53,3 @@ class Silent:
 
 
 SILENT: Final[Reporter] = Silent()
-
-
-def _lasted(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds / 60:.1f} min"

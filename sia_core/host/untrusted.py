@@ -25,6 +25,16 @@ def open_folder(path: Path) -> int:
     return os.open(path, _OPEN | os.O_DIRECTORY)
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a directory, as `open_folder` does, and close it at the end."""
+    folder = open_folder(path)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
 def open_regular(folder: int, name: str) -> int:
     """A descriptor on the file `name`; -1 when there is none, or a link on the way, or no file."""
     fd = _walk(folder, name)
@@ -98,11 +108,8 @@ def measure(folder: Path, most: int) -> int:
     Raises:
         UntrustedError: there are more than `most` files, or they are nested too deep.
     """
-    top = open_folder(folder)
-    try:
+    with opened(folder) as top:
         return sum(found.st_blocks * _BLOCK for _, _, found in _below(top, most, None))
-    finally:
-        os.close(top)
 
 
 def _below(top: int, most: int, ignored: tuple[str, ...] | None) -> Iterator[tuple[str, int, os.stat_result]]:

@@ -17,6 +17,7 @@ from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Lab, Limits
 from sia_core.domain.rollout import SPLITS, Split, Verdict
 from sia_core.domain.task import Problem
+from sia_core.host.directories import write_files
 from sia_core.importers.grading import Graded, grade, pick, to_score
 from sia_core.importers.table import Table, deal
 
@@ -145,10 +146,7 @@ class SubmissionTask:
         layout = folder / "task"
         shutil.copytree(self._folder / "foreign" / "private", layout / "data" / "private")
         (layout / "data" / "private" / self._table["answers"]).write_bytes(answers)
-        for path, content in problem.files.items():
-            target = layout / "data" / "public" / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+        write_files(layout / "data" / "public", problem.files)
         place = layout / self._table["grader_place"]
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(grader, place)

@@ -10,7 +10,6 @@ What is written is complete or absent: it is made beside the target and renamed.
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import tomlkit
 
 from sia_core.domain.errors import UsageError
 from sia_core.domain.lab import Limits
+from sia_core.host.directories import new_directory
 from sia_core.importers.find import Pair, Predictions, description
 from sia_core.importers.table import deal
 
@@ -51,20 +51,11 @@ def write_task(source: Predictions | Pair, target: Path, options: Options) -> Pa
         UsageError: the target is there, or an option that cannot be meant.
         TaskError: rows that cannot be dealt out.
     """
-    if target.exists():
-        raise UsageError("is there already", where=str(target), hint="name another place: --to PATH")
     if not options.low < options.high:
         raise UsageError(f"--range {options.low:g} {options.high:g} is empty")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        write: Callable[[Any, Path, Options, str], None] = _pair if isinstance(source, Pair) else _predictions
+    write: Callable[[Any, Path, Options, str], None] = _pair if isinstance(source, Pair) else _predictions
+    with new_directory(target) as folder:
         write(source, folder, options, options.name or _name(target.name))
-        folder.chmod(0o755)
-        folder.rename(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return target
 
 

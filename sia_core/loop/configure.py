@@ -87,7 +87,8 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         if parse is not None and isinstance(value, str):
             found[name] = parse(value)
     parent_policy(found.get("parent", "best"))
-    check_edit_scope(found.get("edit_scope", "all"))
+    if (scope := found.get("edit_scope", "all")) not in get_args(EditScope):
+        raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
     parse_tier(found.get("sandbox", "strict"))
     return found
 
@@ -128,16 +129,6 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
 
 _CHANGEABLE = frozenset(name for name in RunConfig.model_fields if option(RunConfig, name).setting.can_fork)
 """Another policy does not fit the lineage's adapters; another seed deals played problems out again."""
-
-
-def check_edit_scope(scope: str) -> None:
-    """Refuse a scope that there is none of.
-
-    Raises:
-        UsageError: it is unknown.
-    """
-    if scope not in get_args(EditScope):
-        raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
 
 
 def parse_tier(text: str) -> Tier:

@@ -16,7 +16,7 @@ def execute(session: Session, index: int) -> None:
     if generation.phase(ExecuteDone) is not None:
         return
     config, nodes = session.config, session.run.nodes()
-    choice = parent_policy(config.parent).choose(nodes, config.confidence)
+    choice = parent_policy(config.parent)(nodes, config.confidence)
     node = nodes[choice.node]
     earlier = training_rollouts(session, index) if config.reuse_states else []
     shape = execute_shape(session, node)

@@ -18,7 +18,7 @@ from sia_core.loop.ladder import climb_first
 from sia_core.loop.rollouts import pick_problems, plan_units, roll_out
 from sia_core.loop.run_view import TaskMaterials
 from sia_core.loop.session import Session
-from sia_core.loop.trial_allowance import TrialAllowance
+from sia_core.loop.workbench import TrialAllowance
 from sia_core.record.phases import StartDone
 from sia_core.report.decided import short_spec
 

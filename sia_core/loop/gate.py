@@ -22,12 +22,7 @@ from sia_core.search.sequential import cut
 
 
 def play_gate(
-    session: Session,
-    generation: GenerationRecord,
-    nodes: Sequence[Node],
-    parent: Node,
-    child: Candidate,
-    siblings: int,
+    session: Session, generation: GenerationRecord, nodes: Sequence[Node], parent: Node, child: Candidate, siblings: int
 ) -> tuple[GateVerdict, Cost]:
     """The verdict on a child, and what it took.
 

@@ -1,14 +1,29 @@
 """Harness lever: apply a decision's edits and knobs, and put the rewrite to the validation ladder."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import Cost, Decision, Node
 from sia_core.domain.patch import EditLimits, apply_edits
 from sia_core.loop.ladder import VALIDATION, Climb, climb
-from sia_core.loop.pulled import Pulled
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Result of pulling a lever: a child, or the failure that prevented one."""
+
+    child: Candidate | None
+    cost: Cost
+    failure: str = ""
+    predicted: Mapping[str, int] = field(default_factory=dict)
+    """Counts of predicted and played problems, as in `Node.predicted`."""
+    draft: str = ""
+    """Digest of the harness that a rung rejected, as in `Node.draft`; empty otherwise."""
 
 
 def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:

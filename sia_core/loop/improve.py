@@ -5,11 +5,9 @@ from dataclasses import replace
 
 from sia_core.domain.lineage import SEED_NODE, Cost, Decision, Node
 from sia_core.loop.gate import play_gate
+from sia_core.loop.harness_lever import Pulled
 from sia_core.loop.levers import pull
-from sia_core.loop.pulled import Pulled
-from sia_core.loop.rollouts import (
-    cost_of,
-)
+from sia_core.loop.rollouts import cost_of
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.phases import AnalyzeDone, ApprovalDone, ImproveDone

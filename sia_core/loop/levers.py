@@ -8,9 +8,8 @@ from dataclasses import replace
 
 from sia_core.domain.lineage import Cost, Decision, Node
 from sia_core.domain.rollout import Rollout
-from sia_core.loop.harness_lever import pull_harness, unwritable
-from sia_core.loop.pulled import Pulled
-from sia_core.loop.rollouts import cost_of
+from sia_core.loop.harness_lever import Pulled, pull_harness, unwritable
+from sia_core.loop.rollouts import cost_of, is_stale
 from sia_core.loop.session import Session
 from sia_core.loop.weight_lever import fresh_rollouts, pull_weights, refuse_batch, untrainable
 from sia_core.record.generation import GenerationRecord
@@ -51,10 +50,7 @@ def _train_on_evidence(session: Session, generation: GenerationRecord, decision:
     """Train on the evidence's rollouts where they are the parent's; evidence of another pair is stale."""
     first = generation.rollouts("train")
     cost = Cost()
-    if any(
-        (rollout.unit.harness, rollout.unit.adapter) != (parent.candidate.harness, parent.candidate.adapter)
-        for rollout in first
-    ):
+    if is_stale(first, parent.candidate):
         first = fresh_rollouts(session, generation, parent.candidate, 0)
         cost = cost_of(first)
         refused = refuse_batch(session, decision, parent, first)

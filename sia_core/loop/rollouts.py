@@ -7,8 +7,9 @@ from dataclasses import replace
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.errors import TaskError
+from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Node
-from sia_core.domain.plan import Shape, deal, rollout_seed, shape_of, shuffled
+from sia_core.domain.plan import Shape, deal, shape_of, shuffled
 from sia_core.domain.rollout import Rollout, Split, Unit
 from sia_core.domain.stats import within_share
 from sia_core.loop.session import Session
@@ -23,22 +24,18 @@ def pick_problems(session: Session, split: Split, block: int, count: int) -> lis
     The split is shuffled once by the run's seed and dealt out in blocks, so that blocks share
     no problem until all have been used. Anchor problems are not dealt out.
     """
-    ids = _shuffled(session, split)
-    if split == "train":
-        ids = ids[len(anchor_problems(session)) :]
-    return deal(ids, block, count)
+    return deal(_dealt(session, split), block, count)
 
 
 def training_block(session: Session, block: int, shape: Shape) -> list[str]:
     """Training problems of a block, which begins where it would if all blocks had the configuration's size."""
-    ids = _shuffled(session, "train")[len(anchor_problems(session)) :]
-    return deal(ids, block, shape.problems, start=block * session.config.problems)
+    return deal(_dealt(session, "train"), block, shape.problems, start=block * session.config.problems)
 
 
 def execute_shape(session: Session, node: Node) -> Shape:
     """The layout of a node's execute phase, from the newest rollouts of its candidate: training or gate."""
-    ids = _shuffled(session, "train")[len(anchor_problems(session)) :]
-    return shape_of(session.config, within_share(scores_by_problem(_seen(session, node))), len(ids))
+    within = within_share(scores_by_problem(_seen(session, node)))
+    return shape_of(session.config, within, len(_dealt(session, "train")))
 
 
 def executed_shape(generation: GenerationRecord) -> Shape:
@@ -124,7 +121,7 @@ def plan_units(
             adapter=candidate.adapter,
             split=split,
             problem=problem,
-            seed=rollout_seed(session.config.seed, split, block, problem, number),
+            seed=derive_seed(session.config.seed, split, block, problem, number),
             sampling=session.task.sampling,
         )
         for problem in problems
@@ -173,6 +170,12 @@ def training_rollouts(session: Session, before: int) -> list[Rollout]:
     return [rollout for record in records for name in record.training() for rollout in record.rollouts(name)]
 
 
+def is_stale(rollouts: Sequence[Rollout], candidate: Candidate) -> bool:
+    """Return True if some of the rollouts are of another candidate."""
+    pair = (candidate.harness, candidate.adapter)
+    return any((rollout.unit.harness, rollout.unit.adapter) != pair for rollout in rollouts)
+
+
 def cost_of(rollouts: Sequence[Rollout]) -> Cost:
     """Return the cost of these rollouts: their number, tokens and seconds."""
     return Cost(
@@ -180,6 +183,11 @@ def cost_of(rollouts: Sequence[Rollout]) -> Cost:
         sum(rollout.tokens for rollout in rollouts),
         round(sum(rollout.seconds for rollout in rollouts), 3),
     )
+
+
+def _dealt(session: Session, split: Split) -> list[str]:
+    ids = _shuffled(session, split)
+    return ids[len(anchor_problems(session)) :] if split == "train" else ids
 
 
 def _shuffled(session: Session, split: Split) -> list[str]:

@@ -24,12 +24,13 @@ from sia_core.host.home import home
 from sia_core.host.progress import Reporter, Silent
 from sia_core.loop.agent_jail import commanding
 from sia_core.loop.fingerprint import check_unchanged
-from sia_core.loop.restore import restore
 from sia_core.loop.spending import Ledger
 from sia_core.record.beacon import Beacon
 from sia_core.record.history import read_history
 from sia_core.record.journal import Journal
 from sia_core.record.lease import hold
+from sia_core.record.phases import ImproveDone
+from sia_core.record.rewind import refill
 from sia_core.record.store import RunRecord, open_record
 from sia_core.record.tags import Tag
 from sia_core.record.traces import RunTrace
@@ -124,3 +125,19 @@ def _load_agents(
         reporter=listener,
         means=commanding(config, task, folder, forgotten),
     )
+
+
+def restore(run: RunRecord, ledger: Ledger, journal: Journal, siblings: int) -> int:
+    """Put the recorded rollouts of unfinished generations into the journal, with what they cost; how many were new.
+
+    Those of a phase that was cut short are in no record yet, and are played again. A journal that was empty gets
+    those of all other generations too, whose cost the record has.
+    """
+    empty = not len(journal)
+    unfinished = [generation for generation in run.generations() if generation.phase(ImproveDone) is None]
+    parts = [generation.sibling(number) for generation in unfinished for number in range(siblings)]
+    rollouts = [rollout for part in parts for name in part.rollout_sets() for rollout in part.own_rollouts(name)]
+    new = sum(ledger.settle(rollout) for rollout in rollouts)
+    if empty:
+        refill(run, journal)
+    return new

@@ -11,14 +11,14 @@ from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Decision, Node
 from sia_core.domain.rollout import Rollout
 from sia_core.loop.anchors import check_anchors
-from sia_core.loop.pulled import Pulled
-from sia_core.loop.rollouts import cost_of, plan_groups, roll_out, training_rollouts
+from sia_core.loop.harness_lever import Pulled
+from sia_core.loop.rollouts import cost_of, is_stale, plan_groups, roll_out, training_rollouts
 from sia_core.loop.session import Session
 from sia_core.policy.registry import base_directory
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.rounds import put_round, take_round
 from sia_core.weights.groups import batch_digest
-from sia_core.weights.launcher import open_trainer, round_folder
+from sia_core.weights.launcher import TrainerHandle, round_folder
 from sia_core.weights.proposal import ProposalError, settle
 from sia_core.weights.serving import why_not_served
 from sia_core.weights.spec import UpdateSpec, refuse
@@ -30,10 +30,7 @@ def untrainable(session: Session, decision: Decision, parent: Node, evidence: Se
     if not session.engine.policy.trainable:
         return [f"policy {session.config.policy} cannot be trained: it records no token ids or takes no adapter"]
     # The batch of another pair is not known yet: it is judged when it is there.
-    stale = any(
-        (rollout.unit.harness, rollout.unit.adapter) != (parent.candidate.harness, parent.candidate.adapter)
-        for rollout in evidence
-    )
+    stale = is_stale(evidence, parent.candidate)
     try:
         spec = update_spec(session, decision, parent, evidence)
     except ProposalError as error:
@@ -97,7 +94,7 @@ def _train(
     trained = _Trained()
     rollouts, resources = list(first), session.task.config.resources
     folder = session.folder / "updates" / spec.id
-    with open_trainer(
+    with TrainerHandle(
         base_directory(session.config.policy),
         spec,
         session.run.adapter(parent.adapter),

@@ -14,9 +14,8 @@ from sia_core.domain.lineage import DRAFT_ID, Cost, Decision, Draft, LadderRepor
 from sia_core.domain.rollout import Rollout
 from sia_core.loop.harness_lever import rewrite
 from sia_core.loop.ladder import READING, VALIDATION, Climb, climb_rungs, twins
-from sia_core.loop.rollouts import plan_units, roll_out
+from sia_core.loop.rollouts import cost_of, plan_units, roll_out
 from sia_core.loop.session import Session
-from sia_core.loop.trial_allowance import TrialAllowance
 from sia_core.record.generation import GenerationRecord
 
 
@@ -109,3 +108,30 @@ def _submitted(decision: Decision, child: Harness, report: LadderReport, generat
         decision.predicted_gain,
         generation=generation,
     )
+
+
+class TrialAllowance:
+    """Rollouts and their seconds that an agent may still play. Counts each unit once."""
+
+    def __init__(self, session: Session, counted: set[str]) -> None:
+        """Begin with what the run's configuration gives; `counted` holds keys of units that cost nothing more."""
+        self._session = session
+        self.counted = counted
+        self.left = Left(session.config.agent_rollouts, session.config.agent_seconds)
+
+    def objections(self, asked: int) -> tuple[str, ...]:
+        """Say why that many rollouts are too many; empty where they are not."""
+        if self.left.seconds <= 0:
+            return (f"no time is left for trials: submit what you have ({self.left})",)
+        if asked > self.left.rollouts:
+            return (f"{asked} rollouts of the draft were asked for: name fewer problems ({self.left})",)
+        lacking = self._session.ledger.lacks(asked)
+        return () if lacking is None else (f"the run's budget does not hold this trial: {lacking}",)
+
+    def take(self, rollouts: Sequence[Rollout]) -> Cost:
+        """Take what is new among these from the allowance, and return its cost."""
+        new = [rollout for rollout in rollouts if rollout.unit.key not in self.counted]
+        self.counted.update(rollout.unit.key for rollout in new)
+        seconds = sum(rollout.seconds for rollout in new)
+        self.left = Left(max(self.left.rollouts - len(new), 0), round(self.left.seconds - seconds, 3))
+        return cost_of(new)

@@ -16,6 +16,13 @@ _AROUND: Final = 64
 """Tokens around an option: braces, the field's name, quotes."""
 
 
+def check_options(options: Sequence[str]) -> None:
+    """Raise RejectedRequestError for options that cannot be chosen from."""
+    if not options or len(set(options)) < len(options):
+        what = f"{len(options)} options, {len(set(options))} of them different"
+        raise RejectedRequestError(what, where="options", hint="give at least one, and none twice")
+
+
 def schema_of(options: Sequence[str]) -> dict[str, Any]:
     """JSON schema of an object whose `choice` is one of the options."""
     return {
@@ -40,9 +47,7 @@ def choose(options: Sequence[str], ask: Callable[[int], Completion], where: str)
     Raises:
         RejectedRequestError: options that cannot be chosen from, or no attempt gave one.
     """
-    if not options or len(set(options)) < len(options):
-        what = f"{len(options)} options, {len(set(options))} of them different"
-        raise RejectedRequestError(what, where="options", hint="give at least one, and none twice")
+    check_options(options)
     prompt = output = 0
     text = ""
     for attempt in range(ATTEMPTS):

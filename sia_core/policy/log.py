@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, RecordError
 from sia_core.domain.hashing import canonical_json
-from sia_core.domain.rollout import ToolCall
+from sia_core.domain.json_data import read
 from sia_core.host.disk import cannot_write
 from sia_core.policy.protocol import Completion, Policy, Request
 
@@ -140,22 +140,11 @@ def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Completion], int]:
         header, *entries = (json.loads(line) for line in data[:end].splitlines())
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}")
-        known = {entry["request"]: _completion(entry["completion"]) for entry in entries}
+        known = {entry["request"]: read(Completion, entry["completion"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         what = f"not a log of replies: {type(error).__name__}: {error}"
         raise PolicyError(what, where=str(path), hint="replay:FILE wants the replies.jsonl of a run") from error
     return header, known, end
-
-
-def _completion(data: Mapping[str, Any]) -> Completion:
-    values = dict(data)
-    for name in ("prompt_ids", "output_ids", "logprobs"):
-        values[name] = None if values[name] is None else tuple(values[name])
-    if values["allowed"] is not None:
-        values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
-    values["tool_calls"] = tuple(ToolCall(**call) for call in values["tool_calls"])
-    values["blocks"] = tuple(values.get("blocks", ()))
-    return Completion(**values)
 
 
 def _open(path: Path) -> BinaryIO:

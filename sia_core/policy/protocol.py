@@ -120,7 +120,6 @@ class Policy(Protocol):
             RejectedRequestError: this request cannot be answered; it is the asker's fault.
             PolicyError: the policy cannot be used at all: a wrong key, an unknown model, a bad adapter.
         """
-        ...
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Logprobs of a frozen probe text: two policies that answer alike have equal probes.
@@ -128,7 +127,6 @@ class Policy(Protocol):
         Empty for a policy that has none to give. Raises as `sample` does, so it also tells
         whether the model can be reached.
         """
-        ...
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from sia_core.policy.spec import (
     PROGRAM_VARIABLE,
     PROVIDERS,
     ServerSpec,
+    named_path,
     parse_spec,
     served_digest,
 )
@@ -77,7 +78,7 @@ def policy_digest(spec: str) -> str:
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import read_log
 
-        return str(read_log(_replay_file(spec))[0]["digest"])
+        return str(read_log(named_path(spec))[0]["digest"])
     return ScriptedPolicy.digest if spec == "scripted" else base_digest(base_directory(spec))
 
 
@@ -90,7 +91,7 @@ def base_directory(spec: str) -> Path:
     if spec == "smollm2":
         return smollm2.directory()
     if spec.startswith(_LOCAL):
-        return Path(spec.removeprefix(_LOCAL)).expanduser().absolute()
+        return named_path(spec)
     server = parse_spec(spec)
     if server is not None and server.kind == "vllm":
         return Path(server.model).expanduser().absolute()
@@ -130,7 +131,7 @@ def load_policy(
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import ReplayPolicy
 
-        return ReplayPolicy(spec, _replay_file(spec))
+        return ReplayPolicy(spec, named_path(spec))
     share_cores()
     from sia_core.policy.local import LocalPolicy  # Loads torch and transformers.
 
@@ -155,7 +156,3 @@ def _load_server(server: ServerSpec, serve: Serve | None, retry: Retry) -> Polic
     from sia_core.policy.vllm import VllmPolicy
 
     return VllmPolicy(server, base_directory(server.spec), server.key())
-
-
-def _replay_file(spec: str) -> Path:
-    return Path(spec.removeprefix(_REPLAY)).expanduser().absolute()

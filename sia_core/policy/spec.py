@@ -147,6 +147,11 @@ def parse_spec(spec: str) -> ServerSpec | None:
     return ServerSpec(spec, kind, found["model"], url, found["variable"] or provider.variable)
 
 
+def named_path(spec: str) -> Path:
+    """The path that follows the kind in a spec such as `local:DIR` or `replay:FILE`."""
+    return Path(spec.partition(":")[2]).expanduser().absolute()
+
+
 def served_digest(base: Path) -> str:
     """Digest of a base model on a vLLM server: not that of `local:`, for other kernels round otherwise."""
     return digest_json(["vllm/1", base_digest(base)])

@@ -17,25 +17,23 @@ Replies depend on the seed, but a GPU does not promise the same bits in another 
 against a GPU: the tests have a small model speak the wire format of vLLM 0.32.0, as its source has it.
 """
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
-from sia_core.domain.rollout import ToolCall
 from sia_core.policy.base import base_digest
 from sia_core.policy.local import PROBE
 from sia_core.policy.local.engine import Logits
-from sia_core.policy.local.sampling import walk
-from sia_core.policy.local.template import read_calls, render_prompt
-from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
+from sia_core.policy.local.sampling import Sampled
+from sia_core.policy.local.tokens import TokenPolicy, end_tokens
+from sia_core.policy.protocol import Completion, EndpointError, Request
 from sia_core.policy.retry import Retry
 from sia_core.policy.spec import ServerSpec, served_digest
-from sia_core.policy.trie import Ids, branches
+from sia_core.policy.trie import Ids
 from sia_core.policy.vllm_client import VllmClient
 from sia_core.policy.vllm_wire import Choice, bundles, probing_body, sampling_body, scored, scoring_body
 
@@ -43,10 +41,10 @@ COLDEST = 0.01
 """vLLM raises lower temperatures to this one (vllm.sampling_params._MAX_TEMP)."""
 
 
-class VllmPolicy:
+class VllmPolicy(TokenPolicy):
     """A base model on a vLLM server, with LoRA adapters. Thread-safe."""
 
-    trainable = True
+    _holder = "server"
 
     def __init__(self, spec: ServerSpec, base: Path, key: str, retry: Retry | None = None) -> None:
         """Load the tokenizer.
@@ -56,10 +54,9 @@ class VllmPolicy:
         """
         self.spec = spec.spec
         self.digest = served_digest(base)
+        super().__init__(base)
         self.concurrency = spec.concurrency()
         self._client = VllmClient(spec, key, base_digest(base), retry or Retry())
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
-        self._tokenizing = threading.Lock()
         self._ends = _end_tokens(self._tokenizer, base)
 
     def sample(self, request: Request) -> Completion:
@@ -67,7 +64,7 @@ class VllmPolicy:
         if request.sampling.temperature < COLDEST:
             what = f"temperature {request.sampling.temperature:g} would be raised to {COLDEST}"
             raise PolicyError(what, where=self.spec, hint=f"sample at {COLDEST} or above")
-        return self._reply(request) if request.options is None else self._choose(request, request.options)
+        return super().sample(request)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Logprobs of each token of a fixed text, given those before it: comparable with the trainer's."""
@@ -78,10 +75,8 @@ class VllmPolicy:
             raise PolicyError("the server gives no logprobs of the prompt", where=self.spec, hint="use vLLM 0.32")
         return tuple(token.logprob for token in found if token is not None)
 
-    def _reply(self, request: Request) -> Completion:
-        text, prompt = self._prompt(request)
+    def _draw(self, request: Request, prompt: Ids) -> Sampled:
         sampling = request.sampling
-        self._check_length(len(prompt), sampling.max_tokens, "max_tokens")
         body = sampling_body(
             temperature=sampling.temperature, seed=request.seed, max_tokens=sampling.max_tokens, ends=self._ends
         )
@@ -89,46 +84,7 @@ class VllmPolicy:
         output, logprobs = tuple(choice.token_ids or ()), tuple(choice.logprobs.token_logprobs)
         if len(output) != len(logprobs) or not output:
             raise EndpointError(f"{len(logprobs)} logprobs of {len(output)} tokens", where=self.spec)
-        finish = "stop" if output[-1] in self._ends else "length"
-        reply, calls = self._read(request, text, output, finish)
-        return Completion(
-            reply,
-            text,
-            prompt,
-            output,
-            logprobs,
-            finish="tool_calls" if calls and finish == "stop" else finish,
-            tool_calls=calls,
-            prompt_tokens=len(prompt),
-            output_tokens=len(output),
-        )
-
-    def _read(self, request: Request, prompt: str, output: Ids, finish: str) -> tuple[str, tuple[ToolCall, ...]]:
-        reply = self._decode(output)
-        if not request.tools:
-            return reply, ()
-        ended = output[:-1] if finish == "stop" else output
-        beside, calls = read_calls(self._tokenizer, request, prompt, self._decode(ended, special=True))
-        return (reply if beside is None else beside), calls
-
-    def _choose(self, request: Request, options: Sequence[str]) -> Completion:
-        if not options or len(set(options)) < len(options):
-            what = f"{len(options)} options, {len(set(options))} of them different"
-            raise RejectedRequestError(what, where="options", hint="give at least one, and none twice")
-        text, prompt = self._prompt(request)
-        # An option that spells an end token out must not end before its end.
-        tokens = [(*self._encode(option, split_special_tokens=True), self._ends[0]) for option in options]
-        self._check_length(len(prompt), max(map(len, tokens)), "the longest option")
-        logits = self._score(prompt, branches(tokens), request.adapter)
-        sampled = walk(tokens, logits, request.sampling.temperature, request.seed)
-        return Completion(
-            options[tokens.index(sampled.ids)],
-            text,
-            prompt,
-            *sampled,
-            prompt_tokens=len(prompt),
-            output_tokens=len(sampled.ids),
-        )
+        return Sampled(output, logprobs)
 
     def _score(self, prompt: Ids, paths: Mapping[Ids, Ids], adapter: Adapter | None) -> Logits:
         """Logprobs of the tokens allowed after each path."""
@@ -142,38 +98,17 @@ class VllmPolicy:
                 found[path] |= dict(zip(ids, values, strict=True))
         return {path: tuple(found[path][token] for token in allowed) for path, allowed in paths.items()}
 
+    def _context(self) -> int | None:
+        return self._client.connect(self._encode(PROBE)).context
+
     def _complete(self, prompts: Sequence[Ids], body: dict[str, Any], adapter: Adapter | None) -> list[Choice]:
         self._client.connect(self._encode(PROBE))
         return self._client.complete(prompts, body, adapter)
 
-    def _check_length(self, prompt: int, more: int, what: str) -> None:
-        context = self._client.connect(self._encode(PROBE)).context
-        if context is not None and prompt + more > context:
-            raise RejectedRequestError(
-                f"{prompt} tokens of prompt and {more} of {what} do not fit into the server's {context}",
-                where=self.spec,
-                hint="shorten the messages, or ask for fewer tokens",
-            )
-
-    def _prompt(self, request: Request) -> tuple[str, Ids]:
-        with self._tokenizing:
-            text = render_prompt(self._tokenizer, request)
-        return text, self._encode(text)
-
-    def _encode(self, text: str, **how: bool) -> Ids:
-        with self._tokenizing:
-            return tuple(self._tokenizer.encode(text, add_special_tokens=False, **how))
-
-    def _decode(self, ids: Ids, *, special: bool = False) -> str:
-        with self._tokenizing:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
-
 
 def _end_tokens(tokenizer: Any, base: Path) -> Ids:
-    """Ids that end a turn, in the local policy's order: the first one closes an option."""
     try:
         config: Any = GenerationConfig.from_pretrained(base)
     except OSError:
         config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
-    ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *ids) if token is not None))
+    return end_tokens(tokenizer, config)

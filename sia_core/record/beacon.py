@@ -9,15 +9,14 @@ import json
 import threading
 import time
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Self
 
+from sia_core.domain.json_data import read
 from sia_core.host.progress import Reporter, Wait
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
-TAG = Tag.PROGRESS
 PERIOD = 5.0
 SILENCE = 6 * PERIOD
 """Seconds without a word after which a run is no longer taken to be going on."""
@@ -38,12 +37,10 @@ class Progress:
 
 def read_progress(tags: dict[str, str]) -> Progress | None:
     """Read the progress from a run's tags; None where no progress was ever written."""
-    text = tags.get(TAG)
+    text = tags.get(Tag.PROGRESS)
     if text is None:
         return None
-    values = json.loads(text)
-    wait = values.pop("wait", None)
-    return Progress(**values, wait=Wait(**wait) if wait else None)
+    return read(Progress, json.loads(text))
 
 
 class Beacon:
@@ -60,9 +57,7 @@ class Beacon:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(self._period)
 
@@ -86,6 +81,6 @@ class Beacon:
             now = Progress(label[:200], done, total, round(time.time(), 1), self._wait)
             # A store that is down must not end the run that waits for it.
             with contextlib.suppress(Exception), in_haste():
-                self._run.set_tags({TAG: json.dumps(asdict(now))})
+                self._run.set_tags({Tag.PROGRESS: json.dumps(asdict(now))})
             if self._ended.wait(self._period):
                 return

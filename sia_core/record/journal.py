@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from sia_core.domain.budget import Role, Spent
@@ -51,9 +50,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def put(self, rollout: Rollout, spent: Mapping[Role, Spent] | None = None) -> bool:

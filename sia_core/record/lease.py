@@ -77,12 +77,10 @@ class Holdable(Protocol):
     @property
     def record(self) -> Store:
         """Fenced while it is held."""
-        ...
 
     @property
     def lease_id(self) -> str:
         """MLflow run that notes who holds it."""
-        ...
 
 
 class Lease:

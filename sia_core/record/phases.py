@@ -7,9 +7,8 @@ model was written by another version, and is refused.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from sia_core.domain.candidate import Candidate
+from sia_core.domain.json_data import Strict
 from sia_core.domain.lineage import Cost, Decision, Evidence, Node
 from sia_core.domain.plan import Shape
 from sia_core.domain.stats import Estimate, Gain
@@ -18,10 +17,8 @@ Figures = tuple[tuple[str, float | int | str], ...]
 """Names and values; pairs, because stored objects lose their order."""
 
 
-class Phase(BaseModel):
+class Phase(Strict):
     """The stored result of a phase."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     NAME: ClassVar[str]
 

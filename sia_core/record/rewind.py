@@ -7,25 +7,26 @@
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow.entities import Param
 
 from sia_core.domain.config import RunConfig
-from sia_core.domain.lineage import Node, champion, stand_ins
+from sia_core.domain.lineage import champion, stand_ins
+from sia_core.domain.rollout import Rollout
+from sia_core.host.directories import write_files
+from sia_core.record import parquet
 from sia_core.record.arms import SCORES
 from sia_core.record.generation import GenerationRecord
+from sia_core.record.journal import Journal
 from sia_core.record.phases import ImproveDone, Phase, SealedDone, StartDone, StopDone
 from sia_core.record.store import RunRecord
-from sia_core.record.stored import STAND_INS, Stored
+from sia_core.record.stored import Stored
 from sia_core.record.tags import Tag
 
 FORGOTTEN = "forgotten"
 _CONCLUSIONS: tuple[type[Phase], ...] = (StopDone, SealedDone)
-_COUNT = Tag.FORGOTTEN
-_BY = Tag.FORGOTTEN_BY
-_WHOLE = Tag.FORKED
 _KEPT_FILES = ("harnesses", "agent", "history.json", "sandbox.json")
 
 
@@ -39,21 +40,22 @@ def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
     """
     if was_asked(run, by):
         return []
-    count = int(run.tags.get(_COUNT, "0")) + 1
+    count = int(run.tags.get(Tag.FORGOTTEN, "0")) + 1
     _forget_conclusions(run, count)
     gone = [generation for generation in reversed(run.generations()) if generation.index >= first]
     for generation in gone:
-        generation.set_tags({_COUNT: str(count), Tag.KIND: FORGOTTEN})
+        generation.set_tags({Tag.FORGOTTEN: str(count), Tag.KIND: FORGOTTEN})
     if any(generation.tags.get(Tag.PROMOTED) == "true" for generation in gone):
         _crown(run)
     done = min((generation.index for generation in gone), default=first) - 1
-    run.set_tags({_COUNT: str(count), _BY: by, Tag.GENERATIONS_DONE: str(min(done, _done(run))), **_stood_in(run)})
+    kept = str(min(done, _done(run)))
+    run.set_tags({Tag.FORGOTTEN: str(count), Tag.FORGOTTEN_BY: by, Tag.GENERATIONS_DONE: kept, **_stood_in(run)})
     return sorted(generation.index for generation in gone)
 
 
 def was_asked(run: RunRecord, by: str) -> bool:
     """Return True if `by` asked for the run's last forgetting; False for an empty `by`."""
-    return bool(by) and run.tags.get(_BY) == by
+    return bool(by) and run.tags.get(Tag.FORGOTTEN_BY) == by
 
 
 def forgotten(run: RunRecord) -> list[GenerationRecord]:
@@ -75,8 +77,8 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
     child = parent.record.create(config, {**tags, **about})
     for name in _KEPT_FILES:
         _copy_artifacts(parent, child, name)
-    for node in _nodes_before(parent, first):
-        adapter = parent.adapter(node.candidate.adapter)
+    for node in parent.nodes():
+        adapter = parent.adapter(node.candidate.adapter) if node.generation < first else None
         if adapter is not None:
             child.put_adapter(adapter)
     begun = parent.phase(StartDone)
@@ -86,17 +88,17 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
         if generation.index < first and generation.phase(ImproveDone) is not None:
             _copy_generation(generation, child.generation(generation.index))
     _copy_metrics(parent, child, first)
-    child.set_tags({_WHOLE: "whole", Tag.GENERATIONS_DONE: str(_done(child)), **_stood_in(child)})
+    child.set_tags({Tag.FORKED: "whole", Tag.GENERATIONS_DONE: str(_done(child)), **_stood_in(child)})
     return child
 
 
 def is_whole(child: RunRecord) -> bool:
     """Return True if the creation of a child run was not interrupted."""
-    return child.tags.get(_WHOLE) == "whole"
+    return child.tags.get(Tag.FORKED) == "whole"
 
 
 def _stood_in(run: RunRecord) -> dict[str, str]:
-    return {STAND_INS: str(len(stand_ins(run.nodes())))}
+    return {Tag.STAND_INS: str(len(stand_ins(run.nodes())))}
 
 
 def _crown(run: RunRecord) -> None:
@@ -106,10 +108,6 @@ def _crown(run: RunRecord) -> None:
         run.demote()
     else:
         run.promote(best.candidate, best.index)
-
-
-def _nodes_before(run: RunRecord, first: int) -> list[Node]:
-    return [node for node in run.nodes() if node.generation < first]
 
 
 def _done(run: RunRecord) -> int:
@@ -160,10 +158,26 @@ def _copy_artifacts(source: Stored, target: Stored, name: str) -> None:
     if not files:
         return
     with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-        for relative, data in files.items():
-            file = Path(folder) / relative
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+        write_files(Path(folder), files)
         target.record.fence()
         into = name if len(files) > 1 or next(iter(files)) != Path(name).name else ""
         target.record.client.log_artifacts(target.run_id, folder, into or None)
+
+
+def refill(run: RunRecord, journal: Journal) -> int:
+    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal; how many are new.
+
+    What they have cost is known from the record (`spending.json`), and is not counted here.
+    """
+    generations = [*run.generations(), *forgotten(run)]
+    return sum(journal.put(rollout) for generation in generations for rollout in _rollouts(generation))
+
+
+def _rollouts(generation: GenerationRecord) -> Iterator[Rollout]:
+    """Yield the rollouts of the generation and all its siblings."""
+    listing = generation.record.client.list_artifacts
+    siblings = [file.path for file in listing(generation.run_id) if file.path.startswith("sibling_")]
+    for folder in ("rollouts", *(f"{path}/rollouts" for path in siblings)):
+        for file in listing(generation.run_id, folder):
+            data = generation.get_bytes(file.path) if Path(file.path).suffix == ".parquet" else None
+            yield from parquet.read(data) if data is not None else ()

@@ -21,10 +21,6 @@ TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
 LINEAGE = frozenset({Tag.PHASE_IMPROVE, Tag.KIND})
 """Tags of a generation by which it belongs to the lineage."""
-STAND_INS = Tag.STAND_INS
-"""Tag of a run: number of its decisions that `rules` made in the place of the agent that was asked."""
-
-
 Done = TypeVar("Done", bound=Phase)
 
 
@@ -50,7 +46,6 @@ class Fence(Protocol):
 
     def __call__(self, *, surely: bool = False) -> None:
         """Raises HeldError when another process has taken the run over."""
-        ...
 
 
 def no_fence(*, surely: bool = False) -> None:
@@ -94,6 +89,11 @@ class Stored:
         self.record.client.log_batch(self.run_id, tags=entries)
         if not LINEAGE.isdisjoint(tags):
             self.record.known.clear()
+
+    def end(self, status: str) -> None:
+        """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.fence()
+        self.record.client.set_terminated(self.run_id, status)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
         """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
@@ -151,7 +151,8 @@ class Stored:
             path = Path(self.record.client.download_artifacts(self.run_id, self.prefix + name, folder))
             if path.is_file():
                 return {path.name: path.read_bytes()}
-            return _read_tree(path) or None
+            found = (file for file in sorted(path.rglob("*")) if file.is_file())
+            return {file.relative_to(path).as_posix(): file.read_bytes() for file in found} or None
 
     def _has(self, path: str) -> bool:
         """Return True if the artifact exists; `get_tree` checks this before it downloads.
@@ -198,7 +199,3 @@ def complete_phase(stored: Stored, done: Phase, tags: Mapping[str, str] | None =
     stored.record.fence(surely=True)
     digest = stored.put_json(f"phases/{done.NAME}.json", done.model_dump(mode="json"))
     stored.set_tags({**(tags or {}), f"{Tag.PHASE}.{done.NAME}": digest})
-
-
-def _read_tree(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}

@@ -7,9 +7,9 @@ there. Runs with other seeds may have been sealed on other problems; a pair is j
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from sia_core.agents.quote import elide
 from sia_core.domain.budget import read_spent, total
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Cost
@@ -18,9 +18,11 @@ from sia_core.record.arms import SCORES
 from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
+from sia_core.report.charts import difference_chart
 from sia_core.report.command import settings
 from sia_core.report.decided import stand_in_lines
-from sia_core.report.problems import Pair, Tally, pair_up, tally
+from sia_core.report.html import render
+from sia_core.report.problems import Pair, Tally, cut_note, pair_rows, pair_up, tally
 from sia_core.search.gate import sealed_gain
 
 POINT = 0.01
@@ -99,10 +101,6 @@ class RunComparison:
     rows: tuple[RunRow, ...]
     versus: tuple[Versus, ...]
     differences: tuple[Difference, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -271,3 +269,34 @@ def notes(found: RunComparison) -> Iterator[str]:
     alone = {row.name: row.score.problems for row in found.rows}
     if any(len(one.pairs) < max(alone[one.run], alone[one.other]) for one in found.versus):
         yield "the runs were sealed on different problems: differences are over common ones, scores over all of each"
+
+
+def compare_page(found: RunComparison, link: str) -> str:
+    """The page; `link` is MLflow's own comparison of the runs."""
+    return render(
+        "compare",
+        found=found,
+        names=[row.name for row in found.rows],
+        link=link,
+        run_columns=RUN_COLUMNS,
+        run_rows=run_rows(found),
+        versus_columns=VERSUS_COLUMNS,
+        versus_rows=versus_rows(found),
+        pairs=[
+            {
+                "run": one.run,
+                "other": one.other,
+                "tally": one.tally,
+                "chart": difference_chart(
+                    f"difference-{number}",
+                    f"{one.run} minus {one.other} by problem",
+                    [pair.difference for pair in one.pairs],
+                ),
+                "rows": pair_rows(one.pairs),
+                "cut": cut_note(len(one.pairs)),
+            }
+            for number, one in enumerate(found.versus, 1)
+        ],
+        differences=[(one.setting, *(elide(value, 300) for value in one.values)) for one in found.differences],
+        notes=list(notes(found)),
+    )

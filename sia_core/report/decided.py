@@ -32,7 +32,9 @@ def decision_line(decision: Decision) -> str:
     why = one_line(decision.hypothesis or decision.reason, _TEXT)
     parts = [f"decided by {short_spec(decision.agent)}: {decision.lever}{kind}: {why}"]
     if decision.lever not in ("none", "stop"):
-        parts.append(f"predicted {_prediction(decision)}")
+        span = decision.predicted_range
+        within = f" [{span[0]:+.4f}, {span[1]:+.4f}]" if span else ""
+        parts.append(f"predicted {decision.predicted_gain:+.4f}{within}")
     if decision.cites:
         parts.append(f"cites {len(decision.cites)} rollout{'s' if len(decision.cites) > 1 else ''}")
     return "; ".join(parts)
@@ -71,8 +73,3 @@ def calibrations(nodes: Sequence[Node]) -> list[AgentCalibration]:
     return [
         AgentCalibration(short_spec(agent) if len(agents) > 1 else "", one) for agent, one in found if one is not None
     ]
-
-
-def _prediction(decision: Decision) -> str:
-    span = decision.predicted_range
-    return f"{decision.predicted_gain:+.4f}" + (f" [{span[0]:+.4f}, {span[1]:+.4f}]" if span else "")

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_core.domain.budget import Budget
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.json_data import read
@@ -108,7 +107,6 @@ class Facts:
     ended: int | None
     tags: Mapping[str, str]
     config: RunConfig
-    budget: Budget
     nodes: tuple[Node, ...]
     generations: tuple[Generation, ...]
     calibrations: tuple[AgentCalibration, ...]
@@ -143,7 +141,6 @@ def read_facts(run: RunRecord) -> Facts:
         ended=int(info.end_time) if info.end_time else None,
         tags=tags,
         config=run.config,
-        budget=run.config.budget,
         nodes=tuple(nodes),
         generations=tuple(_generation(run, generation, nodes) for generation in run.generations()),
         calibrations=tuple(calibrations(nodes)),
@@ -153,15 +150,8 @@ def read_facts(run: RunRecord) -> Facts:
         spending=run.get_json("spending.json"),
         sandbox=run.get_json("sandbox.json"),
         environment=run.get_json("environment.json"),
-        arms=_arms(run, tags),
+        arms=ArmsRecord.open(run.record, tags[Tag.ARMS]).get_json("comparison.json") if Tag.ARMS in tags else None,
     )
-
-
-def _arms(run: RunRecord, tags: Mapping[str, str]) -> Mapping[str, Any] | None:
-    if Tag.ARMS not in tags:
-        return None
-    found: Mapping[str, Any] | None = ArmsRecord.open(run.record, tags[Tag.ARMS]).get_json("comparison.json")
-    return found
 
 
 def _generation(run: RunRecord, stored: GenerationRecord, nodes: Sequence[Node]) -> Generation:
@@ -184,12 +174,7 @@ def _generation(run: RunRecord, stored: GenerationRecord, nodes: Sequence[Node])
 
 
 def _child(
-    run: RunRecord,
-    stored: GenerationRecord,
-    number: int,
-    decision: Decision,
-    node: Node | None,
-    nodes: Sequence[Node],
+    run: RunRecord, stored: GenerationRecord, number: int, decision: Decision, node: Node | None, nodes: Sequence[Node]
 ) -> Child:
     ladder = stored.get_json("ladder.json")
     report = None if ladder is None else read(LadderReport, ladder)

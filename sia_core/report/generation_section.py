@@ -127,8 +127,10 @@ def _headline(generation: Generation) -> str:
 
 def _evidence(evidence: Evidence) -> list[tuple[str, str]]:
     failures = ", ".join(f"{elide(kind, 60)} {share:.0%}" for kind, share in sorted(evidence.failures.items()))
+    candidate = evidence.candidate
+    adapter = f"adapter {short(candidate.adapter)}" if candidate.adapter else "no adapter"
     return [
-        ("candidate", _candidate(evidence.candidate.harness, evidence.candidate.adapter)),
+        ("candidate", f"harness {short(candidate.harness)}, {adapter}"),
         ("score", f"{evidence.score} over {evidence.score.problems} problems, {evidence.score.rollouts} rollouts"),
         (f"best of {evidence.group_size}", f"{evidence.best_of:.4f}"),
         ("groups with mixed outcomes", f"{evidence.mixed:.0%}; with one outcome {evidence.constant:.0%}"),
@@ -136,10 +138,6 @@ def _evidence(evidence: Evidence) -> list[tuple[str, str]]:
         ("unscored", str(evidence.unscored)),
         ("trainable", "yes" if evidence.trainable else "no: token ids or logprobs are missing"),
     ]
-
-
-def _candidate(harness: str, adapter: str | None) -> str:
-    return f"harness {short(harness)}, {f'adapter {short(adapter)}' if adapter else 'no adapter'}"
 
 
 def _child(facts: Facts, generation: Generation, child: Child, shelf: Shelf) -> Section:
@@ -244,12 +242,7 @@ def _gate(facts: Facts, generation: Generation, child: Child, node: Node, gate: 
     if gate.against is not None:
         passed = "passed" if gate.against.passed else "not passed"
         found.append(("against the best earlier node", f"node {gate.against.node}: {gate.against.gain}, {passed}"))
-    found.append(
-        (
-            "cost",
-            f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}",
-        )
-    )
+    found.append(("cost", f"{node.cost.rollouts} rollouts, {node.cost.tokens:,} tokens, {minutes(node.cost.seconds)}"))
     name = f"gain-{generation.index}-{child.number}"
     title = f"Gain by gate problem, generation {generation.index}"
     return {

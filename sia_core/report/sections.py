@@ -26,7 +26,8 @@ MINUTE = 60.0
 
 def head(facts: Facts) -> list[tuple[str, str]]:
     """List the names and values that a reader asks for first."""
-    config, spent, decided = facts.config, _whole(facts), facts.tags.get(RECORDED_BY)
+    config, decided = facts.config, facts.tags.get(RECORDED_BY)
+    spent = None if facts.spending is None else total(read_spent(facts.spending["roles"]))
     pairs = [
         ("policy", config.policy),
         ("Feedback-Agent", f"{config.agent}{f', decisions of {decided}' if decided else ''}{_stood_in(facts)}"),
@@ -202,7 +203,7 @@ def spending(facts: Facts) -> Section:
     ]
     shares = [
         (name.replace("_", " "), f"{amount:,.6g}", f"{limit:,g}", f"{amount / limit:.0%}")
-        for name, amount, limit in facts.budget.shares(whole, wall)
+        for name, amount, limit in facts.config.budget.shares(whole, wall)
     ]
     columns = ("by", "rollouts", "tokens", "dollars", "time, side by side", "GPU time")
     return {"columns": columns, "rows": rows, "shares": shares, "wall": minutes(wall)}
@@ -270,17 +271,9 @@ def reproduce(facts: Facts) -> Section:
     }
 
 
-def _whole(facts: Facts) -> Any:
-    return None if facts.spending is None else total(read_spent(facts.spending["roles"]))
-
-
 def curve_table(curves: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Columns and rows of an update's metrics, one row a step."""
     steps = sorted({step for points in curves.values() for step, _ in points})
-    values = {name: dict(points) for name, points in curves.items()}
-    rows = [[str(step), *(_number(values[name].get(step)) for name in values)] for step in steps]
-    return ("step", *values), rows
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"
+    values = [dict(points) for points in curves.values()]
+    rows = [[str(step), *(f"{one[step]:.5g}" if step in one else "-" for one in values)] for step in steps]
+    return ("step", *curves), rows

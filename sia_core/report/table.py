@@ -1,8 +1,10 @@
 """The run's result as rows: one per lineage node, then the sealed test and what the task says of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sia_core.agents.quote import one_line
+from sia_core.domain.budget import HOUR, Budget, read_spent, total
 from sia_core.domain.lineage import Node
 from sia_core.record.phases import SealedDone
 from sia_core.report.decided import decided_by
@@ -81,6 +83,24 @@ def report_rows(test: SealedDone) -> list[dict[str, str]]:
 
 
 def _figure(value: float | str) -> str:
-    if isinstance(value, str | int):
-        return str(value)
-    return f"{value:.4f}"
+    return str(value) if isinstance(value, str | int) else f"{value:.4f}"
+
+
+def spent_lines(kept: Mapping[str, Any], budget: Budget) -> list[str]:
+    """Totals, time by role, and the shares of the budget.
+
+    Args:
+        kept: the run's `spending.json`.
+        budget: what it may spend.
+    """
+    roles = read_spent(kept["roles"])
+    whole, wall = total(roles), kept["wall_seconds"]
+    parts = [f"{whole.rollouts:.0f} rollouts", f"{whole.tokens:.0f} tokens", f"{wall / 60:.1f} min"]
+    if whole.dollars:
+        parts.append(f"{whole.dollars:.2f} dollars")
+    if whole.gpu_seconds:
+        parts.append(f"{whole.gpu_seconds / HOUR:.2f} GPU hours")
+    by_role = ", ".join(f"{role} {amounts.seconds / 60:.1f} min" for role, amounts in roles.items() if amounts.seconds)
+    lines = [f"spent: {', '.join(parts)}; side by side: {by_role}"]
+    limits = [f"{amount / limit:.0%} of {limit:g} {name}" for name, amount, limit in budget.shares(whole, wall)]
+    return [*lines, f"budget: {', '.join(limits)}"] if limits else lines

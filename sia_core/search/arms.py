@@ -5,18 +5,18 @@ very runs be better on other problems? Over seeds (Student's t of the runs' mean
 better? The second needs two seeds at least, and with few of them it is wide, as it should be.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.special import stdtrit
 
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError, UsageError
+from sia_core.domain.json_data import Strict
 from sia_core.domain.lineage import Cost
 from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.record.arms import SCORES
@@ -60,10 +60,8 @@ _SINGLE = ("harness", "weights")
 """Arms with one lever."""
 
 
-class ArmsPlan(BaseModel):
+class ArmsPlan(Strict):
     """A comparison of arms: frozen, recorded whole."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: RunConfig
     """Configuration of the arm `agent`, whose seed is the comparison's first."""
@@ -164,10 +162,9 @@ def read_member(run: RunRecord) -> ArmRun:
     Raises:
         RecordError: it is not finished.
     """
-    stored = run.get_bytes(SCORES)
-    if run.phase(SealedDone) is None or stored is None:
+    scores = run.get_json(SCORES)
+    if run.phase(SealedDone) is None or scores is None:
         raise RecordError("is not finished", where=run.name, hint=f"go on with: sia resume {run.name}")
-    scores: dict[str, Any] = json.loads(stored)
     nodes = run.nodes()
     arm = run.tags[Tag.ARM]
     cost = sum((node.cost for node in nodes), Cost())

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import TaskError
+from sia_core.domain.json_data import Strict
 from sia_core.domain.stats import Estimate, estimate
 from sia_core.domain.task import ARMS, Task
 from sia_core.domain.task_config import describe_invalid
@@ -21,11 +22,7 @@ from sia_core.search.arms import ArmRun
 _CONTROL = "rules"
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Sealed(_Table):
+class Sealed(Strict):
     """Sealed score of one run, with the interval over problems."""
 
     mean: float
@@ -37,7 +34,7 @@ class Sealed(_Table):
         return str(Estimate(self.mean, self.low, self.high, self.problems, 0))
 
 
-class ArmsTable(_Table):
+class ArmsTable(Strict):
     """Sealed scores of a comparison, by arm and seed."""
 
     format: Literal["sia-arms/1"] = "sia-arms/1"

@@ -7,10 +7,9 @@ Bayes: tau^2 / (tau^2 + se^2), tau^2 by moments from all gains, weighed by their
 does not lead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Protocol
 
 from scipy.special import ndtri
 
@@ -32,51 +31,42 @@ class Choice:
     reason: str
 
 
-class ParentPolicy(Protocol):
-    """Proposes the node that is executed and branched from; the agent may take another, with a reason."""
-
-    def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:
-        """One valid node of the lineage."""
-        ...
+ParentPolicy = Callable[[Sequence[Node], float], Choice]
+"""Proposes, at a confidence, the valid node that is executed and branched from; the agent may take another."""
 
 
-class Best:
-    """The champion."""
-
-    def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:  # noqa: ARG002
-        """The last promoted node."""
-        return Choice(champion(list(nodes)).index, "the champion")
+def choose_best(nodes: Sequence[Node], confidence: float) -> Choice:  # noqa: ARG001
+    """Choose the champion, the last promoted node."""
+    return Choice(champion(list(nodes)).index, "the champion")
 
 
-class Puct:
-    """Value + EXPLORATION * scale * prior * sqrt(1 + T) / (1 + children).
+def choose_puct(nodes: Sequence[Node], confidence: float) -> Choice:
+    """Choose the valid node with the highest score; the newer one where several have it."""
+    scored = puct_scores(nodes, confidence)
+    first = max(scored, key=lambda index: (scored[index], index))
+    return Choice(first, f"puct {scored[first]:+.4f}, the highest of {len(scored)} nodes")
+
+
+def puct_scores(nodes: Sequence[Node], confidence: float) -> dict[int, float]:
+    """Score every valid node: value + EXPLORATION * scale * prior * sqrt(1 + T) / (1 + children).
 
     The prior is the share of its gate problems on which a node is on the Pareto front of those that played them; scale
     is the spread of values, T the number of children of all nodes. (AlphaZero's rule as TTT-Discover uses it on
     solutions; the prior is GEPA's per-problem front.)
     """
-
-    def choose(self, nodes: Sequence[Node], confidence: float) -> Choice:
-        """The valid node with the highest score; the newer one where several have it."""
-        scored = self.scores(nodes, confidence)
-        best = max(scored, key=lambda index: (scored[index], index))
-        return Choice(best, f"puct {scored[best]:+.4f}, the highest of {len(scored)} nodes")
-
-    def scores(self, nodes: Sequence[Node], confidence: float) -> dict[int, float]:
-        """PUCT score of every valid node."""
-        valued = values(nodes, confidence)
-        fronts = {index: _front(nodes, index) for index in valued}
-        whole = sum(fronts.values()) or 1.0
-        scale = max(valued.values()) - min(valued.values())
-        children = {index: sum(node.parent == index for node in nodes) for index in valued}
-        total = sqrt(1 + sum(children.values()))
-        return {
-            index: value + EXPLORATION * scale * fronts[index] / whole * total / (1 + children[index])
-            for index, value in valued.items()
-        }
+    valued = values(nodes, confidence)
+    fronts = {index: _front(nodes, index) for index in valued}
+    whole = sum(fronts.values()) or 1.0
+    scale = max(valued.values()) - min(valued.values())
+    children = {index: sum(node.parent == index for node in nodes) for index in valued}
+    total = sqrt(1 + sum(children.values()))
+    return {
+        index: value + EXPLORATION * scale * fronts[index] / whole * total / (1 + children[index])
+        for index, value in valued.items()
+    }
 
 
-POLICIES: Mapping[ParentRule, ParentPolicy] = {"best": Best(), "puct": Puct()}
+POLICIES: Mapping[ParentRule, ParentPolicy] = {"best": choose_best, "puct": choose_puct}
 
 
 def parent_policy(name: str) -> ParentPolicy:

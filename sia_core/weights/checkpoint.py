@@ -25,10 +25,7 @@ _STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def write_checkpoint(
-    folder: Path,
-    write_adapter: Callable[[Path], None],
-    tensors: Mapping[str, Tensors],
-    manifest: Mapping[str, Any],
+    folder: Path, write_adapter: Callable[[Path], None], tensors: Mapping[str, Tensors], manifest: Mapping[str, Any]
 ) -> Adapter:
     """Write a directory that appears whole; the manifest gets the adapter's digest.
 

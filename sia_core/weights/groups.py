@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 from typing import Literal
 
 from sia_core.domain.hashing import digest_json
-from sia_core.domain.rollout import Rollout, Turn
+from sia_core.domain.rollout import Rollout
 
 SAME_SCORE = 1e-9
 """Scores closer than this are one outcome."""
@@ -42,11 +42,8 @@ def recorded(rollout: Rollout) -> Recorded:
     """Return what all turns of a rollout have: token ids with logprobs, token ids only, or neither."""
     if rollout.trainable:
         return "logprobs"
-    return "ids" if rollout.turns and all(map(_has_ids, rollout.turns)) else "none"
-
-
-def _has_ids(turn: Turn) -> bool:
-    return turn.prompt_ids is not None and turn.output_ids is not None
+    known = all(turn.prompt_ids is not None and turn.output_ids is not None for turn in rollout.turns)
+    return "ids" if rollout.turns and known else "none"
 
 
 def step_rewards(rollout: Rollout) -> list[float] | None:

@@ -32,12 +32,8 @@ class TrainerActor:
     def __init__(
         self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int, device: str
     ) -> None:
-        self._base = base
-        self._spec = spec
-        self._parent = parent
-        self._folder = folder
-        self._threads = threads
-        self._device = device
+        self._update, self._folder = (base, spec, parent), folder
+        self._threads, self._device = threads, device
         self._trainer: Any = None
 
     def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
@@ -46,7 +42,7 @@ class TrainerActor:
             share_cores()
             from sia_core.weights.trainer import Trainer  # Loads torch and PEFT.
 
-            self._trainer = Trainer(self._base, self._spec, self._parent, threads=self._threads, device=self._device)
+            self._trainer = Trainer(*self._update, threads=self._threads, device=self._device)
         if self._trainer.round != number - 1:
             self._trainer.load(round_folder(self._folder, number - 1))
         try:
@@ -62,9 +58,38 @@ class TrainerHandle:
     """The driver's side of a TrainerActor. Use as a context manager."""
 
     def __init__(
-        self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int, device: str, gpus: float
+        self,
+        base: Path,
+        spec: UpdateSpec,
+        parent: Adapter | None,
+        folder: Path,
+        *,
+        threads: int,
+        device: str = "auto",
+        gpus: float = 0.0,
     ) -> None:
-        self._arguments = (base, spec, parent, folder, threads, device)
+        """Make a trainer for `spec`. Ray must be connected.
+
+        Args:
+            base: directory of the base model.
+            spec: the update.
+            parent: adapter trained further.
+            folder: for its checkpoints.
+            threads: of the CPU.
+            device: auto, cpu or cuda.
+            gpus: that Ray sets aside; 0 lets it share those it sees.
+
+        Raises:
+            ServiceError: the cluster has not as many GPUs; Ray would wait for them for ever.
+        """
+        there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+        if there < gpus:
+            raise ServiceError(
+                f"the trainer is to have {gpus:g} GPUs, the cluster has {there:g}",
+                where="weight update",
+                hint="change train_gpus under [resources] in task.toml, or use a larger cluster",
+            )
+        self._arguments = (base, spec, parent.path if parent else None, folder, threads, device)
         self._spec = spec
         self._folder = folder
         self._gpus = gpus
@@ -114,40 +139,6 @@ class TrainerHandle:
                 continue
             return result
         raise ServiceError(f"the training process died {RESTARTS + 1} times", where="weight update")
-
-
-def open_trainer(
-    base: Path,
-    spec: UpdateSpec,
-    parent: Adapter | None,
-    folder: Path,
-    *,
-    threads: int,
-    device: str = "auto",
-    gpus: float = 0.0,
-) -> TrainerHandle:
-    """A trainer for `spec`. Ray must be connected.
-
-    Args:
-        base: directory of the base model.
-        spec: the update.
-        parent: adapter trained further.
-        folder: for its checkpoints.
-        threads: of the CPU.
-        device: auto, cpu or cuda.
-        gpus: that Ray sets aside; 0 lets it share those it sees.
-
-    Raises:
-        ServiceError: the cluster has not as many GPUs; Ray would wait for them for ever.
-    """
-    there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
-    if there < gpus:
-        raise ServiceError(
-            f"the trainer is to have {gpus:g} GPUs, the cluster has {there:g}",
-            where="weight update",
-            hint="change train_gpus under [resources] in task.toml, or use a larger cluster",
-        )
-    return TrainerHandle(base, spec, parent.path if parent else None, folder, threads, device, gpus)
 
 
 def round_folder(folder: Path, number: int) -> Path:

@@ -192,7 +192,8 @@ def choice_logprobs(
         ids = [allowed[at] or () for at in bound]
         parts.append(_restricted(logit_KV, row_N[bound], token_N[bound], ids, temperature))
     if free:
-        parts.append(_free(logit_KV, row_N[free], token_N[free], temperature))
+        logprob_KV = torch.log_softmax(logit_KV.float() / temperature, -1)
+        parts.append((logprob_KV[row_N[free], token_N[free]], _entropy(logprob_KV)[row_N[free]]))
     back = torch.tensor(bound + free, device=logit_KV.device).argsort()
     return torch.cat([logprob for logprob, _ in parts])[back], torch.cat([entropy for _, entropy in parts])[back]
 
@@ -211,13 +212,6 @@ def _restricted(
     logprob_NA = torch.log_softmax(logit_NA / temperature, -1)
     column_N = (ids_NA == token_N[:, None]).int().argmax(-1)
     return logprob_NA.gather(-1, column_N[:, None])[:, 0], _entropy(logprob_NA)
-
-
-def _free(
-    logit_KV: torch.Tensor, row_N: torch.Tensor, token_N: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    logprob_KV = torch.log_softmax(logit_KV.float() / temperature, -1)
-    return logprob_KV[row_N, token_N], _entropy(logprob_KV)[row_N]
 
 
 def _entropy(logprob_NV: torch.Tensor) -> torch.Tensor:

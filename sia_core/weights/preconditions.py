@@ -7,14 +7,7 @@ from collections.abc import Sequence
 
 from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS, Needs
-from sia_core.weights.groups import (
-    SAME_SCORE,
-    BatchStats,
-    batch_stats,
-    is_constant,
-    make_groups,
-    recorded,
-)
+from sia_core.weights.groups import SAME_SCORE, BatchStats, batch_stats, is_constant, make_groups, recorded
 from sia_core.weights.preferences import make_labels, make_pairs
 
 MANY_TURNS = 4

@@ -1,6 +1,6 @@
 """Settings of a weight update that an agent may propose, and the settings that follow from them. Loads no torch.
 
-One table, `SETTINGS`, validates proposals and describes them (`SCHEMA`, for an agent's tool). `settle` makes the
+One table, `SETTINGS`, validates proposals and describes them. `settle` makes the
 settings of an `UpdateSpec` of three layers, the later before the earlier: the algorithm's defaults, the task's
 `[update]`, the proposal. What is not in the table (temperature, seed, parent, limits of drift) is no agent's to choose.
 """
@@ -60,16 +60,6 @@ class Setting:
             return False
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
-    def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of this setting."""
-        alone = [f"algorithm {', '.join(self.algorithms)}"] * bool(self.algorithms)
-        alone += [f"loss {', '.join(self.losses)}"] * bool(self.losses)
-        about = f"{self.about} Of {alone[0]} alone." if alone else self.about
-        found: dict[str, Any] = {"type": self.kind, "description": about}
-        if self.names:
-            return found | {"enum": list(self.names)}
-        return found | {"exclusiveMinimum" if self.above else "minimum": self.low, "maximum": self.high}
-
 
 SETTINGS: Mapping[str, Setting] = {
     "algorithm": Setting(
@@ -103,14 +93,6 @@ SETTINGS: Mapping[str, Setting] = {
     "threshold": Setting("number", "Least score that is good.", -1e9, 1e9, algorithms=("best_of_n", "kto")),
 }
 """Settings by the name of their field in `UpdateSpec`."""
-
-SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "description": "Settings of a weight update. Leave out what you have no reason to change.",
-    "properties": {name: one.schema() for name, one in SETTINGS.items()},
-    "additionalProperties": False,
-}
-"""JSON schema of a proposal."""
 
 
 def settle(

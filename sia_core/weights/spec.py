@@ -7,9 +7,6 @@ from typing import Literal
 from sia_core.domain.hashing import digest_json
 from sia_core.domain.rollout import Rollout
 from sia_core.weights import preconditions
-from sia_core.weights.groups import is_constant, make_groups
-
-__all__ = ["UpdateSpec", "is_constant", "make_groups", "refuse"]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,6 @@ state: the policy is trained by its own loss alone.
 Suffixes: K contexts, D hidden size.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 
 
@@ -25,21 +21,3 @@ class ValueHead(torch.nn.Module):
         """Hidden states of shape (K, D) to values of shape (K,)."""
         value_K: torch.Tensor = self.layer(hidden_KD.detach().float())[:, 0]
         return value_K
-
-
-@contextmanager
-def hidden_states(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Collects what the output layer reads in every forward pass, each of shape (K, D).
-
-    With `logits_to_keep` these are the kept positions alone, in their order.
-    """
-    found: list[torch.Tensor] = []
-
-    def keep(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
-        found.append(inputs[0].detach().flatten(0, -2))
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield found
-    finally:
-        hook.remove()

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sia_core.agents.alternate import AlternateAgent
 from sia_core.agents.registry import check_agent
+from sia_core.agents.rules import AlternateAgent
 from sia_core.domain.config import Lever
 from tests.agents.sources import MemorySource
 from tests.agents.test_rules import BOTH

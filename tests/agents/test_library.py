@@ -128,11 +128,11 @@ def test_unknown_generations_are_named(library: Library) -> None:
 
 
 def test_coverage_counts_rollouts_and_characters_read(library: Library) -> None:
-    before = library.coverage.summary()
+    before = library.coverage.record()
     assert (before["reachable_rollouts"], before["read_rollouts"]) == (5, 0)
     library.read(BATCH[0].unit.key, "clean", 0)
     library.read(BATCH[0].unit.key, "clean", 100_000)
-    after = library.coverage.summary()
+    after = library.coverage.record()
     assert after["read_rollouts"] == 1 and after["read_share"] == 0.2
     assert 0 < after["read_characters"] < 400
 

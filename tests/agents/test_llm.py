@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,7 +12,7 @@ from sia_core.agents.llm import LlmAgent
 from sia_core.agents.meta import Brief, MetaAgent
 from sia_core.agents.prices import OwnRates
 from sia_core.agents.protocol import NoDecisionError, Situation
-from sia_core.agents.submission import CATEGORIES
+from sia_core.agents.submission import Category
 from sia_core.agents.trial import Left, Trial
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.gate_terms import GateTerms
@@ -275,7 +275,7 @@ def test_schemas_of_tools_are_plain_json() -> None:
     assert {"list_rollouts", "read_rollout", "search_rollouts", "diff_harnesses", "submit_decision"} <= set(tools)
     parameters = tools["submit_decision"]["parameters"]
     assert parameters["additionalProperties"] is False
-    assert set(parameters["properties"]["category"]["enum"]) == set(CATEGORIES)
+    assert set(parameters["properties"]["category"]["enum"]) == set(get_args(Category))
 
 
 def test_conversation_stays_bounded_over_a_long_run() -> None:

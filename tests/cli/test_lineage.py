@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sia_core.cli.lineage import WIDE, lineage_table
+from sia_core.cli.show import WIDE, lineage_table
 from sia_core.domain.lineage import Node
 from tests.report.test_decided import DECISION, GATE, NODES
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sia_core.cli.init import KINDS, PLACEHOLDER, Kind, parse_kind, task_name, write_scaffold
 from sia_core.cli.main import app
-from sia_core.cli.scaffold import KINDS, PLACEHOLDER, Kind, parse_kind, task_name, write_scaffold
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.rollout import SPLITS

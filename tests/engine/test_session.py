@@ -10,10 +10,10 @@ import pytest
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits, ProgramEndedError
 from sia_core.engine.live_program import SandboxProgram, shared_memory
+from sia_core.engine.sandbox.bubblewrap import StrictSandbox
 from sia_core.engine.sandbox.landlock import LandlockSandbox
 from sia_core.engine.sandbox.plain import UnconfinedSubprocess
 from sia_core.engine.sandbox.protocol import Sandbox
-from sia_core.engine.sandbox.strict import StrictSandbox
 from sia_core.engine.worker import SandboxLab
 from tests.engine.sandbox.conftest import open_interpreter
 

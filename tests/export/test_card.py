@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sia_core.domain.budget import Budget
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Decision, Node
@@ -49,7 +48,7 @@ def story(folder: Path, base: str | None = None) -> Story:
         test_problems=3,
         test_rollouts=2,
     )
-    return Story(manifest, config, nodes, phase, None, Budget(), Task.load(TOY))
+    return Story(manifest, config, nodes, phase, None, Task.load(TOY))
 
 
 def test_card_states_scores_and_the_policy_measured(tmp_path: Path) -> None:

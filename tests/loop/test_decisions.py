@@ -31,9 +31,9 @@ from sia_core.loop import harness_lever, levers, stopping, workbench
 from sia_core.loop.analyze import analyze
 from sia_core.loop.create_run import plant_seed
 from sia_core.loop.execute import execute
+from sia_core.loop.harness_lever import Pulled
 from sia_core.loop.improve import improve
 from sia_core.loop.ladder import Climb
-from sia_core.loop.pulled import Pulled
 from sia_core.loop.sealed_test import seal
 from sia_core.loop.session import Session
 from sia_core.loop.spending import Ledger

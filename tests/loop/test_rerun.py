@@ -19,8 +19,7 @@ from sia_core.loop.session import Session
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
 from sia_core.record.phases import ImproveDone, Phase, SealedDone, StopDone
-from sia_core.record.refill import refill
-from sia_core.record.rewind import forget, forgotten, fork, is_whole
+from sia_core.record.rewind import forget, forgotten, fork, is_whole, refill
 from sia_core.record.store import RunRecord
 from tests.loop.test_decisions import World, knob, play, running, world
 

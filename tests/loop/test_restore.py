@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sia_core.loop.restore import restore
+from sia_core.loop.session import restore
 from sia_core.record.phases import ImproveDone
 from sia_core.record.store import open_record
 from tests.factories import make_rollout

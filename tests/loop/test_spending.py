@@ -16,7 +16,7 @@ from sia_core.domain.rollout import Rollout
 from sia_core.domain.task_config import Resources
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
-from sia_core.report.spending import spent_lines
+from sia_core.report.table import spent_lines
 from tests.factories import make_rollout
 
 

@@ -50,7 +50,7 @@ def noisy_adapter(base: Path, seed: int, folder: Path) -> Adapter:
 def brute_force(policy: LocalPolicy, temperature: float) -> dict[str, float]:
     """Probability of each option: at each position, softmax over the tokens that lead to an option."""
     prompt = policy._encode(policy._prompt(ask(PROMPT))[0])
-    sequences = {option: [*policy._encode(option), policy._ends[0]] for option in OPTIONS}
+    sequences = {option: (*policy._encode(option), policy._ends[0]) for option in OPTIONS}
     result = {}
     for option, ids in sequences.items():
         chance = 1.0

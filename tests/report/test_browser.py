@@ -13,8 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Request
 
 from sia_core.record.store import Record, RunRecord
-from sia_core.report.compare import compare_runs
-from sia_core.report.compare_page import compare_page
+from sia_core.report.compare import compare_page, compare_runs
 from sia_core.report.page import report
 from tests.report.made import make_run
 from tests.report.test_hostile import HOSTILE

@@ -11,8 +11,7 @@ from sia_core.cli.main import app
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.record.arms import SCORES
 from sia_core.record.store import Record, RunRecord
-from sia_core.report.compare import compare_runs, notes, run_rows
-from sia_core.report.compare_page import compare_page
+from sia_core.report.compare import compare_page, compare_runs, notes, run_rows
 from sia_core.report.links import mlflow_comparison
 from sia_core.report.problems import Tally
 from sia_core.search.gate import sealed_gain

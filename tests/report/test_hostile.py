@@ -15,8 +15,7 @@ from sia_core.cli.watch import draw
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.rollout import Failure
 from sia_core.record.store import Record, RunRecord
-from sia_core.report.compare import compare_runs
-from sia_core.report.compare_page import compare_page
+from sia_core.report.compare import compare_page, compare_runs
 from sia_core.report.markdown import decision_markdown, proposal_markdown
 from sia_core.report.page import report
 from sia_core.report.pulse import Watcher

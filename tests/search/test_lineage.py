@@ -6,7 +6,17 @@ from sia_core.domain.candidate import Candidate
 from sia_core.domain.errors import UsageError
 from sia_core.domain.lineage import Against, GateVerdict, Node, champion
 from sia_core.domain.stats import Estimate, Gain
-from sia_core.search.lineage import Best, Puct, best_earlier, parent_policy, rank, rival, valid, values
+from sia_core.search.lineage import (
+    best_earlier,
+    choose_best,
+    choose_puct,
+    parent_policy,
+    puct_scores,
+    rank,
+    rival,
+    valid,
+    values,
+)
 
 SIDE = Estimate(0.5, 0.4, 0.6, 12, 48)
 SEED = Node(0, None, Candidate("h0"), "seed", True)
@@ -56,28 +66,28 @@ def test_values_add_up_along_a_branch_and_noise_is_shrunk() -> None:
 
 def test_best_policy_takes_the_champion() -> None:
     nodes = [SEED, child(1, 0.1, promoted=True), child(2, 0.3)]
-    assert Best().choose(nodes, 0.9).node == 1
+    assert choose_best(nodes, 0.9).node == 1
 
 
 def test_puct_leaves_a_node_whose_children_disappoint() -> None:
     nodes = [SEED, child(1, 0.1, promoted=True), child(2, 0.08, parent=0)]
-    assert Puct().choose(nodes, 0.9).node == 1
+    assert choose_puct(nodes, 0.9).node == 1
     nodes += [child(index, -0.09, parent=1) for index in range(3, 9)]
-    assert Puct().choose(nodes, 0.9).node == 2
+    assert choose_puct(nodes, 0.9).node == 2
 
 
 def test_puct_prefers_the_node_that_leads_on_more_problems() -> None:
     nodes = [SEED, child(1, 0.05, front=0.2), child(2, 0.05, front=0.9)]
-    scores = Puct().scores(nodes, 0.9)
+    scores = puct_scores(nodes, 0.9)
     assert scores[2] > scores[1]
 
 
 def test_seed_alone_leaves_no_choice() -> None:
-    assert Puct().choose([SEED], 0.9).node == Best().choose([SEED], 0.9).node == 0
+    assert choose_puct([SEED], 0.9).node == choose_best([SEED], 0.9).node == 0
 
 
 def test_unknown_search_policy_is_a_usage_error() -> None:
-    assert isinstance(parent_policy("puct"), Puct)
+    assert parent_policy("puct") is choose_puct
     with pytest.raises(UsageError, match="unknown parent policy"):
         parent_policy("worst")
 

@@ -14,7 +14,7 @@ import ray
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import Rollout
 from sia_core.policy.local import LocalPolicy
-from sia_core.weights.launcher import open_trainer
+from sia_core.weights.launcher import TrainerHandle
 from sia_core.weights.trainer import Trainer
 from tests.weights.test_weights import SPEC, play
 
@@ -42,7 +42,7 @@ def test_killed_trainer_resumes_from_its_last_round_with_the_same_bits(
 ) -> None:
     straight = Trainer(tiny_model, LOOSE, None, threads=1)
     digests = [straight.save(tmp_path / f"s{n}", straight.train(rollouts)).digest for n in range(3)]
-    with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
+    with TrainerHandle(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
         first, steps = trainer.round(1, rollouts)
         assert [step["choices"] > 0 for step in steps] == [True, True]
         second, _ = trainer.round(2, rollouts)
@@ -50,11 +50,11 @@ def test_killed_trainer_resumes_from_its_last_round_with_the_same_bits(
         third, _ = trainer.round(3, rollouts)
     assert [first.digest, second.digest, third.digest] == digests
     # Asked again after all is over, a round is read from disk: no process is started for it.
-    with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
+    with TrainerHandle(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
         assert trainer.round(1, rollouts) == (first, steps)
         assert trainer._actor is None
     with (
-        open_trainer(tiny_model, replace(LOOSE, seed=9), None, tmp_path / "u", threads=1) as trainer,
+        TrainerHandle(tiny_model, replace(LOOSE, seed=9), None, tmp_path / "u", threads=1) as trainer,
         pytest.raises(PolicyError, match="checkpoint has spec_id"),
     ):
         trainer.round(1, rollouts)
@@ -68,7 +68,7 @@ def test_refusal_keeps_its_type_and_leaves_nothing_half_done(
         replace(r, turns=tuple(replace(t, logprobs=tuple(p - 1 for p in t.logprobs or ())) for t in r.turns))
         for r in rollouts
     ]
-    with open_trainer(tiny_model, SPEC, None, tmp_path / "u", threads=1) as trainer:
+    with TrainerHandle(tiny_model, SPEC, None, tmp_path / "u", threads=1) as trainer:
         for _ in range(2):
             with pytest.raises(PolicyError, match="not sampled by this base and adapter"):
                 trainer.round(1, foreign)
@@ -84,7 +84,7 @@ def test_trainer_killed_in_the_middle_of_a_round_ends_with_the_same_bits(
     spec = replace(LOOSE, algorithm="ppo", steps=10, learning_rate=1e-4)
     straight = Trainer(tiny_model, spec, None, threads=1)
     digests = [straight.save(tmp_path / f"s{n}", straight.train(rollouts)).digest for n in (1, 2)]
-    with open_trainer(tiny_model, spec, None, tmp_path / "u", threads=1) as trainer, ThreadPoolExecutor(1) as pool:
+    with TrainerHandle(tiny_model, spec, None, tmp_path / "u", threads=1) as trainer, ThreadPoolExecutor(1) as pool:
         trainer.round(1, rollouts)
         process = psutil.Process(ray.get(trainer._actor.__ray_call__.remote(lambda _: os.getpid())))
         before = sum(process.cpu_times()[:2])
@@ -102,7 +102,7 @@ def test_trainer_killed_in_the_middle_of_a_round_ends_with_the_same_bits(
 def test_round_of_other_rollouts_is_not_taken_from_disk(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
-    with open_trainer(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
+    with TrainerHandle(tiny_model, LOOSE, None, tmp_path / "u", threads=1) as trainer:
         trainer.round(1, rollouts)
         with pytest.raises(PolicyError, match="checkpoint has batch"):
             trainer.round(1, rollouts[1:])

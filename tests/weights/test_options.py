@@ -12,7 +12,7 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, ServiceError
 from sia_core.domain.rollout import Rollout
 from sia_core.policy.local import LocalPolicy
-from sia_core.weights.launcher import open_trainer
+from sia_core.weights.launcher import TrainerHandle
 from sia_core.weights.manifest import read_manifest
 from sia_core.weights.metrics import StepMetrics
 from sia_core.weights.spec import UpdateSpec
@@ -113,7 +113,7 @@ def test_gpus_that_the_cluster_has_not_are_refused_at_once(tiny_model: Path, tmp
     ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(ServiceError, match="is to have 2 GPUs, the cluster has 0"):
-            open_trainer(tiny_model, SPEC, None, tmp_path, threads=1, gpus=2)
+            TrainerHandle(tiny_model, SPEC, None, tmp_path, threads=1, gpus=2)
     finally:
         ray.shutdown()
 

@@ -7,7 +7,7 @@ import pytest
 from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import suggest
-from sia_core.weights.proposal import SCHEMA, SETTINGS, ProposalError, settle
+from sia_core.weights.proposal import SETTINGS, ProposalError, settle
 from sia_core.weights.spec import UpdateSpec, refuse
 from tests.factories import make_rollout
 from tests.weights.test_preconditions import MIXED, SKEWED, batch
@@ -95,19 +95,15 @@ def test_rollouts_of_another_adapter_are_stale() -> None:
     assert "branch from the node that was executed" in (refuse(MIXED, other) or "")
 
 
-def test_schema_describes_every_setting_that_is_taken() -> None:
-    fields = set(UpdateSpec.__dataclass_fields__)
-    assert set(SETTINGS) <= fields
-    assert SCHEMA["additionalProperties"] is False
-    for name, one in SCHEMA["properties"].items():
-        setting = SETTINGS[name]
-        assert one["description"]
-        if "enum" in one:
-            assert all(setting.takes(value) for value in one["enum"])
+def test_settings_table_keeps_the_bounds_of_the_spec() -> None:
+    assert set(SETTINGS) <= set(UpdateSpec.__dataclass_fields__)
+    for setting in SETTINGS.values():
+        assert setting.about
+        if setting.kind == "string":
+            assert all(map(setting.takes, setting.names))
             continue
-        low = one.get("minimum", one.get("exclusiveMinimum"))
-        assert setting.takes(one["maximum"]) and not setting.takes(one["maximum"] + 1)
-        assert setting.takes(low) == ("minimum" in one) and not setting.takes(low - 1)
+        assert setting.takes(setting.high) and not setting.takes(setting.high + 1)
+        assert setting.takes(setting.low) != setting.above and not setting.takes(setting.low - 1)
 
 
 def test_defaults_of_every_algorithm_are_such_as_may_be_proposed() -> None:

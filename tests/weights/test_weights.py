@@ -13,8 +13,9 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.policy.local import LocalPolicy
+from sia_core.weights.groups import make_groups
 from sia_core.weights.rows import Batch, make_batch
-from sia_core.weights.spec import UpdateSpec, make_groups, refuse
+from sia_core.weights.spec import UpdateSpec, refuse
 from sia_core.weights.trainer import Trainer
 from tests.factories import ask, make_rollout
 

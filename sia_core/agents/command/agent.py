@@ -1,7 +1,7 @@
 """The Feedback-Agent that is a command of the user's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from sia_core.agents.command.mail import TryRequest
 from sia_core.agents.command.rounds import Rounds
 from sia_core.agents.command.spec import Commanding, parse_command
 from sia_core.agents.conversation import SubmissionError
-from sia_core.agents.library import Library, ReadingError, as_record
+from sia_core.agents.library import Library, ReadingError
 from sia_core.agents.llm import Playing
 from sia_core.agents.prices import Usage
 from sia_core.agents.protocol import NoDecisionError, Situation
@@ -33,27 +33,30 @@ from sia_core.domain.task_config import describe_invalid
 _DIGITS = 12
 
 
-class CommandAgent:
-    """The agent behind specs like `command:mytool {prompt}`."""
+@dataclass
+class CommandBase:
+    """The means of an agent that is a command."""
 
-    def __init__(self, spec: str, means: Commanding, *, keep: Keep, trace: Trace = NO_TRACE) -> None:
-        self.spec = spec
-        self._command = parse_command(spec)
-        self._means = means
-        self._keep = keep
-        self._trace = trace
+    spec: str
+    means: Commanding
+    keep: Keep = field(kw_only=True)
+    trace: Trace = field(default=NO_TRACE, kw_only=True)
+
+
+class CommandAgent(CommandBase):
+    """The agent behind specs like `command:mytool {prompt}`."""
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Start the command until what it hands in is taken."""
         library = Library(source, situation.generation)
         bench = _Bench(situation, library, source, self.spec)
-        folder = self._means.folder / _name(situation, self.spec)
-        desk = Desk(folder, self._means.jail)
-        contents = decision_contents(situation, library, source, bench.executed)
-        desk.lay(contents, self._means.files)
+        folder = self.means.folder / _name(situation, self.spec)
+        desk = Desk(folder, self.means.jail)
+        contents = decision_contents(situation, library, source)
+        desk.lay(contents, self.means.files)
         log = Log(folder / "log.jsonl")
-        rounds = Rounds(self._command, self._means, desk, log, play=bench.play, take=bench.take)
-        with self._trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
+        rounds = Rounds(parse_command(self.spec), self.means, desk, log, play=bench.play, take=bench.take)
+        with self.trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
             try:
                 decision = rounds.run()
             except NoDecisionError:
@@ -61,8 +64,8 @@ class CommandAgent:
                 raise
             finally:
                 desk.put_away_home()
-                record = command_record(rounds, coverage=as_record(library.coverage))
-                self._keep(situation.generation, len(situation.siblings), record)
+                record = command_record(rounds, coverage=library.coverage.record())
+                self.keep(situation.generation, len(situation.siblings), record)
             span.end(asdict(decision))
         desk.clear()
         return decision
@@ -87,8 +90,6 @@ class _Bench:
     def __init__(self, situation: Situation, library: Library, source: Source, spec: str) -> None:
         self._situation, self._library, self._source, self._spec = situation, library, source, spec
         self._playing = Playing(situation, library, source)
-        candidate = situation.evidence.candidate
-        self.executed = next(node.index for node in reversed(situation.nodes) if node.candidate == candidate)
 
     def play(self, draft: Harness, request: TryRequest) -> Trial:
         """Play a draft beside its parent."""

@@ -26,7 +26,6 @@ from sia_core.agents.trying import listed
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import Node
 from sia_core.domain.rollout import Rollout
-from sia_core.domain.task import Problem
 
 APART = ("edits", "base")
 """Fields of a submission that the directory harness/ takes the place of."""
@@ -36,7 +35,7 @@ _TEXT_BYTES, _PROBLEMS = 4 << 20, 200
 Contents = Iterator[tuple[str, bytes]]
 
 
-def decision_contents(situation: Situation, library: Library, source: Source, executed: int) -> Contents:
+def decision_contents(situation: Situation, library: Library, source: Source) -> Contents:
     """All that is laid out for one decision."""
     updates = describe_update(situation.updates) or "none: this policy cannot be trained"
     yield (
@@ -44,7 +43,7 @@ def decision_contents(situation: Situation, library: Library, source: Source, ex
         _page("command")
         .format(
             metric=situation.metric,
-            executed=executed,
+            executed=situation.executed,
             levers=", ".join(situation.levers),
             updates=updates,
             rounds=ATTEMPTS,
@@ -77,7 +76,7 @@ def first_contents(brief: Brief, left: Left) -> Contents:
     yield "REFERENCE.md", brief.reference.encode()
     yield "PROBLEMS.md", f"{describe_problems(brief.problems)}\nIds: {ids}\n".encode()
     yield "schema.json", json.dumps(FIRST_SCHEMA, indent=1).encode()
-    yield from _problems((problem.id, problem.public) for problem in _few(brief.problems))
+    yield from _problems((problem.id, problem.public) for problem in brief.problems[:_PROBLEMS])
     yield from _texts(brief.materials)
 
 
@@ -137,7 +136,3 @@ def _texts(materials: Materials) -> Contents:
         if size <= room:
             room -= size
             yield f"texts/{name}", materials.text(name)
-
-
-def _few(problems: Sequence[Problem]) -> Sequence[Problem]:
-    return problems[:_PROBLEMS]

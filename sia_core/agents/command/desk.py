@@ -20,7 +20,7 @@ from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import MAX_BYTES, MAX_FILES
 from sia_core.domain.jail import GIVEN, Jail
 from sia_core.host.disk import cannot_write
-from sia_core.host.untrusted import UntrustedError, discard, open_folder, read_regular, read_tree, replace
+from sia_core.host.untrusted import UntrustedError, discard, opened, read_regular, read_tree, replace
 
 DECISION, FAULTS, HARNESS = "decision.json", "FAULTS.md", "harness"
 REQUESTS, PROGRAM = "requests", "try_harness"
@@ -94,15 +94,12 @@ class Desk:
 
     def begin_round(self, faults: str) -> None:
         """Move the previous round's decision and requests away, and write `faults`, if any, to FAULTS.md."""
-        work = open_folder(self.work)
-        try:
+        with opened(self.work) as work:
             for name in (DECISION, REQUESTS):
                 discard(work, name)
             os.mkdir(REQUESTS, 0o755, dir_fd=work)
             if faults:
                 replace(work, FAULTS, faults.encode())
-        finally:
-            os.close(work)
         self._jail.own(self.work / REQUESTS)
 
     def handed(self) -> Handed:
@@ -111,14 +108,11 @@ class Desk:
         Raises:
             UntrustedError: they cannot be taken; the message is written for the command.
         """
-        work = open_folder(self.work)
-        try:
+        with opened(self.work) as work:
             data = read_regular(work, DECISION, DECISION_BYTES)
-            if data is None:
-                raise UntrustedError(f"there is no file {DECISION}")
-            return Handed(self._tree(work, HARNESS), parse_object(data, DECISION))
-        finally:
-            os.close(work)
+        if data is None:
+            raise UntrustedError(f"there is no file {DECISION}")
+        return Handed(self.harness(HARNESS), parse_object(data, DECISION))
 
     def harness(self, name: str) -> dict[str, bytes]:
         """Read the files of a directory of the command.
@@ -126,15 +120,8 @@ class Desk:
         Raises:
             UntrustedError: the directory cannot be taken.
         """
-        work = open_folder(self.work)
-        try:
-            return self._tree(work, name)
-        finally:
-            os.close(work)
-
-    @staticmethod
-    def _tree(work: int, name: str) -> dict[str, bytes]:
-        return read_tree(work, name, files=MAX_FILES, cap=MAX_BYTES, ignored=_IGNORED)
+        with opened(self.work) as work:
+            return read_tree(work, name, files=MAX_FILES, cap=MAX_BYTES, ignored=_IGNORED)
 
 
 def is_passed_over(name: str) -> bool:

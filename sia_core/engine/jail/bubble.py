@@ -18,7 +18,7 @@ from sia_core.domain.errors import UsageError
 from sia_core.domain.jail import GIVEN, HOME, WORK, Errand
 from sia_core.engine.jail.tool import Tool, is_broad
 from sia_core.engine.sandbox import interpreter
-from sia_core.engine.sandbox.bubblewrap import bind, directories, system_links
+from sia_core.engine.sandbox.bubblewrap import bind, directories, namespaces, system_links
 
 ROOTLESS_UID = 65532
 """User of commands where SIA is root; another than that of sandboxes."""
@@ -61,7 +61,7 @@ def command_line(bwrap: str, errand: Errand, tool: Tool, walls: Walls, given: In
     told = [str(uid()), str(given.control), "proxy" if proxy else "alone", WORK]
     return [
         bwrap,
-        *_namespaces(),
+        *namespaces("jail"),
         *("--info-fd", str(given.info), "--seccomp", str(given.filter)),
         *_file_system(errand, tool, walls),
         *("--chdir", "/", "--", sys.executable, "-I", "-S", "-B", _START, *told, tool.program, *errand.command[1:]),
@@ -110,15 +110,6 @@ def shown(tool: Tool, walls: Walls) -> list[Path]:
 def _open_to_others(path: Path) -> bool:
     mode = path.stat().st_mode
     return bool(mode & 0o004) and (not path.is_dir() or bool(mode & 0o001))
-
-
-def _namespaces() -> Iterator[str]:
-    yield from ("--die-with-parent", "--new-session", "--hostname", "jail")
-    yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
-    if os.geteuid() == 0:
-        yield from ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
-    else:
-        yield from ("--unshare-user", "--cap-drop", "ALL")
 
 
 def _file_system(errand: Errand, tool: Tool, walls: Walls) -> Iterator[str]:

@@ -13,16 +13,20 @@ them the right to undo every read-only bind.
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sia_core.domain.errors import SandboxError
+from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox import interpreter
+from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.inside.rollout import BOX, SHARED_MEMORY
 from sia_core.engine.sandbox.protocol import Tier
+from sia_core.engine.sandbox.supervise import Guard
+from sia_core.engine.sandbox.watchdog import TreeGuard
 
 _SDK_INSIDE = "/sia/sdk"
 SHARED_INSIDE = "/shared"
@@ -53,7 +57,7 @@ class Bubblewrap:
         boot = _BOOT.format(control=control, config=config)
         return [
             self.path,
-            *_namespaces(),
+            *namespaces("sandbox"),
             *_file_system(self.sdk, self.shared),
             *("--chdir", "/", "--", sys.executable, "-s", "-P", "-B", "-c", boot),
         ]
@@ -105,8 +109,9 @@ def _bundled() -> str | None:
     return str(path)
 
 
-def _namespaces() -> Iterator[str]:
-    yield from ("--die-with-parent", "--new-session", "--hostname", "sandbox")
+def namespaces(host: str) -> Iterator[str]:
+    """Make namespaces of its own, with no right kept but to leave root."""
+    yield from ("--die-with-parent", "--new-session", "--hostname", host)
     yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     if os.geteuid() == 0:
         yield from ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
@@ -167,3 +172,27 @@ def system_links(made: set[Path]) -> Iterator[str]:
     for name in interpreter.SYSTEM_FILES:
         yield from directories(Path(name), made)
         yield from ("--ro-bind-try", name, name)
+
+
+DEFAULT_MODULES = ("numpy", "scipy.sparse.linalg")
+
+
+class StrictSandbox(ForkedSandbox):
+    """Runs untrusted programs under every layer. Not thread-safe: one per worker.
+
+    `modules` are imported once, in the zygote; `sdk` is a directory that programs can import from,
+    `shared` one that they can read, at /shared.
+    """
+
+    def __init__(
+        self,
+        *,
+        modules: Sequence[str] = DEFAULT_MODULES,
+        sdk: Path | None = None,
+        bwrap: str | None = None,
+        shared: Path | None = None,
+    ) -> None:
+        super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk, shared), modules)
+
+    def _guard(self, box: str, limits: Limits) -> Guard | None:  # noqa: ARG002 - of no use to this tier
+        return TreeGuard(limits) if limits.subprocesses else None

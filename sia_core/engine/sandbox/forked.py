@@ -15,12 +15,12 @@ from pathlib import PurePosixPath
 
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits, SandboxResult
-from sia_core.engine.sandbox.collect import collect
 from sia_core.engine.sandbox.inside import wire
 from sia_core.engine.sandbox.launch import Launcher, Zygote, memory_file
 from sia_core.engine.sandbox.outcome import Exit, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture, Guard, Watch, Watched
+from sia_core.host.untrusted import open_regular
 
 
 class ForkedSandbox:
@@ -63,7 +63,7 @@ class ForkedSandbox:
         given = [stream.fileno()] if stream is not None else []
         given += [memory] if memory is not None else []
         try:
-            return self._run(self.start(), files, limits, entry, collect, given, started)
+            return self._judge(self._run(self.start(), files, limits, entry, collect, given, started), limits)
         except (OSError, EOFError, ValueError, SandboxError) as error:
             self.close()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -85,6 +85,10 @@ class ForkedSandbox:
     def _guard(self, box: str, limits: Limits) -> Guard | None:
         """Return the additional guard that watches this program, or None."""
         raise NotImplementedError
+
+    def _judge(self, result: SandboxResult, limits: Limits) -> SandboxResult:  # noqa: ARG002 - for tiers
+        """Return the result, which a tier may correct."""
+        return result
 
     def _left(self, box: str) -> None:
         """Called when a program is over."""
@@ -154,3 +158,28 @@ def _result(watched: Watched, stdout: Capture, stderr: Capture, limits: Limits, 
         status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
     texts = stdout.text(), stderr.text()
     return SandboxResult(status, reason, *texts, files or {}, wall_s=watched.wall_s, cpu_s=report["cpu_s"])
+
+
+def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | None:
+    """Contents by name below the directory `folder`, which untrusted code filled; None when they pass `cap` bytes.
+
+    Regular files only. No link is followed at any step of a name, nothing that could block is waited for, and sizes
+    are checked before anything is read.
+    """
+    opened: dict[str, int] = {}
+    try:
+        for name in dict.fromkeys(names):
+            fd = open_regular(folder, name)
+            if fd >= 0:
+                opened[name] = fd
+        if sum(os.fstat(fd).st_size for fd in opened.values()) > cap:
+            return None
+        return {name: _read(fd) for name, fd in opened.items()}
+    finally:
+        for fd in opened.values():
+            os.close(fd)
+
+
+def _read(fd: int) -> bytes:
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        return file.readall()

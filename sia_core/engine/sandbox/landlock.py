@@ -9,18 +9,17 @@ a moment), and names, sizes and times of files elsewhere can be seen, though no 
 import contextlib
 import itertools
 import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.bare import WHERE, Bare
+from sia_core.engine.sandbox.bubblewrap import DEFAULT_MODULES
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.launch import Zygote
-from sia_core.engine.sandbox.strict import DEFAULT_MODULES
 from sia_core.engine.sandbox.supervise import Guard
 from sia_core.engine.sandbox.watchdog import FolderGuard, TreeGuard, both
 
@@ -55,19 +54,8 @@ class LandlockSandbox(ForkedSandbox):
         folder = FolderGuard(Path(box), limits)
         return both(folder, TreeGuard(limits)) if limits.subprocesses else folder
 
-    def run(
-        self,
-        files: Mapping[str, bytes],
-        limits: Limits,
-        *,
-        entry: str = "main.py",
-        collect: Sequence[str] = (),
-        stream: socket.socket | None = None,
-        memory: int | None = None,
-        started: Callable[[int], None] | None = None,
-    ) -> SandboxResult:
-        """See `protocol.Sandbox.run`. A disk that others filled is not the program's fault."""
-        result = super().run(files, limits, entry=entry, collect=collect, stream=stream, memory=memory, started=started)
+    def _judge(self, result: SandboxResult, limits: Limits) -> SandboxResult:
+        """A disk that others filled is not the program's fault."""
         if result.status == "disk" and self._free_mb() < limits.disk_mb:
             reason = f"less than {limits.disk_mb} MB are free in the directory for temporary files"
             return replace(result, status="infrastructure", reason=reason)

@@ -40,7 +40,6 @@ class Launcher(Protocol):
     @property
     def gentle(self) -> bool:
         """True if the process must be asked to end, because it ends others itself."""
-        ...
 
     def command(self, control: int, config: int) -> list[str]: ...
 

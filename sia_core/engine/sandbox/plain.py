@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sia_core.domain.lab import Limits, SandboxResult
-from sia_core.engine.sandbox.collect import collect
-from sia_core.engine.sandbox.forked import bad_name
+from sia_core.engine.sandbox.forked import bad_name, collect
 from sia_core.engine.sandbox.inside import tree
 from sia_core.engine.sandbox.launch import PROGRAM_ENVIRONMENT
 from sia_core.engine.sandbox.outcome import Exit, Killer, classify
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Capture
+from sia_core.host.directories import write_files
+from sia_core.host.untrusted import opened
 
 _POLL_S = 0.005
 
@@ -76,10 +77,7 @@ class UnconfinedSubprocess:
         memory: int | None,
         started: Callable[[int], None] | None,
     ) -> SandboxResult:
-        for name, data in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        write_files(folder, files)
         with Capture(limits.output_kb << 10) as stdout, Capture(limits.output_kb << 10) as stderr:
             began = time.monotonic()
             process = subprocess.Popen(
@@ -99,7 +97,8 @@ class UnconfinedSubprocess:
             end = Exit(wait_status, cpu_s, killed_for, stderr.text(), stdout.overflow or stderr.overflow)
             status, reason = classify(end, limits)
             wall_s = time.monotonic() - began
-            found = _collect(folder, names, limits.files_mb << 20)
+            with opened(folder) as fd:
+                found = collect(fd, names, limits.files_mb << 20)
         if found is None and status == "ok":
             status, reason = "output", f"the collected files are larger than {limits.files_mb} MB"
         return SandboxResult(status, reason, stdout.text(), stderr.text(), found or {}, wall_s=wall_s, cpu_s=cpu_s)
@@ -160,11 +159,3 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _collect(folder: Path, names: Sequence[str], cap: int) -> dict[str, bytes] | None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return collect(fd, names, cap)
-    finally:
-        os.close(fd)

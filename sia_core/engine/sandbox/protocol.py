@@ -47,8 +47,6 @@ class Sandbox(Protocol):
         input. `started` is called once, in this thread, with a pidfd of the program that is good until this
         returns. Blocks; never raises for anything the program does.
         """
-        ...
 
     def close(self) -> None:
         """End every process and mount of this sandbox. Idempotent."""
-        ...

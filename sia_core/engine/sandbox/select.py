@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sia_core.domain.errors import SandboxError
-from sia_core.engine.sandbox.bubblewrap import SHARED_INSIDE
+from sia_core.engine.sandbox.bubblewrap import DEFAULT_MODULES, SHARED_INSIDE, StrictSandbox
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.landlock import LandlockSandbox, missing_layers
 from sia_core.engine.sandbox.plain import UnconfinedSubprocess
 from sia_core.engine.sandbox.probes import digest, failures, run_probes
 from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport
-from sia_core.engine.sandbox.strict import DEFAULT_MODULES, StrictSandbox
 
 
 def probe(bwrap: str | None = None, *, modules: Sequence[str] = DEFAULT_MODULES, tier: Tier = "strict") -> TierReport:

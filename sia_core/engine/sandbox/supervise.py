@@ -139,7 +139,9 @@ class Watch:
             if self._report:
                 return
             if time.monotonic() >= self._deadline:
-                self._expire()
+                if self._pidfd < 0 or self._killed_for is not None:
+                    raise TimeoutError("the sandbox did not report in time")
+                self._kill("timeout")
             self._ask_guard()
 
     def _take_output(self, capture: Capture, selector: selectors.BaseSelector) -> None:
@@ -170,11 +172,6 @@ class Watch:
             self._next_look = time.monotonic() + _GUARD_POLL_S
             if why is not None:
                 self._kill(why)
-
-    def _expire(self) -> None:
-        if self._pidfd < 0 or self._killed_for is not None:
-            raise TimeoutError("the sandbox did not report in time")
-        self._kill("timeout")
 
     def _kill(self, why: Killer) -> None:
         if self._killed_for is None and self._pidfd >= 0:

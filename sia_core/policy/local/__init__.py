@@ -14,24 +14,21 @@ What is promised:
   was ever run, they may.
 """
 
-import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from sia_core.domain.candidate import Adapter
-from sia_core.domain.rollout import ToolCall
 from sia_core.policy.base import base_digest
-from sia_core.policy.local.engine import Engine, load_base
-from sia_core.policy.local.sampling import Reply, Sampled, walk
+from sia_core.policy.local.engine import Engine, Logits, load_base
+from sia_core.policy.local.sampling import Reply, Sampled
 from sia_core.policy.local.scheduler import Scheduler
-from sia_core.policy.local.template import read_calls, render_prompt
-from sia_core.policy.protocol import Completion, RejectedRequestError, Request
-from sia_core.policy.trie import Ids, branches
+from sia_core.policy.local.tokens import TokenPolicy, end_tokens
+from sia_core.policy.protocol import Request
+from sia_core.policy.trie import Ids
 
 __all__ = ["LocalPolicy", "load_base"]
 
@@ -39,10 +36,10 @@ ADAPTERS_KEPT = 4
 PROBE = "The quick brown fox jumps over the lazy dog. 1 + 1 ="
 
 
-class LocalPolicy:
+class LocalPolicy(TokenPolicy):
     """A causal language model on CPU or GPU, for any number of threads."""
 
-    trainable = True
+    _holder = "model"
 
     def __init__(self, spec: str, base: Path, *, threads: int, batch: int = 1) -> None:
         """Load the model.
@@ -58,12 +55,10 @@ class LocalPolicy:
         self.spec = spec
         self.digest = base_digest(base)
         self.concurrency = batch
-        self._tokenizer = AutoTokenizer.from_pretrained(base)
-        # Encoding with other options than before changes a tokenizer's state.
-        self._tokenizing = threading.Lock()
+        super().__init__(base)
         engine = Engine(base, self.digest, joined=batch > 1, kept=ADAPTERS_KEPT)
         self._engine = engine
-        self._ends = end_tokens(self._tokenizer, engine.model)
+        self._ends = end_tokens(self._tokenizer, engine.model.generation_config)
         self._scheduler = Scheduler(lambda replies: engine.step([reply.row for reply in replies]), batch, spec)
         # Also at exit: a thread in the middle of a forward pass would bring the interpreter down.
         self.close = weakref.finalize(self, self._scheduler.close)
@@ -73,95 +68,24 @@ class LocalPolicy:
     def _model(self) -> Any:
         return self._engine.model
 
-    def sample(self, request: Request) -> Completion:
-        """Implement `Policy.sample`."""
-        return self._reply(request) if request.options is None else self._choose(request, request.options)
-
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Logprobs of each token of a fixed text, given those before it."""
         ids = self._encode(PROBE)
-        logprobs: tuple[float, ...] = self._scheduler.run(lambda: self._engine.score(tuple(ids), adapter))
+        logprobs: tuple[float, ...] = self._scheduler.run(lambda: self._engine.score(ids, adapter))
         return logprobs
 
-    def _reply(self, request: Request) -> Completion:
-        text, prompt = self._prompt(request)
-        sampling = request.sampling
-        self._check_length(len(prompt), sampling.max_tokens, "max_tokens")
-
+    def _draw(self, request: Request, prompt: Ids) -> Sampled:
         def start() -> Reply:
             row, logits_V = self._engine.begin(prompt, request.adapter)
-            return Reply(row, logits_V, sampling, request.seed, self._ends)
+            return Reply(row, logits_V, request.sampling, request.seed, self._ends)
 
-        return self._complete(request, text, prompt, self._scheduler.run(start))
+        sampled: Sampled = self._scheduler.run(start)
+        return sampled
 
-    def _choose(self, request: Request, options: Sequence[str]) -> Completion:
-        if not options or len(set(options)) < len(options):
-            what = f"{len(options)} options, {len(set(options))} of them different"
-            raise RejectedRequestError(what, where="options", hint="give at least one, and none twice")
-        text, prompt = self._prompt(request)
-        # An option that spells an end token out must not end before its end.
-        tokens = [(*self._encode(option, split_special_tokens=True), self._ends[0]) for option in options]
-        self._check_length(len(prompt), max(map(len, tokens)), "the longest option")
-        paths = branches(tokens)
-        logits = self._scheduler.run(lambda: self._engine.evaluate(prompt, paths, request.adapter))
-        sampled = walk(tokens, logits, request.sampling.temperature, request.seed)
-        picked = options[tokens.index(sampled.ids)]
-        return Completion(
-            picked,
-            text,
-            prompt,
-            *sampled,
-            prompt_tokens=len(prompt),
-            output_tokens=len(sampled.ids),
-        )
+    def _score(self, prompt: Ids, paths: Mapping[Ids, Ids], adapter: Adapter | None) -> Logits:
+        logits: Logits = self._scheduler.run(lambda: self._engine.evaluate(prompt, paths, adapter))
+        return logits
 
-    def _complete(self, request: Request, text: str, prompt: Ids, sampled: Sampled) -> Completion:
-        output = sampled.ids
-        finish = "stop" if output and output[-1] in self._ends else "length"
-        reply = self._decode(output)
-        calls: tuple[ToolCall, ...] = ()
-        if request.tools:
-            ended = output[:-1] if finish == "stop" else output
-            beside, calls = read_calls(self._tokenizer, request, text, self._decode(ended, special=True))
-            reply = reply if beside is None else beside
-        if calls and finish == "stop":
-            finish = "tool_calls"
-        return Completion(
-            reply,
-            text,
-            prompt,
-            *sampled,
-            finish=finish,
-            tool_calls=calls,
-            prompt_tokens=len(prompt),
-            output_tokens=len(output),
-        )
-
-    def _check_length(self, prompt: int, more: int, what: str) -> None:
-        context = getattr(self._engine.config, "max_position_embeddings", None)
-        if context is not None and prompt + more > context:
-            raise RejectedRequestError(
-                f"{prompt} tokens of prompt and {more} of {what} do not fit into the model's {context}",
-                where=self.spec,
-                hint="shorten the messages, or ask for fewer tokens",
-            )
-
-    def _prompt(self, request: Request) -> tuple[str, Ids]:
-        with self._tokenizing:
-            text = render_prompt(self._tokenizer, request)
-        return text, tuple(self._encode(text))
-
-    def _encode(self, text: str, **how: bool) -> list[int]:
-        with self._tokenizing:
-            return list(self._tokenizer.encode(text, add_special_tokens=False, **how))
-
-    def _decode(self, ids: Ids, *, special: bool = False) -> str:
-        with self._tokenizing:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
-
-
-def end_tokens(tokenizer: Any, model: Any) -> tuple[int, ...]:
-    """Ids that end a turn; the first one closes an option."""
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *ids) if token is not None))
+    def _context(self) -> int | None:
+        context: int | None = getattr(self._engine.config, "max_position_embeddings", None)
+        return context

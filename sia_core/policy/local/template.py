@@ -24,7 +24,7 @@ def render_prompt(tokenizer: Any, request: Request) -> str:
     Raises:
         RejectedRequestError: tools or messages that the template does not take.
     """
-    if request.tools or any(_about_tools(message) for message in request.messages):
+    if request.tools or any(one.get("role") == "tool" or one.get("tool_calls") for one in request.messages):
         _check_tools(tokenizer, request)
     if tokenizer.chat_template is None:
         return f"{render(request.messages)}\nassistant: "
@@ -82,10 +82,6 @@ def _check_tools(tokenizer: Any, request: Request) -> None:
             where="tools",
             hint="use a model whose tokenizer has a response template, or whose calls are in <tool_call>",
         )
-
-
-def _about_tools(message: Message) -> bool:
-    return message.get("role") == "tool" or bool(message.get("tool_calls"))
 
 
 def _message(message: Message) -> dict[str, Any]:

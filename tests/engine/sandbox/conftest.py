@@ -12,9 +12,9 @@ import pytest
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.engine.sandbox.bare import Bare
+from sia_core.engine.sandbox.bubblewrap import StrictSandbox
 from sia_core.engine.sandbox.forked import ForkedSandbox
 from sia_core.engine.sandbox.landlock import LandlockSandbox
-from sia_core.engine.sandbox.strict import StrictSandbox
 
 Run = Callable[..., SandboxResult]
 Make = Callable[[], ForkedSandbox]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sia_core.domain.lab import Limits, SandboxResult
-from sia_core.engine.sandbox.strict import StrictSandbox
+from sia_core.engine.sandbox.bubblewrap import StrictSandbox
 from tests.engine.sandbox.conftest import Run
 
 ATTACKS = {

@@ -7,8 +7,8 @@ import pytest
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox import open_sandbox, probe
+from sia_core.engine.sandbox.bubblewrap import StrictSandbox
 from sia_core.engine.sandbox.probes import digest, failures, run_probes
-from sia_core.engine.sandbox.strict import StrictSandbox
 
 
 def test_probe_reports_every_layer_and_a_stable_digest(bwrap: str) -> None:

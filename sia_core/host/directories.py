@@ -1,8 +1,8 @@
-"""A directory that is written beside its place and appears whole, or not at all. Nothing is ever overwritten."""
+"""Directories that appear whole or not at all, without overwriting anything, and files written into directories."""
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,9 +30,15 @@ def new_directory(target: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o755)
         folder.rename(target)  # Onto an empty directory too.
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise cannot_write(error, target) from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise cannot_write(error, target) from error
         raise
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by their paths below `folder`."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
