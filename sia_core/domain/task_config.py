@@ -2,10 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sia_core.domain.backend import TRL_ALGORITHMS, Backend
 from sia_core.domain.errors import TaskError, UsageError
 from sia_core.domain.json_data import Strict
 
@@ -40,6 +41,8 @@ class UpdateDefaults(Strict):
 
     algorithm: str | None = None
     """Its name (see sia_core/weights/README.md); None takes what fits the rollouts of the moment."""
+    backend: Backend | None = None
+    """Trainer of this algorithm: `own`, the project's step, or `trl`, for best_of_n, dpo and kto; own when None."""
     rounds: int = Field(default=4, ge=1)
     """On-policy rounds: rollouts, then steps, then a new adapter."""
     steps: int | None = Field(default=None, ge=1)
@@ -75,6 +78,13 @@ class UpdateDefaults(Strict):
         if count == 1:
             raise ValueError("a comparison takes at least 2 anchor problems")
         return count
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        if self.backend == "trl" and self.algorithm not in TRL_ALGORITHMS:
+            named = "none is named" if self.algorithm is None else f"not {self.algorithm}"
+            raise ValueError(f'backend "trl" is for the algorithms {", ".join(TRL_ALGORITHMS)}: {named}')
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:

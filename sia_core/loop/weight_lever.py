@@ -17,6 +17,7 @@ from sia_core.loop.session import Session
 from sia_core.policy.registry import base_directory
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.rounds import put_round, take_round
+from sia_core.record.tags import Tag
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.launcher import TrainerHandle, round_folder
 from sia_core.weights.proposal import ProposalError, settle
@@ -69,6 +70,7 @@ def pull_weights(
     """Train an adapter in on-policy rounds; the first round learns from the evidence's rollouts."""
     spec = update_spec(session, decision, parent, first)
     generation.put_json("update/spec.json", asdict(spec))
+    generation.set_tags({Tag.BACKEND: spec.backend})
     trained = _train(session, generation, parent.candidate, spec, first)
     if trained.failure:
         return Pulled(None, trained.cost, trained.failure)

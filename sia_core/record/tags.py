@@ -44,6 +44,8 @@ class Tag:
     HARNESS: Final = "sia.harness"
     ADAPTER: Final = "sia.adapter"
     PROMOTED: Final = "sia.promoted"
+    BACKEND: Final = "sia.backend"
+    """Backend of a generation's weight update: `own` or `trl`."""
     GENERATIONS_DONE: Final = "sia.generations_done"
     STAND_INS: Final = "sia.stand_ins"
     """Number of decisions that `rules` made in the place of the agent that was asked."""

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from sia_core.agents.quote import elide
 from sia_core.agents.transcript import short
+from sia_core.domain.backend import describe_backend
 from sia_core.domain.lineage import DRAFT_ID, Decision, Evidence, GateVerdict, Node
 from sia_core.report import charts
 from sia_core.report.diff import read_diff
@@ -262,6 +263,7 @@ def _update(update: Update, name: str) -> Section:
     columns, rows = curve_table(curves)
     found = [
         ("algorithm", str(spec.get("algorithm", "?"))),
+        ("backend", describe_backend(spec)),
         (
             "asked for",
             "{} rounds of {} steps, learning rate {}, rank {}".format(*(spec.get(name, "?") for name in _ASKED)),

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sia_core.domain.backend import TRL_ALGORITHMS
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import suggest
 
-_PER_ALGORITHM = ("steps", "learning_rate", "kl_base")
+_PER_ALGORITHM = ("steps", "learning_rate", "kl_base", "backend")
 """Settings of a task that were chosen for its algorithm, and give way with it."""
 
 
@@ -91,6 +92,12 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "margin": Setting("number", "Least difference of scores within a pair.", 0, 1e9, algorithms=("dpo",)),
     "threshold": Setting("number", "Least score that is good.", -1e9, 1e9, algorithms=("best_of_n", "kto")),
+    "backend": Setting(
+        "string",
+        "Trainer of the steps: own, this project's, for every algorithm; trl, TRL's, for "
+        f"{', '.join(TRL_ALGORITHMS)} on free text at temperature 1. Left out: the task's, or own.",
+        names=("own", "trl"),
+    ),
 }
 """Settings by the name of their field in `UpdateSpec`."""
 
@@ -101,7 +108,8 @@ def settle(
     """Settings of an `UpdateSpec` by field, algorithm always among them.
 
     The algorithm is the proposed one, else the task's, else the one that fits the rollouts. Where another than the
-    task's is proposed, the task's steps, learning rate and KL were not meant for it, and its own defaults stand.
+    task's is proposed, the task's steps, learning rate, KL and backend were not meant for it, and its own defaults
+    stand.
 
     Args:
         rollouts: that the update's first round would learn from.
@@ -116,9 +124,10 @@ def settle(
     _raise_all([fault for name, value in proposed.items() if (fault := _wrong_value(name, value))])
     algorithm = proposed.get("algorithm") or task.get("algorithm") or _fitting(rollouts)
     loss = proposed.get("loss") or ALGORITHMS[algorithm].loss
-    _raise_all([fault for name in proposed if (fault := _not_read(name, algorithm, loss, fresh=fresh))])
     own = task.get("algorithm", algorithm) == algorithm
     kept = {name: value for name, value in task.items() if own or name not in _PER_ALGORITHM}
+    faults = [fault for name in proposed if (fault := _not_read(name, algorithm, loss, fresh=fresh))]
+    _raise_all([*faults, *_untrained({**kept, **proposed}.get("backend"), algorithm)])
     return {**ALGORITHMS[algorithm].defaults, **kept, **proposed, "algorithm": algorithm}
 
 
@@ -149,6 +158,13 @@ def _not_read(name: str, algorithm: str, loss: str, *, fresh: bool) -> ProposalE
         hint = "leave it out, or branch from a node without an adapter"
         return ProposalError("an adapter that is trained further keeps its rank", where=where, hint=hint)
     return None
+
+
+def _untrained(backend: str | None, algorithm: str) -> list[ProposalError]:
+    if backend != "trl" or algorithm in TRL_ALGORITHMS:
+        return []
+    hint = f"leave it out, or propose as algorithm one of {', '.join(TRL_ALGORITHMS)}"
+    return [ProposalError(f"backend trl does not train algorithm {algorithm}", where="update.backend", hint=hint)]
 
 
 def _fitting(rollouts: Sequence[Rollout]) -> str:

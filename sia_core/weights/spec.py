@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from sia_core.domain.backend import TRL_ALGORITHMS, Backend
 from sia_core.domain.hashing import digest_json
 from sia_core.domain.rollout import Rollout
 from sia_core.weights import preconditions
+from sia_core.weights.rows import Batch, make_batch
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class UpdateSpec:
     expected_gain: float = 0.0
     algorithm: str = "dr_grpo"
     """A name in `algorithms.ALGORITHMS`."""
+    backend: Backend = "own"
+    """Trainer of the steps. A backend that cannot train a batch fails; no other one is taken in its place."""
     batch: str | None = None
     """Digest of the first round's rollouts (`groups.batch_digest`); others are refused. None takes any."""
     loss: Literal["clip", "importance", "cispo"] | None = None
@@ -82,9 +86,43 @@ def refuse(rollouts: Sequence[Rollout], spec: UpdateSpec) -> str | None:
             f"the rollouts are of adapter {_short(foreign.pop())}, the update is of {_short(spec.parent_adapter)}: "
             "branch from the node that was executed"
         )
-    return preconditions.refuse(
+    reason = preconditions.refuse(
         rollouts, spec.algorithm, spec.temperature, margin=spec.margin, threshold=spec.threshold
     )
+    if reason is None and spec.backend == "trl":
+        return refuse_backend(batch_of(rollouts, spec), spec)
+    return reason
+
+
+def batch_of(rollouts: Sequence[Rollout], spec: UpdateSpec) -> Batch:
+    """Make the batch that a spec trains on."""
+    return make_batch(rollouts, spec.algorithm, margin=spec.margin, threshold=spec.threshold)
+
+
+def refuse_backend(batch: Batch, spec: UpdateSpec) -> str | None:
+    """Why the spec's backend cannot train a batch, and what to choose, or None when it can."""
+    reason = why_not_trl(batch, spec) if spec.backend == "trl" else None
+    return None if reason is None else f"backend trl cannot train this batch: {reason}; set backend to own, which can"
+
+
+def why_not_trl(batch: Batch, spec: UpdateSpec) -> str | None:
+    """Why TRL's trainers cannot train this batch exactly, or None when they can.
+
+    Their logprobs are over the whole vocabulary at temperature 1, and a rollout is one sequence to them.
+    """
+    if spec.algorithm not in TRL_ALGORITHMS:
+        return "TRL takes no recorded logprobs and no advantages"
+    if any(choice.allowed is not None for choice in batch.choices):
+        return "choices were restricted to some ids"
+    if spec.temperature != 1:
+        return f"the temperature is {spec.temperature}"
+    if batch.rows != batch.rollouts or len({choice.rollout for choice in batch.choices}) < batch.rollouts:
+        return "a rollout has several rows, or none"
+    if spec.kl_base > 0:
+        return "a KL to the base model is asked for"
+    if spec.algorithm == "kto" and batch.rollouts < 2:
+        return "kto compares with other outputs, and there are none"
+    return None
 
 
 def _short(adapter: str | None) -> str:

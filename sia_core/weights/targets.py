@@ -115,23 +115,3 @@ def with_coefficients(targets: Targets, batch: Batch, spec: UpdateSpec, logprob_
         weight=torch.ones_like(targets.weight),
         fixed_loss=float(loss.detach()),
     )
-
-
-def why_not_trl(batch: Batch, spec: UpdateSpec) -> str | None:
-    """Why TRL's trainers cannot train this batch exactly, or None when they can.
-
-    Their logprobs are over the whole vocabulary at temperature 1, and a rollout is one sequence to them.
-    """
-    if spec.algorithm not in ("best_of_n", "dpo", "kto"):
-        return "TRL takes no recorded logprobs and no advantages"
-    if any(choice.allowed is not None for choice in batch.choices):
-        return "choices were restricted to some ids"
-    if spec.temperature != 1:
-        return f"the temperature is {spec.temperature}"
-    if batch.rows != batch.rollouts or len({choice.rollout for choice in batch.choices}) < batch.rollouts:
-        return "a rollout has several rows, or none"
-    if spec.kl_base > 0:
-        return "a KL to the base model is asked for"
-    if spec.algorithm == "kto" and batch.rollouts < 2:
-        return "kto compares with other outputs, and there are none"
-    return None

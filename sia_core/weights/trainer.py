@@ -10,6 +10,7 @@ the checkpoint before it.
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -38,9 +39,9 @@ from sia_core.weights.groups import batch_digest
 from sia_core.weights.losses import kl_to_base, policy_loss, value_loss
 from sia_core.weights.manifest import check_manifest, identify, read_manifest
 from sia_core.weights.metrics import StepMetrics, mean_reward, step_metrics
-from sia_core.weights.rows import Batch, make_batch
-from sia_core.weights.spec import UpdateSpec
-from sia_core.weights.targets import Measured, Targets, make_targets, why_not_trl, with_coefficients
+from sia_core.weights.rows import Batch
+from sia_core.weights.spec import UpdateSpec, batch_of, refuse_backend
+from sia_core.weights.targets import Measured, Targets, make_targets, with_coefficients
 from sia_core.weights.value import ValueHead
 
 MAX_GRAD_NORM = 1.0
@@ -111,20 +112,21 @@ class Trainer:
 
         Raises:
             PolicyError: recomputed logprobs are not the recorded ones: wrong base, adapter or temperature;
-                or the first round's rollouts are not those that the spec names.
+                or the first round's rollouts are not those that the spec names; or the spec's backend cannot train
+                this batch.
         """
         self._batch = batch_digest(rollouts)
         if self.round == 0 and self._spec.batch not in (None, self._batch):
             what = f"these rollouts have batch digest {self._batch}, the update is for {self._spec.batch}"
             raise PolicyError(what, where="weight update")
-        batch = make_batch(rollouts, self._spec.algorithm, margin=self._spec.margin, threshold=self._spec.threshold)
+        batch = batch_of(rollouts, self._spec)
         metrics: list[StepMetrics] = []
         if batch.choices:
-            targets, reward = self._targets(batch), mean_reward(rollouts)
-            if why_not_trl(batch, self._spec) is None:
-                metrics = self._trl_steps(batch, targets, reward)
-            else:
-                metrics = self._own_steps(batch, targets, reward)
+            refusal = refuse_backend(batch, self._spec)
+            if refusal is not None:
+                raise PolicyError(refusal, where="weight update")
+            take_steps = {"own": self._own_steps, "trl": self._trl_steps}[self._spec.backend]
+            metrics = take_steps(batch, self._targets(batch), mean_reward(rollouts))
         self.round += 1
         return metrics
 
@@ -148,6 +150,8 @@ class Trainer:
             return seen[-1]["kl"] <= self._spec.max_kl
 
         logs = train_with_trl(self._model, self._path, self._optimizer, batch, self._spec, goes_on)
+        for log in logs:
+            _check_norm(log["grad_norm"])
         tokens = sum(map(len, batch.sequences))
         speed = tokens * len(logs) / (perf_counter() - started)
         return [
@@ -209,8 +213,7 @@ class Trainer:
         if first:
             self._check_gap(means["gap"])
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRAD_NORM))
-        if not isfinite(norm):
-            raise PolicyError(f"the gradient's norm is {norm}", where="weight update", hint="lower the learning rate")
+        _check_norm(norm)
         if means["kl"] <= self._spec.max_kl:
             self._optimizer.step()
         return step_metrics(
@@ -261,6 +264,8 @@ class Trainer:
         manifest = {
             "spec": asdict(self._spec),
             "spec_id": self._spec.id,
+            "backend": self._spec.backend,
+            "trl": version("trl") if self._spec.backend == "trl" else None,
             **self._identity,
             "batch": self._batch,
             "round": self.round,
@@ -296,6 +301,11 @@ class Trainer:
             self._head.load_state_dict(load_file(folder / "value_head.safetensors"))
         read_optimizer(folder, self._optimizer, self._all_parameters)
         self.round = manifest["round"]
+
+
+def _check_norm(norm: float) -> None:
+    if not isfinite(norm):
+        raise PolicyError(f"the gradient's norm is {norm}", where="weight update", hint="lower the learning rate")
 
 
 def be_deterministic(device: str) -> None:

@@ -4,7 +4,7 @@ TRL is given ids and masks, and its tokenising step (`_prepare_dataset` of DPO a
 is replaced by nothing, so that no text is tokenised again. It trains our model with our optimiser, whose
 state is saved with ours, in the order given: no random number is drawn.
 
-What TRL 1.16 cannot take (targets.why_not_trl) is trained by the same losses on our own forward pass.
+An update trains here only where its backend is `trl`. A batch that TRL 1.16 cannot take (spec.why_not_trl) is refused.
 
 dpo and kto are relative to the policy as the round began: of an adapter, TRL keeps a copy named `ref`.
 """
@@ -76,39 +76,11 @@ def train_with_trl(
         goes_on: asked after each step.
     """
     examples = _examples(batch, spec.algorithm)
-    micro = _micro_batch(len(examples), at_least=2 if spec.algorithm == "kto" else 1)
     with tempfile.TemporaryDirectory() as folder:
-        common: dict[str, Any] = {
-            "output_dir": folder,
-            "max_steps": spec.steps,
-            "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": len(examples) // micro,
-            "learning_rate": spec.learning_rate,
-            "lr_scheduler_type": "constant",
-            "max_length": None,
-            "train_sampling_strategy": "sequential",
-            "gradient_checkpointing": spec.checkpointing,
-            "use_cpu": model.device.type == "cpu",
-            "bf16": False,
-            "remove_unused_columns": False,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "logging_strategy": "steps",
-            "disable_tqdm": True,
-            "seed": spec.seed,
-        }
-        if spec.checkpointing:
-            common["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
-        kinds: dict[str, tuple[Any, Any]] = {
-            "best_of_n": (SFTTrainer, lambda: SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})),
-            "dpo": (_DPO, lambda: DPOConfig(**common, beta=spec.beta)),
-            "kto": (_KTO, lambda: KTOConfig(**common, beta=spec.beta)),
-        }
-        kind, config = kinds[spec.algorithm]
+        kind, config = _kind(spec, _arguments(spec, folder, len(examples), use_cpu=model.device.type == "cpu"))
         trainer = kind(
             model=model,
-            args=config(),
+            args=config,
             train_dataset=Dataset.from_list(examples),
             processing_class=AutoTokenizer.from_pretrained(base),
             optimizers=(optimizer, None),
@@ -119,6 +91,41 @@ def train_with_trl(
     if "ref" in model.peft_config:
         model.delete_adapter("ref")
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _kind(spec: UpdateSpec, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    """TRL's trainer of an algorithm, and its configuration."""
+    if spec.algorithm == "best_of_n":
+        return SFTTrainer, SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
+    if spec.algorithm == "dpo":
+        return _DPO, DPOConfig(**arguments, beta=spec.beta)
+    return _KTO, KTOConfig(**arguments, beta=spec.beta)
+
+
+def _arguments(spec: UpdateSpec, folder: str, size: int, *, use_cpu: bool) -> dict[str, Any]:
+    """Settings that TRL's three trainers share: each optimiser step reads the whole batch, in its order."""
+    micro = _micro_batch(size, at_least=2 if spec.algorithm == "kto" else 1)
+    return {
+        "output_dir": folder,
+        "max_steps": spec.steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": size // micro,
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": "constant",
+        "max_length": None,
+        "train_sampling_strategy": "sequential",
+        "gradient_checkpointing": spec.checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if spec.checkpointing else None,
+        "use_cpu": use_cpu,
+        "bf16": False,
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "logging_strategy": "steps",
+        "disable_tqdm": True,
+        "seed": spec.seed,
+    }
 
 
 def _micro_batch(size: int, at_least: int) -> int:

@@ -45,12 +45,15 @@ def test_weight_lever_raises_the_score_and_is_served(sia: Sia, tiny_model: Path)
     assert {model.source_run_id for model in models} == {generation.run_id}
     for model in models:
         assert {"algorithm", "learning_rate", "rounds", "round", "temperature"} <= model.params.keys()
+        assert model.params["backend"] == "own"
         logged = {metric.key for metric in model.metrics or ()}
         names = ("reward", "kl", "entropy", "clipped", "grad_norm", "constant_groups", "tokens_per_s")
         assert {f"update.{name}" for name in names} <= logged
     champion = client.get_model_version_by_alias("toy-adapter", "champion")
     assert champion.tags["sia.digest"] == child.candidate.adapter
     assert client.get_model_version_by_alias("toy-harness", "champion").tags["sia.digest"] == child.candidate.harness
+
+    assert client.get_run(generation.run_id).data.tags["sia.backend"] == "own"
 
     # Only training problems were learnt from.
     executed = generation.rollouts("train")

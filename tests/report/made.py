@@ -202,7 +202,8 @@ def _rejected(run: RunRecord, child: Harness, words: str) -> None:
     candidate = Candidate(child.digest)
     settings = {"lever": "weights", "predicted_gain": 0.1, "update": {"algorithm": "dr_grpo"}}
     generation, decision = _analyzed(run, 2, 1, candidate, settings, words)
-    spec = {"algorithm": "dr_grpo", "rounds": 2, "steps": 2, "learning_rate": 1e-4, "rank": 8, "parent_adapter": None}
+    named = {"algorithm": "dr_grpo", "backend": "own", "parent_adapter": None}
+    spec = {**named, "rounds": 2, "steps": 2, "learning_rate": 1e-4, "rank": 8}
     generation.put_json("update/spec.json", spec)
     for step in range(4):
         generation.log_metrics({"update.reward": 0.1 * step, "update.loss": -0.2 * step, "update.kl": 0.0}, step)

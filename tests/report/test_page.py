@@ -57,6 +57,7 @@ def test_every_generation_shows_prediction_outcome_and_training(tree: Element) -
     assert "Promoted: the bound lies above 0" in first
     assert "No child came of it: no round was better than the parent" in second
     assert "2 rounds of 2 steps, learning rate 0.0001, rank 8" in second
+    assert "own (the project's step)" in second
     drawn = [text_of(next(elements(one, "title"))) for one in elements(by_id(tree, "generation-2"), "svg")]
     assert [title for title in drawn if title.endswith("over steps")] == ["reward over steps", "loss over steps"]
 

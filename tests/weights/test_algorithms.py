@@ -1,12 +1,16 @@
 """Every algorithm steps, resumes bit for bit, and changes the right parameters, through the same Trainer."""
 
+import json
 import math
+import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 
+from sia_core.domain.backend import TRL_ALGORITHMS, Backend
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import Rollout, Turn, Unit, Verdict
 from sia_core.policy.local import LocalPolicy
@@ -14,13 +18,13 @@ from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.groups import batch_digest
 from sia_core.weights.losses import dpo
 from sia_core.weights.rows import make_batch
-from sia_core.weights.spec import UpdateSpec
-from sia_core.weights.targets import why_not_trl
+from sia_core.weights.spec import UpdateSpec, refuse, why_not_trl
 from sia_core.weights.trainer import Trainer
 from tests.factories import ask
 from tests.weights.test_weights import SPEC, play
 
 LOOSE = replace(SPEC, max_gap=9.0, max_kl=9.0)
+BACKENDS: tuple[Backend, ...] = ("trl", "own")
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +73,11 @@ def spec_of(algorithm: str) -> UpdateSpec:
 def test_every_algorithm_trains_and_resumes_bit_for_bit(
     algorithm: str, kind: str, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    rollouts: list[Rollout] = request.getfixturevalue(kind)
-    spec = spec_of(algorithm)
+    check_goes_on(spec_of(algorithm), request.getfixturevalue(kind), tiny_model, tmp_path)
+
+
+def check_goes_on(spec: UpdateSpec, rollouts: list[Rollout], tiny_model: Path, tmp_path: Path) -> None:
+    """Two rounds at once, and the second from the first one's checkpoint, give the same files."""
     straight = Trainer(tiny_model, spec, None, threads=1)
     steps = straight.train(rollouts)
     assert len(steps) == 2
@@ -88,15 +95,21 @@ def test_every_algorithm_trains_and_resumes_bit_for_bit(
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-@pytest.mark.parametrize("algorithm", ["best_of_n", "dpo", "kto"])
+@pytest.mark.parametrize("algorithm", TRL_ALGORITHMS)
+def test_trl_trains_free_text_and_goes_on_bit_for_bit(
+    algorithm: str, texts: list[Rollout], tiny_model: Path, tmp_path: Path
+) -> None:
+    check_goes_on(replace(spec_of(algorithm), backend="trl"), texts, tiny_model, tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", TRL_ALGORITHMS)
 def test_trl_and_our_own_forward_pass_take_the_same_step(
-    algorithm: str, texts: list[Rollout], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: str, texts: list[Rollout], tiny_model: Path
 ) -> None:
     spec = replace(spec_of(algorithm), steps=1)
     assert why_not_trl(make_batch(texts, algorithm), spec) is None
-    by_trl, own = (Trainer(tiny_model, spec, None, threads=1) for _ in range(2))
+    by_trl, own = (Trainer(tiny_model, replace(spec, backend=name), None, threads=1) for name in BACKENDS)
     (theirs,) = by_trl.train(texts)
-    monkeypatch.setattr("sia_core.weights.trainer.why_not_trl", lambda *_: "for the test")
     (ours,) = own.train(texts)
     assert theirs.loss == pytest.approx(ours.loss, rel=1e-4)
     assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=1e-3)
@@ -116,6 +129,38 @@ def test_settings_that_trl_cannot_reproduce_are_named(choices: list[Rollout], te
     assert "KL" in (why_not_trl(batch, replace(spec, kl_base=0.1)) or "")
     assert "several rows" in (why_not_trl(replace(batch, rows=99), spec) or "")
     assert "advantages" in (why_not_trl(batch, spec_of("grpo")) or "")
+
+
+def test_a_batch_that_the_named_backend_cannot_train_is_refused_and_not_trained(
+    choices: list[Rollout], texts: list[Rollout], tiny_model: Path
+) -> None:
+    spec = replace(spec_of("dpo"), backend="trl")
+    assert refuse(texts, spec) is None
+    reason = "backend trl cannot train this batch: choices were restricted to some ids; set backend to own, which can"
+    assert refuse(choices, spec) == reason
+    assert refuse(choices, replace(spec, backend="own")) is None
+    trainer = Trainer(tiny_model, spec, None, threads=1)
+    with pytest.raises(PolicyError, match=reason):
+        trainer.train(choices)
+    assert trainer.round == 0
+
+
+def test_the_backend_that_trained_is_in_the_manifest(texts: list[Rollout], tiny_model: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in BACKENDS:
+        trainer = Trainer(tiny_model, replace(spec_of("dpo"), backend=name), None, threads=1)
+        trainer.save(tmp_path / name, trainer.train(texts))
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        found[name] = (manifest["backend"], manifest["trl"], manifest["spec"]["backend"])
+    assert found == {"trl": ("trl", version("trl"), "trl"), "own": ("own", None, "own")}
+
+
+def test_own_is_what_trains_where_no_backend_is_named(
+    texts: list[Rollout], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sia_core.weights.trl_steps", None)
+    for algorithm in TRL_ALGORITHMS:
+        assert Trainer(tiny_model, spec_of(algorithm), None, threads=1).train(texts)
 
 
 def test_dpo_by_coefficients_has_the_gradient_of_the_loss(

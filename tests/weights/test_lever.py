@@ -48,6 +48,8 @@ def test_proposed_update_is_the_update_trained() -> None:
         (decide(epochs=3), "update.epochs: there is no such setting"),
         (decide(algorithm="entropic"), "6.0 rollouts per problem: entropic needs at least 16"),
         (decide(algorithm="ppo"), "no rewards of single turns"),
+        (decide(backend="trl"), "update.backend: backend trl does not train algorithm dr_grpo"),
+        (decide(algorithm="dpo", backend="trl"), "set backend to own, which can"),
     ],
 )
 def test_untrainable_proposal_goes_back_with_the_reason(decision: Decision, words: str) -> None:
@@ -58,6 +60,14 @@ def test_where_nothing_fits_the_lever_is_refused() -> None:
     constant = batch([0, 0], [1, 1])
     assert "none fits" in " ".join(objections(session(), decide(), PARENT, constant))
     assert "constant" in " ".join(objections(session(algorithm="dr_grpo"), decide(), PARENT, constant))
+
+
+def test_trl_is_refused_in_the_task_file_without_an_algorithm_that_it_trains() -> None:
+    assert UpdateDefaults(algorithm="kto", backend="trl").settings["backend"] == "trl"
+    assert "backend" not in UpdateDefaults(algorithm="kto").settings
+    for algorithm in (None, "rloo"):
+        with pytest.raises(ValueError, match="is for the algorithms best_of_n, dpo, kto"):
+            UpdateDefaults(algorithm=algorithm, backend="trl")
 
 
 def test_single_anchor_is_refused_in_the_task_file() -> None:

@@ -91,7 +91,7 @@ def test_with_any_option_a_resumed_update_has_the_same_bits_and_is_served(
 
 @pytest.mark.parametrize("algorithm", ["best_of_n", "dpo"])
 def test_trl_takes_the_same_options(tiny_model: Path, tmp_path: Path, algorithm: str) -> None:
-    spec = replace(ONCE, algorithm=algorithm, max_gap=9.0)
+    spec = replace(ONCE, algorithm=algorithm, backend="trl", max_gap=9.0)
     rollouts = spoken(LocalPolicy(f"local:{tiny_model}", tiny_model, threads=1))
     plain, again = (
         load_file(trained(tiny_model, one, rollouts, tmp_path / str(at))[0].path / "adapter_model.safetensors")

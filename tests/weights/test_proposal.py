@@ -1,9 +1,11 @@
 """Test what an agent may propose for an update, the messages of refusals, and the resulting spec."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from sia_core.domain.json_data import read
 from sia_core.domain.rollout import Rollout
 from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import suggest
@@ -62,6 +64,8 @@ def test_another_algorithm_brings_its_own_learning_rate_and_steps() -> None:
         ({"cap": 3.0}, "cap", "loss clip does not read it"),
         ({"algorithm": "dpo", "loss": "cispo"}, "loss", "algorithm dpo does not read it"),
         ({"algorithm": "best_of_n", "clip_low": 0.1}, "clip_low", "loss cross_entropy does not read it"),
+        ({"backend": "auto"}, "backend", "give one of own, trl"),
+        ({"backend": "trl"}, "backend", "backend trl does not train algorithm dr_grpo"),
     ],
 )
 def test_impossible_values_are_refused_with_field_and_range(proposed: dict[str, Any], field: str, words: str) -> None:
@@ -75,6 +79,27 @@ def test_impossible_values_are_refused_with_field_and_range(proposed: dict[str, 
 def test_settings_go_with_the_algorithm_and_loss_that_read_them() -> None:
     assert settle(MIXED, TASK, {"algorithm": "ppo", "lam": 0.9})["lam"] == 0.9
     assert settle(MIXED, TASK, {"loss": "importance", "cap": 3.0})["cap"] == 3.0
+
+
+def test_backend_is_own_unless_another_is_named() -> None:
+    assert spec(settle(MIXED, TASK, {})).backend == "own"
+    assert spec(settle(MIXED, TASK, {"backend": "own"})).backend == "own"
+    assert spec(settle(MIXED, TASK, {"algorithm": "dpo"})).backend == "own"
+    assert spec(settle(MIXED, TASK, {"algorithm": "dpo", "backend": "trl"})).backend == "trl"
+
+
+def test_task_names_a_backend_for_its_own_algorithm_alone() -> None:
+    task = {**TASK, "algorithm": "dpo", "backend": "trl"}
+    assert spec(settle(MIXED, task, {})).backend == "trl"
+    assert spec(settle(MIXED, task, {"backend": "own"})).backend == "own"
+    assert spec(settle(MIXED, task, {"algorithm": "dr_grpo"})).backend == "own"
+
+
+def test_spec_from_before_the_backend_was_named_is_read_and_means_own() -> None:
+    now = spec(settle(MIXED, TASK, {"algorithm": "dpo", "backend": "trl"}))
+    assert read(UpdateSpec, asdict(now)) == now
+    old = {name: value for name, value in asdict(now).items() if name != "backend"}
+    assert read(UpdateSpec, old).backend == "own"
 
 
 def test_rank_of_an_adapter_trained_further_cannot_be_changed() -> None:
