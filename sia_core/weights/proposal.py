@@ -1,8 +1,8 @@
 """Settings of a weight update that an agent may propose, and the settings that follow from them. Loads no torch.
 
-One table, `SETTINGS`, validates proposals and describes them (`SCHEMA`, for an agent's tool). `settle` makes the
-settings of an `UpdateSpec` of three layers, the later before the earlier: the algorithm's defaults, the task's
-`[update]`, the proposal. What is not in the table (temperature, seed, parent, limits of drift) is no agent's to choose.
+One table, `SETTINGS`, validates proposals and describes them (`SCHEMA`, for an agent's tool). `settle` merges three
+layers into the settings of an `UpdateSpec`, later ones overriding: the algorithm's defaults, the task's `[update]`,
+the proposal. Agents cannot choose settings outside the table (temperature, seed, parent, limits of drift).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from sia_core.weights.algorithms import ALGORITHMS
 from sia_core.weights.preconditions import suggest
 
 _PER_ALGORITHM = ("steps", "learning_rate", "kl_base")
-"""Settings of a task that were chosen for its algorithm, and give way with it."""
+"""Settings of a task that belong to its algorithm, and are dropped with the algorithm."""
 
 
 class ProposalError(PolicyError):
@@ -46,7 +46,7 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """Values, in words."""
+        """Description of the allowed values."""
         if self.names:
             return f"one of {', '.join(self.names)}"
         edge = "above" if self.above else "from"
@@ -116,20 +116,20 @@ SCHEMA: Mapping[str, Any] = {
 def settle(
     rollouts: Sequence[Rollout], task: Mapping[str, Any], proposed: Mapping[str, Any], *, fresh: bool = True
 ) -> dict[str, Any]:
-    """Settings of an `UpdateSpec` by field, algorithm always among them.
+    """Settings of an `UpdateSpec` by field, always including the algorithm.
 
-    The algorithm is the proposed one, else the task's, else the one that fits the rollouts. Where another than the
-    task's is proposed, the task's steps, learning rate and KL were not meant for it, and its own defaults stand.
+    The algorithm is the proposed one, else the task's, else the one that fits the rollouts. If the proposed
+    algorithm is not the task's, its own defaults replace the task's steps, learning rate and KL.
 
     Args:
-        rollouts: that the update's first round would learn from.
+        rollouts: rollouts of the update's first round.
         task: the task's settings, already valid.
         proposed: an agent's settings.
-        fresh: whether a new adapter begins; an adapter trained further keeps its rank.
+        fresh: True if a new adapter is trained; an adapter trained further keeps its rank.
 
     Raises:
-        ProposalError: unknown fields, values out of range, fields that the algorithm does not read, all of them in
-            one error; or no algorithm is named and none fits.
+        ProposalError: unknown fields, values out of range, fields that the algorithm does not read (all in one
+            error), or no algorithm is named and none fits.
     """
     _raise_all([fault for name, value in proposed.items() if (fault := _wrong_value(name, value))])
     algorithm = proposed.get("algorithm") or task.get("algorithm") or _fitting(rollouts)

@@ -112,7 +112,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_change(tiny_model: P
 def test_gpus_that_the_cluster_has_not_are_refused_at_once(tiny_model: Path, tmp_path: Path) -> None:
     ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
     try:
-        with pytest.raises(ServiceError, match="is to have 2 GPUs, the cluster has 0"):
+        with pytest.raises(ServiceError, match="needs 2 GPUs, the cluster has 0"):
             open_trainer(tiny_model, SPEC, None, tmp_path, threads=1, gpus=2)
     finally:
         ray.shutdown()
