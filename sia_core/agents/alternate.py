@@ -1,4 +1,4 @@
-"""`alternate`: the levers in turn, whatever the evidence says. The control that any choice of levers must beat."""
+"""`alternate`: the levers in turn, without regard to the evidence. The control that any choice of levers must beat."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ class AlternateAgent:
         self._rules = RulesAgent()
 
     def decide(self, situation: Situation, source: Source) -> Decision:
-        """The lever of this generation's turn; another where it cannot be pulled; `stop` where none can."""
+        """Pull the lever whose turn it is, or the next one that can be pulled; `stop` where none can."""
         turn = (situation.generation - 1) % len(situation.levers)
         for lever in (*situation.levers[turn:], *situation.levers[:turn]):
             decision = self._rules.decide(replace(situation, levers=(lever,)), source)

@@ -1,8 +1,8 @@
 """The Meta-Agent: writes a task's first harness from its description, for tasks that bring none.
 
-It sees the description, the shape of the problems and their public parts on the training split, and what a harness
-may use. It may play drafts before it submits one. A submission climbs the same validation as a rewrite; its faults
-come back.
+The Meta-Agent reads the description, the shape and public parts of the training problems, and the reference of a
+harness, and may play drafts before it submits one. A submission passes the same validation as a rewrite; its
+faults come back.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
 
 @dataclass(frozen=True)
 class Brief:
-    """All that the Meta-Agent is told."""
+    """Everything that the Meta-Agent is given."""
 
     task: str
     """The task's description."""
@@ -59,7 +59,7 @@ class FirstBench(Protocol):
         ...
 
     def faults(self, harness: Harness) -> Sequence[str]:
-        """List why a harness cannot be used; empty where it can."""
+        """List the reasons why a harness cannot be used; empty for a valid one."""
         ...
 
     def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
@@ -118,12 +118,12 @@ class FirstWriter(Protocol):
     spec: str
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:
-        """Write a harness that passes validation. Raises NoDecisionError where it wrote none."""
+        """Write a harness that passes validation, or raise NoDecisionError."""
         ...
 
 
 class MetaAgent:
-    """The Meta-Agent that is a language model."""
+    """The Meta-Agent with a language model."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class MetaAgent:
         """Write a harness that passes validation.
 
         Raises:
-            NoDecisionError: it wrote none.
+            NoDecisionError: the model wrote none.
         """
         drafts = _Drafts(bench)
         conversation = Conversation(

@@ -1,7 +1,7 @@
-"""Prices of models' tokens: the user's own prices first, then a small dated table.
+"""Prices of models' tokens: your own prices first, then a small dated table.
 
-A model without a price is never counted as free: its cost is unknown, and a run with a limit in dollars
-refuses it before anything is spent.
+The cost of a model without a price is unknown, never 0: a run with a limit in dollars refuses such a model
+before anything is spent.
 """
 
 import tomllib
@@ -77,7 +77,7 @@ class PriceTable(_Table):
     models: dict[str, Price] = {}
 
     def find(self, model: str) -> Price | None:
-        """Price of a model, or of the model whose dated version it is (`NAME-2026-10-01`, `NAME-20261001`)."""
+        """Find the price of a model, or of the model behind a dated version (`NAME-2026-10-01`, `NAME-20261001`)."""
         if model in self.models:
             return self.models[model]
         dated = [name for name in self.models if model.startswith(f"{name}-") and model[len(name) + 1 :][:1].isdigit()]
@@ -86,7 +86,7 @@ class PriceTable(_Table):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens and money that requests took."""
+    """Tokens and cost of requests."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -97,11 +97,11 @@ class Usage:
 
     @cached_property
     def tokens(self) -> int:
-        """Prompt and output."""
+        """Prompt and output tokens."""
         return self.prompt_tokens + self.output_tokens
 
     def plus(self, completion: Completion, price: Price | None) -> Self:
-        """With one more request."""
+        """Add one request."""
         known = price is not None and self.dollars is not None
         return replace(
             self,
@@ -114,7 +114,7 @@ class Usage:
 
 
 def find_price(model: str) -> Price | None:
-    """The user's price of a model, else the table's, else None.
+    """Find your own price of a model, else the table's, else None.
 
     Raises:
         UsageError: a prices.toml that cannot be read.
@@ -126,7 +126,7 @@ def find_price(model: str) -> Price | None:
 
 
 def policy_price(spec: str) -> Price | None:
-    """Price of the model behind a policy's spec; None for one that is not known, or runs here."""
+    """Price of the model behind a policy's spec; None if unknown, or if the model runs here."""
     server = parse_spec(spec)
     return None if server is None else find_price(server.model)
 
@@ -135,7 +135,7 @@ def check_priced(policy: str, budget: Budget) -> None:
     """Refuse a limit in dollars that could not be kept.
 
     Raises:
-        UsageError: the policy is somebody's model without a price.
+        UsageError: the policy is a provider's model without a price.
     """
     server = parse_spec(policy)
     paid = server is not None and server.kind in ("openai", "anthropic")

@@ -1,4 +1,4 @@
-"""Protocols for what an agent may read and try of a run: training split, harnesses, lineage, drafts.
+"""Protocols for an agent's access to a run: training split, harnesses, lineage, drafts.
 
 An agent never sees problems of gate or test.
 """
@@ -16,7 +16,7 @@ class Materials(Protocol):
     """The training side of a task, as a harness sees it."""
 
     def problem(self, problem: str) -> Mapping[str, Any] | None:
-        """Public part of a training problem; None where there is none of that id."""
+        """Public part of a training problem; None for an unknown id."""
         ...
 
     def problem_ids(self) -> Sequence[str]:
@@ -40,7 +40,7 @@ class Source(Materials, Protocol):
         ...
 
     def generations(self) -> Sequence[int]:
-        """Generations whose training rollouts are there, in order."""
+        """Generations with training rollouts, in order."""
         ...
 
     def rollouts(self, generation: int) -> Sequence[Rollout]:
@@ -56,31 +56,31 @@ class Source(Materials, Protocol):
         ...
 
     def draft_rollouts(self, digest: str) -> Sequence[Rollout]:
-        """Training rollouts that a rewritten harness played in trials and on the rungs; none of gate or test."""
+        """Training rollouts of a rewritten harness in trials and on the rungs."""
         ...
 
     def update(self, node: int) -> Mapping[str, Any] | None:
-        """Spec, curve and end of the weight update that made a node, or failed to; None where there was none."""
+        """Spec, curve and end of a node's weight update, failed ones included; None without an update."""
         ...
 
     def history(self) -> Sequence[Mapping[str, Any]]:
-        """Generations of other runs of this task, as they were when this run began."""
+        """Generations of other runs of this task, as of the start of this run."""
         ...
 
     def objections(self, decision: Decision) -> Sequence[str]:
-        """List all preconditions that the decision does not meet; free of cost."""
+        """List all preconditions that the decision does not meet, at no cost."""
         ...
 
     def validate(self, decision: Decision) -> Sequence[str]:
-        """Put the decision's rewrite to the rungs before the minibatch; list the faults of the one that rejects it."""
+        """Validate the decision's rewrite on the rungs before the minibatch; list the faults of the rejecting rung."""
         ...
 
     def play(self, draft: Harness, parent: int, problems: Sequence[str], rollouts: int) -> Trial:
         """Play a draft with the parent's adapter on training problems, within the allowance.
 
         Args:
-            problems: ids; none for those that were executed, as many as the allowance holds.
-            rollouts: of each problem.
+            problems: ids; empty for executed ones, as many as the allowance holds.
+            rollouts: number for each problem.
         """
         ...
 

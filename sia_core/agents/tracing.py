@@ -1,4 +1,4 @@
-"""Where an agent's calls are traced: a Protocol, for MLflow belongs to the record alone."""
+"""Protocol for traces of an agent's calls; the record implements it with MLflow."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,16 +13,16 @@ class Span(Protocol):
     """One traced call."""
 
     def end(self, output: Any, completion: Completion | None = None) -> None:
-        """Say what came of it, and what it took of the model."""
+        """End the call with its output and the model's completion."""
         ...
 
 
 class Trace(Protocol):
-    """A tree of spans. A span that is left by an exception is marked as failed."""
+    """A tree of spans. An exception marks its span as failed."""
 
     @contextmanager
     def span(self, kind: SpanKind, name: str, inputs: Mapping[str, Any]) -> Iterator[Span]:
-        """A span below the one that is open."""
+        """Open a span below the open one."""
         ...
 
 

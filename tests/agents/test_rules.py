@@ -90,7 +90,7 @@ def test_a_lever_on_a_plateau_makes_way_for_the_other() -> None:
 def test_what_the_harness_breaks_is_mended_before_training() -> None:
     wide = replace(EVIDENCE, best_of=1.0, score=Estimate(0.05, 0.0, 0.1, 8, 64))
     decision = decide(replace(BOTH, evidence=replace(wide, failures={"output": 0.3})))
-    assert decision.lever == "harness" and "30% of rollouts fail by the harness's own making" in decision.reason
+    assert decision.lever == "harness" and "30% of rollouts fail because of the harness" in decision.reason
     assert decide(replace(BOTH, evidence=replace(wide, failures={"refused": 0.3}))).lever == "weights"
 
 

@@ -85,8 +85,8 @@ def test_a_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: 
         (["--agent", "command:sh", "--agent-mounts", "/usr/no-such"], 2, "does not exist"),
         (["--agent", "command:sh", "--agent-mounts", str(TOY)], 2, "which agents must not see"),
         (["--agent", "command:sh", "--agent-network", "http://x"], 2, "names no host"),
-        (["--agent", "command:sh", "--agent-dollars", "1"], 2, "what a command spends is not known"),
-        (["--agent", "command:sh", "--budget", "dollars=1"], 2, "what a command spends is not known"),
+        (["--agent", "command:sh", "--agent-dollars", "1"], 2, "the cost of a command is unknown"),
+        (["--agent", "command:sh", "--budget", "dollars=1"], 2, "the cost of a command is unknown"),
         (["--agent-network", "*"], 2, "belongs to an agent that is a command"),
     ],
 )

@@ -1,6 +1,6 @@
-"""The files that a command finds: all that the language-model agents reach by tools, as text of bounded size.
+"""The files for a command: everything that language-model agents read with tools, as text of bounded size.
 
-Texts that models wrote are quoted as there, so that a transcript cannot pass for the page that shows it.
+Texts of models are quoted, so that a transcript cannot imitate the page that shows it.
 """
 
 import json
@@ -29,7 +29,7 @@ from sia_core.domain.rollout import Rollout
 from sia_core.domain.task import Problem
 
 APART = ("edits", "base")
-"""Fields of a submission that the directory harness/ takes the place of."""
+"""Fields of a submission that the directory harness/ replaces."""
 _ROLLOUTS, _ROLLOUT, _NODES, _DRAFTS = 400, 24_000, 30, 20
 _TEXT_BYTES, _PROBLEMS = 4 << 20, 200
 
@@ -37,7 +37,7 @@ Contents = Iterator[tuple[str, bytes]]
 
 
 def decision_contents(situation: Situation, library: Library, source: Source, executed: int) -> Contents:
-    """All that is laid out for one decision."""
+    """Yield the files for one decision."""
     updates = describe_update(situation.updates) or "none: this policy cannot be trained"
     yield (
         "README.md",
@@ -69,7 +69,7 @@ def decision_contents(situation: Situation, library: Library, source: Source, ex
 
 
 def first_contents(brief: Brief, left: Left) -> Contents:
-    """All that is laid out for a first harness."""
+    """Yield the files for a first harness."""
     page = _page("command_first").format(metric=brief.metric, left=left, rounds=ATTEMPTS, rule=RULE)
     ids = listed([problem.id for problem in brief.problems])
     yield "README.md", page.encode()
@@ -90,7 +90,7 @@ FIRST_SCHEMA = {
 
 
 def decision_schema() -> dict[str, Any]:
-    """The schema of decision.json: a submission without the edits, which are the difference of harness/."""
+    """Schema of decision.json: a submission without edits, which are the changes in harness/."""
     schema = Submission.model_json_schema()
     schema["properties"] = {name: one for name, one in schema["properties"].items() if name not in APART}
     schema.pop("$defs", None)
@@ -99,7 +99,7 @@ def decision_schema() -> dict[str, Any]:
 
 
 def _row(node: Node) -> dict[str, Any]:
-    """A node, without the texts of its edits: its harness lies in harnesses/."""
+    """Return a node without the texts of its edits, whose result is in harnesses/."""
     row = asdict(node)
     if row["decision"] is not None:
         row["decision"]["edits"] = [edit["file"] for edit in row["decision"]["edits"]]
