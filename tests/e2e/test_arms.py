@@ -67,7 +67,7 @@ def test_arms_are_compared_and_go_on_where_they_were_cut(sia: Sia) -> None:
         <= {key: run.name for key, run in grown.items()}.items()
     )
     assert "2 seeds" in output and "one seed" not in output
-    assert "of 2 seeds already" in sia("arms", "--resume", comparison.name, "--seeds", "1", code=2)
+    assert "has 2 seeds already" in sia("arms", "--resume", comparison.name, "--seeds", "1", code=2)
 
 
 @pytest.mark.slow
