@@ -1,9 +1,8 @@
-"""`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any server that speaks them.
+"""`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any compatible server.
 
-Rollouts are asked for plainly. Agents, whose patience limits repeats (`retry.Patience`), are answered in a stream where
-the server offers one: they write long replies, and only its silence tells that it is gone.
-No token ids come back, so its rollouts cannot train weights; and no logprobs are asked for, which would be
-of no use without them. Options become a strict JSON schema.
+Rollouts use plain requests. Agents, whose repeats are limited (`retry.Patience`), use streams where the server offers
+them: during a long reply, only silence in the stream shows that the server is gone. The API returns no token ids, so
+rollouts cannot train weights, and logprobs are not requested. Options become a strict JSON schema.
 """
 
 from typing import Any, Final
@@ -79,7 +78,7 @@ class OpenAIPolicy:
         self._careful = retry.patience.careful
         self._ways = Ways("counted", "stream", "plain") if self._careful else Ways("plain")
         self._client = openai.OpenAI(api_key=key, base_url=spec.base_url, max_retries=0)
-        # OpenAI's own models take only the new name, many other servers only the old one.
+        # OpenAI's own models take only the new name, many other servers only the old name.
         self._limit = _LIMITS[spec.official]
 
     def sample(self, request: Request) -> Completion:
@@ -98,7 +97,7 @@ class OpenAIPolicy:
         return choose(options, ask, self.spec)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Nothing to probe; but raises when the server, or OpenAI's own model, cannot be reached."""
+        """Return an empty probe; raise if the server, or OpenAI's own model, cannot be reached."""
 
         def send(timeout: float) -> bytes:
             models = self._client.models.with_raw_response
@@ -113,11 +112,11 @@ class OpenAIPolicy:
         body: dict[str, Any] = {
             "model": self._endpoint.model,
             "messages": [_message(message) for message in request.messages],
-            "seed": seed % 2**31,  # Some servers keep it in 32 bits.
+            "seed": seed % 2**31,  # Some servers keep 32 bits.
             **extra,
         }
         if not self._endpoint.official or request.sampling.temperature != 1.0:
-            # There 1 is the documented default, and reasoning models take no other value, or none at all.
+            # OpenAI's default is 1, and its reasoning models take no other value, or no temperature at all.
             body["temperature"] = request.sampling.temperature
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]

@@ -1,7 +1,7 @@
 """The one retry loop of all policies behind a server: bounded in attempts and in time.
 
-Waiting is exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015), or as
-long as the server asks for, within bounds.
+Waits are exponential with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015), or as requested by the
+server, within bounds.
 """
 
 import math
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fault:
-    """Error of one attempt, in our words."""
+    """Error of one attempt, as an error of SIA."""
 
     error: SiaError
     again: bool = False
@@ -33,34 +33,34 @@ class Fault:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a request may take, all attempts together."""
+    """Limits of a request over all attempts."""
 
     attempts: int = 6
     first_s: float = 0.5
-    """Mean of the first wait is half of this; it doubles with each."""
+    """Upper bound of the first wait, doubled at each further wait."""
     longest_s: float = 30.0
-    """Upper bound of each wait, asked for by the server or not."""
+    """Upper bound of each wait, also of those that the server requests."""
     timeout_s: float = 300.0
     """Seconds that the server may send nothing during one attempt."""
     total_s: float = 900.0
-    """No attempt begins later than this."""
+    """Seconds after which no attempt begins."""
     repeats: int | None = None
-    """Repeats of a request that may have been paid for; None: it is retried as any other."""
+    """Maximum repeats of a request that may have been paid for; None for the limits of any other."""
 
     @property
     def careful(self) -> bool:
-        """True if requests that may have been paid for are repeated less than others."""
+        """True if repeats of requests that may have been paid for are limited."""
         return self.repeats is not None
 
     @classmethod
     def of_agent(cls, silence_s: float) -> Self:
-        """For long replies: each attempt has the whole limit of silence, and a reply is paid for twice at most."""
+        """Limits for long replies: the full silence limit for each attempt, and a reply paid for twice at most."""
         return cls(timeout_s=silence_s, total_s=math.inf, repeats=1)
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Calls until it goes well, or patience ends."""
+    """Retries a call within limits."""
 
     patience: Patience = Patience()
     sleep: Callable[[float], None] = time.sleep
@@ -68,14 +68,13 @@ class Retry:
     uniform: Callable[[float, float], float] = field(default_factory=lambda: random.Random().uniform)
 
     def run(self, call: Callable[[float], T], judge: Callable[[Exception], Fault | None]) -> T:
-        """The result of `call(timeout)`.
+        """Return the result of `call(timeout)`.
 
         Args:
-            judge: what an exception means; None for one that is to be raised as it is.
+            judge: function that returns the fault of an exception, or None to raise the exception unchanged.
 
         Raises:
-            SiaError: of the last fault. It carries no context: an SDK's exception holds the request,
-                and with it the key.
+            SiaError: error of the last fault, without context: an SDK's exception holds the request, and so the key.
         """
         deadline = self.clock() + self.patience.total_s
         paid = 0
@@ -105,7 +104,7 @@ class Retry:
 
 
 def parse_retry_after(text: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3). None if it says nothing.
+    """Parse a Retry-After header, a number or a date (RFC 9110, 10.2.3), to seconds; None if there is no valid one.
 
     Args:
         now: seconds since the epoch.

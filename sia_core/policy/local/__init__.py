@@ -3,15 +3,13 @@
 Token ids are recorded exactly as fed and sampled, never re-tokenised. Requests of many threads are
 served with continuous batching (`scheduler`), each with its own adapter, seed and limits.
 
-What is promised:
-- Prompts, options and probes are computed alone, and memos return what would be computed again:
-  whatever else is asked changes nothing in them.
-- With `batch=1` that holds for replies too. A resumed run repeats itself bit for bit.
-- With a larger batch the logprobs of a reply may differ from those of the same ids computed alone,
-  for products of many rows are summed in another order than those of one: in fp32 by less than 1e-5 on the
-  tests' model, at most 3e-5 (median 2e-6) on SmolLM2. Where the kernels treat whole blocks of rows alike
-  (see `engine.ROWS`) they still do not depend on what else is in the batch. On a GPU, where none of this
-  was ever run, they may.
+Guarantees:
+- Prompts, options and probes are computed alone and then cached, so other requests do not change them.
+- With `batch=1`, replies are computed alone too. A resumed run repeats itself bit for bit.
+- With a larger batch, the logprobs of a reply may differ from those of the same ids computed alone,
+  because products of many rows are summed in another order than those of one row: in fp32 by less than 1e-5 on
+  the tests' model, at most 3e-5 (median 2e-6) on SmolLM2. If kernels treat whole blocks of rows alike (see
+  `engine.ROWS`), logprobs do not depend on the rest of the batch. On a GPU, which was never tested, they may.
 """
 
 import threading
@@ -48,26 +46,26 @@ class LocalPolicy:
         """Load the model.
 
         Args:
-            threads: that each forward pass may use.
-            batch: replies sampled together.
+            threads: CPU threads of each forward pass.
+            batch: number of replies sampled together.
 
         Raises:
-            PolicyError: no such model, or one that cannot be sampled in batches.
+            PolicyError: no such model, or a model that cannot be sampled in batches.
         """
         torch.set_num_threads(threads)
         self.spec = spec
         self.digest = base_digest(base)
         self.concurrency = batch
         self._tokenizer = AutoTokenizer.from_pretrained(base)
-        # Encoding with other options than before changes a tokenizer's state.
+        # A change of encoding options changes a tokenizer's state.
         self._tokenizing = threading.Lock()
         engine = Engine(base, self.digest, joined=batch > 1, kept=ADAPTERS_KEPT)
         self._engine = engine
         self._ends = end_tokens(self._tokenizer, engine.model)
         self._scheduler = Scheduler(lambda replies: engine.step([reply.row for reply in replies]), batch, spec)
-        # Also at exit: a thread in the middle of a forward pass would bring the interpreter down.
+        # Also at exit: a thread in the middle of a forward pass would crash the interpreter.
         self.close = weakref.finalize(self, self._scheduler.close)
-        """Fail what is in flight and end the policy's thread."""
+        """Fail requests in flight and end the policy's thread."""
 
     @property
     def _model(self) -> Any:
@@ -78,7 +76,7 @@ class LocalPolicy:
         return self._reply(request) if request.options is None else self._choose(request, request.options)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Logprobs of each token of a fixed text, given those before it."""
+        """Logprobs of each token of a fixed text, given the tokens before it."""
         ids = self._encode(PROBE)
         logprobs: tuple[float, ...] = self._scheduler.run(lambda: self._engine.score(tuple(ids), adapter))
         return logprobs
@@ -99,7 +97,7 @@ class LocalPolicy:
             what = f"{len(options)} options, {len(set(options))} of them different"
             raise RejectedRequestError(what, where="options", hint="give at least one, and none twice")
         text, prompt = self._prompt(request)
-        # An option that spells an end token out must not end before its end.
+        # The text of an end token in an option must not become an end token.
         tokens = [(*self._encode(option, split_special_tokens=True), self._ends[0]) for option in options]
         self._check_length(len(prompt), max(map(len, tokens)), "the longest option")
         paths = branches(tokens)
