@@ -217,7 +217,7 @@ class Recording(_Part):
             if decision.parent_key not in (SEED, *keys):
                 raise ValueError(f"{decision.key} branches from {decision.parent_key}, which has no decision")
         if self.first.files is not None and _first(self.first.files).digest != self.first.harness:
-            raise ValueError("the files of the first harness do not have its digest")
+            raise ValueError("the files of the first harness do not match the digest")
         return self
 
 

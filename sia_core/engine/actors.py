@@ -1,4 +1,4 @@
-"""The Ray actors: one that holds the policy, several that play and grade rollouts."""
+"""The Ray actors: one holds the policy, several play and grade rollouts."""
 
 import os
 import time
@@ -29,7 +29,7 @@ from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
 
 SLICE_S = 0.25
-"""Seconds after which a worker returns what it has done, rather than begin another unit of those it was given."""
+"""Seconds after which a worker returns its rollouts instead of beginning another unit."""
 T = TypeVar("T", Unit, Rollout)
 
 
@@ -41,29 +41,29 @@ class PolicySettings:
     threads: int
     batch: int
     folder: Path | None
-    """For the log of replies, and that of a server."""
+    """Directory of the logs of replies and of a server."""
     environment: PolicyEnvironment
     server: ServerOptions | None
-    """Where the spec wants a server of its own."""
+    """Options of the server that the run starts for the spec, if any."""
     address: ipc.Address
-    """For requests that do not come through Ray."""
+    """Address for requests that bypass Ray."""
 
 
 class PolicyActor:
-    """Holds one policy; every rollout worker asks it. Its methods are called in many threads."""
+    """Holds one policy for all rollout workers. The actor's methods are called in many threads."""
 
-    # Loaded apart from the constructor: an error in an actor's constructor would lose its type and hint.
+    # The policy is not loaded in the constructor, where Ray drops an error's type and hint.
 
     def __init__(self, settings: PolicySettings) -> None:
         self._settings = settings
         self._served: ServedPolicy | None = None
         settings.environment.install()
-        # One thread: the policy is loaded once, whoever asks first.
+        # The only thread of this pool loads the policy once.
         self._policy = ThreadPoolExecutor(1).submit(self._load)
         ipc.Server(settings.address, self.sample)
 
     def describe(self) -> dict[str, Any]:
-        """Return the policy's spec, digest, trainability and concurrency, which a RemotePolicy shows."""
+        """Return the policy's spec, digest, trainability and concurrency."""
         policy = self._policy.result()
         return {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
 
@@ -78,7 +78,7 @@ class PolicyActor:
         return self._policy.result().probe(adapter)
 
     def close(self) -> None:
-        """End the server that belongs to the policy, if any."""
+        """End the policy's server, if any."""
         if self._served is not None:
             self._served.close()
 
@@ -99,7 +99,7 @@ class PolicyActor:
 
 
 class RemotePolicy:
-    """A `Policy` whose work is done by a PolicyActor."""
+    """A `Policy` that forwards to a PolicyActor."""
 
     def __init__(self, actor: Any, address: ipc.Address, description: dict[str, Any]) -> None:
         self._actor = actor
@@ -114,7 +114,7 @@ class RemotePolicy:
         completion: Completion
         try:
             completion = ipc.client_of(self._address).ask(request)
-        except ipc.ServerGoneError:  # Another machine's, or it has died: Ray starts it again.
+        except ipc.ServerGoneError:  # The actor is on another machine, or has died: Ray restarts it.
             completion = _ask(self._actor.sample.remote(request))
         return completion
 
@@ -125,11 +125,11 @@ class RemotePolicy:
 
 
 class RolloutActor:
-    """Plays or grades units one after the other in its own process, with its own sandboxes."""
+    """Plays or grades units one by one in its own process, with its own sandboxes."""
 
     def __init__(self, task: str, tier: Tier, *, hide_gpus: bool) -> None:
         if hide_gpus:
-            # Ray no longer does it for actors that ask for none, and a runtime environment would take seconds.
+            # Ray no longer hides GPUs from actors that request none, and a runtime environment takes seconds.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._task = task
         self._tier: Tier = tier
@@ -140,24 +140,24 @@ class RolloutActor:
         return RolloutRunner(Task.load(self._task), self._tier)
 
     def hold(self, harness: Harness, adapter: Adapter | None, policy: Policy) -> None:
-        """Keep what the units to come have in common, rather than take it along with each."""
+        """Keep the candidate for the next units, instead of sending it with each unit."""
         self._candidate = (harness, adapter, policy)
 
     def run(self, units: Sequence[Unit]) -> list[Rollout]:
-        """Do as `RolloutRunner.run` does with the candidate held, for the first of `units`, and for more until SLICE_S
-        have passed or the policy fails one."""
+        """Call `RolloutRunner.run` with the held candidate for the first of `units`, and for more until SLICE_S have
+        passed or a unit fails because of the policy."""
         return self._slice(lambda unit: self._runner.run(unit, *self._candidate), units)
 
     def play(self, units: Sequence[Unit]) -> list[Rollout]:
-        """Do as `RolloutRunner.play` does with the candidate held, under the limits of `run`."""
+        """Call `RolloutRunner.play` with the held candidate, under the limits of `run`."""
         return self._slice(lambda unit: self._runner.play(unit, *self._candidate), units)
 
     def grade(self, played: Sequence[Rollout]) -> list[Rollout]:
-        """Do as `RolloutRunner.grade` does, under the limits of `run`."""
+        """Call `RolloutRunner.grade`, under the limits of `run`."""
         return self._slice(self._runner.grade, played)
 
     def ready(self) -> bool:
-        """True once the task is loaded and the sandbox that every unit needs is open."""
+        """Load the task and open the sandbox that every unit needs."""
         self._runner.open()
         return True
 
@@ -172,7 +172,7 @@ class RolloutActor:
 
 
 def cause_of(error: RayTaskError) -> BaseException:
-    """The error that an actor's own code raised, through however many actors it came."""
+    """Return the error that an actor's own code raised, through any number of actors."""
     cause: BaseException = error
     while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
         cause = cause.cause

@@ -1,9 +1,8 @@
 """One stream of units through pools of workers: back-pressure, retries, and a breaker for a silent policy.
 
-A worker is handed one unit at a time, or several where they are short: it returns after SLICE_S, and what it has
-not begun goes to whoever is free. Where there are graders, a played rollout goes on to one of them. What fails for
-want of a worker, a node or the policy is run again, alone; what keeps failing is recorded as such. Each unit leaves
-exactly one record.
+A worker is handed one unit at a time, or several short ones: it returns after SLICE_S, and units it has not begun go to
+the next idle worker. With graders, a played rollout is passed to one of them. A unit that fails because of a worker, a
+node or the policy is retried alone; after repeated failures, the failure is recorded. Each unit has exactly one record.
 """
 
 import time
@@ -22,28 +21,28 @@ from sia_core.domain.rollout import Failure, Rollout, Unit
 from sia_core.engine.actors import SLICE_S, RemotePolicy, cause_of
 
 ATTEMPTS = 3
-"""Times a unit is run before an infrastructure failure is its terminal record."""
+"""Attempts at a unit before an infrastructure failure becomes its terminal record."""
 TRIPS_AFTER = 3
 """Endpoint failures in a row after which nothing more is sent until the policy answers again."""
 HANDFUL = 32
-"""Units that a worker is given at most. Handing over one costs some 3 ms of CPU, a seventh of a short rollout."""
+"""Maximum units handed to a worker at a time. Each handover costs some 3 ms of CPU, a seventh of a short rollout."""
 TICK_S = 5.0
 GRACE_S = 120.0
-"""Beyond what a unit may take by its limits, before its worker counts as lost."""
+"""Seconds beyond a unit's own limits after which its worker counts as lost."""
 
 
 class Pool:
-    """Workers of one kind; a dead one is replaced."""
+    """Workers of one kind; dead workers are replaced."""
 
     def __init__(self, make: Callable[[], Any], count: int) -> None:
         self._make = make
         self.workers = [make() for _ in range(count)]
         self.idle = list(self.workers)
         self.told: dict[Any, Dispatch] = {}
-        """Whose candidate a worker holds."""
+        """Dispatch whose candidate each worker holds."""
 
     def replace(self, worker: Any) -> None:
-        """End a worker and start another in its place."""
+        """Replace a worker by a new one."""
         ray.kill(worker)
         self.workers.remove(worker)
         self.told.pop(worker, None)
@@ -63,7 +62,7 @@ class _Job:
 
 @dataclass
 class _Flight:
-    """Jobs in the hands of a worker."""
+    """Jobs handed to a worker."""
 
     jobs: Sequence[_Job]
     worker: Any
@@ -82,11 +81,11 @@ class Dispatch:
         wait_for_policy: Callable[[], bool],
         unit_s: float,
     ) -> None:
-        """Prepare.
+        """Prepare the dispatch.
 
         Args:
-            wait_for_policy: returns when the policy answers; True if it was silent before.
-            unit_s: how long one attempt at a unit may take by its limits.
+            wait_for_policy: function that returns when the policy answers, True if the policy was silent.
+            unit_s: time limit of one attempt at a unit.
         """
         self._players = players
         self._graders = graders
@@ -95,14 +94,14 @@ class Dispatch:
         self._deadline_s = ATTEMPTS * unit_s + GRACE_S
         self._again: deque[_Job] = deque()
         self._unbegun: deque[_Job] = deque()
-        """Handed out and handed back."""
+        """Jobs that a worker returned without beginning them."""
         self._handful = 1
         self._played: deque[tuple[_Job, Any]] = deque()
         self._busy: dict[Any, _Flight] = {}
         self._failures_in_row = 0
 
     def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
-        """Yield the record of each unit as soon as it is there."""
+        """Yield the record of each unit as soon as it is complete."""
         self._fresh = iter(units)
         self._candidate = (harness, adapter, self._policy)
         while True:
@@ -125,14 +124,14 @@ class Dispatch:
             self._busy[worker.grade.remote(played)] = _Flight([job], worker, graders, time.monotonic())
         while players.idle and self._failures_in_row < TRIPS_AFTER and (jobs := self._next()):
             worker = players.idle.pop()
-            if players.told.get(worker) is not self:  # A worker does what it is asked in order.
+            if players.told.get(worker) is not self:  # A worker handles calls in order.
                 worker.hold.remote(*self._candidate)
                 players.told[worker] = self
             method = worker.run if graders is None else worker.play
             self._busy[method.remote([job.unit for job in jobs])] = _Flight(jobs, worker, players, time.monotonic())
 
     def _next(self) -> list[_Job]:
-        """Return the jobs of the next idle worker. A job that has failed goes alone: it may take its worker down."""
+        """Return the jobs of the next idle worker. A failed job goes alone, because it may crash its worker."""
         if self._again:
             return [self._again.popleft()]
         jobs = list[_Job]()
@@ -147,7 +146,7 @@ class Dispatch:
         return None if unit is None else _Job(unit)
 
     def _land(self, ref: Any, *, late: bool) -> list[Rollout]:
-        """End a flight and return the terminal records of those of its jobs that do not go on."""
+        """End a flight; return the terminal records of its jobs that are complete."""
         flight = self._busy.pop(ref)
         if late:
             flight.pool.replace(flight.worker)
@@ -174,8 +173,8 @@ class Dispatch:
         return [record for record in settled if record is not None]
 
     def _learn(self, flight: _Flight, done: int) -> None:
-        """Hand out as many units as a worker finishes in its slice of time."""
-        if self._graders is not None:  # They take played rollouts one by one.
+        """Adapt the number of units handed out to the number that a worker finishes in SLICE_S."""
+        if self._graders is not None:  # Graders take rollouts one by one.
             return
         if done < len(flight.jobs):
             self._handful = done
@@ -183,7 +182,7 @@ class Dispatch:
             self._handful = min(2 * done, HANDFUL)
 
     def _lost(self, flight: _Flight, what: str) -> list[Rollout]:
-        """Records of the jobs that have failed too often. Which of them is to blame is not known."""
+        """Fail all jobs of a flight, as the guilty one is unknown; return the records of those out of attempts."""
         ended = [self._retry(job, Failure("worker", what[:500])) for job in flight.jobs]
         return [record for record in ended if record is not None]
 
@@ -200,7 +199,7 @@ class Dispatch:
 
     def _retry(self, job: _Job, failure: Failure, rollout: Rollout | None = None) -> Rollout | None:
         job.attempts += 1
-        # While the policy may be silent altogether, its failures are not the last word on a unit.
+        # While the policy may be silent, its failures do not use up a unit's attempts.
         if job.attempts < ATTEMPTS or (failure.kind == "endpoint" and self._failures_in_row >= TRIPS_AFTER):
             self._again.append(job)
             return None
@@ -213,5 +212,5 @@ class Dispatch:
             if silent:
                 job.attempts -= job.endpoint_failures
                 job.endpoint_failures = 0
-            # Else the policy answers, only not these: they have had their tries.
+            # Otherwise the policy answers other requests, so these attempts count.
             job.attempts = min(job.attempts, ATTEMPTS - 1)

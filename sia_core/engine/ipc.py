@@ -1,10 +1,10 @@
 """Requests to the policy from workers on its own machine, over a Unix socket.
 
-A short rollout that asks once took 26 ms of CPU by a Ray call and takes 20 by this (77 and 98 a second on two cores:
-bench/README.md, engine). Workers on other machines, or whose connection breaks, use Ray.
+A short rollout with one request took 26 ms of CPU by a Ray call, and takes 20 ms by this socket (77 and 98 a second on
+two cores: bench/README.md, engine). Workers on other machines, or with a broken connection, use Ray.
 
-Both ends are this project's trusted processes, so messages are pickled, as Ray does. Each end must be of the same
-user, and who asks must know the key: a confined program has neither the system call nor the key.
+Both ends are trusted processes of SIA, so messages are pickled, as in Ray. Both ends must have the same user, and the
+client must know the key: a confined program has neither the system call nor the key.
 """
 
 import os
@@ -24,19 +24,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens on its machine. Abstract, so that no file stays behind a killed one."""
+    """Address of a server on its machine: an abstract socket, so that a killed server leaves no file."""
 
     name: str
     key: bytes = field(repr=False)
 
     @classmethod
     def new(cls) -> "Address":
-        """One that nobody else has or guesses."""
+        """Create an unguessable address."""
         return cls(f"\0sia-{token_hex(16)}", token_bytes(32))
 
 
 class Server:
-    """Answers requests, each connection's in a thread of its own, for as long as the process lives."""
+    """Answers requests until the process ends, with one thread for each connection."""
 
     def __init__(self, address: Address, answer: Callable[[Any], Any]) -> None:
         self._key = address.key
@@ -63,23 +63,23 @@ class Server:
                 reply: tuple[Any, Exception | None]
                 try:
                     reply = self._answer(request), None
-                except Exception as error:  # noqa: BLE001  (it is the asker's to handle)
+                except Exception as error:  # noqa: BLE001  (the client handles it)
                     reply = None, _sendable(error)
                 peer.send(reply)
 
 
 class Client:
-    """Asks one server, from any number of threads; each request has a connection to itself."""
+    """Asks one server, from any number of threads; each request has its own connection."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._idle: list[Connection] = []
 
     def ask(self, request: Any) -> Any:
-        """The server's answer; what it raised is raised here.
+        """Return the server's answer, or raise the server's exception.
 
         Raises:
-            ServerGoneError: no server on this machine, or it ended before it had answered.
+            ServerGoneError: no server on this machine, or the server ended without an answer.
         """
         try:
             peer = self._take()
@@ -109,19 +109,19 @@ class Client:
 
 
 class ServerGoneError(Exception):
-    """Nobody answers at an address."""
+    """No server answers at an address."""
 
 
 @cache
 def client_of(address: Address) -> Client:
-    """This process's client of a server."""
+    """Return this process's client of a server."""
     return Client(address)
 
 
 def _sendable(error: Exception) -> Exception:
     try:
         ForkingPickler.dumps(error)
-    except Exception:  # noqa: BLE001  (whatever an attribute's own code raises)
+    except Exception:  # noqa: BLE001  (an attribute's code may raise anything)
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

@@ -75,7 +75,7 @@ def test_a_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--agent", "command:no-such-tool -p"], 2, "no program 'no-such-tool' is found"),
+        (["--agent", "command:no-such-tool -p"], 2, "program 'no-such-tool' not found"),
         (["--agent", "command:"], 2, "no command is named"),
         (["--agent", "command:'sh"], 2, "cannot be read"),
         (["--agent", "command:sh", "--agent-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY is not set"),

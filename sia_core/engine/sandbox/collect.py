@@ -1,7 +1,7 @@
-"""Reads named files out of a directory that untrusted code filled, when that code is dead.
+"""Read named files from a directory that untrusted code filled, after the code is dead.
 
-Regular files only. No link is followed at any step of a name, nothing that could block is waited
-for, and sizes are checked before anything is read.
+Only regular files are read. No link is followed at any step of a name, no read can block, and sizes are
+checked first.
 """
 
 import os
@@ -11,7 +11,7 @@ from sia_core.host.untrusted import open_regular
 
 
 def collect(folder: int, names: Iterable[str], cap: int) -> dict[str, bytes] | None:
-    """Contents by name below the directory `folder`; None when together they pass `cap` bytes."""
+    """Read files by name below the directory `folder`; return None if together they exceed `cap` bytes."""
     opened: dict[str, int] = {}
     try:
         for name in dict.fromkeys(names):

@@ -1,4 +1,4 @@
-"""The strict tier: bubblewrap around the zygote, and namespaces of its own for every program."""
+"""The strict tier: bubblewrap around the zygote, and separate namespaces for every program."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,7 @@ DEFAULT_MODULES = ("numpy", "scipy.sparse.linalg")
 
 
 class StrictSandbox(ForkedSandbox):
-    """Runs untrusted programs under every layer. Not thread-safe: one per worker.
-
-    `modules` are imported once, in the zygote; `sdk` is a directory that programs can import from,
-    `shared` one that they can read, at /shared.
-    """
+    """Runs untrusted programs under every layer. Not thread-safe: one per worker."""
 
     def __init__(
         self,
@@ -29,5 +25,5 @@ class StrictSandbox(ForkedSandbox):
     ) -> None:
         super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk, shared), modules)
 
-    def _guard(self, box: str, limits: Limits) -> Guard | None:  # noqa: ARG002 - of no use to this tier
+    def _guard(self, box: str, limits: Limits) -> Guard | None:  # noqa: ARG002 - not used in this tier
         return TreeGuard(limits) if limits.subprocesses else None
