@@ -1,10 +1,10 @@
-"""Tell a rewrite that does something from a no-op, by its rollouts beside their twins of the parent.
+"""Distinguish an effective rewrite from a no-op, by its rollouts and their twins of the parent.
 
-A change shows in a rollout in two ways. It ran: a changed line inside a function is in the trace, a changed line of
-any text is in something that was recorded (a prompt, an option, an answer, a program), or a changed knob was read. Or
-the record differs: the child asked, offered, received, ran, answered or scored otherwise than its twin. A no-op
-leaves every recorded thing equal, so a rewrite that scores otherwise on a twin never is one. Where the policy does
-not repeat itself under the same seed, its noise counts as a difference, and the gate decides.
+A change shows in a rollout in two ways. Either the change ran: a changed line inside a function is in the trace, a
+changed line of any text is in the record (a prompt, an option, an answer, a program), or a changed knob was read. Or
+the record differs: the child asked, offered, received, ran, answered or scored differently from its twin. A no-op
+leaves every record equal, so a rewrite with another score on a twin is never a no-op. If the policy does not repeat
+itself under the same seed, its noise counts as a difference, and the gate decides.
 """
 
 import difflib
@@ -25,7 +25,7 @@ _WORD = re.compile(r"\w\w")
 
 @dataclass(frozen=True)
 class Changes:
-    """The parts of a rewrite that can be seen to run."""
+    """The observable parts of a rewrite."""
 
     lines: frozenset[tuple[str, int]]
     """File and line, inside functions of the child."""
@@ -39,7 +39,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Sighting:
-    """How the changes show in one rollout."""
+    """Effects of the changes in one rollout."""
 
     ran: bool
     """A changed line was run, a changed text was recorded, or a changed knob was read."""
@@ -64,7 +64,7 @@ def changes(parent: Harness, child: Harness) -> Changes:
 
 
 def sight(changed: Changes, child: Rollout, parent: Rollout | None) -> Sighting:
-    """Find the changes in one rollout of the child, beside the parent's twin where there is one."""
+    """Find the changes in one rollout of the child, compared with the parent's twin if there is one."""
     ran = False
     if child.trace is not None:
         run = {(name, number) for name, lines in child.trace.lines.items() for number in lines}
@@ -75,7 +75,7 @@ def sight(changed: Changes, child: Rollout, parent: Rollout | None) -> Sighting:
 
 
 def differs(child: Rollout, parent: Rollout) -> bool:
-    """True if anything that was recorded of the two rollouts differs, times and traces aside."""
+    """Return True if the records of the two rollouts differ, times and traces aside."""
     return _recorded(child) != _recorded(parent)
 
 
@@ -90,7 +90,7 @@ def shares(sightings: Sequence[Sighting]) -> dict[str, float]:
 
 
 def _recorded(rollout: Rollout) -> tuple[Any, ...]:
-    """Everything by which two rollouts can be told apart; a traceback's line numbers are no behaviour."""
+    """Return the recorded behaviour of a rollout; a traceback's line numbers are not behaviour."""
     turns = [(turn.kind, turn.prompt, turn.options, turn.output, turn.tool_calls) for turn in rollout.turns]
     programs = [(run.code, run.status) for run in rollout.programs]
     failure = rollout.failure and rollout.failure.kind

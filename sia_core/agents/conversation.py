@@ -1,8 +1,7 @@
 """One conversation with a language model that reads through tools until it submits.
 
-Bounded in turns, tokens, money and in the size of its context, whatever the model does and however much there is
-to read. Everything that was said is kept for the record. Reading tools answer a wrong call; a wrong submission
-comes back with the exact error, ATTEMPTS times.
+The conversation is bounded in turns, tokens, money and context. All messages are recorded. Reading tools answer an
+invalid call with the error; an invalid submission comes back with the exact error, up to ATTEMPTS times.
 """
 
 import time
@@ -20,11 +19,11 @@ from sia_core.host.progress import Reporter, Wait
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 
 ATTEMPTS = MAX_VALIDATIONS
-"""Submissions that are taken at most; each wrong one comes back with its faults."""
+"""Maximum number of submissions; each invalid one comes back with its faults."""
 _CHARACTERS = 4
-"""Characters of a token, about; a reply that still arrives is counted in characters."""
+"""Characters per token, about; a reply that is still streaming is counted in characters."""
 _LAST_TURNS = 3
-"""Turns before the last from which the number left is told."""
+"""Number of last turns in which tool answers end with the number of turns left."""
 MAX_OUTPUT = 16_000
 """Tokens of one reply, thinking included."""
 
@@ -33,11 +32,11 @@ S = TypeVar("S", bound=Arguments)
 
 
 class SubmissionError(Exception):
-    """A submission that cannot be taken, in words for its author."""
+    """A submission that is not accepted; the message is written for its author."""
 
 
 class NoSubmissionError(Exception):
-    """The conversation ended without a submission that could be taken; says why."""
+    """The conversation ended without an accepted submission; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Allowance:
     """Prompt and output tokens of all requests together."""
     dollars: float | None = None
     context: int = 200_000
-    """Characters of what tools have answered; then only a submission is taken."""
+    """Characters of tool answers; after them, tools answer only that a submission is due."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +60,22 @@ class Submit(Generic[S, T]):
     help: str
     arguments: type[S]
     take: Callable[[S], T]
-    """Function that takes the submission's arguments, or raises SubmissionError."""
+    """Function that accepts the submission's arguments, or raises SubmissionError."""
 
 
 @dataclass
 class Transcript:
-    """Messages of a conversation, its usage, and the reasons why submissions were not taken."""
+    """Messages and usage of a conversation."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     attempts: list[str] = field(default_factory=list)
-    """Reasons why submissions were not taken."""
+    """Reasons why submissions were not accepted."""
 
 
 @dataclass
 class Conversation:
-    """A conversation of one agent about one thing."""
+    """A conversation with the model of one agent about one decision."""
 
     model: Policy
     tools: Sequence[Tool[Any]]
@@ -93,13 +92,13 @@ class Conversation:
         self._began, self._shown = time.time(), 0
 
     def run(self, system: str, opening: str, submit: Submit[S, T]) -> T:
-        """Talk until a submission is taken.
+        """Talk until a submission is accepted.
 
         Raises:
-            NoSubmissionError: the allowance is used up, ATTEMPTS submissions were wrong, or the model refuses.
-            EndpointError: the model's server does not answer. The run ends and can be resumed; the replies that came
-                are in its log (`policy.log`), so only the missing turn is asked for again.
-            PolicyError: it cannot be used at all.
+            NoSubmissionError: the allowance is used up, ATTEMPTS submissions were invalid, or the model refuses.
+            EndpointError: the model's server does not answer. The run ends and can be resumed; its log
+                (`policy.log`) holds the received replies, so only the missing turn is requested again.
+            PolicyError: the model cannot be used at all.
         """
         messages = self.transcript.messages
         messages += [{"role": "system", "content": system}, {"role": "user", "content": opening}]
@@ -152,7 +151,7 @@ class Conversation:
         return completion
 
     def _report(self, turn: int, streamed: int = 0) -> None:
-        """Tell which reply is waited for; `streamed` counts the output tokens of it that are there already."""
+        """Report the reply that is awaited; `streamed` counts its output tokens so far."""
         tokens = self.transcript.usage.tokens + streamed
         self.reporter.waiting(Wait(self.label, turn, tokens, self._began))
 

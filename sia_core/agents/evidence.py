@@ -1,4 +1,4 @@
-"""Evidence: what the rollouts say, computed before any agent is asked. Deterministic."""
+"""Evidence: statistics of the rollouts, computed before any agent is asked. Deterministic."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def _failures(scored: Sequence[Rollout]) -> dict[str, float]:
 
 
 def _examples(scored: Sequence[Rollout]) -> tuple[str, ...]:
-    """Failures first, then the lowest scores, then the best; one of each outcome and problem before a second of any."""
+    """List failures, then low scores, then the best; each outcome and problem once before any of them again."""
     ranked = sorted(scored, key=lambda rollout: (rollout.failure is None, rollout.score, rollout.unit.key))
     seen: Counter[tuple[str, ...]] = Counter()
     order: list[tuple[int, int, int, str]] = []
@@ -70,7 +70,7 @@ def _examples(scored: Sequence[Rollout]) -> tuple[str, ...]:
 
 
 def _outcome(rollout: Rollout) -> tuple[str, ...]:
-    """Equal for rollouts that show a reader the same: how it ended, and what the policy said."""
+    """Return a key that is equal for rollouts with the same end and the same replies."""
     if rollout.failure is not None:
         return ("failure", rollout.failure.kind, rollout.failure.reason)
     feedback = rollout.verdict.feedback if rollout.verdict is not None and not rollout.verdict.valid else ""

@@ -1,4 +1,4 @@
-"""Recorded decisions beside the run that is to make them: what cannot work, and what differs from the recorded run."""
+"""Check a run against the recorded decisions that it will make: errors, and differences from the recorded run."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,12 @@ from sia_core.policy.registry import base_directory
 
 
 def check_fit(config: RunConfig, task: Task) -> list[str]:
-    """List how the run differs from the recorded one, in words; empty for an agent that is not recorded.
+    """Describe each difference between the run and the recorded one; empty for an agent that is not recorded.
 
     Raises:
-        UsageError: no such decisions, those of another task, a policy that cannot be trained where weights are pulled,
-            or a first harness that the file does not hold.
-        PolicyError: the file is no record of decisions.
+        UsageError: no such decisions, decisions for another task, a policy that cannot be trained although weights
+            are pulled, or a first harness that the file does not hold.
+        PolicyError: the file is not a record of decisions.
     """
     if not is_recorded(config.agent):
         return []

@@ -1,7 +1,7 @@
-"""The reading room of an agent: every answer is text of bounded size, and what was read is counted.
+"""Answers to an agent's questions about a run: text of bounded size, with a count of everything read.
 
 Layers, each reached from the one above: overview of a generation, problems, rollouts of a problem, cleaned
-transcript, raw transcript by range. All ids are shown short; any unambiguous beginning of an id is understood.
+transcript, raw transcript by range. All ids are shown short; any unambiguous beginning of an id is accepted.
 """
 
 from collections import OrderedDict, defaultdict
@@ -31,11 +31,11 @@ Order = Literal["worst", "best", "longest"]
 
 
 Ref = int | str
-"""A harness as agents name it: the number of a node, `node 2`, or `draft 0123456789ab`."""
+"""An agent's name for a harness: the number of a node, `node 2`, or `draft 0123456789ab`."""
 
 
 class ReadingError(Exception):
-    """A question that has no answer: what is wrong with it, and what could be asked instead."""
+    """Invalid question; the message says what is wrong and what to ask instead."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Coverage:
 
 
 class Library:
-    """Answers an agent's questions about one run. `latest` is the generation whose evidence is at hand."""
+    """Answers an agent's questions about one run. `latest` is the generation of the current evidence."""
 
     def __init__(self, source: Source, latest: int) -> None:
         self._source = source
@@ -74,7 +74,7 @@ class Library:
             self.coverage.characters += len(raw(rollout))
 
     def problems(self, generation: int | None, offset: int, tried: Ref | None = None) -> str:
-        """One row a problem: scores, failures, and the ids of its worst and best rollout."""
+        """List problems: scores, failures, and the ids of the worst and best rollout of each."""
         groups: dict[str, list[Rollout]] = defaultdict(list)
         for rollout in self._played(generation, tried):
             groups[rollout.unit.problem].append(rollout)
@@ -94,7 +94,7 @@ class Library:
         order: Order,
         offset: int,
     ) -> str:
-        """One row a rollout, filtered and ordered."""
+        """List rollouts, filtered and ordered."""
         found = [
             rollout
             for rollout in self._played(generation, tried)
@@ -108,7 +108,7 @@ class Library:
         return _table("id problem turns tokens outcome", rows, offset, len(found))
 
     def read(self, rollout_id: str, view: Literal["clean", "raw"], start: int) -> str:
-        """A transcript from a character on."""
+        """Show a transcript from character `start` on."""
         rollout = self.find(rollout_id)
         text = cleaned(rollout) if view == "clean" else raw(rollout)
         key = rollout.unit.key
@@ -116,7 +116,7 @@ class Library:
         return quote(text, f"rollout {short(key)}, {view}", start=start, limit=RESULT_CHARS)
 
     def example(self, rollout_id: str, limit: int) -> str:
-        """The beginning of a cleaned transcript."""
+        """Show the beginning of a cleaned transcript."""
         rollout = self.find(rollout_id)
         key = rollout.unit.key
         text = cleaned(rollout)
@@ -124,7 +124,7 @@ class Library:
         return quote(text, f"rollout {short(key)}, clean", limit=limit)
 
     def search(self, text: str, generation: int | None, offset: int, tried: Ref | None = None) -> str:
-        """Places where the text occurs in raw transcripts, first one of each rollout, in any letter case."""
+        """Find the first place of the text in each raw transcript, in any letter case."""
         wanted = text.casefold()
         if not wanted.strip():
             raise ReadingError("give the text to search for")
@@ -141,13 +141,13 @@ class Library:
         return quote(_table("id place excerpt", rows, offset, len(hits)), "search results", limit=RESULT_CHARS)
 
     def files(self, ref: Ref) -> str:
-        """Names and sizes of a harness's files."""
+        """List names and sizes of a harness's files."""
         harness = self.harness(ref)
         rows = [f"{name} {len(data)} bytes" for name, data in sorted(harness.files.items())]
         return _table("file size", rows, 0, len(rows))
 
     def file(self, ref: Ref, name: str, start: int) -> str:
-        """Text of one harness file."""
+        """Show the text of one harness file."""
         files = self.harness(ref).files
         if name not in files:
             raise ReadingError(f"no file {name!r} in the harness of {_say(ref)}; files: {', '.join(sorted(files))}")
@@ -155,20 +155,20 @@ class Library:
         return quote(text, f"{_say(ref)}, {name}", start=start, limit=RESULT_CHARS)
 
     def diff(self, before: Ref, after: Ref, start: int) -> str:
-        """Difference of two harnesses."""
+        """Show the difference of two harnesses."""
         text = unified_diff(self.harness(before).files, self.harness(after).files)
         title = f"diff of {_say(before)} and {_say(after)}"
         return quote(text or "the same files", title, start=start, limit=RESULT_CHARS)
 
     def lineage(self, offset: int) -> str:
-        """One row a node: lever, parent, gate, what it predicted and what came of it."""
+        """List nodes: parent, lever, predicted gain and outcome of each."""
         nodes = list(self._source.nodes())
         rows = [_node_row(node) for node in nodes[offset : offset + ROWS]]
         text = _table("node parent lever category outcome", rows, offset, len(nodes))
         return quote(text, "lineage", limit=RESULT_CHARS)
 
     def rejected(self, offset: int) -> str:
-        """Decisions that led to no promoted child, newest first, with the reason."""
+        """List decisions that led to no promoted child, newest first, with the reason."""
         nodes = [node for node in reversed(self._source.nodes()) if node.decision and not node.promoted]
         known = {node.harness for node in self._source.nodes()}
         drafts = [draft for draft in reversed(self._source.drafts()) if draft.harness not in known]
@@ -178,26 +178,26 @@ class Library:
         return quote(shown, "rejected", limit=RESULT_CHARS)
 
     def update(self, node: int) -> str:
-        """Settings, curve and end of a node's weight update."""
+        """Show settings, curve and end of a node's weight update."""
         found = self._source.update(node) if 0 <= node < len(self._source.nodes()) else None
         if found is None:
             raise ReadingError(f"node {node} has no weight update; list_nodes shows levers")
         return quote("\n".join(_update_rows(found)), f"update of node {node}", limit=RESULT_CHARS)
 
     def history(self, offset: int) -> str:
-        """Generations of other runs of this task."""
+        """List generations of other runs of this task."""
         rows = [" ".join(f"{name}={value}" for name, value in row.items()) for row in self._source.history()]
         return _table("run generation ...", rows[offset : offset + ROWS], offset, len(rows))
 
     def memory(self) -> str:
-        """List the results so far of each lever and kind of hypothesis, and how well predictions held."""
+        """List results so far by lever and kind of hypothesis, and the accuracy of predictions."""
         rows = [str(memory) for memory in remember(self._source.nodes())]
         table = _table("lever category ...", rows[:ROWS], 0, len(rows))
         calibration = calibrate(self._source.nodes())
         return table if calibration is None else f"{table}\nPredictions so far: {calibration}"
 
     def said(self) -> str:
-        """One row for each reply of the policy in the latest rollouts: count, mean score, failures."""
+        """List replies of the policy in the latest rollouts: count, mean score, failures of each."""
         rows, total = replies(self._rollouts(self._latest))
         return quote(_table("n mean failures replies", rows, 0, total), "replies", limit=RESULT_CHARS)
 
@@ -210,10 +210,10 @@ class Library:
         return self._source.left()
 
     def find(self, rollout_id: str) -> Rollout:
-        """The training rollout whose id begins so.
+        """Find the training rollout whose id begins with `rollout_id`.
 
         Raises:
-            ReadingError: none, or several.
+            ReadingError: no such rollout, or several.
         """
         if len(rollout_id) < _LEAST_ID:
             raise ReadingError(f"{rollout_id!r} is too short for an id: give at least {_LEAST_ID} characters")
@@ -222,7 +222,7 @@ class Library:
                 f"{rollout_id!r} is the mark of a quotation, not an id: the id stands in the quotation's title, "
                 "as in <<data MARK: rollout ID, ...>>, and list_rollouts shows ids"
             )
-        # Generations that are in memory first: ids mostly come from the latest one.
+        # Generations in memory first: ids mostly come from the latest generation.
         generations = sorted(self._source.generations(), key=lambda index: index not in self._held)
         digests = {draft.harness for draft in self._source.drafts()} | {node.harness for node in self._source.nodes()}
         for rollouts in chain(map(self._rollouts, generations), map(self._source.draft_rollouts, sorted(digests))):
@@ -239,7 +239,7 @@ class Library:
         return f"{short(rollout.unit.key)} {rollout.unit.problem} {len(rollout.turns)} {rollout.tokens} {summary}"
 
     def _played(self, generation: int | None, tried: Ref | None) -> Sequence[Rollout]:
-        """Rollouts of an executed candidate, or those that a rewrite played on the rungs and in trials."""
+        """Return rollouts of an executed candidate, or of a rewrite on the rungs and in trials."""
         if tried is None:
             return self._rollouts(generation)
         found = self._source.draft_rollouts(self.harness(tried).digest)
@@ -263,17 +263,17 @@ class Library:
         return self._held[index]
 
     def candidate(self, node: int) -> Harness:
-        """The harness of a node's candidate: what edits of a child of it are made to."""
+        """Return the harness of a node's candidate, to which a child's edits apply."""
         nodes = self._source.nodes()
         if not 0 <= node < len(nodes):
             raise ReadingError(f"parent: there is no node {node}; the lineage has 0 to {len(nodes) - 1}")
         return self._source.harness(nodes[node].candidate.harness)
 
     def harness(self, ref: Ref) -> Harness:
-        """The harness behind a node or a draft; of a node whose rewrite was rejected on a rung, that rewrite.
+        """Return the harness of a node or a draft; for a node whose rewrite was rejected on a rung, the rewrite.
 
         Raises:
-            ReadingError: there is none, or several.
+            ReadingError: no such node or draft, or several.
         """
         kind, _, name = str(ref).strip().rpartition(" ")
         nodes = self._source.nodes()
@@ -321,7 +321,7 @@ def _node_row(node: Node) -> str:
 
 
 def describe(node: Node) -> str:
-    """Describe the outcome of a node: its gate verdict, or why there was no child."""
+    """Describe the outcome of a node: its gate verdict, or the reason why there was no child."""
     predicted = f"predicted {node.decision.predicted_gain:+.4g}; " if node.decision else ""
     if node.failure:
         return f"{predicted}no child: {node.failure}"
@@ -348,7 +348,7 @@ def _draft_row(draft: Draft, frequent: str) -> str:
 
 
 def _update_rows(update: Mapping[str, Any]) -> Iterator[str]:
-    """Settings, a row for each step, and why it ended."""
+    """Yield the settings, a row for each step, and the reason of the end."""
     yield "settings: " + ", ".join(f"{name}={value}" for name, value in sorted(update["spec"].items()) if value)
     for number, steps in enumerate(update.get("history", ()), 1):
         for step, metrics in enumerate(steps, 1):

@@ -1,4 +1,4 @@
-"""The Feedback-Agent that is a language model: it reads through tools, then submits a checked decision."""
+"""The Feedback-Agent with a language model, which reads through tools and then submits a checked decision."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,7 +24,7 @@ class LlmAgent(ModelAgent):
     """The agent behind specs like `anthropic:MODEL`."""
 
     def decide(self, situation: Situation, source: Source) -> Decision:
-        """Read, then decide."""
+        """Let the model read, then decide."""
         library = Library(source, situation.generation)
         tried = list(situation.problems)
         conversation = self.conversation(
@@ -50,7 +50,7 @@ class LlmAgent(ModelAgent):
 
 
 def system_prompt(situation: Situation) -> str:
-    """Build the system prompt: equal for every generation of a run, so that a provider's cache holds the text."""
+    """Build the system prompt, equal for every generation of a run so that a provider can cache it."""
     text = (files("sia_core.agents") / "prompts" / "feedback.md").read_text()
     updates = describe_update(situation.updates) or "none: this policy cannot be trained"
     levers = ", ".join(situation.levers)

@@ -1,11 +1,11 @@
-"""Lever memory: what each lever and kind of hypothesis has brought, and how well it was predicted.
+"""Lever memory: results of each lever and kind of hypothesis, and the accuracy of predictions.
 
-Chance of promotion ~ Beta(1 + promoted, 1 + not promoted), each outcome weighed by DECAY to the power of its
-age in generations. A child that is worse than its parent beyond the interval, though a gain was predicted,
-counts as UNPREDICTED misses. Void trials count for nothing.
+Chance of promotion ~ Beta(1 + promoted, 1 + not promoted), each outcome weighted by DECAY to the power of its
+age in generations. A child that is worse than its parent beyond the interval, despite a predicted gain,
+counts as UNPREDICTED misses. Void trials do not count.
 
-What was not promoted is rolled back, and the idea is blocked: the same change of the same pair is not tried again until
-there is new evidence, that is another pair to change.
+A change that was not promoted is rolled back and blocked: the same change is tried again only on another pair of
+harness and adapter.
 """
 
 from collections import defaultdict
@@ -31,7 +31,7 @@ class Memory:
     chance: float
     """Posterior mean of the chance that the next try is promoted."""
     predicted: float
-    """Mean predicted gain of all tries, those that no gate saw among them."""
+    """Mean predicted gain of all tries, including those that did not reach the gate."""
     observed: float | None
     """Mean gain of the tries that reached the gate; None when none did."""
     gated: int
@@ -52,14 +52,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Precision:
-    """Counts of problems named beforehand and of those that did as predicted, beside counts for all played problems."""
+    """Counts of problems named in predictions and of those that came true, and counts for all played problems."""
 
     named: int
     right: int
     among: int
     """Problems that parent and child both played."""
     base: int
-    """Problems that both played and that did so, named or not: better for `fixes`, worse for `risks`."""
+    """Problems that became better (for `fixes`) or worse (for `risks`), named or not."""
 
     def __str__(self) -> str:
         if not self.named:
@@ -70,21 +70,21 @@ class Precision:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Accuracy of an agent's predictions of what its decisions bring."""
+    """Accuracy of an agent's predictions."""
 
     decided: int
-    """Pulls that met the gate."""
+    """Pulls that reached the gate."""
     predicted: float
     observed: float
     """Mean gains."""
     error: float
     """Mean absolute difference of the two."""
     in_range: tuple[int, int]
-    """Observed gains within the predicted range, and ranges given."""
+    """Number of observed gains within the predicted range, and number of ranges."""
     fixes: Precision
-    """Problems that were to become better, and did."""
+    """Problems predicted to become better."""
     risks: Precision
-    """Problems that might become worse, and did."""
+    """Problems predicted to be at risk of becoming worse."""
 
     def __str__(self) -> str:
         inside, given = self.in_range
@@ -106,12 +106,12 @@ def remember(nodes: Sequence[Node]) -> list[Memory]:
 
 
 def chance(nodes: Sequence[Node], lever: str, category: str) -> float:
-    """Posterior mean of the chance of a try; 1/2 of one that was never made."""
+    """Posterior mean of the chance that a try is promoted; 1/2 without earlier tries."""
     return next((one.chance for one in remember(nodes) if (one.lever, one.category) == (lever, category)), 0.5)
 
 
 def blocked(nodes: Sequence[Node], decision: Decision) -> str | None:
-    """Why an idea has to wait for new evidence, or None: it was tried on this very pair, and rolled back."""
+    """Return the reason if the same change of the same pair was tried and rolled back, else None."""
     if not 0 <= decision.parent < len(nodes):
         return None
     pair = nodes[decision.parent].candidate
@@ -129,7 +129,7 @@ def asks(decision: Decision) -> tuple[Any, ...]:
 
 
 def calibrate(nodes: Sequence[Node], agent: str | None = None) -> Calibration | None:
-    """Compare the predictions of one agent or all with observed gains; None where nothing met the gate."""
+    """Compare the predictions of one agent or all with observed gains; None if nothing reached the gate."""
     made = [node for node in nodes if node.decision and node.gate and node.lever in LEVERS and not _void(node)]
     made = [node for node in made if node.decision and agent in (None, node.decision.agent)]
     pairs = [(node.decision.predicted_gain, node.gate.gain.mean) for node in made if node.decision and node.gate]

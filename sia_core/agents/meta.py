@@ -1,8 +1,8 @@
 """The Meta-Agent: writes a task's first harness from its description, for tasks that bring none.
 
-It sees the description, the shape of the problems and their public parts on the training split, and what a harness
-may use. It may play drafts before it submits one. A submission climbs the same validation as a rewrite; its faults
-come back.
+The Meta-Agent reads the description, the shape and public parts of the training problems, and the reference of a
+harness, and may play drafts before it submits one. A submission passes the same validation as a rewrite; its
+faults come back.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
 
 @dataclass(frozen=True)
 class Brief:
-    """All that the Meta-Agent is told."""
+    """Everything that the Meta-Agent is given."""
 
     task: str
     """The task's description."""
@@ -121,7 +121,7 @@ class MetaAgent(ModelAgent):
         """Write a harness that passes validation.
 
         Raises:
-            NoDecisionError: it wrote none.
+            NoDecisionError: the model wrote none.
         """
         drafts = _Drafts(bench)
         tools = [*material_tools(brief.materials), try_tool(drafts, [problem.id for problem in brief.problems])]

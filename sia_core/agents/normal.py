@@ -1,7 +1,7 @@
 """Normal form of a harness: the parts that can change its behavior; equal rewrites have equal forms.
 
-Comments and layout do not count in a file that is imported; they do in one that is only read, because its text may
-go into a prompt. Of the manifest count the parsed values, without its name and the knobs' help and ranges.
+Comments and layout of an imported file do not count; those of a file that is only read do, because its text may
+go into a prompt. From the manifest, the parsed values count, without name and the knobs' help and ranges.
 """
 
 import ast
@@ -17,10 +17,10 @@ _SILENT = ("README.md", "LICENSE")
 
 
 def imported(harness: Harness) -> dict[str, ast.Module]:
-    """The files that the entry imports, itself among them, parsed.
+    """Parse the entry and the files that it imports.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: one of them cannot be parsed.
+        SyntaxError, ValueError, RecursionError, MemoryError: a file cannot be parsed.
     """
     found: dict[str, ast.Module] = {}
     todo = [harness.config.entry]
@@ -36,7 +36,7 @@ def imported(harness: Harness) -> dict[str, ast.Module]:
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and name of every module imported anywhere in a file; `from a import b` may be a module a.b too."""
+    """Line and name of every module imported anywhere in a file; `from a import b` may import a module a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -58,12 +58,12 @@ def _normal_digest(files: tuple[tuple[str, bytes], ...]) -> str:
 
 
 def normal_digest(harness: Harness) -> str:
-    """Equal for two harnesses that do the same by construction. Raises as `imported` does."""
+    """Digest that is equal for two harnesses with the same normal form. Raises as `imported` does."""
     return _normal_digest(tuple(sorted(harness.files.items())))
 
 
 def manifest(harness: Harness) -> dict[str, object]:
-    """The manifest's values that decide what a rollout does."""
+    """Values of the manifest that affect a rollout."""
     config = harness.config
     values = config.model_dump(mode="json", include={"entry", "modules", "needs", "budget"})
     return {**values, "knobs": harness.knobs}

@@ -1,4 +1,4 @@
-"""The first message to a Feedback-Agent: the overview, from which every tool leads further down."""
+"""The first message to a Feedback-Agent: an overview, with details available through tools."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ _TASK, _NODES, _EXAMPLES, _EXAMPLE = 6000, 12, 4, 3000
 
 
 def opening(situation: Situation, library: Library) -> str:
-    """Task, evidence, lineage, harness, and the examples most worth reading."""
+    """Write task, evidence, lineage, harness, and the examples most worth reading."""
     return "\n\n".join(_sections(situation, library))
 
 

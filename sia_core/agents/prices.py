@@ -103,7 +103,7 @@ class OwnPrices(_Table):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens and money that requests took."""
+    """Tokens and cost of requests."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -114,11 +114,11 @@ class Usage:
 
     @cached_property
     def tokens(self) -> int:
-        """Prompt and output."""
+        """Prompt and output tokens."""
         return self.prompt_tokens + self.output_tokens
 
     def plus(self, completion: Completion, price: Price | None) -> Self:
-        """With one more request."""
+        """Add one request."""
         known = price is not None and self.dollars is not None
         return replace(
             self,
@@ -142,7 +142,7 @@ def find_price(server: ServerSpec) -> Price | None:
 
 
 def policy_price(spec: str) -> Price | None:
-    """Price of the model behind a policy's spec; None for one that is not known, or runs here."""
+    """Price of the model behind a policy's spec; None if unknown, or if the model runs here."""
     server = parse_spec(spec)
     return None if server is None else find_price(server)
 

@@ -13,7 +13,7 @@ from sia_core.domain.lineage import Decision, Evidence, Node, champion
 
 @dataclass(frozen=True)
 class Situation:
-    """All that an agent is told before it reads. Gate and test problems are never part of it."""
+    """Everything that an agent is given before it reads. Gate and test problems are never included."""
 
     evidence: Evidence
     nodes: Sequence[Node]
@@ -24,41 +24,41 @@ class Situation:
     costs: Mapping[Lever, int]
     """Rollouts that pulling a lever takes, gate included."""
     refused: tuple[str, ...] = ()
-    """Why earlier decisions of this generation were refused."""
+    """Reasons why earlier decisions of this generation were refused."""
     refused_levers: tuple[str, ...] = ()
     fallen: tuple[Decision, ...] = ()
     """Decisions of this generation whose rewrites a rung of the validation rejected."""
     edit_limits: str = ""
-    """How far a rewrite may go, in words; empty where nothing is forbidden."""
+    """Limits of a rewrite, in words; empty where nothing is forbidden."""
     parent: int | None = None
-    """The node that the parent policy proposes and that was executed; None: the champion."""
+    """Node that the parent policy proposed and that was executed; None for the champion."""
     tired: tuple[str, ...] = ()
-    """Levers that are on a plateau by themselves."""
+    """Levers that are each on a plateau."""
     siblings: tuple[Decision, ...] = ()
-    """Decisions of this generation that are made already: another one is wanted."""
+    """Decisions already made in this generation, which the agent should not repeat."""
     generation: int = 1
     seed: int = 0
-    """An agent's own randomness derives from it."""
+    """Seed of the agent's own randomness."""
     task: str = ""
-    """The task's description, as its author wrote it for agents."""
+    """The task's description for agents."""
     metric: str = ""
     """Meaning of the score."""
     problems: Sequence[str] = ()
     """Ids of the training problems that were executed."""
     updates: Mapping[str, str] = field(default_factory=dict)
-    """Settings of a weight update that may be proposed: name -> range and meaning."""
+    """Settings that a weight update may propose: name -> range and meaning."""
     reference: str = ""
     """The page of `agents.reference`."""
     generations: int = 1
     """Generations of the run."""
     spending: str = ""
-    """The run's budget and time, spent and left, in words, as of the beginning of this decision."""
+    """The run's budget and time, spent and left, in words, at the beginning of this decision."""
     metrics: Mapping[str, str] = field(default_factory=dict)
-    """Meaning of the verifier's metrics, as the task says it."""
+    """Meaning of the verifier's metrics, from the task."""
     suggested: str = ""
-    """The algorithm that fits the executed rollouts and why, or why none does."""
+    """The algorithm that fits the executed rollouts, or why none does, with the reason."""
     gate: GateTerms | None = None
-    """How a child will be compared with its parent; None where nothing is gated."""
+    """Terms of the comparison of a child with its parent; None without a gate."""
 
     @property
     def executed(self) -> int:
@@ -77,12 +77,12 @@ class FeedbackAgent(Protocol):
     spec: str
 
     def decide(self, situation: Situation, source: Source) -> Decision:
-        """One decision, resting on what is in `situation` and `source` alone.
+        """Make one decision from `situation` and `source` alone.
 
         Raises:
-            NoDecisionError: the agent came to none.
+            NoDecisionError: the agent made no decision.
         """
 
 
 class NoDecisionError(Exception):
-    """An agent that comes to no decision, and why. Another one decides, and the record says so."""
+    """An agent made no decision, for the reason in the message. Another agent decides, and the record says so."""

@@ -1,8 +1,8 @@
-"""Text that a model or a harness wrote, made safe to show to an agent: it is data, delimited and capped.
+"""Quote text of a model or a harness for an agent, as data: delimited, and of bounded size.
 
-A quotation ends with a mark that is the hash of what it quotes, so that no text can contain its own end. Marks are
-capital letters, and none that is a hexadecimal digit: a mark cannot be taken for the id of a rollout, a node or a file.
-Characters that print as nothing, or steer a terminal, are spelled out.
+A quotation ends with a mark, the hash of the quoted text, so that no text can contain its own end. Marks consist of
+capital letters that are not hexadecimal digits, so that no mark can be confused with the id of a rollout, a node or a
+file. Invisible characters and those that control a terminal are spelled out.
 """
 
 import re
@@ -16,7 +16,7 @@ RULE = (
 )
 _MARK = 16
 _LETTERS = "GHJKMNPQRSTVWXYZ"
-"""One for each hexadecimal digit of the hash."""
+"""Letter for each hexadecimal digit of the hash."""
 _TO_LETTERS = str.maketrans("0123456789abcdef", _LETTERS)
 _PLAIN = "\n\t"
 _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
@@ -26,7 +26,7 @@ _SUSPECT = re.compile(r"[^\x20-\x7e\n]")
 
 
 def quote(text: str, title: str, *, start: int = 0, limit: int) -> str:
-    """At most `limit` characters, of `text` from `start` on, delimited, with their place in the whole."""
+    """Quote at most `limit` characters of `text` from `start` on, with their place in the whole."""
     start = min(max(start, 0), len(text))
     part, taken = _spell_part(text[start : start + limit], limit)
     mark = digest_bytes(part.encode())[:_MARK].translate(_TO_LETTERS)
@@ -36,7 +36,7 @@ def quote(text: str, title: str, *, start: int = 0, limit: int) -> str:
 
 
 def is_mark(text: str) -> bool:
-    """Tell a quotation's mark, or the beginning of one, from an id."""
+    """Return True if the text is a quotation's mark, or the beginning of a mark, and not an id."""
     return 0 < len(text) <= _MARK and set(text) <= set(_LETTERS)
 
 
@@ -54,12 +54,12 @@ def _spell_part(text: str, limit: int) -> tuple[str, int]:
 
 
 def spell(text: str) -> str:
-    """The text with every character that does not print as its code point."""
+    """Replace every character that does not print by its code point."""
     return _SUSPECT.sub(lambda found: _spell(found[0]), text)
 
 
 def elide(text: str, limit: int) -> str:
-    """The text, or its head and tail with the number of characters left out between them."""
+    """Shorten a text to its head and tail, with the number of characters left out between them."""
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
@@ -68,7 +68,7 @@ def elide(text: str, limit: int) -> str:
 
 
 def one_line(text: str, limit: int) -> str:
-    """A short form for tables."""
+    """Shorten a text to one line of a table."""
     return elide(" ".join(spell(text).split()), limit)
 
 

@@ -12,7 +12,7 @@ from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.protocol import Policy
 
 Keep = Callable[[int, int, Mapping[str, Any]], None]
-"""Takes the generation (0 before the first), the number of the sibling, and the record of one conversation."""
+"""Receives the generation (0 before the first), the number of the sibling, and the record of one conversation."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class ModelAgent:
 
 
 def conversation_record(conversation: Conversation, **more: Any) -> dict[str, Any]:
-    """Messages, what they took, and the submissions that were not taken, as JSON data."""
+    """Messages, usage, and reasons why submissions were not accepted, as JSON data."""
     transcript = conversation.transcript
     return {
         "messages": transcript.messages,

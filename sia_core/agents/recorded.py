@@ -1,11 +1,11 @@
-"""`recorded:FILE`: makes the decisions of a file again, by generation and sibling, on whatever seed or machine.
+"""`recorded:FILE`: makes the decisions of a file again, by generation and sibling, on any seed or machine.
 
-All but the decisions is live: rollouts, rungs, training, gate and sealed test. A decision that cannot be made here ends
-its generation with nothing (lever `none`, and the reasons), and the next recorded decision follows; nobody decides in
-its place. After the last recorded decision the agent stops.
+Everything else is live: rollouts, rungs, training, gate and sealed test. A decision that cannot be made here ends
+its generation without a change (lever `none`, and the reasons), and the next recorded decision follows; no other agent
+decides in its place. After the last recorded decision the agent stops.
 
-A rewrite always leads to the recorded harness, whatever became of its parent here: where the files of the parent differ
-from the recorded ones, the edits are made anew against them.
+A rewrite always leads to the recorded harness: where the parent's files differ from the recorded ones, the edits are
+computed again against the parent's.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ RECORDED_BY = "sia.recorded_by"
 
 
 def is_recorded(spec: str) -> bool:
-    """Tell whether a spec names recorded decisions."""
+    """Return True if a spec names recorded decisions."""
     return spec == SPEC or spec.startswith(_PREFIX)
 
 
@@ -42,7 +42,7 @@ def absolute(spec: str) -> str:
 
 
 def find_recording(spec: str, task: Task) -> Path:
-    """The file behind a spec: the one that is named, that of an export, or the one that ships with the task.
+    """Find the file of a spec: the named file, an export's, or the one that ships with the task.
 
     Raises:
         UsageError: the task ships none.
@@ -61,10 +61,10 @@ def find_recording(spec: str, task: Task) -> Path:
 
 
 def load_recording(spec: str, task: Task) -> Recording:
-    """The decisions behind a spec.
+    """Load the decisions of a spec.
 
     Raises:
-        UsageError: as `find_recording`, or decisions that were made for another task.
+        UsageError: as `find_recording`, or the decisions were made for another task.
         PolicyError: as `read_recording`.
     """
     path = find_recording(spec, task)
@@ -79,7 +79,7 @@ def load_recording(spec: str, task: Task) -> Recording:
 
 
 def recorded_lines(spec: str, task: Task) -> list[str]:
-    """Say what of a run is recorded, and what was computed."""
+    """Say which part of a run is recorded, and which is computed."""
     found = load_recording(spec, task)
     used = found.used
     return [
@@ -95,10 +95,10 @@ def recorded_tags(spec: str, task: Task) -> dict[str, str]:
 
 
 def recorded_digests(spec: str, task: Task) -> dict[str, str]:
-    """Digest by spec of the decisions that a run goes on with; empty for an agent that is not recorded.
+    """Digest of a run's recorded decisions, by spec; empty for an agent that is not recorded.
 
     Raises:
-        PolicyError: the file is not there any more, or is no record of decisions.
+        PolicyError: the file is missing, or is not a record of decisions.
     """
     if not is_recorded(spec):
         return {}
@@ -157,22 +157,22 @@ class RecordedAgent:
         )
 
     def _nothing(self, entry: RecordedDecision, parent: Node, why: tuple[str, ...]) -> Decision:
-        """The end of a decision that cannot be made in this run."""
+        """Return lever `none` for a decision that cannot be made in this run."""
         return replace(self._decision(entry, parent), lever="none", refused=why)
 
 
 class RecordedFirst:
-    """Plants the first harness that a file holds, in the place of the Meta-Agent."""
+    """Returns the first harness of a file, in place of the Meta-Agent."""
 
     def __init__(self, spec: str, recording: Recording) -> None:
         self.spec = spec
         self._recording = recording
 
-    def write(self, brief: Brief, bench: FirstBench) -> Harness:  # noqa: ARG002  (asks nobody)
-        """Put the recorded harness to the validation of first harnesses.
+    def write(self, brief: Brief, bench: FirstBench) -> Harness:  # noqa: ARG002
+        """Validate the recorded harness.
 
         Raises:
-            NoDecisionError: the file holds none, or the validation rejects it here.
+            NoDecisionError: the file holds no harness, or the validation rejects it here.
         """
         files = self._recording.first.files
         if files is None:

@@ -1,7 +1,7 @@
-"""Recorded decisions: one JSON file that holds every decision of a finished run, and can make them again.
+"""Recorded decisions: one JSON file with every decision of a finished run, from which they can be made again.
 
-A decision is found by generation and sibling, and names its parent in the same way. It holds whole texts of the files
-that it changes, so that nothing rests on ids of rollouts or on the bytes of an evidence text. The harness of each
+Generation and sibling identify a decision, and its parent. A decision holds whole texts of the files that it
+changes, so that it depends neither on ids of rollouts nor on the bytes of an evidence text. The harness of each
 recorded node follows from the first harness and the decisions alone (`Recording.harness`).
 """
 
@@ -31,7 +31,7 @@ _HINT = "name the decisions.json that `sia export RUN DIR` wrote: --agent record
 
 
 class Key(NamedTuple):
-    """Place of a decision, and of the node that it made."""
+    """Place of a decision, and of its node."""
 
     generation: int
     sibling: int
@@ -71,14 +71,14 @@ class RecordedEdit(_Part):
 
 
 class RecordedDecision(_Part):
-    """One decision, and the outcome that it had in the recorded run."""
+    """One decision, and its outcome in the recorded run."""
 
     generation: int = Field(ge=1)
     sibling: int = Field(default=0, ge=0)
     lever: Literal["harness", "weights", "both", "none", "stop"]
     parent: Place
     by: str = ""
-    """The agent that decided, where it was another than the run's: `rules` in place of a model that did not decide."""
+    """Agent that decided, if not the run's: `rules` in place of a model that did not decide."""
     parent_reason: str = ""
     reason: str
     hypothesis: str = ""
@@ -94,12 +94,12 @@ class RecordedDecision(_Part):
     falsifier: str = ""
     memo: str = ""
     cites: tuple[str, ...] = ()
-    """Rollouts of the recorded run, for people: they are not looked up."""
+    """Rollouts of the recorded run, for people; never looked up."""
     harness: str = ""
-    """Digest of the harness of the node that the decision made."""
+    """Digest of the harness of the decision's node."""
     promoted: bool = False
     failure: str = ""
-    """Cause for which no child came of the decision, in the recorded run."""
+    """Reason why the decision led to no child, in the recorded run."""
 
     @property
     def key(self) -> Key:
@@ -112,10 +112,10 @@ class RecordedDecision(_Part):
         return Key(self.parent.generation, self.parent.sibling)
 
     def rewrite(self, base: Harness) -> Harness:
-        """Make the recorded edits and knob moves.
+        """Apply the recorded edits and knob moves.
 
         Raises:
-            HarnessError: they cannot be applied to this harness.
+            HarnessError: this harness does not allow them.
         """
         edits = [Edit(edit.file, edit.text, delete=edit.delete) for edit in self.edits]
         return apply_edits(base, edits).with_knobs(self.knobs)
@@ -151,7 +151,7 @@ class FirstHarness(_Part):
     adapter: str | None = None
     """Digest of the adapter that the run began with, which the file does not hold; None for the bare policy."""
     files: dict[str, str] | None = None
-    """All its files by name, where it is not the task's own: written by the Meta-Agent, or taken from another run."""
+    """All files by name, if the harness was written by the Meta-Agent or taken from another run; else None."""
 
 
 class Used(_Part):
@@ -161,7 +161,7 @@ class Used(_Part):
     prompt_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
     dollars: float | None = None
-    """None where the model had no price."""
+    """Cost; None where the model had no price."""
     priced_as: str = ""
     """Name under which the price of the model was found."""
 
@@ -179,24 +179,24 @@ class Recording(_Part):
     """Generations that were decided."""
     siblings: int = Field(default=1, ge=1)
     agent: str = Field(min_length=1, max_length=200)
-    """A label for people: `a language model`, or the name of an agent without one."""
+    """Label for people: `a language model`, or the name of an agent without a model."""
     made: str
     """Date on which the recorded run began."""
     used: Used = Used()
     sia: str
     """Version of SIA."""
     code: str = ""
-    """Digest of the code that decided the outcome of the recorded run."""
+    """Digest of the code of the recorded run."""
     note: str = ""
     first: FirstHarness
     decisions: tuple[RecordedDecision, ...]
 
     def find(self, key: Key) -> RecordedDecision | None:
-        """The decision of a generation and sibling; None where the file has none."""
+        """Find the decision of a generation and sibling; None where the file has none."""
         return next((decision for decision in self.decisions if decision.key == key), None)
 
     def harness(self, key: Key, first: Harness) -> Harness:
-        """The harness of a recorded node, from the first harness on.
+        """Derive the harness of a recorded node from the first harness.
 
         Raises:
             HarnessError: the decisions do not apply to this first harness.
@@ -204,7 +204,7 @@ class Recording(_Part):
         if key == SEED:
             return first
         decision = self.find(key)
-        assert decision is not None  # The parents of all decisions are there: `_check`.
+        assert decision is not None  # `_check` found the parents of all decisions.
         base = self.harness(decision.parent_key, first)
         return base if decision.failure or decision.lever not in REWRITES else decision.rewrite(base)
 
@@ -222,7 +222,7 @@ class Recording(_Part):
             if decision.parent_key not in (SEED, *keys):
                 raise ValueError(f"{decision.key} branches from {decision.parent_key}, which has no decision")
         if self.first.files is not None and _first(self.first.files).digest != self.first.harness:
-            raise ValueError("the files of the first harness do not have the digest that is named")
+            raise ValueError("the files of the first harness do not match the digest")
         return self
 
 
@@ -230,7 +230,7 @@ def read_recording(path: Path) -> Recording:
     """Read and check a file of recorded decisions.
 
     Raises:
-        PolicyError: it cannot be read, is of another format, or does not hold together.
+        PolicyError: the file cannot be read, has another format, or is inconsistent.
     """
     try:
         data = path.read_bytes()

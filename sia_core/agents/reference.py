@@ -1,6 +1,6 @@
-"""One page of reference for both agents: what a harness is, can call and may ask for, and how a rewrite is judged.
+"""One page of reference for both agents: the SDK of a harness, its limits, and the validation of a rewrite.
 
-The signatures are read from the SDK's source, so that the page cannot fall behind it.
+The signatures are read from the SDK's source, so that the page is never out of date.
 """
 
 import ast
@@ -22,7 +22,7 @@ def reference(sdk: str, task: TaskConfig, allowed: Allowed | None) -> str:
 
     Args:
         sdk: source of the SDK.
-        allowed: how far manifests may go in this run; None where the first harness is still to be written.
+        allowed: limits of manifests in this run; None before the first harness.
     """
     text = (files("sia_core.agents") / "prompts" / "reference.md").read_text()
     return text.format(
@@ -40,7 +40,7 @@ def reference(sdk: str, task: TaskConfig, allowed: Allowed | None) -> str:
 
 
 def signatures(sdk: str) -> Iterator[str]:
-    """Public names of the SDK that a harness meets, with signatures and the first line or all of their docstrings."""
+    """Public names of the SDK for a harness, with signatures and docstrings."""
     for node in ast.parse(sdk).body:
         if isinstance(node, ast.ClassDef) and node.name in _CLASSES:
             yield f"class {node.name}({', '.join(map(ast.unparse, node.bases))}): {_doc(node)}"
@@ -61,7 +61,7 @@ def _members(node: ast.ClassDef) -> Iterator[str]:
 
 
 def _attributes(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """Annotated attributes that a string explains, in order."""
+    """Attributes with a docstring, in order."""
     for one, after in pairwise(body):
         target = _target(one)
         if target is None or not isinstance(after, ast.Expr) or not isinstance(after.value, ast.Constant):

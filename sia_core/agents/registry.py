@@ -1,4 +1,4 @@
-"""Feedback-Agents by spec. A key that is missing is found here, before anything is spent."""
+"""Feedback-Agents by spec. A missing key is found here, before anything is spent."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,9 +43,9 @@ def check_agent(spec: str, dollars: float | None) -> None:
 
     Raises:
         UsageError: unknown spec, or a limit in dollars for a model without a price.
-        PolicyError: no key in the environment, or a replay file that is none.
+        PolicyError: no key in the environment, or an invalid replay file.
     """
-    if spec in WITHOUT_MODEL or is_recorded(spec):  # Recorded decisions are checked beside their task: `agents.fit`.
+    if spec in WITHOUT_MODEL or is_recorded(spec):  # `agents.fit` checks recorded decisions.
         return
     if spec.startswith(_REPLAY):
         read_log(named_path(spec))
@@ -53,7 +53,7 @@ def check_agent(spec: str, dollars: float | None) -> None:
     if spec.startswith(PREFIX):
         parse_command(spec)
         if dollars is not None:
-            what, hint = "what a command spends is not known, so a limit in dollars could not be kept", "leave it out"
+            what, hint = "the cost of a command is unknown, so a limit in dollars could not be kept", "leave it out"
             raise UsageError(what, where="--agent", hint=f"{hint}; --agent-minutes bounds its time")
         return
     try:
@@ -70,7 +70,7 @@ def check_agent(spec: str, dollars: float | None) -> None:
 
 @dataclass(frozen=True)
 class Agents:
-    """The agents of one run; both talk to one model."""
+    """The agents of one run; both use one model."""
 
     feedback: FeedbackAgent
     meta: FirstWriter | None
@@ -78,7 +78,7 @@ class Agents:
 
 
 def asks_model(spec: str) -> bool:
-    """Tell whether an agent takes the tokens of a language model."""
+    """Return True if an agent uses a language model."""
     return spec not in WITHOUT_MODEL and not is_recorded(spec)
 
 
@@ -95,16 +95,16 @@ def load_agents(
     reporter: Reporter = SILENT,
     means: Commanding | None = None,
 ) -> Agents:
-    """The agents behind a spec.
+    """Load the agents of a spec.
 
     Args:
-        silence_s: how long the model's server may send nothing before it is given up.
-        task: that of the run, with which recorded decisions may ship.
-        log: where replies of a model are kept, so that none is paid for twice.
-        history: other runs as the agent sees them; kept in the log, for a replay has to show the same.
-        keep: takes the record of each conversation.
-        reporter: is told which reply is waited for.
-        means: what a command is run with; needed for `command:` alone.
+        silence_s: timeout in seconds for a model's server that sends nothing.
+        task: the run's task, with which recorded decisions may ship.
+        log: file of a model's replies, so that none is paid for twice.
+        history: other runs as the agent sees them, kept in the log for replays.
+        keep: receives the record of each conversation.
+        reporter: receives the reply that is awaited.
+        means: means of a command; for `command:` only.
     """
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
@@ -134,10 +134,10 @@ def _model(spec: str, silence_s: float, log: Path, history: Callable[[], History
 
 
 def replayed_history(spec: str) -> History | None:
-    """The other runs as a recorded agent saw them; None for an agent that is not replayed.
+    """Return the other runs as a replayed agent saw them; None for an agent that is not replayed.
 
     Raises:
-        PolicyError: the file is no log of an agent's replies.
+        PolicyError: the file is not a log of an agent's replies.
     """
     if not spec.startswith(_REPLAY):
         return None

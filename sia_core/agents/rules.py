@@ -1,19 +1,19 @@
-"""`rules`: a Feedback-Agent without a language model, the offline default and the control that one must beat.
+"""`rules`: a Feedback-Agent without a language model, the offline default and the control for agents with one.
 
-It branches from the node that was executed and pulls the lever with the greatest expected gain per rollout of cost:
+The agent branches from the executed node and pulls the lever with the greatest expected gain per rollout of cost:
 
-- harness: one knob one step richer. What failed rollouts would score if they did not fail, plus a prior on what a
-  richer setting adds to the ceiling.
-- weights: a share of the headroom between best-of-k and the mean, less the share of failures that no training of the
-  policy mends. None where groups are constant or no ids were recorded.
-- both: a wider menu that lost at the gate by itself, with training under it: wide menus pay only once trained on.
+- harness: one knob one step richer. Gain: the score that failed rollouts would have without failure, plus a prior on
+  the ceiling that a richer setting adds.
+- weights: not where groups are constant or no ids were recorded. Gain: a share of the headroom between best-of-k and
+  the mean, less the share of failures that training the policy does not fix.
+- both: a wider menu that lost at the gate, again with training: wide menus pay only once trained on.
 
-An expected gain is the predicted one, scaled by how observed compared with predicted gain in past pulls of the lever,
-times what the lever memory says of the chance of a promotion (twice it, so that 1/2 changes nothing).
+An expected gain is the predicted gain, times the ratio of observed to predicted gain in past pulls of the lever, times
+twice the lever memory's chance of a promotion (so that 1/2 changes nothing).
 
-Order before arithmetic: a lever on a plateau, or pulled twice in a row, makes way for another; failures of the
-harness's own making come before training; so does one cheap probe of the harness where training costs more. An idea
-that was rolled back is not tried again on the same pair.
+Three rules override the arithmetic. A lever on a plateau, or pulled twice in a row, gives way to another. Failures
+that the harness causes are fixed before training. One cheap probe of the harness comes first where training costs
+more. A change that was rolled back is not tried again on the same pair.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,22 +28,22 @@ from sia_core.domain.harness import Knob, KnobValue
 from sia_core.domain.lineage import Decision, Evidence, Node
 
 WEIGHTS_PRIOR = 0.5
-"""Share of the headroom that an update is expected to reach before any was seen."""
+"""Share of the headroom that an update is expected to gain, before any observation."""
 HARNESS_PRIOR = 0.25
-"""Share of the ceiling that one richer setting is expected to add before any was seen."""
+"""Share of the ceiling that one richer setting is expected to add, before any observation."""
 MAX_STREAK = 2
-"""Pulls of one lever in a row, after which another that can be pulled has its turn: small sure steps of a menu would
-keep training away for ever."""
+"""Pulls of one lever in a row, after which another possible lever is pulled: small sure steps of a menu would
+defer training for ever."""
 STEPS = 4
-"""A numeric knob is moved by this fraction of its range."""
+"""Steps across the range of a numeric knob."""
 LEAST_MIXED = 0.1
-"""Share of mixed groups under which there is nothing to train on."""
+"""Share of mixed groups below which the weights are not trained."""
 BROKEN = 0.3
-"""Share of rollouts failing by the harness's own making from which it is mended first."""
+"""Share of rollouts with failures that the harness causes, from which the harness is fixed first."""
 COSTS_MORE = 1.5
-"""Price of training over that of a harness probe from which the probe comes first."""
+"""Ratio of the cost of training to that of a harness probe from which the probe comes first."""
 HARNESS_FAILURES = frozenset({"error", "timeout", "memory", "disk", "output", "invalid", "budget"})
-"""Failures that the harness causes, whatever the policy says; `refused` answers may be the policy's fault."""
+"""Failures that the harness causes; the policy may cause `refused` answers."""
 
 Pull = Literal["harness", "weights", "both"]
 
@@ -53,7 +53,7 @@ class _Prospect:
     lever: Pull
     category: str
     gain: float
-    """Gain that is predicted."""
+    """Predicted gain."""
     worth: float
     """Expected gain per rollout."""
     cost: int
@@ -103,7 +103,7 @@ class RulesAgent:
 
 
 def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) -> tuple[_Prospect | None, str]:
-    """The prospect to take, and what overruled the arithmetic."""
+    """Choose a prospect; return it with the rule that overrode the arithmetic, if any."""
     if not prospects:
         return None, "no untried knob move, and no update is possible"
     best = max(prospects, key=lambda found: found.worth)
@@ -121,7 +121,7 @@ def _choose(situation: Situation, parent: Node, prospects: Sequence[_Prospect]) 
     probe = max(probes, key=lambda found: found.worth)
     broken = sum(share for kind, share in situation.evidence.failures.items() if kind in HARNESS_FAILURES)
     if broken >= BROKEN:
-        return probe, f"{broken:.0%} of rollouts fail by the harness's own making: it is mended before training"
+        return probe, f"{broken:.0%} of rollouts fail because of the harness: it is fixed before training"
     probed = any(node.lever == "harness" and node.parent == parent.index for node in situation.nodes)
     if not probed and best.cost >= COSTS_MORE * probe.cost:
         return probe, f"a cheap probe before training, which takes {best.cost / probe.cost:.1f} times the rollouts"
@@ -170,7 +170,7 @@ def _harness(situation: Situation, parent: Node) -> Iterator[_Prospect]:
 
 
 def _both(situation: Situation, parent: Node) -> Iterator[_Prospect]:
-    """A menu that was widened on this node and lost by itself, once more with training under it."""
+    """Propose again, with training, a menu that was widened on this node and lost without."""
     evidence = situation.evidence
     if not _trainable(evidence):
         return
@@ -206,7 +206,7 @@ def _trainable(evidence: Evidence) -> bool:
 
 
 def _headroom(situation: Situation, lever: Pull) -> float:
-    """Share of what lies between best-of-k and the mean that training is expected to bring."""
+    """Gain that training is expected to bring, as a share of best-of-k minus the mean."""
     evidence = situation.evidence
     broken = sum(share for kind, share in evidence.failures.items() if kind in HARNESS_FAILURES)
     headroom = evidence.best_of - evidence.score.mean
@@ -214,7 +214,7 @@ def _headroom(situation: Situation, lever: Pull) -> float:
 
 
 def _calibration(nodes: Sequence[Node], lever: Lever | Literal["both"]) -> float:
-    """Observed over predicted gain of past pulls, shrunk as if 1 had been seen once."""
+    """Mean ratio of observed to predicted gain over past pulls and one prior pull of ratio 1."""
     ratios = [1.0]
     ratios += [
         min(max(node.gate.gain.mean / node.decision.predicted_gain, 0.0), 2.0)
@@ -226,7 +226,7 @@ def _calibration(nodes: Sequence[Node], lever: Lever | Literal["both"]) -> float
 
 
 def _untried_moves(situation: Situation, parent: Node) -> Iterator[tuple[str, KnobValue]]:
-    """Moves of one knob by one step towards its rich end, in the order harness.toml declares them."""
+    """Untried moves of one knob by one step towards its rich end, in the order of harness.toml."""
     earlier = [node.decision for node in situation.nodes if node.parent == parent.index and node.decision]
     tried = {move for decision in (*earlier, *situation.siblings) for move in decision.knobs.items()}
     for name, knob in situation.harness.config.knobs.items():

@@ -1,4 +1,4 @@
-"""The shape of problems as an agent may know it: fields and types of the public part, seen over the training split."""
+"""Description of problems for an agent: fields and types of the public part, over the training split."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from sia_core.domain.task import Problem
 
 _MOST = 200
-"""Problems looked at."""
+"""Maximum number of problems read."""
 
 
 def describe_problems(problems: Sequence[Problem]) -> str:
-    """One line a field of `problem`, then one a public file."""
+    """Write a line for each field of `problem`, then a line for each public file."""
     seen = problems[:_MOST]
     lines = [f"problem is a JSON object; seen over {len(seen)} training problems:"]
     lines += _fields([problem.public for problem in seen], "problem")

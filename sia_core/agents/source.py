@@ -1,4 +1,4 @@
-"""Protocols for what an agent may read and try of a run: training split, harnesses, lineage, drafts.
+"""Protocols for an agent's access to a run: training split, harnesses, lineage, drafts.
 
 An agent never sees problems of gate or test.
 """
@@ -65,8 +65,8 @@ class Source(Materials, Protocol):
         """Play a draft with the parent's adapter on training problems, within the allowance.
 
         Args:
-            problems: ids; none for those that were executed, as many as the allowance holds.
-            rollouts: of each problem.
+            problems: ids; empty for executed ones, as many as the allowance holds.
+            rollouts: number for each problem.
         """
 
     def left(self) -> Left:

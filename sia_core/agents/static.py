@@ -1,10 +1,10 @@
-"""The first rung: what reading a rewritten harness tells, without running any of it.
+"""The first rung: static checks of a rewritten harness.
 
-Not covered, because the sandbox holds it anyway: imports by a name made at run time, and what code that is handed to
-`ctx.run` imports.
+Not covered, because the sandbox restricts them: imports by a name made at run time, and imports of code that is
+passed to `ctx.run`.
 
-Only the same behaviour is a repetition: a rewrite that equals an earlier rejected one but for comments and layout.
-Anything else may be a repair, and is tried.
+Only a rewrite that equals an earlier rejected one except for comments and layout is a repetition. Any other rewrite
+may be a repair, and is tried.
 """
 
 import ast
@@ -21,22 +21,22 @@ from sia_core.domain.task_config import RewriteLimits
 
 RUNG: Final = "static"
 CLIENTS: Final = ("openai", "anthropic", "httpx", "httpx2")
-"""Client libraries that `ctx.http_client()` is made for."""
+"""Client libraries that `ctx.http_client()` supports."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An earlier rewrite that was not taken."""
+    """An earlier rewrite that was rejected."""
 
     name: str
-    """The node or draft, as agents name it."""
+    """Agents' name for the node or draft."""
     harness: Harness
     reason: str
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """How far manifests of this run may go."""
+    """Limits of manifests in this run."""
 
     budget: Mapping[str, float]
     modules: frozenset[str]
@@ -44,7 +44,7 @@ class Allowed:
 
     @classmethod
     def of(cls, first: HarnessConfig, task: RewriteLimits) -> "Allowed":
-        """From the harness the run began with, so that generations cannot raise a ceiling step by step."""
+        """Derive the limits from the run's first harness, so that generations cannot raise them step by step."""
         budget = {name: value * task.budget for name, value in first.budget.model_dump().items()}
         return cls(budget, frozenset({*first.modules, *task.modules}), frozenset({*first.needs, *task.needs}))
 
@@ -57,10 +57,10 @@ def check(
     answers: Collection[str] = (),
     rejected: Sequence[Rejected] = (),
 ) -> RungResult:
-    """Read a rewrite; `parent` None is a first harness, which repeats nothing.
+    """Check a rewrite, or a first harness if `parent` is None.
 
     Args:
-        answers: long texts of private data that must not stand in a file.
+        answers: long texts of private data that no file may contain.
         rejected: earlier rewrites of this run.
     """
     started = time.perf_counter()
@@ -173,5 +173,5 @@ def _repeated(child: Harness, rejected: Sequence[Rejected]) -> Iterator[str]:
 def _digest(harness: Harness) -> str | None:
     try:
         return normal_digest(harness)
-    except UNREADABLE:  # It was rejected for that very reason.
+    except UNREADABLE:  # The earlier rewrite was rejected for that reason.
         return None

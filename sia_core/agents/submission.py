@@ -1,9 +1,8 @@
 """A Feedback-Agent's submission: its schema, and the checks that turn it into a Decision.
 
-Every claim that can be checked is: nodes, rollouts and problems exist, ranges are ordered, edits apply, and a rewrite
-passes the rungs before the minibatch. All faults go back at once, in words; nothing is repaired silently. Edits are
-kept as whole texts against the parent's files, whatever harness they were written for, so that a decision stands
-alone.
+Checks: nodes, rollouts and problems exist, ranges are ordered, edits apply, and a rewrite passes the rungs before the
+minibatch. All faults are returned at once; nothing is repaired silently. Edits to any harness are kept as whole texts
+against the parent's files, so that a decision is complete by itself.
 """
 
 from collections.abc import Mapping
@@ -38,7 +37,7 @@ Category = Literal[
     "exploration",
     "other",
 ]
-"""Kinds of hypothesis; the lever memory counts by them. `retire` removes a part of the harness that the weights
+"""Kinds of hypothesis, by which the lever memory counts. `retire` removes a part of the harness that the weights
 have absorbed."""
 _TEXT = 4000
 
@@ -69,17 +68,17 @@ class Submission(Arguments):
 
 
 def take(submission: Submission, situation: Situation, library: Library, source: Source, agent: str) -> Decision:
-    """Check a submission and make the decision of it.
+    """Check a submission and convert it to a decision.
 
     Raises:
-        SubmissionError: everything that is wrong with it; then everything that the rejecting rung found.
+        SubmissionError: all faults of the submission, or, if there are none, those that the rejecting rung found.
     """
     cites, unknown = _cites(submission, library)
     wrong = [*_wrong(submission, situation), *unknown]
     edits, unwritable = _edits(submission, library)
     decision = _decision(submission, cites, edits, agent)
     wrong += unwritable
-    # Levers and parents that cannot be are told above; the rest of the preconditions is told beside them.
+    # Objections repeat some of the faults above.
     wrong += [] if unwritable else [fault for fault in source.objections(decision) if fault not in wrong]
     faults = wrong or source.validate(decision)
     if faults:
@@ -88,7 +87,7 @@ def take(submission: Submission, situation: Situation, library: Library, source:
 
 
 def _edits(given: Submission, library: Library) -> tuple[tuple[Edit, ...], list[str]]:
-    """The edits against the parent's files, or why they cannot be made."""
+    """Return the edits against the parent's files, or the fault that prevents them."""
     if given.lever not in ("harness", "both"):
         return (), []
     try:
@@ -162,5 +161,5 @@ def _decision(given: Submission, cites: tuple[str, ...], edits: tuple[Edit, ...]
 
 
 def describe_update(schema: Mapping[str, str]) -> str:
-    """The settings of a weight update that may be proposed, a line each."""
+    """List the settings that a weight update may propose, a line each."""
     return "\n".join(f"- {name}: {text}" for name, text in schema.items())

@@ -1,6 +1,6 @@
 """Tools that an agent calls while it reads: a pydantic model of the arguments, and a function to text.
 
-A wrong call is answered with what is wrong; it never ends a conversation.
+An invalid call is answered with the error, and never ends a conversation.
 """
 
 import json
@@ -26,7 +26,7 @@ class Arguments(BaseModel):
 
 @dataclass(frozen=True)
 class Tool(Generic[A]):
-    """One tool: its name, when to use it, its arguments, and what it does."""
+    """One tool."""
 
     name: str
     help: str
@@ -41,19 +41,19 @@ class Tool(Generic[A]):
 
 
 class ArgumentsError(Exception):
-    """A call whose arguments cannot be used, and why."""
+    """Invalid arguments of a call; the message says why."""
 
 
 def parse_arguments(call: ToolCall, shape: type[A]) -> A:
     """Parse the arguments of a call.
 
     Raises:
-        ArgumentsError: the arguments are no JSON, or not of the shape.
+        ArgumentsError: the arguments are not JSON, or not of the shape.
     """
     try:
         given = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError) as error:
-        raise ArgumentsError(f"the arguments are no JSON ({error}); were they cut short?") from error
+        raise ArgumentsError(f"the arguments are not JSON ({error}); were they cut off?") from error
     try:
         return shape.model_validate(given)
     except ValidationError as error:
@@ -61,7 +61,7 @@ def parse_arguments(call: ToolCall, shape: type[A]) -> A:
 
 
 def answer(tools: Sequence[Tool[Any]], call: ToolCall) -> str:
-    """Run the called tool; return its answer, or a message that says what is wrong with the call."""
+    """Run the called tool; return its answer, or an error message."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"error: no tool {call.name!r}; tools: {', '.join(tool.name for tool in tools)}"

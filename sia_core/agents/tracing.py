@@ -1,4 +1,4 @@
-"""Where an agent's calls are traced: a Protocol, for MLflow belongs to the record alone."""
+"""Protocol for traces of an agent's calls; the record implements it with MLflow."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class Span(Protocol):
 
 
 class Trace(Protocol):
-    """A tree of spans. A span that is left by an exception is marked as failed."""
+    """A tree of spans. An exception marks its span as failed."""
 
     @contextmanager
     def span(self, kind: SpanKind, name: str, inputs: Mapping[str, Any]) -> Iterator[Span]:

@@ -1,6 +1,6 @@
-"""A rollout as text, in two layers: raw, with every character that was recorded, and cleaned, to be read.
+"""A rollout as text, in two layers: raw, with every recorded character, and cleaned, for reading.
 
-Both are drawn from the gateway's record and the verdict. The harness's own words (`notes`) are marked as such.
+Both show the gateway's record and the verdict. The harness's own words (`notes`) are marked as such.
 """
 
 import json
@@ -15,12 +15,12 @@ _PROMPT, _REPLY, _ANSWER, _NOTE, _CODE, _OUTPUT = 2400, 2400, 1200, 600, 1200, 6
 
 
 def short(key: str) -> str:
-    """The form in which agents see a rollout's id: any unambiguous beginning names it."""
+    """Shorten a rollout's id for agents."""
     return key[:SHORT_ID]
 
 
 def raw(rollout: Rollout) -> str:
-    """Everything that was recorded: prompts and replies whole, then answer, verdict and notes."""
+    """Return a rollout's whole record: prompts and replies, then answer, verdict and notes."""
     return "\n".join(_parts(rollout, clean=False))
 
 
@@ -60,7 +60,7 @@ def _program(number: int, run: ProgramRun, *, clean: bool) -> Iterator[str]:
 
 
 def outcome(rollout: Rollout) -> str:
-    """One line: score, or why there is none."""
+    """Describe the outcome in one line: the score, and the failure if there is one."""
     if rollout.failure is not None:
         scored = "unscored" if rollout.failure.infrastructure else "score 0"
         return f"{scored}, failed: {rollout.failure.kind}: {rollout.failure.reason}"

@@ -1,8 +1,8 @@
-"""A draft that an agent plays before it decides: scores against the parent's, failures by message, transcripts.
+"""Trial of a draft before an agent decides: scores against the parent's, failures by message, transcripts.
 
-Drafts play training problems only, with the seeds that the parent was executed with, so the two sides differ by the
-harness alone. The allowance counts rollouts and their seconds as recorded, so that a resumed conversation is told
-the same.
+Drafts play training problems only, with the seeds of the parent's execution, so the two sides differ by the
+harness alone. The allowance counts rollouts and their recorded seconds, so that a resumed conversation gets the
+same answers.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ class Left:
 
     rollouts: int
     seconds: float
-    """Seconds of rollouts that may still be played, as recorded, summed over rollouts that ran side by side."""
+    """Remaining seconds of rollouts, as recorded, summed over parallel rollouts."""
 
     def __str__(self) -> str:
         return f"{self.rollouts} rollouts and {max(self.seconds, 0):.0f} s of rollouts are left for trials"
@@ -34,7 +34,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Trial:
-    """The outcome of playing one draft."""
+    """Result of playing one draft."""
 
     harness: str
     """Digest of the draft."""
@@ -47,7 +47,7 @@ class Trial:
 
 
 def describe_trial(trial: Trial) -> str:
-    """Tell an agent what came of its draft."""
+    """Describe a trial to the agent."""
     name = f"draft {trial.harness[:DRAFT_ID]}"
     if trial.faults:
         return "\n".join([f"{name} was not played:", *(f"- {fault}" for fault in trial.faults), str(trial.left)])
@@ -63,7 +63,7 @@ def messages(rollouts: Sequence[Rollout]) -> list[str]:
 
 
 def replies(rollouts: Sequence[Rollout]) -> tuple[list[str], int]:
-    """A row for each way in which the policy replied, most frequent first, and how many ways there are.
+    """Group rollouts by replies; return the most frequent groups as rows, and the number of groups.
 
     A row holds the number of rollouts, their mean score, their failures, and the replies of all turns.
     """

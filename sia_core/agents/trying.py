@@ -1,7 +1,7 @@
-"""Tools by which either agent looks at the task's training side, and plays a draft before it submits one.
+"""Tools of both agents to read the task's training side, and to play a draft before they submit one.
 
 `Playing` is the part that differs: the Feedback-Agent edits a harness of the lineage or a draft, and is compared with
-the parent; the Meta-Agent edits nothing or an earlier draft of its own, and is compared with nobody.
+the parent; the Meta-Agent starts from nothing or an earlier draft, without a comparison.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def try_tool(playing: Playing, problems: Sequence[str]) -> Tool[Any]:
     """Build `try_harness`.
 
     Args:
-        problems: training problems that are played where none is named, as many as the allowance holds.
+        problems: default training problems, played as far as the allowance holds.
     """
     return Tool(
         "try_harness",
@@ -110,7 +110,7 @@ class _Text(Arguments):
 
 
 def material_tools(materials: Materials) -> list[Tool[Any]]:
-    """Build the tools that show training problems and the texts that solvers are given."""
+    """Build the tools that show training problems and texts."""
     return [
         Tool(
             "read_problem",
@@ -142,6 +142,6 @@ def _read_text(materials: Materials, given: _Text) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names, cut where there are many."""
+    """Join names, at most _LISTED of them."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) or "none") + more

@@ -1,11 +1,11 @@
-"""Answers that nobody should be paid for, made from what a task says of itself.
+"""Worthless and hostile answers to test a verifier with, generated from the task.
 
 - *chance*: null, constant, random, copied from public data, the right answer of another problem, and the task's own
-  `baits(problem)`. They may score what [check] declares, no more.
-- *hostile*: NaN, infinities, a megabyte, deep nesting, duplicates, wrong shapes. They have to be invalid.
+  `baits(problem)`. Chance answers may score at most what [check] declares.
+- *hostile*: NaN, infinities, a megabyte, deep nesting, duplicates, wrong shapes. Hostile answers must be invalid.
 
-Where the task offers `gold(problem)`, its shape is kept and its leaves are replaced, so that the answers get past
-the first look at their type. Everything is drawn from a fixed seed.
+If the task offers `gold(problem)`, answers keep gold's shape with other leaves, so that they pass a first check of
+their type. Random answers come from a fixed seed.
 """
 
 import copy
@@ -23,24 +23,24 @@ Kind = Literal["gold", "chance", "hostile"]
 DEPTH: Final = 200
 MEGABYTE: Final = "A" * (1 << 20)
 MISSING: Final = object()
-"""Stands for no gold answer: None may be one."""
+"""Sentinel for no gold answer, because None may be a gold answer."""
 _LEAVES: Final = 4
-"""Leaves of a gold answer that are spoilt one by one."""
+"""Number of leaves of a gold answer that are spoilt one by one."""
 RECORD: Final = 8
-"""An answer of more leaves is a table, in which one bad entry may count as wrong instead of spoiling all."""
+"""Number of leaves above which an answer is a table, in which one invalid entry may count as wrong."""
 
 Path = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
 class Made:
-    """One answer to try."""
+    """A generated answer."""
 
     kind: Kind
     name: str
     answer: Any
     strict: bool = True
-    """Hostile only: it has to be invalid; otherwise it may also be worth less than gold."""
+    """For hostile answers: if False, the answer may also be valid with a lower score than gold."""
 
 
 def null_answers() -> Iterator[Made]:
@@ -61,7 +61,7 @@ def constant_answers(gold: Any) -> Iterator[Made]:
 
 
 def random_answers(gold: Any, problem: Problem, count: int = 3) -> Iterator[Made]:
-    """Yield random answers: of gold's shape with leaves drawn anew, or random text where there is no gold."""
+    """Yield random answers: gold's shape with random leaves, or random text without gold."""
     for number in range(count):
         rng = random.Random(derive_seed("sia check", problem.id, number))
         if gold is MISSING:
@@ -72,7 +72,7 @@ def random_answers(gold: Any, problem: Problem, count: int = 3) -> Iterator[Made
 
 
 def copied_answers(gold: Any, problem: Problem) -> Iterator[Made]:
-    """Public data handed back: all of it, and each of its first texts in the place of gold's."""
+    """Yield the public data as an answer, and gold's shape filled with each of its first values."""
     public = dict(problem.public)
     yield Made("chance", "copied public data", public)
     if gold is MISSING:
@@ -84,7 +84,7 @@ def copied_answers(gold: Any, problem: Problem) -> Iterator[Made]:
 
 
 def hostile_answers(gold: Any) -> Iterator[Made]:
-    """Whole answers of no shape any task asks for, then gold with one thing spoilt."""
+    """Yield answers of shapes that no task asks for, then gold with one part spoilt."""
     whole: dict[str, Any] = {
         "NaN": float("nan"),
         "infinity": float("inf"),
@@ -125,7 +125,7 @@ def _spoilt(gold: Any, path: Path, strict: bool) -> Iterator[Made]:
 
 
 def _lists(gold: Any) -> Iterator[Made]:
-    """Every list of gold longer and shorter than it should be."""
+    """Yield gold with each of its lists too long, too short, or with a duplicate."""
     for path in _containers(gold):
         items = _at(gold, path)
         where = "".join(f"[{step!r}]" for step in path) or "all"
@@ -137,7 +137,7 @@ def _lists(gold: Any) -> Iterator[Made]:
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Paths of what is neither object nor list."""
+    """Yield the paths of values that are neither object nor list."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(item, (*path, key))
@@ -157,7 +157,7 @@ def _containers(value: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def deep() -> Any:
-    """A list in a list in a list."""
+    """Build DEPTH nested lists."""
     value: Any = 0
     for _ in range(DEPTH):
         value = [value]
@@ -165,13 +165,13 @@ def deep() -> Any:
 
 
 def leaf_texts(gold: Any) -> list[str]:
-    """Leaves of a gold answer as they would be told in a sentence; too short ones are left out."""
+    """Return the leaves of a gold answer as text; short ones are left out."""
     found = {str(_at(gold, path)).strip() for path in leaves(gold)}
     return sorted(text for text in found if len(text) >= 3 and text not in ("True", "False", "None"))
 
 
 def as_text(answer: Any) -> str:
-    """For looking things up in it; what is no JSON is written as Python shows it."""
+    """Write an answer as JSON, or as Python's repr if it is not JSON."""
     try:
         return json.dumps(answer, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -185,7 +185,7 @@ def _at(value: Any, path: Sequence[int | str]) -> Any:
 
 
 def _replaced(value: Any, path: Path, new: Any) -> Any:
-    """A copy of `value` with another item at `path`; MISSING takes the key away."""
+    """Copy `value` with another item at `path`; MISSING removes the key."""
     if not path:
         return new
     changed = copy.copy(value)
@@ -198,7 +198,7 @@ def _replaced(value: Any, path: Path, new: Any) -> Any:
 
 
 def _filled(gold: Any, make: Any) -> Any:
-    """Gold's shape; `make(leaf)` gives (number, text), of which each leaf takes what it is."""
+    """Copy gold with new leaves: `make(leaf)` returns (number, text), and each leaf takes the one of its type."""
     changed = copy.deepcopy(gold)
     for path in leaves(gold):
         leaf = _at(gold, path)

@@ -1,8 +1,8 @@
-"""Digests of a task's problems, to see whether two loads and two processes agree on them.
+"""Digests of a task's problems, to compare loads and processes.
 
     python -m sia_core.check.fingerprint TASK
 
-prints them as JSON; `sia check` runs it so, with another hash seed than its own.
+prints the digests as JSON. `sia check` runs this command with a different hash seed.
 """
 
 import dataclasses
@@ -20,23 +20,23 @@ from sia_core.domain.rollout import SPLITS
 from sia_core.domain.task import Problem, Task
 
 SAMPLE = 16
-"""Problems of each split whose contents are compared over processes; of all others the ids are."""
+"""Problems of each split whose contents are compared; other problems are compared by id only."""
 
 
 def content(problem: Problem) -> str:
-    """Digest of what a harness can see of a problem."""
+    """Digest of the parts of a problem that a harness can see."""
     files = {name: digest_bytes(data) for name, data in problem.files.items()}
     return digest_json([dict(problem.public), files])
 
 
 def sampled(problems: tuple[Problem, ...], count: int = SAMPLE) -> list[Problem]:
-    """At most `count` of them, evenly spread."""
+    """Pick at most `count` problems, evenly spread."""
     step = max(1, -(-len(problems) // count))
     return list(problems[::step])
 
 
 def fingerprint(task: Task) -> dict[str, dict[str, str]]:
-    """Split -> problem id -> digest of public and private data; "" for those not sampled."""
+    """Return split -> problem id -> digest of public and private data, "" for problems that are not sampled."""
     found: dict[str, dict[str, str]] = {}
     for split in SPLITS:
         problems = task.problems(split)
@@ -50,7 +50,7 @@ def _digest(problem: Problem) -> str:
 
 
 def stable(value: Any) -> str:
-    """Digest of private data that does not depend on the process; of an unknown type, only its name counts."""
+    """Digest of private data that does not depend on the process; a value of unknown type counts by type name."""
     return hashlib.sha256(_flat(value).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The seed harness: it loads, passes the cheap rungs of a rewrite's ladder, and a rollout of it gets a verdict."""
+"""Check that the seed harness loads and passes the cheap rungs, and that its rollout gets a verdict."""
 
 from sia_core.agents import static
 from sia_core.check.report import Finding
@@ -16,10 +16,10 @@ _HINT = "see docs/tasks.md for what a harness is"
 
 
 def check_harness(task: Task, tier: Tier) -> Finding:
-    """Rungs `static`, `import`, `contract`, then one whole rollout with the policy `scripted`.
+    """Run rungs `static`, `import` and `contract`, then one rollout with the policy `scripted`.
 
     Raises:
-        SandboxError: no sandbox of the tier can be had.
+        SandboxError: no sandbox of the tier is available.
     """
     folder = task.path / task.config.harness
     if not folder.exists():
@@ -49,7 +49,7 @@ def _run(task: Task, harness: Harness, runner: RolloutRunner) -> Finding:
     failure = rollout.failure
     if failure is not None and failure.infrastructure:
         seen = f"a rollout on {problem} got no verdict: {failure.kind}: {failure.reason}"[:300]
-        return Finding("harness", "failed", seen, "a verifier has to have a verdict for whatever a harness answers")
+        return Finding("harness", "failed", seen, "return a verdict for any answer of a harness")
     said = f"score {rollout.score:.4g}" if failure is None else f"ended as {failure.kind}: {failure.reason}"[:160]
     seen = f"{harness.config.name} loads, passes static, import, contract; a rollout with random choices: {said}"
     return Finding("harness", "passed", seen)

@@ -1,4 +1,4 @@
-"""Checks that need no answer: problems that repeat, splits that never meet, nothing private in what a harness sees."""
+"""Checks of problems alone: loads repeat, splits are disjoint, public data holds nothing private."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from sia_core.domain.rollout import SPLITS
 from sia_core.domain.task import Task
 
 PRIVATE_CHARS = 24
-"""Private texts from this length on must not stand in public data: shorter ones may, by chance or as one of many."""
+"""Length from which a private text must not be in public data; shorter ones may be there by chance."""
 _PROCESS_S = 600
 
 
 def check_splits(task: Task) -> Finding:
-    """No problem, by id or by its contents, is in two splits."""
+    """Check that no problem, by id or by contents, is in two splits."""
     faults: list[str] = []
     ids: dict[str, str] = {}
     contents: dict[str, tuple[str, str]] = {}
@@ -31,22 +31,22 @@ def check_splits(task: Task) -> Finding:
         for problem in task.problems(split):
             if ids.setdefault(problem.id, split) != split:
                 faults.append(f"id {problem.id!r} is in {ids[problem.id]} and in {split}")
-            # Where problems of a split look alike to a harness, what they hold privately tells them apart.
+            # Problems of a split with equal public data are distinguished by their private data.
             identity = shown[problem.id]
             identity += stable(problem.private) if times[identity] > 1 else ""
             seen = contents.setdefault(identity, (split, problem.id))
             if seen[0] != split:
                 faults.append(f"{problem.id} of {split} shows the same as {seen[1]} of {seen[0]}")
     counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
-    hint = "give each split problems of its own: what is trained on must not be what a child is judged by"
+    hint = "give each split its own problems: a child must not be judged on problems it was trained on"
     return outcome("splits", faults, f"{len(ids)} problems ({counts}), no id and no content in two splits", hint)
 
 
 def check_repeats(task: Task) -> Finding:
-    """Two loads in this process, and one in another, give the same problems in the same order."""
+    """Check that two loads in this process and one in another give the same problems in the same order."""
     first = fingerprint(task)
-    faults = [f"a second load differs: {told}" for told in _differences(first, fingerprint(Task.load(task.where)))]
-    faults += [f"another process differs: {told}" for told in _differences(first, _elsewhere(task))]
+    faults = [f"a second load differs: {found}" for found in _differences(first, fingerprint(Task.load(task.where)))]
+    faults += [f"another process differs: {found}" for found in _differences(first, _elsewhere(task))]
     compared = sum(bool(digest) for split in first.values() for digest in split.values())
     seen = f"three loads in two processes agree (all ids, contents of {compared} problems)"
     return outcome(
@@ -85,7 +85,7 @@ def _differences(first: dict[str, dict[str, str]], second: dict[str, dict[str, s
 
 
 def check_private(task: Task) -> Finding:
-    """No canary, and no long text of private data, in public data, files, task.md or the seed harness."""
+    """Check that no canary and no long private text is in public data, files, task.md or the seed harness."""
     faults = []
     count = 0
     for split in SPLITS:
@@ -103,9 +103,7 @@ def check_private(task: Task) -> Finding:
     faults += _canaries_in_files(task)
     offered = "with canaries" if task.module.__dict__.get("canaries") else "the task offers no canaries"
     seen = f"public data of {count} problems, task.md and harness hold no private text ({offered})"
-    return outcome(
-        "private", faults, seen, "keep answers in Problem.private; `public` and `files` are what a harness sees"
-    )
+    return outcome("private", faults, seen, "keep answers in Problem.private: a harness sees `public` and `files`")
 
 
 def _canaries_in_files(task: Task) -> Iterator[str]:
@@ -115,6 +113,6 @@ def _canaries_in_files(task: Task) -> Iterator[str]:
         if (folder / "harness.toml").exists():
             task.canaries.check_files(Harness.load(folder).files, "seed harness")
     except LeakError as error:
-        yield f"a canary stands in {error.where}"
+        yield f"a canary is in {error.where}"
     except HarnessError:
         pass  # A finding of its own.

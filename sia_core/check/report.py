@@ -38,11 +38,11 @@ class Report:
 
 
 Tell = Callable[[Finding], None]
-"""Hears of each finding as it is made."""
+"""Receives each finding immediately."""
 
 
 def outcome(check: str, faults: list[str], seen: str, hint: str) -> Finding:
-    """Failed with its first few faults, or passed with what was seen."""
+    """Make a finding: failed with the first few faults, or passed."""
     if not faults:
         return Finding(check, "passed", seen)
     more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""

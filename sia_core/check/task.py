@@ -1,8 +1,7 @@
-"""Proves a task sound, or says what is wrong with it: the checks behind `sia check`.
+"""The checks behind `sia check`, which find faults of a task.
 
-The task's own code is trusted and runs here; programs in answers run in the sandbox only. What is not covered: a
-verifier that can be fooled by an answer nobody thought of. `baits(problem)` in task.py is the place to write down
-those that somebody did.
+The task's own code is trusted and runs here; programs in answers run in the sandbox only. Not covered: answers that
+fool a verifier and that no check generates. Write down those you know in `baits(problem)` in task.py.
 """
 
 from collections.abc import Iterator
@@ -22,14 +21,14 @@ from sia_core.engine.worker import SandboxLab
 
 
 def check_task(task: Task, *, tier: Tier, problems: int, tell: Tell, progress: Progress) -> Report:
-    """Run every check; `tell` hears each finding as it is made.
+    """Run every check; `tell` receives each finding immediately.
 
     Args:
-        problems: training problems on which every kind of answer is verified.
+        problems: number of training problems on which every kind of answer is verified.
 
     Raises:
-        FetchError: its data cannot be had.
-        SandboxError: no sandbox of the tier can be had.
+        FetchError: the task's data cannot be fetched.
+        SandboxError: no sandbox of the tier is available.
     """
     found: list[Finding] = []
     for finding in _findings(task, tier, problems, progress):
@@ -39,11 +38,11 @@ def check_task(task: Task, *, tier: Tier, problems: int, tell: Tell, progress: P
 
 
 def measure_gold(task: Task, tier: Tier) -> Verdict:
-    """Verdict on the right answer of the first training problem.
+    """Verify the right answer of the first training problem.
 
     Raises:
-        TaskError: there is none, or it is invalid.
-        SandboxError: no sandbox of the tier can be had.
+        TaskError: the right answer is invalid.
+        SandboxError: no sandbox of the tier is available.
     """
     problem = task.problems("train")[0]
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
@@ -73,7 +72,7 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
 
 
 def _load(task: Task, progress: Progress) -> Finding:
-    """Everything that has to work before a task can be looked at."""
+    """Load the task's data, problems and canaries."""
     try:
         task.prepare(progress)
         counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
@@ -82,6 +81,6 @@ def _load(task: Task, progress: Progress) -> Finding:
         raise
     except TaskError as error:
         return Finding("load", "failed", str(error).splitlines()[0], error.hint or "see docs/tasks.md")
-    except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
+    except Exception as error:  # noqa: BLE001  (task code may raise anything)
         return Finding("load", "failed", f"load() raised {type(error).__name__}: {error}"[:300], "see docs/tasks.md")
     return Finding("load", "passed", f"{task.path}: {counts}; metric: {task.config.metric}; {offered} canaries")

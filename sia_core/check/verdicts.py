@@ -1,7 +1,7 @@
-"""Checks on verdicts: right answers pass, worthless ones do not pay, hostile ones are invalid, and all of it repeats.
+"""Checks on verdicts: right answers pass, worthless ones score no more than chance, hostile ones are invalid.
 
-Every answer is verified once a problem, right answers twice, the second time after all others. A verifier that raises
-fails the check whose answer it was; a score outside the declared range fails the check `range` and no other.
+Every answer is verified once for each problem, and right answers again after all others, to check that verdicts repeat.
+A verifier that raises fails the check that made the answer; a score outside the declared range fails only `range`.
 """
 
 import time
@@ -18,12 +18,12 @@ from sia_core.domain.rollout import Verdict
 from sia_core.domain.task import Problem, Task
 
 SWAPPED = 16
-"""Problems on which the right answer of another one is tried."""
+"""Number of problems on which the right answer of another problem is tried."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One answer to one problem, and what came of it."""
+    """Result of verifying one answer to one problem."""
 
     problem: Problem
     made: answers.Made
@@ -53,7 +53,7 @@ class Trials:
         self.again = [self._try(trial.problem, trial.made) for trial in some if trial.verdict is not None]
 
     def gold(self, problem: Problem) -> Any:
-        """The right answer of a problem, MISSING where the task offers none."""
+        """Return the right answer of a problem, or MISSING if the task offers none."""
         found = None if self._gold is None else self._gold(problem)
         return answers.MISSING if found is None else found
 
@@ -75,7 +75,7 @@ class Trials:
         yield from answers.hostile_answers(gold)
 
     def _swapped(self) -> Iterator[Trial]:
-        """Where right answers differ, that of one problem is tried on the next."""
+        """Try the right answer of one problem on the next, if they differ."""
         if self._gold is None:
             return
         problems = self._task.problems("train")[: SWAPPED + 1]
@@ -93,16 +93,16 @@ class Trials:
             raise
         except TaskError as error:
             out_of_range = error.what[:200]
-        except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
+        except Exception as error:  # noqa: BLE001  (task code may raise anything)
             raised = f"{type(error).__name__}: {error}"[:200]
         seconds = time.perf_counter() - started
         return Trial(problem, made, self.gold(problem), verdict, raised, out_of_range, seconds)
 
 
 def verified(task: Task, problem: Problem, answer: Any, lab: Lab) -> Verdict:
-    """The verdict on an answer that no policy gave.
+    """Verify an answer that no policy gave.
 
-    A verifier that also looks at what the policy said gets the record that the task's `record(answer)` makes up.
+    A verifier that also reads the policy's replies gets the record that the task's `record(answer)` generates.
     """
     record: Callable[[Any], Any] | None = getattr(task.module, "record", None)
     verify: Callable[..., Verdict] = task.verify
@@ -110,10 +110,10 @@ def verified(task: Task, problem: Problem, answer: Any, lab: Lab) -> Verdict:
 
 
 def check_gold(task: Task, trials: Trials) -> Finding:
-    """Right answers are valid and reach what is declared, or at least beat chance."""
+    """Check that right answers are valid and reach the declared score, or at least beat chance."""
     golds = trials.of("gold")
     if not golds:
-        hint = "add gold(problem) -> answer to task.py: most other checks then get past the look at an answer's type"
+        hint = "add gold(problem) -> answer to task.py: then most other checks can test more than the type of answers"
         return Finding("gold", "skipped", "the task offers no gold(problem)", hint)
     least = task.config.check.gold
     faults = []
@@ -123,12 +123,12 @@ def check_gold(task: Task, trials: Trials) -> Finding:
         elif trial.verdict is not None and not trial.verdict.valid:
             faults.append(f"{trial}: invalid: {trial.verdict.feedback[:200]}")
         elif trial.verdict is not None and not _reached(trial.verdict.score, least, task.chance):
-            wanted = f"at least {least:g}" if least is not None else f"more than chance ({task.chance:g})"
-            faults.append(f"{trial}: score {trial.verdict.score:.4g}, not {wanted}")
+            expected = f"at least {least:g}" if least is not None else f"more than chance ({task.chance:g})"
+            faults.append(f"{trial}: score {trial.verdict.score:.4g}, not {expected}")
     scores = ", ".join(f"{trial.verdict.score:.4g}" for trial in golds if trial.verdict is not None)
     slowest = max(trial.seconds for trial in golds)
     seen = f"{len(golds)} right answers are valid, scores {scores}; the slowest took {slowest:.2f} s"
-    return outcome("gold", faults, seen, "correct gold(problem) or verify(); what gold reaches is [check] gold")
+    return outcome("gold", faults, seen, "fix gold(problem) or verify(), or set [check] gold to gold's score")
 
 
 def _reached(score: float, least: float | None, chance: float) -> bool:
@@ -136,7 +136,7 @@ def _reached(score: float, least: float | None, chance: float) -> bool:
 
 
 def check_chance(task: Task, trials: Trials) -> Finding:
-    """Answers without work or insight score no better, in the mean over problems, than is declared."""
+    """Check that worthless answers score at most the declared chance, in the mean over problems."""
     groups: dict[str, list[float]] = {}
     faults = []
     for trial in trials.of("chance"):
@@ -149,12 +149,12 @@ def check_chance(task: Task, trials: Trials) -> Finding:
     faults += [f"{name} scores {mean:.4g}, more than {task.chance:g}" for name, mean in over.items()]
     best = max(means, key=lambda name: means[name], default="")
     seen = f"{len(means)} kinds (null, constant, random, copied, baits) score at most {means.get(best, 0):.4g}"
-    hint = "let verify() refuse them, or declare what chance is worth: [check] chance in task.toml"
+    hint = "let verify() refuse them, or declare the score of chance: [check] chance in task.toml"
     return outcome("chance", faults, f"{seen} (declared {task.chance:g})", hint)
 
 
 def check_hostile(trials: Trials) -> Finding:
-    """NaN, huge, deep, duplicate and misshapen answers are invalid, and the verifier survives them."""
+    """Check that NaN, huge, deep, duplicate and misshapen answers are invalid, and that the verifier does not raise."""
     hostile = trials.of("hostile")
     faults = []
     for trial in hostile:
@@ -174,16 +174,16 @@ def _tolerated(trial: Trial, trials: Trials) -> bool:
 
 
 def check_verdicts_repeat(task: Task, trials: Trials) -> Finding:
-    """Check that an answer gets an equal verdict when verified again, whatever was verified in between."""
+    """Check that an answer gets an equal verdict again after other answers."""
     tolerance = task.config.check.tolerance
     first = {(trial.problem.id, trial.made.name): trial.verdict for trial in trials.all}
     faults = []
     for trial in trials.again:
         before = first[trial.problem.id, trial.made.name]
         if before is None or trial.verdict is None:
-            faults.append(f"{trial}: a verdict one time, none the other")
-        elif told := _unlike(before, trial.verdict, tolerance):
-            faults.append(f"{trial}: {told}")
+            faults.append(f"{trial}: a verdict in one of two attempts")
+        elif difference := _unlike(before, trial.verdict, tolerance):
+            faults.append(f"{trial}: {difference}")
     seen = f"{len(trials.again)} answers verified twice have equal verdicts"
     seen += f" (scores within {tolerance:.0%})" if tolerance else ""
     hint = "let verify() depend on problem and answer alone; for a task that measures time: [check] tolerance"
@@ -201,7 +201,7 @@ def _unlike(one: Verdict, two: Verdict, tolerance: float) -> str:
 
 
 def check_range(task: Task, trials: Trials) -> Finding:
-    """Every verdict is one, with a score within score_range."""
+    """Check that every verdict is valid, with a score within score_range."""
     faults = [f"{trial}: {trial.out_of_range}" for trial in (*trials.all, *trials.again) if trial.out_of_range]
     low, high = task.config.score_range
     seen = f"{len(trials.all)} verdicts lie within [{low:g}, {high:g}]"

@@ -1,4 +1,4 @@
-"""The Ray actors: one that holds the policy, several that play and grade rollouts."""
+"""The Ray actors: one holds the policy, several play and grade rollouts."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -34,26 +34,26 @@ class PolicySettings:
     threads: int
     batch: int
     folder: Path | None
-    """For the log of replies, and that of a server."""
+    """Directory of the logs of replies and of a server."""
     environment: PolicyEnvironment
     server: ServerOptions | None
     """Where the spec wants a server of its own."""
 
 
 class PolicyActor:
-    """Holds one policy; every rollout worker asks it. Its methods are called in many threads."""
+    """Holds one policy for all rollout workers. The actor's methods are called in many threads."""
 
-    # Loaded apart from the constructor: an error in an actor's constructor would lose its type and hint.
+    # The policy is not loaded in the constructor, where Ray drops an error's type and hint.
 
     def __init__(self, settings: PolicySettings) -> None:
         self._settings = settings
         self._served: ServedPolicy | None = None
         settings.environment.install()
-        # One thread: the policy is loaded once, whoever asks first.
+        # The only thread of this pool loads the policy once.
         self._policy = ThreadPoolExecutor(1).submit(self._load)
 
     def describe(self) -> dict[str, Any]:
-        """Return the policy's spec, digest, trainability and concurrency, which a RemotePolicy shows."""
+        """Return the policy's spec, digest, trainability and concurrency."""
         policy = self._policy.result()
         return {name: getattr(policy, name) for name in ("spec", "digest", "trainable", "concurrency")}
 
@@ -68,7 +68,7 @@ class PolicyActor:
         return self._policy.result().probe(adapter)
 
     def close(self) -> None:
-        """End the server that belongs to the policy, if any."""
+        """End the policy's server, if any."""
         if self._served is not None:
             self._served.close()
 
@@ -89,7 +89,7 @@ class PolicyActor:
 
 
 class RemotePolicy:
-    """A `Policy` whose work is done by a PolicyActor."""
+    """A `Policy` that forwards to a PolicyActor."""
 
     def __init__(self, actor: Any, description: dict[str, Any]) -> None:
         self._actor = actor
@@ -110,11 +110,11 @@ class RemotePolicy:
 
 
 class RolloutActor:
-    """Plays or grades units one after the other in its own process, with its own sandboxes."""
+    """Plays or grades units one by one in its own process, with its own sandboxes."""
 
     def __init__(self, task: str, tier: Tier, *, hide_gpus: bool) -> None:
         if hide_gpus:
-            # Ray no longer does it for actors that ask for none, and a runtime environment would take seconds.
+            # Ray no longer hides GPUs from actors that request none, and a runtime environment takes seconds.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._task = task
         self._tier: Tier = tier
@@ -125,7 +125,7 @@ class RolloutActor:
         return RolloutRunner(Task.load(self._task), self._tier)
 
     def hold(self, harness: Harness, adapter: Adapter | None, policy: Policy) -> None:
-        """Keep what the units to come have in common, rather than take it along with each."""
+        """Keep the candidate for the next units, instead of sending it with each unit."""
         self._candidate = (harness, adapter, policy)
 
     def run(self, unit: Unit) -> Rollout:
@@ -141,13 +141,13 @@ class RolloutActor:
         return self._runner.grade(played)
 
     def ready(self) -> bool:
-        """True once the task is loaded and the sandbox that every unit needs is open."""
+        """Load the task and open the sandbox that every unit needs."""
         self._runner.open()
         return True
 
 
 def cause_of(error: RayTaskError) -> BaseException:
-    """The error that an actor's own code raised, through however many actors it came."""
+    """Return the error that an actor's own code raised, through any number of actors."""
     cause: BaseException = error
     while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
         cause = cause.cause

@@ -1,4 +1,4 @@
-"""The ceilings of one rollout, taken before anything is forwarded."""
+"""The ceilings of one rollout, checked before anything is forwarded."""
 
 import threading
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 class RefusedError(Exception):
     """A request that is answered with an error instead of being forwarded.
 
-    `kind`: `budget` (a ceiling is reached), `request` (malformed, or nothing the policy can take),
-    `endpoint` (the rollout is lost through no fault of the harness).
+    `kind`: `budget` (a ceiling is reached), `request` (malformed, or not supported by the policy),
+    `endpoint` (the rollout is lost, not by a fault of the harness).
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -17,14 +17,14 @@ class RefusedError(Exception):
 
 
 class RolloutBudget:
-    """Counts calls, tokens and runs down. Thread-safe."""
+    """Counts down calls, tokens and runs. Thread-safe."""
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._left = dict(limits)
         self._reserved = 0
         self._changed = threading.Condition()
         self.taken = 0
-        """How often something was taken."""
+        """Number of successful calls of `take`."""
         self.exceeded = False
         """True if a request was refused for lack of budget."""
 
@@ -47,12 +47,12 @@ class RolloutBudget:
             self.taken += 1
 
     def reserve(self, most: int) -> int:
-        """Set tokens aside for one reply; returns how many it may have, at most `most`.
+        """Reserve tokens for one reply; return their number, at most `most`.
 
-        Waits while replies in flight may still give some of theirs back.
+        Waits while replies in flight may still return tokens.
 
         Raises:
-            RefusedError: none are left.
+            RefusedError: no tokens are left.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._reserved == 0 or self._left["tokens"] - self._reserved >= most)
@@ -63,7 +63,7 @@ class RolloutBudget:
             return granted
 
     def settle(self, granted: int, used: int) -> None:
-        """Give a reservation back and pay for what was used: prompt and output, so it may be more."""
+        """Return a reservation and pay for the tokens of prompt and output, which may be more."""
         with self._changed:
             self._reserved -= granted
             self._left["tokens"] = max(0, self._left["tokens"] - used)

@@ -1,4 +1,4 @@
-"""The Ray cluster: joined or started, and what it has room for."""
+"""The Ray cluster: joining or starting it, and its capacity."""
 
 import logging
 from collections.abc import Iterable
@@ -18,32 +18,32 @@ from sia_core.host.signals import keeping_handler
 
 START_TIMEOUT_S = 180.0
 STARTS = 2
-"""Ray gives its own node 30 s to come up, which on a busy machine may not be enough; the second start is quicker."""
+"""Attempts to start a local cluster. A busy machine may exceed Ray's 30 s for its node; a second start is quicker."""
 
 
 class _NoPaths(list[str]):
-    """Search path of Ray's workers that takes nothing in.
+    """Search path of Ray's workers that stays empty.
 
-    Ray puts the directory that the command was called from, and that of the script, before all others. Where a package
-    of the user's own lies there, named `tasks` like ours, workers would import that one.
+    Ray puts the working directory and the script's directory before all others. Workers would import a package of yours
+    there that is named `tasks` like ours.
     """
 
     def extend(self, paths: Iterable[str], /) -> None:
-        """Leave them out."""
+        """Ignore the paths."""
 
 
 _SYSTEM = {"task_events_max_num_task_in_gcs": 10_000}
-"""Ray settings of a local cluster. Ray otherwise keeps the history of 100,000 tasks, 6 kB each; a rollout is a task."""
+"""Ray settings of a local cluster. By default, Ray keeps the history of 100,000 tasks (rollouts), 6 kB each."""
 
 
 _early: list[Future[bool]] = []
-"""Start of a local cluster that was begun and is not yet taken over by `connect`."""
+"""Start of a local cluster that `begin` began and `connect` has not taken over."""
 
 
 def begin() -> None:
-    """Have a local cluster come up meanwhile, for `connect` to take over: most of its start is waiting.
+    """Begin to start a local cluster in the background, for `connect` to take over.
 
-    Its processes inherit the environment as it is now.
+    The cluster's processes inherit the current environment.
     """
     if not _early and ray_cluster() is None and not ray.is_initialized():
         _early.append(Future())
@@ -53,18 +53,18 @@ def begin() -> None:
 def _come_up(found: Future[bool]) -> None:
     try:
         found.set_result(_connect())
-    except BaseException as error:  # noqa: BLE001  (it is raised where the cluster is wanted)
+    except BaseException as error:  # noqa: BLE001  (`connect` raises it)
         found.set_exception(error)
     Event().wait()  # Ray's processes end with the thread that started them.
 
 
 def coming_up() -> bool:
-    """Return True if a local cluster was begun and is not up yet."""
+    """Return True if a local cluster is starting."""
     return any(not begun.done() for begun in _early)
 
 
 def connect() -> bool:
-    """Join the cluster of RAY_ADDRESS, or start a local one. True if one was started.
+    """Join the cluster of RAY_ADDRESS, or start a local one and return True.
 
     Raises:
         ServiceError: the cluster cannot be reached.
@@ -74,7 +74,7 @@ def connect() -> bool:
     try:
         return _early[0].result()
     finally:
-        if _early[0].done():  # Else the wait was interrupted.
+        if _early[0].done():  # False if the wait was interrupted.
             _early.clear()
 
 
@@ -101,10 +101,10 @@ def _init(cluster: Server | None, **how: Any) -> None:
     job = JobConfig()
     job._py_driver_sys_path = _NoPaths()
     try:
-        # Ray's handler would end the driver, whatever it is doing: Python's by SystemExit(15), its core's by SIGABRT.
+        # Ray's handlers would end the driver at any time: Python's by SystemExit(15), its core's by SIGABRT.
         with keeping_handler():
             ray.init(job_config=job, log_to_driver=False, logging_level=logging.ERROR, **how)
-    except Exception as error:  # Ray raises plain ones too: a node that is not up after 30 s is one.
+    except Exception as error:  # Ray raises plain exceptions too, for example if its node is not up after 30 s.
         raise _not_joined(cluster, error) from error
 
 
@@ -126,10 +126,10 @@ def _not_joined(cluster: Server | None, error: Exception) -> ServiceError:
 
 
 def room(cluster: dict[str, float], resources: Resources, graders: int) -> int:
-    """How many rollouts the cluster has room for, at least one beside the graders.
+    """Return the number of rollouts that fit on the cluster, at least one beside the graders.
 
     Raises:
-        ServiceError: not even one.
+        ServiceError: the cluster is too small for one rollout.
     """
     cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
     if cpus < resources.cpus or gpus < resources.gpus + graders * resources.grade_gpus:
@@ -146,15 +146,15 @@ def room(cluster: dict[str, float], resources: Resources, graders: int) -> int:
 
 
 def take_gpus(cluster: dict[str, float], gpus: int) -> None:
-    """Take a server's GPUs off the cluster.
+    """Subtract a server's GPUs from the cluster's.
 
     Raises:
-        ServiceError: it has not so many.
+        ServiceError: the cluster has too few.
     """
     there = cluster.get("GPU", 0.0)
     if there < gpus:
         raise ServiceError(
-            f"a vLLM server is to run on {gpus} GPUs, the cluster has {there:g}",
+            f"a vLLM server needs {gpus} GPUs, the cluster has {there:g}",
             where="engine",
             hint="name a server that runs: vllm:DIR@http://HOST:PORT/v1; or set SIA_VLLM_GPUS, 0 for vLLM on the CPU",
         )
@@ -162,7 +162,7 @@ def take_gpus(cluster: dict[str, float], gpus: int) -> None:
 
 
 def get(reference: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
-    """`ray.get` whose errors are those of the actor's own code."""
+    """Call `ray.get`; raise an error of the actor's own code as itself."""
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:

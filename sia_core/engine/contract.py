@@ -1,22 +1,25 @@
 """The rungs `import` and `contract`: a rewritten harness alone in the sandbox, with a policy that misbehaves.
 
 Each fault is a whole rollout on the public part of a training problem, against `scripted` replies that are spoilt in
-one way. The harness must end by itself within its limits, with an answer or a clean failure: an exception of
-the gateway's (`GatewayError`, or a client library's) may pass through it, one of its own may not.
+one way. The harness must end by itself within its limits, with an answer or a clean failure: it may pass on an
+exception of the gateway (`GatewayError`, or a client library's), but not raise its own.
 
-- `plain`: whole replies that say nothing of use.
-- `empty`: no text. `truncated`: cut in the middle, finish `length`.
-- `malformed`: a tool call whose arguments are no JSON; without tools, text that is no JSON either.
-- `garbage`: control characters, unusual scripts, no spaces, long.
-- `refused`: the model will not take the request (status 400).
-- `unreachable`: the endpoint does not answer (429 or 503 for longer than the policy waits): the rollout is lost
-  and will be played again, so all that counts is that it ends.
+| fault | replies |
+|---|---|
+| `plain` | whole replies without useful content |
+| `empty` | no text |
+| `truncated` | cut in the middle, finish `length` |
+| `malformed` | a tool call, or without tools a text, that is not valid JSON |
+| `garbage` | control characters, unusual scripts, no spaces, long |
+| `refused` | the model refuses the request (status 400) |
+| `unreachable` | the endpoint does not answer (429 or 503 for longer than the policy waits) |
 
-`ctx.choose` has an answer under every fault but `empty` and `refused`, as a policy that is made to choose has.
+An unreachable rollout is lost and will be played again, so the harness only has to end. `ctx.choose` returns an answer
+under every fault except `empty` and `refused`, as a policy that is forced to choose does.
 
-What rejects: a hang, whatever the fault; a crash on `plain`, `empty` or `truncated`, which every policy gives; never
-asking the policy where the parent does. A crash on the other faults is a warning, and so is everything that the
-parent does as well: a rewrite answers for what it breaks, not for what it found.
+A hang under any fault rejects, and so do a crash on `plain`, `empty` or `truncated`, which every policy returns, and a
+rollout without a request to the policy. A crash on other faults is a warning, and so is any fault that the parent has
+too.
 """
 
 import random
@@ -39,11 +42,11 @@ from sia_core.policy.scripted import ScriptedPolicy
 Fault = Literal["plain", "empty", "truncated", "malformed", "garbage", "refused", "unreachable"]
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 GRAVE: Final[tuple[Fault, ...]] = ("plain", "empty", "truncated")
-"""Faults on which a crash rejects."""
+"""Faults for which a crash rejects."""
 IMPORT_S: Final = 10.0
 LEAST_S: Final = 10.0
 SLOWER: Final = 4.0
-"""A fault may take this many times as long as plain replies did, and at least LEAST_S."""
+"""Time limit of a fault as a multiple of the time with plain replies; at least LEAST_S."""
 _CLEAN: Final = ("sia_sdk.", "openai.", "anthropic.", "httpx")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _GARBAGE: Final = "\x00\x1b[31m\u202e\ufeff\U0001f9ea\u0e3f\u0f04\ufffd{{}}%s\\u0000</s>" * 40
@@ -56,7 +59,7 @@ class FaultyPolicy(ScriptedPolicy):
         self.fault = fault
 
     def sample(self, request: Request) -> Completion:
-        """A spoilt reply, or the error that stands for none."""
+        """Return a spoilt reply, or raise the error of a missing one."""
         done = super().sample(request)
         if self.fault == "unreachable":
             raise EndpointError("no answer: 429: slow down", where="contract")
@@ -82,7 +85,7 @@ class FaultyPolicy(ScriptedPolicy):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a harness did that it must not."""
+    """One violation of the contract by a harness."""
 
     kind: Literal["crash", "hang", "silent"]
     fault: Fault
@@ -120,10 +123,10 @@ def check_import(runner: RolloutRunner, harness: Harness) -> RungResult:
 def check_contract(
     runner: RolloutRunner, task: Task, problems: Sequence[str], harness: Harness, parent: Harness | None
 ) -> RungResult:
-    """Play `harness` under every fault; `parent` too, where something could be laid at its door.
+    """Play `harness` under every fault; if there are findings, play `parent` under the same faults.
 
     Args:
-        problems: ids of training problems; every one is played with plain replies, the first under all faults.
+        problems: ids of training problems; all are played with plain replies, the first under all faults.
 
     Raises:
         SandboxError: the sandbox failed.
@@ -149,7 +152,7 @@ def check_contract(
 
 
 def blame(stderr: str, harness: Harness, otherwise: str) -> str:
-    """`FILE:LINE: last line of the traceback`, for the last of the harness's own lines in it."""
+    """Return `FILE:LINE: last line of the traceback`, with the last line of the harness in the traceback."""
     lines = stderr.strip().splitlines()
     for path, number in reversed(_FRAME.findall(stderr)):
         name = next((name for name in sorted(harness.files, key=len, reverse=True) if path.endswith(f"/{name}")), None)
@@ -174,7 +177,7 @@ def _findings(
             if finding is not None:
                 yield finding
                 if finding.kind == "hang" and fault == "plain":
-                    return  # Under the others it would hang as well, and each costs as long.
+                    return  # The harness would hang under the other faults too, at the same cost each.
 
 
 _NO_ADAPTER: Final[Adapter | None] = None
@@ -185,7 +188,7 @@ def _judge(fault: Fault, rollout: Rollout, harness: Harness, limit: float) -> Fi
     failure = rollout.failure
     if fault == "unreachable":
         hung = rollout.seconds >= limit
-        return Finding("hang", fault, f"goes on for {limit:g} s when the endpoint is gone") if hung else None
+        return Finding("hang", fault, f"runs for {limit:g} s after the endpoint is gone") if hung else None
     if failure is not None and failure.infrastructure:
         raise SandboxError(failure.reason, where="contract of a rewritten harness")
     if failure is None or failure.kind == "budget" or failure.reason.startswith(_CLEAN):

@@ -21,26 +21,26 @@ from sia_core.domain.rollout import Failure, Rollout, Unit
 from sia_core.engine.actors import RemotePolicy, cause_of
 
 ATTEMPTS = 3
-"""Times a unit is run before an infrastructure failure is its terminal record."""
+"""Attempts at a unit before an infrastructure failure becomes its terminal record."""
 TRIPS_AFTER = 3
 """Endpoint failures in a row after which nothing more is sent until the policy answers again."""
 TICK_S = 5.0
 GRACE_S = 120.0
-"""Beyond what a unit may take by its limits, before its worker counts as lost."""
+"""Seconds beyond a unit's own limits after which its worker counts as lost."""
 
 
 class Pool:
-    """Workers of one kind; a dead one is replaced."""
+    """Workers of one kind; dead workers are replaced."""
 
     def __init__(self, make: Callable[[], Any], count: int) -> None:
         self._make = make
         self.workers = [make() for _ in range(count)]
         self.idle = list(self.workers)
         self.told: dict[Any, Dispatch] = {}
-        """Whose candidate a worker holds."""
+        """Dispatch whose candidate each worker holds."""
 
     def replace(self, worker: Any) -> None:
-        """End a worker and start another in its place."""
+        """Replace a worker by a new one."""
         ray.kill(worker)
         self.workers.remove(worker)
         self.told.pop(worker, None)
@@ -79,11 +79,11 @@ class Dispatch:
         wait_for_policy: Callable[[], bool],
         unit_s: float,
     ) -> None:
-        """Prepare.
+        """Prepare the dispatch.
 
         Args:
-            wait_for_policy: returns when the policy answers; True if it was silent before.
-            unit_s: how long one attempt at a unit may take by its limits.
+            wait_for_policy: function that returns when the policy answers, True if the policy was silent.
+            unit_s: time limit of one attempt at a unit.
         """
         self._players = players
         self._graders = graders
@@ -96,7 +96,7 @@ class Dispatch:
         self._failures_in_row = 0
 
     def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
-        """Yield the record of each unit as soon as it is there."""
+        """Yield the record of each unit as soon as it is complete."""
         self._fresh = iter(units)
         self._candidate = (harness, adapter, self._policy)
         while True:
@@ -120,7 +120,7 @@ class Dispatch:
             self._busy[worker.grade.remote(played)] = _Flight(done, worker, graders, time.monotonic())
         while players.idle and self._failures_in_row < TRIPS_AFTER and (job := self._next()):
             worker = players.idle.pop()
-            if players.told.get(worker) is not self:  # A worker does what it is asked in order.
+            if players.told.get(worker) is not self:  # A worker handles calls in order.
                 worker.hold.remote(*self._candidate)
                 players.told[worker] = self
             method = worker.run if graders is None else worker.play
@@ -169,7 +169,7 @@ class Dispatch:
 
     def _retry(self, job: _Job, failure: Failure, rollout: Rollout | None = None) -> Rollout | None:
         job.attempts += 1
-        # While the policy may be silent altogether, its failures are not the last word on a unit.
+        # While the policy may be silent, its failures do not use up a unit's attempts.
         if job.attempts < ATTEMPTS or (failure.kind == "endpoint" and self._failures_in_row >= TRIPS_AFTER):
             self._again.append(job)
             return None
@@ -182,5 +182,5 @@ class Dispatch:
             if silent:
                 job.attempts -= job.endpoint_failures
                 job.endpoint_failures = 0
-            # Else the policy answers, only not these: they have had their tries.
+            # Otherwise the policy answers other requests, so these attempts count.
             job.attempts = min(job.attempts, ATTEMPTS - 1)

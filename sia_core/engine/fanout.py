@@ -1,10 +1,10 @@
 """Fan-out: units in, terminal records out, over pools of Ray actors.
 
-The driver hands each idle worker one unit, or a quarter of a second's worth of short ones, and
-takes results as they come. Where there are graders, a played rollout goes on to one of them, so
-playing and grading have their own width and their own resources. Whatever dies is replaced and
-its units run again; what keeps failing is recorded as an infrastructure failure, not a score. A
-policy that stops answering pauses the run instead of using up its rollouts.
+The driver hands each idle worker one unit, or short ones for a quarter of a second, and takes results
+as they come. With graders, a played rollout is passed to one of them, so that playing and grading have
+their own width and resources. A dead worker is replaced and its units are retried; after repeated
+failures, a unit is recorded as an infrastructure failure, not a score. A policy that stops answering
+pauses the run instead of using up its rollouts.
 """
 
 import time
@@ -49,13 +49,13 @@ class EngineConfig:
     batch: int = 1
     """Requests that a local policy samples together."""
     workers: int | None = None
-    """Rollouts in flight. None: as many as the cluster has room for."""
+    """Rollouts in flight; None for as many as fit on the cluster."""
     graders: int | None = None
-    """Verifications in flight, by workers of their own. None: each worker grades what it played."""
+    """Verifications in flight, by separate workers; None lets each worker grade its own rollouts."""
     folder: Path | None = None
-    """Where a model server's replies are kept, so that none is paid for twice, and what it says."""
+    """Directory for a model server's log, and its replies, so that none is paid for twice."""
     patience_s: float = 600.0
-    """How long a policy may stay silent before the run stops."""
+    """Seconds that a policy may stay silent before the run stops."""
 
 
 class Engine:
@@ -88,7 +88,7 @@ class Engine:
     def close(self) -> None:
         """End the actors, and the local cluster if this engine started it."""
         if self._server is not None and self._policy_actor is not None:
-            with suppress(RayError):  # Its server ends with the actor too, only not before this returns.
+            with suppress(RayError):  # The server ends with the actor too, but only after this method returns.
                 ray.get(self._policy_actor.close.remote(), timeout=STOP_TIMEOUT_S)
         pools = [pool for pool in (self.__dict__.get("_players"), self._graders) if pool is not None]
         for actor in (*chain.from_iterable(pool.workers for pool in pools), self._policy_actor):
@@ -101,11 +101,11 @@ class Engine:
             self._owns_ray = False
 
     def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
-        """Run units of one candidate; yield each terminal record, exactly one a unit, as soon as it is there.
+        """Run units of one candidate; yield exactly one terminal record for each unit, as soon as it is complete.
 
         Raises:
             PolicyError: the policy cannot be used at all.
-            ServiceError: the policy stayed silent for longer than the engine's patience.
+            ServiceError: the policy stayed silent for longer than `patience_s`.
         """
         limits = self._task.config.limits
         unit_s = min(limits.seconds, harness.config.budget.seconds) + limits.verify_seconds
@@ -121,7 +121,7 @@ class Engine:
         self._start_policy(cluster)
         graders = config.graders or 0
         players = config.workers or room(cluster, resources, graders)
-        # More workers than CPUs share them: most of a rollout may be waiting for the policy.
+        # More workers than CPUs share CPUs, as most of a rollout may be waiting for the policy.
         share = min(1.0, cluster.get("CPU", 1.0) / (players * resources.cpus + graders * resources.grade_cpus))
         self._players = self._pool(players, share * resources.cpus, resources.gpus)
         if graders:
@@ -136,7 +136,7 @@ class Engine:
         options: dict[str, Any] = {}
         if spec is not None and spec.own:
             self._server = server = read_options(self._task.config.update.rank)
-            build_command(base_directory(config.policy), 0, server)  # Refuses what cannot be meant.
+            build_command(base_directory(config.policy), 0, server)  # Refuses invalid options.
             take_gpus(cluster, server.gpus)
             options["num_gpus"] = server.gpus
             patience += server.start_s
@@ -162,10 +162,10 @@ class Engine:
         return Pool(lambda: actor.remote(self._task.where, self._config.tier, hide_gpus=not gpus), count)
 
     def _wait_for_policy(self) -> bool:
-        """Wait until the policy answers. True if it was indeed silent.
+        """Wait until the policy answers; return True if it was silent before.
 
         Raises:
-            ServiceError: it stayed silent.
+            ServiceError: the policy stayed silent.
         """
         started, silent = time.monotonic(), False
         patience_s = self._config.patience_s + (self._server.start_s if self._server else 0.0)

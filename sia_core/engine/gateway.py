@@ -1,14 +1,14 @@
-"""The gateway: one per rollout, the witness between a harness and the policy.
+"""The gateway: one per rollout, between a harness and the policy.
 
-It runs in the trusted worker and talks to the sandboxed harness over one stream, a JSON line
+The gateway runs in the trusted worker and talks to the sandboxed harness over one stream, a JSON line
 per request and answer: {"id", "path", "body", "retry"} and {"id", "status", "body", "budget"},
-with the paths, bodies and statuses of HTTP, so that clients of OpenAI and Anthropic can be
-pointed at it. It sets policy, adapter, sampling and seed; checks the budget before anything is
-forwarded; and records each turn before the harness sees the answer. The harness can ask, it
-cannot choose the model, see a key or write the record.
+with the paths, bodies and statuses of HTTP, so that clients of OpenAI and Anthropic work unchanged.
+The gateway sets policy, adapter, sampling and seed, checks the budget before anything is forwarded,
+and records each turn before the harness sees the answer. The harness can send requests, but cannot
+choose the model, see a key or write the record.
 
-The seed of a turn comes from what is asked and how often it was asked before, so that requests in
-flight together get the same answers in whatever order they are served.
+The seed of a turn is derived from the request and its number of earlier repetitions, so that parallel
+requests get the same answers in any order.
 """
 
 import json
@@ -48,9 +48,9 @@ LINE_LIMIT = 1 << 20
 MAX_NOTES = 64
 NOTE_CHARS = 4000
 MAX_WAITING = 64
-"""Lines whose answers are still to be given; none is read before one of them is: memory is bounded."""
+"""Maximum lines read but not answered, to bound memory."""
 COUNTED = ("/v1/chat/completions", "/v1/messages", "/sia/choose", "/sia/run")
-"""Paths whose requests the budget counts, and whose answers a retried request gets again."""
+"""Paths that the budget counts, and whose retried requests get the same answer again."""
 STDOUT_CHARS = 20_000
 KEPT_CODE, KEPT_OUTPUT = 20_000, 2000
 """Characters of a program and of each of its outputs that the record keeps."""
@@ -63,7 +63,7 @@ _Answer = tuple[int, Any]
 
 @dataclass(frozen=True)
 class _Line:
-    """One request as it came."""
+    """One request line."""
 
     id: Any
     path: str
@@ -76,9 +76,9 @@ class _Line:
 
 
 class Gateway:
-    """Serves one harness process until it answers or hangs up.
+    """Serves one harness process until it answers or closes the stream.
 
-    After `join`, `turns`, `programs`, `notes`, `trace`, `answer`, `failure` and `fatal` hold what happened.
+    After `join`, `turns`, `programs`, `notes`, `trace`, `answer`, `failure` and `fatal` hold the results.
     """
 
     def __init__(
@@ -117,17 +117,17 @@ class Gateway:
         self.answered = False
         self.failure: Failure | None = None
         self.fatal: SiaError | None = None
-        """The policy cannot be used, or its replies not kept: the run must stop, not only this rollout."""
+        """Error that must stop the run: the policy cannot be used, or its replies cannot be kept."""
         self._thread: threading.Thread | None = None
 
     @property
     def turns(self) -> list[Turn]:
-        """Turns that the policy answered, in the order in which they were asked for."""
+        """Turns that the policy answered, in the order of requests."""
         return [turn for turn in self._slots if turn is not None]
 
     @property
     def programs(self) -> list[ProgramRun]:
-        """Programs that were run, in the order in which they were asked for."""
+        """Programs that were run, in the order of requests."""
         return [run for run in self._programs if run is not None]
 
     def serve(self, stream: socket.socket) -> None:
@@ -148,9 +148,9 @@ class Gateway:
                     while not self._over and (line := lines.readline(LINE_LIMIT + 1)):
                         self._accept(stream, line)
                 finally:
-                    self._gone = True  # What is in flight is still recorded; what only waits is not asked.
+                    self._gone = True  # Requests in flight are still recorded, waiting ones are dropped.
         except OSError:
-            return  # The harness is gone; the sandbox says why.
+            return  # The harness is gone; the sandbox reports why.
 
     @property
     def _over(self) -> bool:
@@ -173,7 +173,7 @@ class Gateway:
         }
 
     def _earlier(self) -> dict[str, Any]:
-        """The answer that the rollout begins from, with its score; nothing where it begins anew."""
+        """Return the answer from which the rollout continues, with its score; empty if there is none."""
         if self._unit.state is None:
             return {}
         state = json.loads(self._unit.state)
@@ -187,7 +187,7 @@ class Gateway:
             self._send(stream, _reply(None, _error("request", str(error)), self.budget.left))
             return
         if line.path == "/sia/answer":
-            # In the reading thread: nothing that comes after an answer counts.
+            # Handled in the reading thread, so that no later line counts.
             self.answer, self.answered = line.body, True
             self._send(stream, _reply(line.id, (200, None), self.budget.left))
             return
@@ -196,14 +196,14 @@ class Gateway:
         future.add_done_callback(lambda done: self._finish(stream, number, done))
 
     def _future(self, line: _Line) -> Future[_Answer]:
-        """The answer to come: a new one, or for a retried request the one that it has."""
+        """Return the future of the answer; a retried request gets its existing one."""
         counted = line.path in COUNTED
         known = self._served.get(line.key) if line.retry and counted else None
         if known is not None:
             return known
         taken = self.budget.taken
         future = self._pool.submit(self._respond, self._prepare(line))
-        if counted and self.budget.taken > taken:  # As many as the budget allows, or a flood would fill the memory.
+        if counted and self.budget.taken > taken:  # The budget bounds the kept answers.
             self._served[line.key] = future
         return future
 
@@ -218,7 +218,7 @@ class Gateway:
             self._waiting.release()
 
     def _prepare(self, line: _Line) -> Callable[[], _Answer]:
-        """Do every step that depends on the order of requests, and return the function that serves this line."""
+        """Do all steps that depend on the order of requests; return the function that serves this line."""
         routes: Mapping[str, Callable[[Any], Callable[[], _Answer]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/messages": self._messages,
@@ -275,7 +275,7 @@ class Gateway:
         return lambda: (200, {"choice": sample()[0].text})
 
     def _plan(self, ask: Ask, kind: Any) -> Callable[[], list[Completion]]:
-        """Take the calls from the budget, fix seeds and places in the record; the rest may wait."""
+        """Take the calls from the budget, and fix seeds and places in the record."""
         self.budget.take("calls", ask.n)
         sampling = self._unit.sampling
         if ask.max_tokens is not None:
@@ -319,7 +319,7 @@ class Gateway:
             self.fatal = error
             raise RefusedError("endpoint", "the policy cannot be used") from error
         except Exception as error:
-            # Whatever the harness does with it, a policy that cannot answer is nobody's zero.
+            # A policy that cannot answer must never score 0, however the harness handles the error.
             self.failure = Failure("endpoint", f"{type(error).__name__}: {error}"[:500])
             raise RefusedError("endpoint", "the policy cannot be reached") from error
         finally:
@@ -365,7 +365,7 @@ class Gateway:
                 result = self._lab.run(files, Limits(wall_s=wall, cpu_s=wall))
         except SiaError as error:
             self.failure = Failure("sandbox", str(error)[:500])
-            raise RefusedError("endpoint", "no sandbox can be had") from error
+            raise RefusedError("endpoint", "no sandbox is available") from error
         if result.status == "infrastructure":
             self.failure = Failure("sandbox", result.reason)
             raise RefusedError("endpoint", "the sandbox failed")

@@ -11,7 +11,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadJsonError(ValueError):
-    """The bytes are not JSON that may be used."""
+    """The bytes are not valid JSON."""
 
 
 def parse(line: bytes, *, limit: int) -> Any:
@@ -46,7 +46,7 @@ def _check(value: Any, depth: int) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise BadJsonError("a number is not finite")
     if isinstance(value, int) and abs(value) > sys.float_info.max:
-        raise BadJsonError("a number is too large")  # Or whoever reckons with it overflows.
+        raise BadJsonError("a number is too large")  # Arithmetic with it would overflow.
     if isinstance(value, dict):
         for key, item in value.items():
             _check_text(key)

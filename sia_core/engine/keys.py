@@ -1,9 +1,7 @@
-"""Keys: from the driver's environment to the policy's process, and to no other; the passwords of MLflow and Prefect
-to none at all.
+"""Pass keys from the driver's environment to the policy's process only, and passwords of MLflow and Prefect to none.
 
-A local Ray is started without them, for its processes inherit the environment of whoever starts it. The processes of
-a remote one have another environment, so the policy's actor is given them; as an argument, since Ray prints and
-logs what is in a runtime_env.
+A local Ray is started without keys, because its processes inherit the driver's environment. The policy's actor receives
+the keys as an argument, because Ray prints and logs the contents of a runtime_env.
 """
 
 import os
@@ -17,7 +15,7 @@ from sia_core.policy.registry import environment, key_variables
 
 @dataclass(frozen=True)
 class PolicyEnvironment:
-    """Variables that one policy reads. Never shown."""
+    """Environment variables that one policy reads. Never printed."""
 
     values: Mapping[str, str] = field(repr=False)
 
@@ -32,13 +30,13 @@ class PolicyEnvironment:
 
 
 def secrets(spec: str) -> list[str]:
-    """Variables of this process's environment that other processes must not inherit, but for the policy's."""
+    """Return the environment variables that no process except the policy's may inherit."""
     return [name for name in {*key_variables(spec), *SECRETS} if name in os.environ]
 
 
 @contextmanager
 def without_keys(spec: str) -> Iterator[None]:
-    """Processes that are started inside inherit no key of a policy, and no password of a server."""
+    """Start processes within this context without keys of a policy and passwords of a server."""
     taken = {name: os.environ.pop(name) for name in secrets(spec)}
     try:
         yield

@@ -1,9 +1,9 @@
-"""A program in a sandbox that lives on: fed by a verifier, timed by a clock it cannot touch, killed at the end.
+"""A long-running program in a sandbox: fed by a verifier, timed by the kernel's clock, killed at the end.
 
 A thread of this process waits in `Sandbox.run`; the verifier's own thread talks over a socket and through
-memory that both sides map. The memory is a sealed anonymous file: no side can make it smaller, which would
-end the other by SIGBUS. Whatever the program does, the verifier reads at most the bytes it asked for,
-waits at most as long as it said, and ends the program by SIGKILL through a pidfd.
+memory that both sides map. The memory is a sealed anonymous file: no side can shrink it, which would
+end the other by SIGBUS. The program cannot make the verifier read more bytes or wait longer than requested,
+and is ended by SIGKILL through a pidfd.
 
 The CPU clock of another process is the kernel's own count (clock_getcpuclockid(3)), in nanoseconds, over
 all of its threads, ended ones included.
@@ -34,13 +34,13 @@ _SEND_S = 10.0
 _LENGTH = 4
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SETTLE_S = 0.2
-"""Longest wait for a program to leave the processor before its clock is read."""
+"""Maximum wait for a program to leave the processor before its clock is read."""
 _POLL_S = 0.0002
 _LOOKS = 2
 
 
 class SandboxProgram:
-    """See `lab.LiveProgram`. Raises SandboxError when the sandbox itself fails."""
+    """Implement `lab.LiveProgram`. Raises SandboxError when the sandbox itself fails."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class SandboxProgram:
         self._memory, fd = shared_memory(size)
         self._view = memoryview(self._memory)
         self._stream, self._theirs = socket.socketpair()
-        # What it may hold in files grows by the shared memory, which some tiers count among them.
+        # The disk limit grows by the shared memory, which some tiers count as files.
         room = replace(limits, disk_mb=limits.disk_mb + (size >> 20) + 1)
         self._thread = threading.Thread(
             target=self._run, args=(sandbox, files, room, entry, fd), name="sandbox-session", daemon=True
@@ -73,11 +73,11 @@ class SandboxProgram:
 
     @property
     def memory(self) -> memoryview:
-        """See `lab.LiveProgram.memory`."""
+        """Implement `lab.LiveProgram.memory`."""
         return self._view
 
     def send(self, data: bytes) -> None:
-        """See `lab.LiveProgram.send`."""
+        """Implement `lab.LiveProgram.send`."""
         self._stream.settimeout(_SEND_S)
         try:
             self._stream.sendall(len(data).to_bytes(_LENGTH, "big") + data)
@@ -87,7 +87,7 @@ class SandboxProgram:
             self._raise_end()
 
     def recv(self, limit: int, timeout_s: float) -> bytes:
-        """See `lab.LiveProgram.recv`."""
+        """Implement `lab.LiveProgram.recv`."""
         deadline = time.monotonic() + timeout_s
         size = int.from_bytes(self._take(_LENGTH, deadline, timeout_s), "big")
         if size > limit:
@@ -95,7 +95,7 @@ class SandboxProgram:
         return self._take(size, deadline, timeout_s)
 
     def cpu_s(self) -> float:
-        """See `lab.LiveProgram.cpu_s`."""
+        """Implement `lab.LiveProgram.cpu_s`."""
         _let_settle(self._pid)
         try:
             return family_cpu_s(self._pid) if self._family else clock_s(self._pid)
@@ -104,7 +104,7 @@ class SandboxProgram:
             raise
 
     def close(self) -> SandboxResult:
-        """See `lab.LiveProgram.close`."""
+        """Implement `lab.LiveProgram.close`."""
         if not self._closed:
             self._closed = True
             ours = self._thread.is_alive() and not self._over()
@@ -114,7 +114,7 @@ class SandboxProgram:
             if self._pidfd >= 0:
                 os.close(self._pidfd)
             self._view.release()
-            with contextlib.suppress(BufferError):  # an array of the caller's still looks into it
+            with contextlib.suppress(BufferError):  # an array of the caller still uses the memory
                 self._memory.close()
             if ours and self._result is not None and self._result.status != "infrastructure":
                 self._result = replace(self._result, status="ok", reason="")
@@ -132,7 +132,7 @@ class SandboxProgram:
             self._result = sandbox.run(
                 files, limits, entry=entry, stream=self._theirs, memory=memory, started=self._take_pidfd
             )
-        except Exception as error:  # noqa: BLE001 - told to the caller's thread
+        except Exception as error:  # noqa: BLE001 - reported to the caller's thread
             self._result = SandboxResult("infrastructure", f"{type(error).__name__}: {error}")
         finally:
             os.close(memory)
@@ -142,7 +142,7 @@ class SandboxProgram:
     def _take_pidfd(self, pidfd: int) -> None:
         self._pid = process_id(pidfd)
         self._pidfd = os.dup(pidfd)
-        self._theirs.close()  # or the program's end of the stream would never be the last one
+        self._theirs.close()  # otherwise the stream would stay open when the program ends
         self._began.set()
 
     def _take(self, size: int, deadline: float, timeout_s: float) -> bytes:
@@ -171,7 +171,7 @@ class SandboxProgram:
         return ProgramEndedError("timeout" if status == "timeout" else "output", reason)
 
     def _raise_end(self) -> None:
-        """Raise what the end of the program was. Gives it a moment: the stream may close before it is dead."""
+        """Raise the error of the program's end; wait a moment, as the stream may close before the program is dead."""
         self._thread.join(1.0)
         result = self.close()
         if result.status == "infrastructure":
@@ -188,7 +188,7 @@ class SandboxProgram:
 
 
 def shared_memory(size: int) -> tuple[mmap.mmap, int]:
-    """Anonymous memory of `size` bytes, mapped here, and a descriptor to give away."""
+    """Create anonymous memory of `size` bytes; return its mapping here, and a descriptor to pass on."""
     fd = os.memfd_create("session", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.truncate(fd, size)
@@ -202,9 +202,9 @@ def shared_memory(size: int) -> tuple[mmap.mmap, int]:
 def _let_settle(pid: int) -> None:
     """Wait until the program's main thread is off the processor, _SETTLE_S at most.
 
-    Seen from another process, the clock of a thread that runs can stand still for a tick of the kernel (4 ms here). A
-    program that has just answered runs on for a moment, so a short call could seem to have taken no time at all. A
-    thread that waits only for a lock of the socket is seen asleep once, so two looks must agree.
+    To another process, the clock of a running thread can appear to stop for a tick of the kernel (4 ms here). A program
+    runs for a moment after its answer, so a short call could seem to have taken no time. A thread that waits for a lock
+    of the socket appears asleep once, so two looks must agree.
     """
     until = time.monotonic() + _SETTLE_S
     asleep = 0
@@ -216,7 +216,7 @@ def _let_settle(pid: int) -> None:
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
-    except OSError:  # It has ended; whoever reads its clock is told.
+    except OSError:  # The program has ended, and reading its clock will fail.
         return False
 
 
@@ -229,7 +229,7 @@ def family_cpu_s(pid: int) -> float:
     """CPU seconds of a process and its descendants, see `lab.LiveProgram.cpu_s`; OSError when there is no process."""
     total = clock_s(pid) + _waited_s(pid)
     for member in tree.below(pid, tree.tasks()):
-        with contextlib.suppress(OSError):  # it ended a moment ago
+        with contextlib.suppress(OSError):  # the process has just ended
             total += clock_s(member) + _waited_s(member)
     return total
 

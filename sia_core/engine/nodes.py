@@ -1,8 +1,8 @@
-"""Before a run uses somebody else's cluster: can every node do the work?
+"""Check that every node of an existing cluster can do the work of a run.
 
-A node needs SIA of the same version, the task with the same digest, and the run's folder at the same path: models,
-adapters and training checkpoints are handed over as files. That is one disk mounted everywhere, or one machine.
-Without this check each of them would come up as a rollout that fails on some nodes, for no reason that is told.
+A node needs SIA of the same version, the task with the same digest, and the run's folder at the same path, because
+models, adapters and training checkpoints are passed as files. So all nodes mount one disk, or are one machine. Without
+this check, a difference would show as a rollout that fails on some nodes for no visible reason.
 """
 
 import secrets
@@ -19,15 +19,15 @@ from sia_core.domain.errors import ServiceError, SiaError
 from sia_core.domain.task import Task
 
 TIMEOUT_S = 180.0
-"""A node imports numpy and the task's libraries on its first task."""
+"""Timeout for a node, which imports numpy and the task's libraries on its first task."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Token, task and version that each node has to find."""
+    """Token, task and version that each node must have."""
 
     token: Path
-    """A file of the driver's."""
+    """File of the driver."""
     content: str
     task: str
     digest: str
@@ -35,14 +35,14 @@ class Expected:
 
 
 def check_nodes(folder: Path, task: Task) -> int:
-    """Ask each node of the cluster; returns how many there are.
+    """Check each node of the cluster; return the number of nodes.
 
     Args:
-        folder: of the run.
-        task: of the run.
+        folder: the run's directory.
+        task: the run's task.
 
     Raises:
-        ServiceError: a node that lacks something: which, what, what to do.
+        ServiceError: a node lacks something.
     """
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / f"cluster-{secrets.token_hex(8)}"
@@ -60,7 +60,7 @@ def check_nodes(folder: Path, task: Task) -> int:
 
 
 def find_lack(expected: Expected) -> tuple[str, str] | None:
-    """Return the first thing that this machine lacks and the remedy, or None if the machine lacks nothing."""
+    """Return the first thing that this machine lacks and the remedy, or None."""
     try:
         seen = expected.token.read_text() == expected.content
     except OSError:

@@ -1,8 +1,7 @@
-"""`vllm:DIR`: a policy on a vLLM server of its own, started with it and started again when it has died.
+"""`vllm:DIR`: a policy with its own vLLM server, which is restarted when it dies.
 
-A request to a dead server fails at once, as one to any endpoint that is down: so the run pauses, and a probe that
-asks whether the policy answers again starts the next server. Rollouts never wait for a start. Adapters are
-loaded again as they are asked for.
+A request to a dead server fails immediately, like one to any endpoint that is down. So the run pauses, and a later
+probe of the policy starts the next server. Rollouts never wait for a start. Adapters are loaded again on request.
 """
 
 import secrets
@@ -19,7 +18,7 @@ from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
 from sia_core.policy.spec import ServerSpec, served_digest
 
 MOST_STARTS: Final = 5
-"""A server that keeps dying ends the run, which can be resumed."""
+"""Maximum starts of a server that keeps dying; then the run ends, and can be resumed."""
 
 
 class ServedPolicy:
@@ -31,8 +30,8 @@ class ServedPolicy:
         """Start the server and wait until it is healthy.
 
         Raises:
-            PolicyError: it is not installed, or ended.
-            EndpointError: it was not healthy in time.
+            PolicyError: vLLM is not installed, or the server ended.
+            EndpointError: the server was not healthy in time.
         """
         self.spec = spec.spec
         self.digest = served_digest(base)

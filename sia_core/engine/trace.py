@@ -1,7 +1,7 @@
-"""Reads what a traced harness says it ran: bounded, and about its own files and knobs only.
+"""Read the trace that a harness reports, of bounded size, about its own files and knobs only.
 
-The harness may say what it likes here. Nothing rests on it but the naming of no-ops, so a lie costs its teller a trial
-at the gate, and wins nothing.
+The harness may report anything. The trace only helps to recognise no-ops, so a false report costs its harness a trial
+at the gate, and gains nothing.
 """
 
 from typing import Any

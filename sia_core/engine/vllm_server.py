@@ -1,14 +1,17 @@
-"""A vLLM server of our own: `vllm serve` on a GPU, held by the policy's Ray actor, gone when the actor is.
+"""A vLLM server of the run: `vllm serve` on a GPU, which ends with the policy's Ray actor.
 
     python -m sia_core.engine.vllm_server LOG COMMAND...     runs COMMAND until it ends or standard input closes
 
-The server listens on the loopback of the actor's machine, with a random key that is passed in the
-environment: a command line is readable for every user. Between actor and server stands the guard above, which
-holds the other end of a pipe: however the actor dies, the pipe closes, and the guard ends the server with
-all its children. The guard is no child of the actor's process, whose children Ray kills without asking.
+The server listens on the loopback of the actor's machine, with a random key in the environment, because
+every user can read a command line. Between actor and server runs the guard above, which holds the other end
+of a pipe: when the actor dies in any way, the pipe closes, and the guard ends the server with all its
+children. The guard is not a child of the actor's process, because Ray kills the actor's children.
 
-SIA_VLLM names the program (`vllm`), SIA_VLLM_GPUS how many GPUs one copy of the model is spread over (1; 0 for
-a vLLM that was built for the CPU), SIA_VLLM_ARGS further arguments of `vllm serve`, of which the last one counts.
+| variable | meaning | default |
+|---|---|---|
+| SIA_VLLM | program | `vllm` |
+| SIA_VLLM_GPUS | GPUs over which one copy of the model is spread; 0 for a vLLM built for the CPU | 1 |
+| SIA_VLLM_ARGS | further arguments of `vllm serve`, which override earlier ones | |
 
 Never run with a GPU or with vLLM itself: the tests run a program in its place. The options are those of vLLM 0.32.0.
 """
@@ -42,10 +45,10 @@ _GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the server is started."""
+    """Options of the server."""
 
     gpus: int = 1
-    """GPUs that one copy of the model is spread over. 0: vLLM on the CPU."""
+    """GPUs over which one copy of the model is spread; 0 for vLLM on the CPU."""
     rank: int = 32
     """Highest rank of an adapter."""
     adapters: int = ADAPTERS_KEPT
@@ -55,21 +58,21 @@ class ServerOptions:
     memory: float = 0.9
     """Share of each GPU's memory."""
     start_s: float = 900.0
-    """Patience until it is healthy: weights are read, kernels compiled."""
+    """Wait limit in seconds for a healthy server, which has to read weights and compile kernels."""
     executable: tuple[str, ...] = ("vllm",)
     extra: tuple[str, ...] = ()
     """Further arguments of `vllm serve`."""
 
 
 def read_options(rank: int) -> ServerOptions:
-    """Options as the environment has them, for adapters up to `rank`.
+    """Read the options from the environment, for adapters up to `rank`.
 
     Raises:
-        UsageError: an environment that cannot be meant.
+        UsageError: an invalid environment variable.
     """
     gpus = os.environ.get("SIA_VLLM_GPUS", "1")
     if not re.fullmatch(r"\d{1,2}", gpus):
-        raise UsageError(f"{gpus!r} is no number of GPUs", where="SIA_VLLM_GPUS", hint="use 1, 2, 4 or 8")
+        raise UsageError(f"{gpus!r} is not a number of GPUs", where="SIA_VLLM_GPUS", hint="use 1, 2, 4 or 8")
     return ServerOptions(
         gpus=int(gpus),
         rank=max(rank, ServerOptions.rank),
@@ -79,18 +82,18 @@ def read_options(rank: int) -> ServerOptions:
 
 
 def build_command(model: Path, port: int, options: ServerOptions) -> list[str]:
-    """The command line of the server.
+    """Build the command line of the server.
 
     Raises:
-        UsageError: replicas, of which a new adapter may reach only one; or an adapter of too high a rank.
+        UsageError: replicas, of which a new adapter may reach only one, or an adapter of too high a rank.
     """
     if any(argument.startswith(_REPLICAS) for argument in options.extra):
-        what, hint = "one server cannot have replicas", "start several servers, each for a run of its own"
+        what, hint = "one server cannot have replicas", "start several servers, each for its own run"
         raise UsageError(what, where="vllm", hint=hint)
     if options.rank > RANKS[-1]:
         raise UsageError(f"rank {options.rank} is above {RANKS[-1]}", where="vllm", hint="train with a lower rank")
     command = [*options.executable, "serve", str(model), "--host", HOST, "--port", str(port)]
-    # Without this one, logprobs leave the temperature out. The next keeps the model's own top-p and top-k off.
+    # The first option applies the temperature to logprobs; the second disables the model's own top-p and top-k.
     command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     command += ["--enable-lora", "--max-lora-rank", str(min(rank for rank in RANKS if rank >= options.rank))]
     command += ["--max-loras", str(options.adapters), "--max-cpu-loras", str(options.adapters)]
@@ -103,22 +106,22 @@ def build_command(model: Path, port: int, options: ServerOptions) -> list[str]:
 
 @dataclass
 class VllmServer:
-    """The server's process. `start` it, use `url` and `key`, `stop` it."""
+    """Process of the server: call `start`, use `url` and `key`, call `stop`."""
 
     model: Path
     options: ServerOptions
     log: Path
-    """Where its output goes."""
+    """File for the server's output."""
     key: str = field(repr=False)
     url: str = ""
     _guard: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> str:
-        """Start it and wait until it is healthy. Its base URL.
+        """Start the server and wait until it is healthy; return its base URL.
 
         Raises:
-            PolicyError: it is not installed, or ended; with the last it said.
-            EndpointError: it was not healthy in time.
+            PolicyError: vLLM is not installed, or the server ended, with the end of its log.
+            EndpointError: the server was not healthy in time.
         """
         require_program(self.options.executable, "vllm")
         port = _free_port()
@@ -136,9 +139,9 @@ class VllmServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # An interrupt from the terminal is not for the guard.
+            start_new_session=True,  # An interrupt from the terminal must not reach the guard.
         )
-        self._guard.wait()  # What was started only forks the guard.
+        self._guard.wait()  # The started process only forks the guard.
         self._wait(f"http://{HOST}:{port}/health")
         self.url = f"http://{HOST}:{port}/v1"
         return self.url
@@ -149,7 +152,7 @@ class VllmServer:
         return output is not None and not select.select([output], [], [], 0)[0]
 
     def stop(self) -> None:
-        """End it, with all its children; fine when it has ended."""
+        """End the server with all its children. Idempotent."""
         if self._guard is not None and self._guard.stdin is not None and self._guard.stdout is not None:
             self._guard.stdin.close()
             self._guard.stdout.read()
@@ -167,13 +170,13 @@ class VllmServer:
             time.sleep(0.1)
 
     def last_words(self) -> str:
-        """The end of its log, without the key."""
+        """Return the end of the log, without the key."""
         text = self.log.read_bytes()[-_LOG_TAIL:].decode(errors="replace").replace(self.key, "[key]")
-        return text.strip() or "it said nothing"
+        return text.strip() or "its log is empty"
 
 
 def guard(log: Path, command: list[str], until_closed: IO[bytes]) -> None:
-    """Run `command` in a session of its own; end it when the stream closes."""
+    """Run `command` in its own session; end it when the stream closes."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -184,7 +187,7 @@ def guard(log: Path, command: list[str], until_closed: IO[bytes]) -> None:
             pass
         _end(process)
 
-    # In a thread: here the process is being waited for.
+    # In a thread, because this one waits for the process.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end, args=(process,)).start())
     threading.Thread(target=watch, daemon=True).start()
     process.wait()
@@ -214,7 +217,7 @@ def _free_port() -> int:
 
 
 def _healthy(url: str) -> bool:
-    # No proxy stands before the loopback, whatever the environment says.
+    # No proxy for the loopback, even if the environment names one.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as answer:

@@ -1,8 +1,8 @@
 """The two wire formats that a harness may speak: OpenAI chat completions and Anthropic messages.
 
-Both are read into one `Ask` and written from `Completion`s. A parameter that would change what is
-sampled and cannot be honoured is refused; those that the gateway owns (model, temperature, seed, ...)
-are read over, because every client library sends them.
+Both are read into one `Ask` and written from `Completion`s. A parameter that would change the sampling and
+is not supported is refused. Parameters that the gateway sets (model, temperature, seed, ...) are ignored,
+because every client library sends them.
 """
 
 import json
@@ -20,7 +20,7 @@ from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.policy.protocol import Completion, Message, Tool
 
 MODEL = "policy"
-"""The only model name a harness ever sees."""
+"""Only model name that a harness sees."""
 MAX_OPTIONS = 1024
 MAX_SAMPLES = 128
 
@@ -30,7 +30,7 @@ _T = TypeVar("_T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Ask:
-    """A checked request of a harness, in whatever shape it came."""
+    """A checked request of a harness, in either wire format."""
 
     messages: tuple[Message, ...]
     n: int = 1
@@ -104,7 +104,7 @@ class _Chat(_Shape):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     stream: bool = False
     stream_options: Any = None
-    # The gateway's business; a client may send them, to no effect.
+    # Set by the gateway; values from a client have no effect.
     model: Any = None
     temperature: Any = None
     top_p: Any = None
@@ -159,10 +159,10 @@ class _Messages(_Shape):
 
 
 def read_chat(body: Any) -> Ask:
-    """An OpenAI chat completion request.
+    """Read an OpenAI chat completion request.
 
     Raises:
-        RefusedError: malformed, or asking for what the gateway does not offer.
+        RefusedError: a malformed request, or one that the gateway does not support.
     """
     chat = _checked(_Chat, body)
     return Ask(
@@ -175,7 +175,7 @@ def read_chat(body: Any) -> Ask:
 
 
 def read_choose(body: Any) -> Ask:
-    """A choice: {"messages": [...], "options": [text, ...]}. Raises RefusedError."""
+    """Read a choice: {"messages": [...], "options": [text, ...]}. Raises RefusedError."""
     choose = _checked(_Choose, body)
     if not all(choose.options) or len(set(choose.options)) < len(choose.options):
         raise RefusedError("request", "options: different, non-empty texts")
@@ -183,7 +183,7 @@ def read_choose(body: Any) -> Ask:
 
 
 def read_messages(body: Any) -> Ask:
-    """An Anthropic messages request. Raises RefusedError."""
+    """Read an Anthropic messages request. Raises RefusedError."""
     asked = _checked(_Messages, body)
     messages: list[Message] = []
     if asked.system:
@@ -201,7 +201,7 @@ def read_messages(body: Any) -> Ask:
 
 
 def write_chat(key: str, completions: Sequence[Completion]) -> dict[str, Any]:
-    """An OpenAI chat completion."""
+    """Write an OpenAI chat completion."""
     prompt = completions[0].prompt_tokens
     output = sum(completion.output_tokens for completion in completions)
     return {
@@ -228,7 +228,7 @@ def write_chat(key: str, completions: Sequence[Completion]) -> dict[str, Any]:
 
 
 def write_messages(key: str, completion: Completion) -> dict[str, Any]:
-    """An Anthropic message."""
+    """Write an Anthropic message."""
     content: list[dict[str, Any]] = [{"type": "text", "text": completion.text}] if completion.text else []
     content += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call)}
@@ -248,7 +248,7 @@ def write_messages(key: str, completion: Completion) -> dict[str, Any]:
 
 
 def chat_events(answer: Mapping[str, Any]) -> str:
-    """A whole chat completion as the server-sent events of a stream."""
+    """Write a chat completion as the server-sent events of a stream."""
     head = {**answer, "object": "chat.completion.chunk"}
     usage = head.pop("usage")
     events = []
@@ -263,7 +263,7 @@ def chat_events(answer: Mapping[str, Any]) -> str:
 
 
 def message_events(answer: Mapping[str, Any]) -> str:
-    """A whole Anthropic message as the server-sent events of a stream."""
+    """Write an Anthropic message as the server-sent events of a stream."""
     start = {**answer, "content": [], "stop_reason": None}
     events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
     for at, block in enumerate(answer["content"]):
@@ -322,7 +322,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _arguments(call: ToolCall) -> Any:
-    # Anthropic's shape has no room for arguments that are not JSON; the harness sees what the model wrote.
+    # Anthropic's format allows only JSON arguments; the harness still sees the model's text.
     try:
         return parse(call.arguments.encode(errors="replace"), limit=len(call.arguments) * 4)
     except BadJsonError:

@@ -1,8 +1,7 @@
 """One rollout, from unit to terminal record, in the trusted process of a worker.
 
-Playing runs the harness in one sandbox, and the programs it wants to run in a second one, so
-neither ever sees the other's files. Grading comes after the harness is dead, on data; it may be
-done by another worker, with resources of its own.
+Playing runs the harness in one sandbox and its programs in another, so that neither sees the other's files.
+Grading verifies the answer after the harness is dead, possibly in another worker with other resources.
 """
 
 import math
@@ -35,18 +34,18 @@ NUMERICAL = (b"numpy", b"scipy")
 
 
 class SandboxLab:
-    """The verifier's lab: a sandbox whose failures are raised, never scored."""
+    """Lab of the verifier: a sandbox whose failures are raised, never scored."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._plain: Sandbox | None = None
         self._idle: dict[tuple[str, ...], list[Sandbox]] = {}
-        """Sandboxes that sessions have left, by the modules that they hold."""
+        """Idle sandboxes of earlier programs, by imported modules."""
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
-        """Run a program; raises SandboxError when the sandbox itself failed."""
+        """Run a program. Raises SandboxError if the sandbox itself failed."""
         result = self._suited(files).run(files, limits, entry=entry, collect=collect)
         if result.status == "infrastructure":
             raise SandboxError(result.reason, where="sandbox")
@@ -61,7 +60,7 @@ class SandboxLab:
         memory_bytes: int = 0,
         modules: Sequence[str] = (),
     ) -> SandboxProgram:
-        """Start a program in a sandbox of its own, kept for the sessions to come; raises SandboxError."""
+        """Start a program in a separate sandbox, which later programs reuse. Raises SandboxError."""
         idle = self._idle.setdefault(tuple(modules), [])
         sandbox = idle.pop() if idle else open_sandbox(self._sandbox.tier, modules=modules)
         try:
@@ -74,9 +73,9 @@ class SandboxLab:
             raise
 
     def _suited(self, files: Mapping[str, bytes]) -> Sandbox:
-        """The sandbox that holds numpy and scipy, for programs that name them; a fork without them takes half the time.
+        """Return the sandbox with numpy and scipy for programs that name them, else one that forks in half the time.
 
-        One that needs them unnamed, by another package, imports them itself.
+        A program that needs numpy or scipy through another package imports them itself.
         """
         if self._sandbox.tier == "none" or any(name in data for data in files.values() for name in NUMERICAL):
             return self._sandbox
@@ -85,7 +84,7 @@ class SandboxLab:
         return self._plain
 
     def close(self) -> None:
-        """End the sandboxes that were opened here; the one that was handed in is its owner's."""
+        """End the sandboxes that this lab opened, but not the given one."""
         if self._plain is not None:
             self._plain.close()
             self._plain = None
@@ -95,7 +94,7 @@ class SandboxLab:
 
 
 class RolloutRunner:
-    """Plays and grades units of one task. Opens sandboxes as they are needed; not thread-safe."""
+    """Plays and grades units of one task; opens sandboxes on demand. Not thread-safe."""
 
     def __init__(self, task: Task, tier: Tier) -> None:
         self._task = task
@@ -103,24 +102,24 @@ class RolloutRunner:
         self._harness_sandboxes: dict[tuple[str, ...], Sandbox] = {}
 
     def run(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy) -> Rollout:
-        """The terminal record of `unit`: played, then graded."""
+        """Play and grade `unit`; return its terminal record."""
         return self.grade(self.play(unit, harness, adapter, policy))
 
     def play(
         self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, *, seconds: float = math.inf
     ) -> Rollout:
-        """Run the harness; the record still lacks the verdict. A sandbox that fails is tried again.
+        """Run the harness; return a record without verdict. A failure of the sandbox is retried.
 
         Args:
-            seconds: of wall clock, where that is less than task and harness allow.
+            seconds: wall-clock limit, besides those of task and harness.
 
         Raises:
-            PolicyError: the policy cannot be used by any rollout.
+            PolicyError: no rollout can use the policy.
         """
         return _retried(lambda: self._play(unit, harness, adapter, policy, seconds))
 
     def import_entry(self, harness: Harness, seconds: float) -> tuple[SandboxResult, int]:
-        """Import the harness's entry and nothing else; how that ended, and the bytes it sent to the gateway."""
+        """Import the harness's entry only; return the result, and the number of bytes sent to the gateway."""
         ours, theirs = socket.socketpair()
         boot = f"import sia_sdk\nsia_sdk.check({harness.config.entry!r})\n".encode()
         with ours:
@@ -133,14 +132,14 @@ class RolloutRunner:
                 return result, 0
 
     def grade(self, played: Rollout) -> Rollout:
-        """Verify the answer. A failure of verifier or sandbox is tried again, then recorded as such."""
+        """Verify the answer. A failure of verifier or sandbox is retried, then recorded as a failure."""
         return played if played.failure is not None else _retried(lambda: self._grade(played))
 
     def open(self) -> None:
         """Open the sandboxes that every unit needs.
 
         Raises:
-            SandboxError: none of the demanded tier can be had.
+            SandboxError: no sandbox of the requested tier is available.
         """
         _ = self._lab
 
@@ -189,8 +188,8 @@ class RolloutRunner:
             verdict = self._task.verify(problem, played.answer, self._lab, played.turns)
         except SandboxError as error:
             failure = Failure("sandbox", str(error)[:500])
-        except Exception as error:  # noqa: BLE001  (whatever the task's code raises)
-            # A verifier that crashes is a defect of the task, not a zero for the candidate.
+        except Exception as error:  # noqa: BLE001  (task code may raise anything)
+            # A crash of the verifier is a defect of the task, not a score of 0 for the candidate.
             failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])
         took = round(time.perf_counter() - started, 4)
         seconds = round(played.seconds + took, 4)
@@ -220,7 +219,7 @@ class RolloutRunner:
     def _sandbox(self, harness: Harness) -> Sandbox:
         modules = harness.config.modules
         if modules not in self._harness_sandboxes:
-            # The SDK is imported before the fork: compiling it would be a third of a short rollout.
+            # Imported before the fork, as compiling the SDK would take a third of a short rollout.
             self._harness_sandboxes[modules] = open_sandbox(
                 self._tier, modules=(*modules, "sia_sdk"), sdk=SDK, shared=self._task.shared
             )
@@ -251,7 +250,7 @@ class _MachineError(Exception):
 
 
 def _classify(gateway: Gateway, result: SandboxResult) -> Failure | None:
-    """Who is to blame. An answer that was given counts even if the process then ended badly."""
+    """Return the failure of a rollout, if any. An answer counts even if the process failed afterwards."""
     if gateway.failure is not None:
         return gateway.failure
     if gateway.answered:

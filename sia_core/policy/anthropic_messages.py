@@ -34,14 +34,14 @@ FINISH: Final = {
     "refusal": "content_filter",
 }
 _THINKING: Final = 4096
-"""Tokens that models which always think may spend on a choice before they make it."""
+"""Tokens that a model that always thinks may spend before a choice."""
 _KEPT: Final = {
     "text": ("text",),
     "thinking": ("thinking", "signature"),
     "redacted_thinking": ("data",),
     "tool_use": ("id", "name", "input"),
 }
-"""Fields of each kind of block that the API takes back."""
+"""Fields that the API accepts in each kind of returned block."""
 
 
 class _Block(Answer):
@@ -65,7 +65,7 @@ class _Usage(Answer):
 class _Reply(Answer):
     content: list[_Block]
     stop_reason: str
-    """Missing where the stream ended before the message did."""
+    """Reason of the end; missing if the stream ended early."""
     usage: _Usage
 
 
@@ -90,7 +90,7 @@ class AnthropicPolicy:
         """Implement `Policy.sample`."""
         refuse_adapter(request, self.spec)
         if request.sampling.temperature > HOTTEST:
-            what = f"takes no temperature above 1, and {request.sampling.temperature:g} is asked for"
+            what = f"the API takes no temperature above 1, and {request.sampling.temperature:g} was requested"
             raise PolicyError(what, where=self.spec, hint="lower [sampling] temperature in task.toml")
         tools = [translate_tool(tool) for tool in request.tools]
         extra = {"tools": tools} if tools else {}
@@ -99,7 +99,7 @@ class AnthropicPolicy:
         return self._choose(request, request.options, extra)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Nothing to probe; but raises when the server, or Anthropic's own model, cannot be reached."""
+        """Return an empty probe; raise if the server, or Anthropic's own model, cannot be reached."""
 
         def send(timeout: float) -> bytes:
             models = self._client.models.with_raw_response
@@ -111,7 +111,7 @@ class AnthropicPolicy:
         return ()
 
     def _choose(self, request: Request, options: tuple[str, ...], extra: dict[str, Any]) -> Completion:
-        # What was said before may name tools, which then have to be there too.
+        # Earlier messages may name tools, so the request must define the tools too.
         wanted = {"format": {"type": "json_schema", "schema": schema_of(options)}}
 
         def ask(_: int) -> Completion:
@@ -124,13 +124,13 @@ class AnthropicPolicy:
         system, messages = translate_messages(request.messages)
         body: dict[str, Any] = {"model": self._endpoint.model, "messages": messages, "max_tokens": max_tokens, **extra}
         if request.sampling.temperature != HOTTEST:
-            # 1 is the default. The SDK has no such parameter any more, the API of older models does.
+            # 1 is the default. The SDK dropped this parameter, which the API of older models still has.
             body["extra_body"] = {"temperature": request.sampling.temperature}
         if system:
-            # A long system prompt is paid in full once, then read from the cache.
+            # A long system prompt is paid once, then read from the cache.
             body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
         if request.growing:
-            # Up to here the next request reads from the cache.
+            # The next request reads everything up to here from the cache.
             last = messages[-1]["content"]
             last[-1] = {**last[-1], "cache_control": {"type": "ephemeral"}}
 
@@ -155,7 +155,7 @@ class AnthropicPolicy:
 
 
 def _written(event: Any) -> tuple[str | None, ...]:
-    """Text, thinking and arguments that an event adds to the reply."""
+    """Return text, thinking and arguments that an event adds to the reply."""
     if event.type != "content_block_delta":
         return ()
     return tuple(getattr(event.delta, name, None) for name in ("text", "thinking", "partial_json"))
@@ -189,7 +189,7 @@ def _completion(request: Request, reply: _Reply) -> Completion:
 
 
 def _as_sent(content: list[_Block]) -> tuple[dict[str, Any], ...]:
-    """The blocks as they are to be sent back, where there is more than text and calls of tools."""
+    """Return the blocks to send back with the next request, if there is more than text and tool calls."""
     if all(block.type in ("text", "tool_use") for block in content):
         return ()
     return tuple(

@@ -1,4 +1,4 @@
-"""Messages and tools of OpenAI's chat completions, as Anthropic's messages API wants them."""
+"""Translate messages and tools of OpenAI's chat completions for Anthropic's messages API."""
 
 import json
 import re
@@ -9,10 +9,9 @@ from sia_core.policy.protocol import Message, RejectedRequestError, Tool
 
 
 def translate_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
-    """System text, and turns that alternate between user and assistant.
+    """Return the system text, and turns that alternate between user and assistant.
 
-    System messages come together at the front, wherever they stood. Results of tools belong to the user's
-    turn, before what the user says.
+    All system messages are joined at the front. Tool results belong to the user's turn, before the user's text.
     """
     system = "\n\n".join(str(message["content"]) for message in messages if message["role"] == "system")
     turns: list[dict[str, Any]] = []
@@ -28,7 +27,7 @@ def translate_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str,
 
 
 def translate_tool(tool: Tool) -> dict[str, Any]:
-    """A tool's definition."""
+    """Translate a tool's definition."""
     function = tool["function"]
     schema = {"type": "object", **(function.get("parameters") or {})}
     return {"name": function["name"], "description": function.get("description", ""), "input_schema": schema}
@@ -39,7 +38,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     if message["role"] == "tool":
         return [{"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id")), "content": text}]
     if message.get("blocks"):
-        # Thinking belongs to the calls that came of it, and is refused when it was changed.
+        # The API refuses calls without their unchanged thinking.
         return [dict(block) for block in message["blocks"]]
     # The API takes no empty text.
     said = [{"type": "text", "text": text}] if text else []
@@ -53,11 +52,11 @@ def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
-        what = f"the arguments of tool call {call.get('id')!r} are no JSON object"
+        what = f"the arguments of tool call {call.get('id')!r} are not a JSON object"
         raise RejectedRequestError(what, where="messages", hint="send calls back as the model made them")
     return {"type": "tool_use", "id": _id(call.get("id")), "name": function["name"], "input": given}
 
 
 def _id(text: Any) -> str:
-    """Identifiers of other servers may have characters that this API does not take."""
+    """Replace characters of an identifier that this API does not take."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", str(text))

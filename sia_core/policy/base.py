@@ -19,19 +19,19 @@ def base_digest(base: Path) -> str:
     """Digest over the files of a Hugging Face model directory.
 
     Raises:
-        PolicyError: not such a directory.
+        PolicyError: not a model directory.
     """
     if not (base / "config.json").is_file():
         raise PolicyError(
-            "no config.json", where=str(base), hint="local:DIR wants a Hugging Face model directory with safetensors"
+            "no config.json", where=str(base), hint="local:DIR needs a Hugging Face model directory with safetensors"
         )
     return digest_json(file_digests(base))
 
 
 def file_digests(base: Path) -> dict[str, str]:
-    """Digest of each file that makes the model.
+    """Digest of each file of the model.
 
-    Hashing 256 MB takes a second, so each file's digest is kept beside it with its size and
+    Hashing 256 MB takes a second, so digests are cached in the directory with each file's size and
     modification time.
     """
     cache = _read_cache(base / _CACHE)
@@ -52,7 +52,7 @@ def adapter_digest(folder: Path) -> str:
     """Content address of an adapter directory in PEFT layout.
 
     Raises:
-        PolicyError: not such a directory.
+        PolicyError: not an adapter directory.
     """
     try:
         return digest_files({name: (folder / name).read_bytes() for name in ADAPTER_FILES})
@@ -61,10 +61,10 @@ def adapter_digest(folder: Path) -> str:
 
 
 def check_adapter(adapter: Adapter, base: str) -> None:
-    """Refuse an adapter that is not the one meant, or was trained on another base.
+    """Refuse an adapter with another digest than expected, or trained on another base.
 
     Raises:
-        PolicyError: naming what was expected and what was found.
+        PolicyError: naming the expected and the found value.
     """
     found = adapter_digest(adapter.path)
     if found != adapter.digest:
@@ -79,8 +79,8 @@ def check_adapter(adapter: Adapter, base: str) -> None:
 def share_cores() -> None:
     """Make waiting OpenMP threads sleep. Takes effect only before torch is first imported.
 
-    By default they spin, and hundreds of times in a forward pass wait for a thread that has been
-    descheduled: beside busy rollout workers two threads are then ten times slower than one.
+    By default, OpenMP threads spin, and hundreds of times in a forward pass wait for a descheduled thread: beside
+    busy rollout workers, two threads are then ten times slower than one.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -1,7 +1,7 @@
-"""Choosing among options where the model gives no tokens: a schema that allows nothing else, and an exact reading.
+"""Choose among options without access to tokens: by a schema that allows only the options, and an exact match.
 
-A schema binds most servers, not all, and none when a reply is cut short: a reply that is no option is asked
-for again, twice at most. No logprobs come of it, and none are made up.
+Not every server enforces a schema, and none does for a reply that is cut off: a reply that is not an option is
+requested again, twice at most. The choice has no logprobs.
 """
 
 import json
@@ -13,7 +13,7 @@ from sia_core.policy.protocol import Completion, RejectedRequestError
 
 ATTEMPTS: Final = 3
 _AROUND: Final = 64
-"""Tokens around an option: braces, the field's name, quotes."""
+"""Maximum tokens around an option: braces, the field's name, quotes."""
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -34,18 +34,18 @@ def schema_of(options: Sequence[str]) -> dict[str, Any]:
 
 
 def room_for(options: Sequence[str], max_tokens: int) -> int:
-    """Tokens that let each option through: no token is shorter than a byte."""
+    """Return a token limit that every option fits: no token is shorter than a byte."""
     return max(max_tokens, max(len(json.dumps(option)) for option in options) + _AROUND)
 
 
 def choose(options: Sequence[str], ask: Callable[[int], Completion], where: str) -> Completion:
-    """A reply that is one of the options, with the tokens of all attempts.
+    """Get a reply that is one of the options, with the token counts of all attempts.
 
     Args:
-        ask: the n-th attempt: a reply whose text is JSON of the schema.
+        ask: function from the attempt's number to a reply whose text is JSON of the schema.
 
     Raises:
-        RejectedRequestError: options that cannot be chosen from, or no attempt gave one.
+        RejectedRequestError: invalid options, or no attempt returned an option.
     """
     check_options(options)
     prompt = output = 0
@@ -56,7 +56,7 @@ def choose(options: Sequence[str], ask: Callable[[int], Completion], where: str)
         picked = _picked(text)
         if picked is not None and picked in options:
             return replace(done, text=picked, finish="stop", tool_calls=(), prompt_tokens=prompt, output_tokens=output)
-    what = f"the model replied {text[:80]!r} at last, {ATTEMPTS} times none of the {len(options)} options"
+    what = f"{ATTEMPTS} replies of the model were none of the {len(options)} options; the last: {text[:80]!r}"
     raise RejectedRequestError(what, where=where)
 
 

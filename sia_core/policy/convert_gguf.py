@@ -12,7 +12,7 @@ def convert(gguf: Path, target: Path) -> None:
     """Dequantise, and save weights, configuration, tokenizer and chat template."""
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # What was loaded is no longer quantised, but is still marked so, and saving refuses that.
+    # The loaded model is no longer quantised, but still marked as quantised, and saving refuses the mark.
     del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False

@@ -1,7 +1,7 @@
-"""Classify failed requests: the fault is the endpoint's (may pass), the asker's, or the policy's (the run must stop).
+"""Classify failed requests: fault of the endpoint (may pass), of the caller, or of the policy (the run must stop).
 
-Works on the exceptions of the SDKs of OpenAI and Anthropic, which are generated alike: `status_code`,
-`response` and `body` where the server answered, none of them where it did not.
+The exceptions of the SDKs of OpenAI and Anthropic have the same form: `status_code`, `response` and `body` if the
+server answered, else none of them.
 """
 
 import re
@@ -16,25 +16,25 @@ from sia_core.policy.retry import Fault, parse_retry_after
 from sia_core.policy.spec import NO_KEY, ServerSpec
 
 _WIRE = ("openai", "anthropic", "httpx", "httpx2")
-"""Libraries whose exceptions come of talking to a server."""
+"""Libraries whose exceptions come from requests to a server."""
 _PASSING = (408, 409, 425, 429)
 _OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "response_format", "json_schema", "tool_choice")
-"""Parameters that the run sets or that stand for `options`: an asker can do nothing about them."""
+"""Parameters that the run sets, or that implement `options`: a caller cannot change them."""
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|deprecated", re.IGNORECASE
 )
 _TOO_LONG = re.compile(r"context.?(length|window)|prompt is too long|too many tokens", re.IGNORECASE)
 _SHORTEST = 4
-"""Letters of what is taken for a quotation: an option may be a single one, and is in every text."""
+"""Minimum letters of a quotation: an option may be a single letter, which is in every text."""
 _NO_MONEY = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
 
 
 class GarbledError(Exception):
-    """An answer with status 200 that is none."""
+    """An invalid answer with status 200."""
 
 
 class BrokenOffError(GarbledError):
-    """A stream of events that failed after a part of the reply had come."""
+    """A stream of events that failed after a part of the reply."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f"the stream broke off: {type(error).__name__}: {error}")
@@ -42,7 +42,7 @@ class BrokenOffError(GarbledError):
 
 
 class UnknownModelError(PolicyError):
-    """The server does not know the model, or the address is none of its."""
+    """The server does not know the model or the address."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Judge:
         """Return the fault that the error stands for; None for an error that no server caused.
 
         Args:
-            error: of an SDK.
-            asked: the asker's own words. A server that quotes them says nothing about the policy by it, or a harness
-                could end a run by the name of a tool.
+            error: exception of an SDK.
+            asked: texts of the caller. A quotation of them in the answer does not count against the policy, or a
+                harness could end a run by the name of a tool.
         """
         if isinstance(error, BrokenOffError):
             return self._passing(f"the stream broke off: {self.describe(error.error)}")
@@ -82,13 +82,13 @@ class Judge:
         return Fault(self._final(status, text, said))
 
     def describe(self, error: Exception) -> str:
-        """The server's own words where there are any, without the key; the first 300 characters."""
+        """Return the first 300 characters of the server's message, or else of the error, without the key."""
         return self._words(error)[:300]
 
     def _words(self, error: Exception) -> str:
         body = getattr(error, "body", None)
         if isinstance(body, dict) and isinstance(body.get("error"), dict):
-            body = body["error"]  # Anthropic's has one more layer.
+            body = body["error"]  # Anthropic's body has one more layer.
         if isinstance(body, dict):
             parts = [body.get("code"), body.get("type"), body.get("param"), body.get("message")]
             text = ": ".join(str(part) for part in parts if part)
@@ -97,22 +97,22 @@ class Judge:
         return self.redact(" ".join(text.split()))
 
     def redact(self, text: str) -> str:
-        """The text without the key."""
+        """Replace the key in a text."""
         return text if self.key == NO_KEY else text.replace(self.key, "[key]")
 
     def _passing(self, text: str, after_s: float | None = None) -> Fault:
-        hint = f"see whether {self.spec.base_url} is up, then: sia resume"
+        hint = f"check that {self.spec.base_url} is up, then: sia resume"
         return Fault(EndpointError(f"no answer: {text}", where=self.spec.spec, hint=hint), True, after_s)
 
     def _final(self, status: int, text: str, said: str) -> SiaError:
-        """Return the error for a status that the asker or the policy caused, judged by `said`, which quotes nobody."""
+        """Return the error for a status that the caller or the policy caused, judged by `said`, without quotations."""
         where, variable = self.spec.spec, self.spec.variable
         if status == 401:
-            # Servers quote the key they refuse, whole or in part: their words are left out.
+            # Servers quote the refused key, whole or in part: the message leaves their text out.
             hint = f"export {variable}=... with a key for {self.spec.base_url}"
             return PolicyError(f"the key in {variable} was refused (401)", where=where, hint=hint)
         if status == 403:
-            hint = f"see what the key in {variable} may use"
+            hint = f"check the permissions of the key in {variable}"
             return PolicyError(f"access was refused (403): {text}", where=where, hint=hint)
         if status == 404 or "model_not_found" in said:
             hint = "check the model's name, and the address after @ (it mostly ends in /v1)"

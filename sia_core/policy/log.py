@@ -1,7 +1,7 @@
-"""A log of replies: what was paid for once is never paid for again, and can be replayed exactly.
+"""A log of replies, so that no reply is paid for twice, and all can be replayed exactly.
 
-A JSON line per reply, appended whole; the first line tells which policy it was. A last line that
-was cut short is ignored and overwritten. Where a reply cannot be kept, no further one is asked for.
+Each reply is appended as one JSON line; the first line identifies the policy. An incomplete last line is ignored
+and overwritten. If a reply cannot be written, no further one is requested.
 """
 
 import json
@@ -28,7 +28,7 @@ class LoggedPolicy:
     """A policy whose replies are kept in a file. Thread-safe; one process at a time."""
 
     def __init__(self, policy: Policy, path: Path, about: Mapping[str, Any] | None = None) -> None:
-        """Keep replies in `path`; `about` is JSON data that the first line of a new log holds besides."""
+        """Keep replies in `path`; `about` is JSON data to add to the first line of a new log."""
         self._policy = policy
         self.spec, self.digest = policy.spec, policy.digest
         self.trainable, self.concurrency = policy.trainable, policy.concurrency
@@ -52,10 +52,10 @@ class LoggedPolicy:
         self._known: dict[str, Future[Completion]] = {key: _done(completion) for key, completion in known.items()}
 
     def sample(self, request: Request) -> Completion:
-        """The reply kept for this request, or the policy's, kept before it is returned.
+        """Return the logged reply to this request, or log the policy's reply and return it.
 
         Raises:
-            RecordError: the disk is full: replies would be paid for and lost.
+            RecordError: the disk is full, so replies would be paid for and lost.
         """
         with self._lock:
             future = self._known.get(request.key)
@@ -79,7 +79,7 @@ class LoggedPolicy:
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Do as `Policy.probe` does; the result is not kept."""
+        """Probe the policy, without a log of the result."""
         return self._policy.probe(adapter)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ class LoggedPolicy:
 
 
 class ReplayPolicy:
-    """`replay:FILE`: answers only what is in the log, under the digest of the policy that was logged."""
+    """`replay:FILE`: answers from the log only, under the digest of the logged policy."""
 
     concurrency = 64
 
@@ -110,7 +110,7 @@ class ReplayPolicy:
         self._path = path
 
     def sample(self, request: Request) -> Completion:
-        """The reply that was logged for this very request."""
+        """Return the logged reply to this request."""
         completion = self._known.get(request.key)
         if completion is None:
             raise PolicyError(
@@ -121,15 +121,15 @@ class ReplayPolicy:
         return completion
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Nothing to probe."""
+        """Return an empty probe."""
         return ()
 
 
 def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Completion], int]:
-    """Header, replies by request key, and where the last whole line ends.
+    """Read the header, the replies by request key, and the end of the last complete line.
 
     Raises:
-        PolicyError: not such a log.
+        PolicyError: not a log of replies.
     """
     try:
         data = path.read_bytes()
@@ -143,7 +143,7 @@ def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Completion], int]:
         known = {entry["request"]: read(Completion, entry["completion"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         what = f"not a log of replies: {type(error).__name__}: {error}"
-        raise PolicyError(what, where=str(path), hint="replay:FILE wants the replies.jsonl of a run") from error
+        raise PolicyError(what, where=str(path), hint="replay:FILE needs the replies.jsonl of a run") from error
     return header, known, end
 
 

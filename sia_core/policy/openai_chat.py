@@ -1,4 +1,4 @@
-"""`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any server that speaks them.
+"""`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any compatible server.
 
 Rollouts are asked for plainly. Agents, whose patience limits repeats (`retry.Retry`), are answered in a stream where
 the server offers one: they write long replies, and only its silence tells that it is gone.
@@ -79,7 +79,7 @@ class OpenAIPolicy:
         self._careful = retry.careful
         self._ways = Ways("counted", "stream", "plain") if self._careful else Ways("plain")
         self._client = openai.OpenAI(api_key=key, base_url=spec.base_url, max_retries=0)
-        # OpenAI's own models take only the new name, many other servers only the old one.
+        # OpenAI's own models take only the new name, many other servers only the old name.
         self._limit = _LIMITS[spec.official]
 
     def sample(self, request: Request) -> Completion:
@@ -98,7 +98,7 @@ class OpenAIPolicy:
         return choose(options, ask, self.spec)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Nothing to probe; but raises when the server, or OpenAI's own model, cannot be reached."""
+        """Return an empty probe; raise if the server, or OpenAI's own model, cannot be reached."""
 
         def send(timeout: float) -> bytes:
             models = self._client.models.with_raw_response
@@ -113,11 +113,11 @@ class OpenAIPolicy:
         body: dict[str, Any] = {
             "model": self._endpoint.model,
             "messages": [_message(message) for message in request.messages],
-            "seed": seed % 2**31,  # Some servers keep it in 32 bits.
+            "seed": seed % 2**31,  # Some servers keep 32 bits.
             **extra,
         }
         if not self._endpoint.official or request.sampling.temperature != 1.0:
-            # There 1 is the documented default, and reasoning models take no other value, or none at all.
+            # OpenAI's default is 1, and its reasoning models take no other value, or no temperature at all.
             body["temperature"] = request.sampling.temperature
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]

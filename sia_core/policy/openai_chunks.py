@@ -1,7 +1,7 @@
-"""Put the chunks of a streamed chat completion together again, as the body that the server gives without a stream.
+"""Assemble the chunks of a streamed chat completion into the body of a reply without a stream.
 
-Servers differ: the id and the name of a call come whole or in pieces, once or with each chunk; calls are numbered,
-not numbered, or all numbered 0; the last chunk may count the tokens and hold no choice.
+Servers differ in three ways. The id and the name of a call come whole or in pieces, once or with each chunk. Calls are
+numbered, not numbered, or all numbered 0. The last chunk may count the tokens and hold no choice.
 """
 
 import json
@@ -46,15 +46,15 @@ class _Chunk(Answer):
 
 
 class Calls:
-    """Calls of tools, from their parts."""
+    """Assembles tool calls from parts."""
 
     def __init__(self) -> None:
         self._calls: list[dict[str, str]] = []
         self._at: dict[int, dict[str, str]] = {}
-        """The call that a number stands for now."""
+        """Current call of each number."""
 
     def add(self, part: _Call) -> None:
-        """Take one part."""
+        """Add one part."""
         call = self._meant(part)
         function = part.function or _Function()
         call["id"] = _longer(call["id"], part.id)
@@ -72,7 +72,7 @@ class Calls:
         last = self._calls[-1] if self._calls else None
         found = last if part.index is None else self._at.get(part.index)
         if found is None or (part.id not in (None, "", found["id"]) and _is_json(found["arguments"])):
-            # A number may stand for one call after the other: another id, and nothing is missing in the one before.
+            # Calls may share a number: another id after complete arguments begins a new call.
             found = {"id": "", "name": "", "arguments": ""}
             self._calls.append(found)
         if part.index is not None:
@@ -81,7 +81,7 @@ class Calls:
 
 
 class Reply:
-    """A reply, from its chunks."""
+    """Assembles a reply from chunks."""
 
     def __init__(self, heard: Heard) -> None:
         self._heard = heard
@@ -91,7 +91,7 @@ class Reply:
         self._ended = False
 
     def add(self, chunk: _Chunk) -> None:
-        """Take one chunk."""
+        """Add one chunk."""
         usage = chunk.usage.to_dict() if hasattr(chunk.usage, "to_dict") else chunk.usage
         self._usage = usage or self._usage
         self._ended = self._ended or (usage is not None and not chunk.choices)
@@ -101,10 +101,10 @@ class Reply:
                 self._grow(choice.delta or _Delta())
 
     def body(self) -> bytes:
-        """The body of the same reply without a stream.
+        """Return the body of the same reply without a stream.
 
         Raises:
-            BrokenOffError: the stream ended before the reply did: it gave no reason to finish, and no last count.
+            BrokenOffError: the stream ended early, without a finish reason and without a final token count.
         """
         if self._finish is None and not self._ended:
             raise BrokenOffError(EOFError("it ended before the reply did"))
@@ -128,14 +128,14 @@ class Reply:
 
 
 def gather(chunks: Iterable[Any], heard: Heard) -> bytes:
-    """The body of the same reply without a stream.
+    """Return the body of the same reply without a stream.
 
     Args:
-        chunks: of the SDK, `ChatCompletionChunk`s.
+        chunks: `ChatCompletionChunk`s of the SDK.
 
     Raises:
-        GarbledError: a chunk that is none.
-        BrokenOffError: the stream ended before the reply did.
+        GarbledError: an invalid chunk.
+        BrokenOffError: the stream ended early.
     """
     reply = Reply(heard)
     for chunk in chunks:
@@ -153,7 +153,7 @@ def _read(chunk: Any) -> _Chunk:
 
 
 def _longer(text: str, part: str | None) -> str:
-    """The text with one more piece; a server may also send the whole of it again."""
+    """Append a piece to a text, unless the server sent the whole text again."""
     return text if not part or part == text else text + part
 
 

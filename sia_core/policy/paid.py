@@ -1,15 +1,12 @@
-"""Tell which failed requests may have been paid for, for askers that pay for long replies: the agents.
+"""Limit retries of failed requests of agents that may have been paid for, as agents' replies are long.
 
-| the request | then |
-|---|---|
-| did not reach the server, was answered by a status that a retry may change (408, 409, 425, 429, 5xx), or by an \
-error before the first part of the reply | nothing was paid: it is retried as any other |
-| broke off after it was sent, was answered by what makes no sense, or a gateway gave up waiting (504, 524) | a reply \
-may have been paid for: it is sent once more, whatever else goes wrong |
-| was met by silence for the whole limit | a reply may have been paid for, and asking again would end alike: it is \
-not sent again |
+| failure of the request | paid | retry |
+|---|---|---|
+| not sent, transient status (408, 409, 425, 429, 5xx), or error before the first part of the reply | no | as usual |
+| broken off after sending, invalid answer, or a gateway's timeout (504, 524) | possibly | once, with any later error |
+| silence for the whole limit | possibly | none, as the server would be silent again |
 
-Faults that no retry mends (`faults`) are left as they are.
+Permanent faults (`faults`) are left unchanged.
 """
 
 from dataclasses import replace
@@ -34,12 +31,12 @@ _UNSENT: Final = (
     httpx2.UnsupportedProtocol,
     httpx2.LocalProtocolError,
 )
-"""The request was not sent whole."""
+"""Errors before the request was sent in full."""
 _GATEWAY_GAVE_UP: Final = (504, 524)
 
 
 def stage_of(error: Exception) -> Stage:
-    """Return how far a request came before this error, of an SDK or of ours, ended it."""
+    """Return the stage of a request at which this error ended it."""
     if isinstance(error, GarbledError):
         return "broken"
     status = getattr(error, "status_code", None)
@@ -48,17 +45,17 @@ def stage_of(error: Exception) -> Stage:
     cause = _transport(error)
     if isinstance(cause, httpx2.ReadTimeout):
         return "silent"
-    # An SDK's error without a status or a cause is one that the server told in place of a reply.
+    # An SDK's error without a status or a cause is an error event that the server sent in place of a reply.
     return "unsent" if cause is None or isinstance(cause, _UNSENT) else "broken"
 
 
 def is_silence(error: Exception) -> bool:
-    """Return True if the request failed because the server sent nothing within the limit of silence."""
+    """Return True if the request failed because the server sent nothing within the silence limit."""
     return isinstance(_transport(error), httpx2.ReadTimeout)
 
 
 def careful(fault: Fault, error: Exception, spec: ServerSpec, silence_s: float) -> Fault:
-    """The fault of a request that is not to be paid for again and again."""
+    """Restrict the retries of a fault to those that are paid for twice at most."""
     if not fault.again:
         return fault
     stage = stage_of(error)
@@ -66,16 +63,16 @@ def careful(fault: Fault, error: Exception, spec: ServerSpec, silence_s: float) 
         return fault
     lost = "a reply may have been paid for and lost"
     if stage == "silent":
-        what = f"no answer: the server sent nothing for {silence_s:g} s; {lost}, so it is not asked for again"
+        what = f"no answer: the server sent nothing for {silence_s:g} s; {lost}, so it is not requested again"
         longer = f"if the model is only slow: sia resume RUN --agent-timeout {max(1, round(2 * silence_s))}"
-        hint = f"{longer}; if not, see whether {spec.base_url} is up"
+        hint = f"{longer}; if not, check that {spec.base_url} is up"
         return Fault(EndpointError(what, where=spec.spec, hint=hint), paid=True)
-    what = f"{fault.error.what}; {lost}, and is asked for twice at most"
+    what = f"{fault.error.what}; {lost}, and is requested twice at most"
     return replace(fault, error=EndpointError(what, where=spec.spec, hint=fault.error.hint), paid=True)
 
 
 def _transport(error: BaseException) -> BaseException | None:
-    """The first error of the connection among an SDK's error and its causes, or else the last cause."""
+    """Find the first connection error among an SDK's error and its causes, or else the last cause."""
     cause: BaseException | None = error if isinstance(error, httpx2.TransportError) else error.__cause__
     while cause is not None and not isinstance(cause, httpx2.TransportError) and cause.__cause__ is not None:
         cause = cause.__cause__

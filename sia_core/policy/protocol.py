@@ -1,7 +1,7 @@
 """The one interface of every policy: the model behind the gateway.
 
-A policy samples; it knows nothing of harnesses, tasks or scores. The randomness of a request is
-its `seed` alone, so that a resumed run repeats itself where the model behind the policy allows it.
+A policy only samples: it has no access to harnesses, tasks or scores. The only randomness of a request is its `seed`,
+so that a resumed run repeats itself if the policy's model allows it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +23,17 @@ Tool = Mapping[str, Any]
 
 
 Progress = Callable[[int], None]
-"""Takes the number of characters of a reply that have come so far, thinking and arguments of tools included; about
-four are a token. Called with 0 when an attempt begins, then with each part that comes, in the thread that asks. A reply
-that is not streamed gives 0 only; a reply from a log gives nothing. It has to return at once, and what it raises ends
-the request."""
+"""Receives the number of characters of a reply so far, thinking and tool arguments included (about four a token).
+The calling thread calls the function with 0 when an attempt begins, then at each part of a streamed reply, but never
+for a reply from a log. The function has to return immediately, and its exceptions end the request."""
 
 
 class EndpointError(ServiceError):
-    """The model did not answer, for reasons that may pass: the rollout is not to blame."""
+    """The model did not answer, for reasons that may pass and that the rollout did not cause."""
 
 
 class RejectedRequestError(PolicyError):
-    """The model cannot take this one request, whenever it is sent: too long, or against its rules."""
+    """The model can never answer this request: too long, or against the model's rules."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,18 @@ class Request:
     seed: int
     adapter: Adapter | None = None
     options: tuple[str, ...] | None = None
-    """The reply is one of these texts, sampled token by token, each position restricted to tokens
-    that lead to an option; a free reply when None."""
+    """Texts to choose from, sampled token by token, each position restricted to tokens that lead to an option; None
+    for a free reply."""
     tools: tuple[Tool, ...] = ()
     growing: bool = False
-    """True if the next request will begin with these messages, so that a provider's cache is worth its price.
-    The flag changes no sample, so it is no part of the key."""
+    """True if the next request will begin with these messages, so that a provider's cache is worth its price. The
+    flag changes no sample, and is not part of the key."""
     on_progress: Progress | None = field(default=None, compare=False, repr=False)
-    """Listener that is called as the reply comes; no part of the key."""
+    """Listener for the progress of the reply; not part of the key."""
 
     @property
     def words(self) -> list[str]:
-        """Every text in the request that the asker wrote: of messages, options and tools."""
+        """Every text of the caller: in messages, options and tools."""
         return list(_strings([self.messages, self.options, self.tools]))
 
     @cached_property
@@ -77,11 +76,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """Reply that a policy sampled. Its fields have the shapes of those of `rollout.Turn`."""
+    """Reply that a policy sampled. The fields have the shapes of `rollout.Turn`'s."""
 
     text: str
     prompt: str
-    """The rendered prompt, for people to read; never tokenised again."""
+    """Rendered prompt for people, never tokenised again."""
     prompt_ids: tuple[int, ...] | None = None
     output_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
@@ -89,15 +88,15 @@ class Completion:
     finish: str = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
-    """Prompt tokens as the model's server counts them, cached ones included; 0 if the server counts none."""
+    """Prompt tokens by the server's count, cached ones included; 0 if the server does not count."""
     output_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were read from the provider's cache."""
     cache_write_tokens: int = 0
     """Prompt tokens that were written to the provider's cache."""
     blocks: tuple[Mapping[str, Any], ...] = ()
-    """The reply in the provider's own form where it holds more than text and calls, such as thinking: to be sent
-    back unchanged as `blocks` of the assistant's message. Empty where the text and the calls are all."""
+    """The reply in the provider's own form, if it holds more than text and calls (such as thinking), to send back
+    unchanged as `blocks` of the assistant's message."""
 
 
 class Policy(Protocol):
@@ -106,26 +105,26 @@ class Policy(Protocol):
     spec: str
     """Spec of the policy as typed: `scripted`, `smollm2`, `local:DIR`, ..."""
     digest: str
-    """Content address of the base model and of what else changes its samples."""
+    """Content address of the base model and of everything else that changes samples."""
     trainable: bool
     """True if the policy takes adapters and records token ids and logprobs."""
     concurrency: int
-    """Requests it serves at a time; `sample` is thread-safe up to this many."""
+    """Maximum number of parallel requests, up to which `sample` is thread-safe."""
 
     def sample(self, request: Request) -> Completion:
         """Sample one reply.
 
         Raises:
             EndpointError: no answer, after bounded retries.
-            RejectedRequestError: this request cannot be answered; it is the asker's fault.
-            PolicyError: the policy cannot be used at all: a wrong key, an unknown model, a bad adapter.
+            RejectedRequestError: this request cannot be answered, by the caller's fault.
+            PolicyError: the policy cannot be used at all: an invalid key, model or adapter.
         """
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Logprobs of a frozen probe text: two policies that answer alike have equal probes.
+        """Logprobs of a frozen probe text: two equal policies have equal probes.
 
-        Empty for a policy that has none to give. Raises as `sample` does, so it also tells
-        whether the model can be reached.
+        Empty for a policy without logprobs. Raises as `sample` does, so a probe also checks that the model can be
+        reached.
         """
 
 

@@ -22,16 +22,16 @@ from sia_core.policy.spec import (
 
 Progress = Callable[[str, int, int], None]
 Serve = Callable[[ServerSpec, Path], Policy]
-"""Starts a server for a base model, and is the policy on it."""
+"""Starts a server for a base model, and returns its policy."""
 _LOCAL, _REPLAY, _VLLM = "local:", "replay:", "vllm:"
 _KNOWN = "scripted, smollm2, local:DIR, openai:MODEL[@URL], anthropic:MODEL[@URL], vllm:DIR[@URL] or replay:FILE"
 
 
 def check_spec(spec: str) -> None:
-    """Refuse a spec no policy stands behind, or whose key is missing.
+    """Refuse an unknown or invalid spec, or a spec with a missing key.
 
     Raises:
-        UsageError: unknown spec, or one that cannot be meant.
+        UsageError: unknown or invalid spec.
         PolicyError: no key in the environment, or no SDK.
     """
     server = parse_spec(spec)
@@ -42,14 +42,14 @@ def check_spec(spec: str) -> None:
 
 
 def key_variables(spec: str) -> frozenset[str]:
-    """Variables of the environment that hold keys, whether this policy needs them or not."""
+    """Environment variables that may hold keys, of this and all other policies."""
     server = parse_spec(spec)
     own = {server.variable} if server is not None else set()
     return frozenset({provider.variable for provider in PROVIDERS.values()} | own)
 
 
 def environment(spec: str) -> dict[str, str]:
-    """Return the environment variables that `load_policy` reads, for a process with another environment."""
+    """Return the environment variables that `load_policy` reads, for another process."""
     server = parse_spec(spec)
     if server is None:
         return {}
@@ -58,11 +58,11 @@ def environment(spec: str) -> dict[str, str]:
 
 
 def prepare_policy(spec: str, progress: Progress) -> None:
-    """Fetch what the policy needs, and check it; fast when all is there.
+    """Fetch and check the policy's files, unless they exist.
 
     Raises:
-        FetchError: it cannot be fetched.
-        PolicyError: files that are not what they should be.
+        FetchError: files cannot be fetched.
+        PolicyError: files are invalid.
     """
     if spec == "smollm2":
         smollm2.check_weights(smollm2.ensure_smollm2(progress))
@@ -86,7 +86,7 @@ def base_directory(spec: str) -> Path:
     """Directory of the base model of a trainable policy.
 
     Raises:
-        UsageError: a policy that has none.
+        UsageError: a policy without a base model.
     """
     if spec == "smollm2":
         return smollm2.directory()
@@ -107,17 +107,17 @@ def load_policy(
     serve: Serve | None = None,
     silence_s: float | None = None,
 ) -> Policy:
-    """The policy behind a spec, its weights in memory.
+    """Load the policy of a spec, with its weights in memory.
 
     Args:
-        threads: of a local model.
-        batch: requests a local model samples together.
-        log: where the replies of a model behind a server are kept.
-        serve: for a spec whose server is to be started.
-        silence_s: for an agent's model, behind openai: or anthropic:, how long its server may send nothing.
+        threads: CPU threads of a local model.
+        batch: number of requests that a local model samples together.
+        log: file for replies of a model behind a server.
+        serve: function that starts the server of a spec without an address.
+        silence_s: for an agent's model behind openai: or anthropic:, seconds that its server may send nothing.
 
     Raises:
-        UsageError: such a spec, and nothing to start it with.
+        UsageError: unknown or invalid spec, or a server to start without `serve`.
     """
     check_spec(spec)
     if spec == "scripted":
@@ -139,7 +139,7 @@ def load_policy(
 
 
 def _load_server(server: ServerSpec, serve: Serve | None, retry: Retry) -> Policy:
-    # Each loads an SDK; the last one transformers too.
+    # Each import loads an SDK, and the last one transformers too.
     if server.kind == "openai":
         from sia_core.policy.openai_chat import OpenAIPolicy
 

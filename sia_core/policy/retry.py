@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fault:
-    """Error of one attempt, in our words."""
+    """Error of one attempt, as an error of SIA."""
 
     error: SiaError
     again: bool = False
@@ -36,11 +36,11 @@ class Retry(Schedule):
     timeout_s: float = 300.0
     """Seconds that the server may send nothing during one attempt."""
     repeats: int | None = None
-    """Repeats of a request that may have been paid for; None: it is retried as any other."""
+    """Maximum repeats of a request that may have been paid for; None for the limits of any other."""
 
     @property
     def careful(self) -> bool:
-        """True if requests that may have been paid for are repeated less than others."""
+        """True if repeats of requests that may have been paid for are limited."""
         return self.repeats is not None
 
     @classmethod
@@ -55,8 +55,7 @@ class Retry(Schedule):
             judge: classifies an exception; None for one that is to be raised as it is.
 
         Raises:
-            SiaError: of the last fault. It carries no context: an SDK's exception holds the request,
-                and with it the key.
+            SiaError: error of the last fault, without context: an SDK's exception holds the request, and so the key.
         """
         deadline = self.clock() + self.total_s
         paid = 0
@@ -95,7 +94,7 @@ def _asked_s(error: Exception) -> float | None:
 
 
 def parse_retry_after(text: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3). None if it says nothing.
+    """Parse a Retry-After header, a number or a date (RFC 9110, 10.2.3), to seconds; None if there is no valid one.
 
     Args:
         now: seconds since the epoch.

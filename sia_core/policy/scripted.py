@@ -1,4 +1,4 @@
-"""`scripted`: a policy without a model. Deterministic in the seed; for tests and dry runs."""
+"""`scripted`: a policy without a model, deterministic in the seed, for tests and dry runs."""
 
 import random
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class ScriptedPolicy:
     concurrency = 64
 
     def sample(self, request: Request) -> Completion:
-        """One of the options, each as likely as the others; or a short text that depends on the seed alone."""
+        """Pick an option uniformly, or write a short text, from the seed alone."""
         rng, prompt = random.Random(request.seed), render(request.messages)
         if request.options is not None:
             check_options(request.options)
@@ -26,7 +26,7 @@ class ScriptedPolicy:
         return Completion(f"scripted reply {rng.randrange(1000)}", prompt)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Nothing to probe."""
+        """Return an empty probe."""
         return ()
 
 
@@ -36,6 +36,6 @@ def render(messages: Sequence[Message]) -> str:
 
 
 def check_options(options: Sequence[str]) -> None:
-    """Refuse option lists that cannot be chosen from."""
+    """Refuse empty option lists, and those with duplicates."""
     if not options or len(set(options)) < len(options):
         raise PolicyError(f"{len(options)} options, {len(set(options))} of them different", where="choose")

@@ -1,4 +1,4 @@
-"""A model server, asked through its SDK: answers are checked, faults judged, attempts bounded."""
+"""Requests to a model server through its SDK, with checked answers, classified faults and bounded attempts."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,23 +16,23 @@ T = TypeVar("T")
 A = TypeVar("A", bound="Answer")
 
 Send = Callable[[float], bytes]
-"""Makes one attempt with an SDK, within about that many seconds. The bytes of its answer, for an SDK's
-own parser takes a broken one without a word."""
+"""Makes one attempt with an SDK, within a number of seconds, and returns the answer's bytes, because an SDK's own
+parser accepts broken answers silently."""
 Opinion = Callable[[Fault], Fault]
 
 
 class Answer(BaseModel):
-    """Part of an answer that is read. What else is there may change with the server."""
+    """Part of an answer that is read; other fields may differ between servers."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Anything(Answer):
-    """Whatever it is: that it is JSON shows that the API is there."""
+    """Any JSON answer, which shows that the API exists."""
 
 
 def refuse_adapter(request: Request, where: str) -> None:
-    """For a model of which nothing but text comes back."""
+    """Refuse a request with an adapter to a model that returns only text."""
     if request.adapter is not None:
         raise PolicyError("takes no adapter", where=where, hint="use a policy that can be trained")
 
@@ -46,11 +46,11 @@ class Server:
         self._retry = retry
 
     def ask(self, send: Send, shape: type[A], opinion: Opinion | None = None, request: Request | None = None) -> A:
-        """The answer, of the shape that was expected.
+        """Return the answer, parsed to its expected shape.
 
         Args:
-            request: of the asker; what the server quotes of it is not held against the policy.
-            opinion: a second one on each fault, where a status means something else than usual.
+            request: the caller's request; quotations of its texts in an error do not count against the policy.
+            opinion: function that may reclassify a fault whose status has an unusual meaning.
 
         Raises:
             EndpointError: no answer, after bounded retries; where `Retry` limits repeats, as `paid` says.
@@ -60,7 +60,7 @@ class Server:
         return self._run(lambda timeout: self._read(send(timeout), shape), opinion, request)
 
     def tell(self, send: Send, opinion: Opinion | None = None) -> str:
-        """The answer as text. Raises as `ask` does."""
+        """Return the answer as text. Raises as `ask` does."""
         return self._run(lambda timeout: send(timeout).decode(errors="replace"), opinion)
 
     def _run(self, call: Callable[[float], T], opinion: Opinion | None, request: Request | None = None) -> T:

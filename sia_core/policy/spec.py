@@ -1,8 +1,8 @@
-"""Specs of policies behind a server: KIND:MODEL[@BASE_URL][#VARIABLE], and the key each of them needs.
+"""Specs of policies behind a server, KIND:MODEL[@BASE_URL][#VARIABLE], and their keys.
 
-`#VARIABLE` names the environment variable that holds the key, where it is not the provider's usual
-one. The key is read when a policy is loaded, and is no part of a spec, a digest or a message. `vllm:DIR`
-without an address is a server that the run starts itself, with a key of its own. Nothing heavy is imported here.
+`#VARIABLE` names the environment variable of the key, if not the provider's usual one. The key is read when a policy
+is loaded, and is never part of a spec, a digest or a message. `vllm:DIR` without an address is a server that the run
+starts itself, with its own key. Nothing heavy is imported here.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from sia_core.policy.base import base_digest
 CONCURRENCY_VARIABLE: Final = "SIA_POLICY_CONCURRENCY"
 PROGRAM_VARIABLE: Final = "SIA_VLLM"
 NO_KEY: Final = "none"
-"""Sent where the server wants no key."""
+"""Placeholder sent to servers that need no key."""
 
 _FORM = re.compile(r"(?P<model>[^#\s@][^#\s]*?)(?:@(?P<url>https?://[^#\s]+))?(?:#(?P<variable>[A-Za-z_]\w*))?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -31,7 +31,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Provider:
-    """Defaults of a kind of server where the spec does not say otherwise."""
+    """Defaults of a kind of server."""
 
     package: str
     """Name of the SDK that sends requests to the server."""
@@ -66,19 +66,19 @@ class ServerSpec:
 
     @property
     def official(self) -> bool:
-        """True if this is the provider's own server, the one that the provider's documentation describes."""
+        """True if this is the provider's own server."""
         return self.base_url == PROVIDERS[self.kind].base_url and self.kind != "vllm"
 
     @property
     def digest(self) -> str:
-        """Content address: what changes the samples, as far as it is known here."""
+        """Content address of everything known to change the samples."""
         return digest_json({"kind": f"{self.kind}/1", "model": self.model, "base_url": self.base_url})
 
     def key(self) -> str:
-        """The key from the environment; a placeholder for servers that want none.
+        """Read the key from the environment; return a placeholder for servers that need no key.
 
         Raises:
-            PolicyError: no key, naming the variable.
+            PolicyError: the variable of the key is not set.
         """
         found = os.environ.get(self.variable, "").strip()
         if found:
@@ -95,21 +95,21 @@ class ServerSpec:
         """Requests in flight; SIA_POLICY_CONCURRENCY overrides the kind's default.
 
         Raises:
-            UsageError: a value that is no positive number.
+            UsageError: a value that is not a positive number.
         """
         text = os.environ.get(CONCURRENCY_VARIABLE, "")
         if not text:
             return PROVIDERS[self.kind].concurrency
         if not re.fullmatch(r"[1-9]\d{0,3}", text):
-            raise UsageError(f"{text!r} is no number of requests", where=CONCURRENCY_VARIABLE, hint="use 1 to 9999")
+            raise UsageError(f"{text!r} is not a number of requests", where=CONCURRENCY_VARIABLE, hint="use 1 to 9999")
         return int(text)
 
     def check(self) -> None:
-        """Refuse what would fail later: no SDK, no key, no vLLM where the run is to start it on this machine.
+        """Refuse a missing SDK or key, or missing vLLM if the run starts it on this machine.
 
         Raises:
-            PolicyError: naming what to install or to set.
-            UsageError: a bad SIA_POLICY_CONCURRENCY.
+            PolicyError: the error's hint says what to install or to set.
+            UsageError: an invalid SIA_POLICY_CONCURRENCY.
         """
         package = PROVIDERS[self.kind].package
         if importlib.util.find_spec(package) is None:
@@ -121,10 +121,10 @@ class ServerSpec:
 
 
 def parse_spec(spec: str) -> ServerSpec | None:
-    """The parts of a spec of a known kind; None for any other spec.
+    """Parse a spec of a known kind; return None for any other spec.
 
     Raises:
-        UsageError: a spec of a known kind that cannot be meant.
+        UsageError: an invalid spec of a known kind.
     """
     kind, colon, rest = spec.partition(":")
     if not colon or kind not in PROVIDERS:
@@ -132,7 +132,7 @@ def parse_spec(spec: str) -> ServerSpec | None:
     found = _FORM.fullmatch(rest)
     hint = f"use {kind}:MODEL, {kind}:MODEL@http://HOST:PORT/v1, each with #VARIABLE if the key is elsewhere"
     if found is None or re.search(r"@[\w.-]+[:/]", found["model"]):
-        raise UsageError(f"{spec!r} is no spec of a policy", where="--policy", hint=hint)
+        raise UsageError(f"{spec!r} is not a valid policy", where="--policy", hint=hint)
     provider = PROVIDERS[kind]
     url = (found["url"] or provider.base_url).rstrip("/")
     if not url:
@@ -142,8 +142,8 @@ def parse_spec(spec: str) -> ServerSpec | None:
         return ServerSpec(spec, kind, found["model"], url, provider.variable)
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or not parts.hostname:
-        # Such an address is recorded and printed: no place for a secret.
-        raise UsageError("an address without user, password or query is wanted", where="--policy", hint=hint)
+        # The address is recorded and printed, so it must not hold a secret.
+        raise UsageError("remove user, password and query from the address", where="--policy", hint=hint)
     return ServerSpec(spec, kind, found["model"], url, found["variable"] or provider.variable)
 
 
@@ -153,12 +153,12 @@ def named_path(spec: str) -> Path:
 
 
 def served_digest(base: Path) -> str:
-    """Digest of a base model on a vLLM server: not that of `local:`, for other kernels round otherwise."""
+    """Digest of a base model on a vLLM server; not that of `local:`, as other kernels round differently."""
     return digest_json(["vllm/1", base_digest(base)])
 
 
 def server_program() -> tuple[str, ...]:
-    """The words that start vLLM: those of SIA_VLLM, else `vllm`."""
+    """Command that starts vLLM: SIA_VLLM, else `vllm`."""
     return tuple(shlex.split(os.environ.get(PROGRAM_VARIABLE, ""))) or ("vllm",)
 
 
@@ -166,7 +166,7 @@ def require_program(program: Sequence[str], where: str) -> None:
     """Refuse a machine without vLLM.
 
     Raises:
-        PolicyError: it is not installed, and what to type.
+        PolicyError: vLLM is not installed.
     """
     if shutil.which(program[0]) is None:
         hint = (

@@ -1,7 +1,8 @@
-"""Ask for a reply as a stream where the server offers that, so that its silence can be told from a long reply.
+"""Request replies as streams where the server offers them, to distinguish a silent server from a long reply.
 
-The SDKs of OpenAI and Anthropic read the streams. Here is what both need: ways to ask, the best first; a guard
-that tells a stream that broke off from a request that was never answered; and the count of what has come.
+The SDKs of OpenAI and Anthropic read the streams. This module has the shared parts: ways to ask, in order of
+preference, a guard that distinguishes a stream that broke off from a request without an answer, and a counter of
+received characters.
 """
 
 import json
@@ -16,28 +17,28 @@ from sia_core.policy.protocol import Progress
 
 E = TypeVar("E")
 Way = Literal["counted", "stream", "plain"]
-"""`counted`: a stream that is asked to count its tokens at the end; `stream`: without that; `plain`: one body."""
+"""`counted`: a stream with a token count at the end, `stream`: a stream without a count, `plain`: one body."""
 
 BROKEN: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors that an SDK raises at events that make no sense."""
+"""Errors that an SDK raises at invalid events."""
 _NOT_OFFERED: Final = (400, 404, 405, 415, 422, 501)
 _CONNECT_S: Final = 60.0
-"""Seconds allowed to connect and to send a part of the request, however long a reply may take."""
+"""Maximum seconds to connect and to send a part of the request."""
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""Beginnings of a line of a stream of events."""
+"""Beginnings of lines in a stream of events."""
 
 
 class Ways:
-    """Ways to ask one server; the first that it takes is kept for the process. Thread-safe."""
+    """Ways to ask one server; the first accepted way is kept for the process. Thread-safe."""
 
     def __init__(self, *ways: Way) -> None:
         self._ways = ways
 
     def ask(self, send: Callable[[Way], bytes]) -> bytes:
-        """The answer by the first way that the server takes.
+        """Return the answer by the first way that the server accepts.
 
-        A way is refused by one of the statuses 400, 404, 405, 415, 422 and 501, which cost nothing; where the last
-        way is refused too, it was not the way's fault, and all ways stay. Raises what `send` raises.
+        Statuses 400, 404, 405, 415, 422 and 501, which cost nothing, refuse a way. If the last way is refused too,
+        the ways are not the cause, and all are kept. Raises any error of `send`.
         """
         *better, last = self._ways
         for way in better:
@@ -54,21 +55,21 @@ class Ways:
         return answer
 
     def no_stream(self, body: bytes) -> None:
-        """Stream no more, if this body that the server gave in place of a stream is a reply."""
+        """Stop streaming if the server sent a reply in place of a stream."""
         try:
-            told = json.loads(body)
+            reply = json.loads(body)
         except ValueError:
             return
-        if "plain" in self._ways and isinstance(told, dict) and (told.get("choices") or told.get("content")):
+        if "plain" in self._ways and isinstance(reply, dict) and (reply.get("choices") or reply.get("content")):
             self._ways = ("plain",)
 
     def _keep(self, way: Way) -> None:
-        if way in self._ways:  # Another thread, or the answer itself, may have said otherwise.
+        if way in self._ways:  # Another thread, or `no_stream`, may have removed the way.
             self._ways = (way,)
 
 
 class Heard:
-    """Counts the characters of a reply that have come, and tells the asker."""
+    """Counts the received characters of a reply, and reports the count to the caller."""
 
     def __init__(self, tell: Progress | None) -> None:
         self._tell = tell
@@ -85,12 +86,12 @@ class Heard:
 
 
 def limits(silence_s: float) -> httpx2.Timeout:
-    """Limits of one attempt: so much silence of a server that was reached, and less to reach it."""
+    """Timeouts of one attempt: the silence limit, and a shorter limit to reach the server."""
     return httpx2.Timeout(silence_s, connect=min(silence_s, _CONNECT_S), write=min(silence_s, _CONNECT_S))
 
 
 def plain_body(response: httpx2.Response) -> bytes | None:
-    """Body of an answer that is no stream of events; None for one that is, under whatever content type."""
+    """Return the body of an answer; None for a stream of events, of any content type."""
     if "event-stream" in response.headers.get("content-type", ""):
         return None
     body = response.read()
@@ -98,11 +99,11 @@ def plain_body(response: httpx2.Response) -> bytes | None:
 
 
 def watched(events: Iterable[E]) -> Iterator[E]:
-    """The events of a stream.
+    """Yield the events of a stream.
 
     Raises:
-        BrokenOffError: it failed after the first event, by anything but silence.
-        GarbledError: its first event makes no sense.
+        BrokenOffError: the stream failed after the first event, by any error except silence.
+        GarbledError: the first event is invalid.
     """
     begun = False
     try:

@@ -1,6 +1,6 @@
-"""The trie of options' token ids: what may follow what when one of them is to be chosen.
+"""The trie of options' token ids, which restricts the sampling of a choice.
 
-Options end in the same closing token, so none is a prefix of another. Nothing here recurses: an
+Options end in the same closing token, so none is a prefix of another. No function recurses, because an
 option may be as long as a message.
 """
 
@@ -13,7 +13,7 @@ Ids = tuple[int, ...]
 
 
 def branches(options: Sequence[Ids]) -> dict[Ids, Ids]:
-    """Every path at which options part, and the tokens that may follow it there.
+    """Return every path at which options branch, and the tokens that may follow the path.
 
     Raises:
         RejectedRequestError: two options with the same tokens.
@@ -33,24 +33,24 @@ def branches(options: Sequence[Ids]) -> dict[Ids, Ids]:
 
 
 def next_tokens(options: Sequence[Ids], at: int) -> Ids:
-    """Tokens at one position, in the order in which options first need them."""
+    """Tokens of the options at one position, in order of first use."""
     return tuple(dict.fromkeys(option[at] for option in options))
 
 
 def keep(options: Sequence[Ids], at: int, token: int) -> list[Ids]:
-    """Options with that token at that position."""
+    """Options with a token at a position."""
     return [option for option in options if option[at] == token]
 
 
 @dataclass
 class Tree:
-    """Paths laid side by side, what they share only once, so that one pass can read them all."""
+    """Paths with shared beginnings stored once, so that one pass can read all of them."""
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
-    """Node before each node, -1 before a first one. A parent comes before its children."""
+    """Parent of each node, which comes before the node; -1 for the first node of a path."""
     ends: dict[Ids, int] = field(default_factory=dict)
-    """Path to its last node."""
+    """Path -> its last node."""
     _nodes: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
@@ -60,14 +60,14 @@ class Tree:
 
     @property
     def depths(self) -> list[int]:
-        """Nodes before each node on its path."""
+        """Number of nodes before each node on its path."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)
         return depths
 
     def add(self, path: Ids) -> None:
-        """Add a path that is not empty."""
+        """Add a non-empty path."""
         node = -1
         for token in path:
             if (node, token) not in self._nodes:
@@ -79,7 +79,7 @@ class Tree:
 
 
 def trees(paths: Iterable[Ids], limit: int) -> list[Tree]:
-    """The paths that are not empty, in trees of about `limit` nodes: one path each when it is 1."""
+    """Group non-empty paths in trees of about `limit` nodes; with limit 1, each path has its own tree."""
     made: list[Tree] = []
     for path in paths:
         if not path:

@@ -1,20 +1,20 @@
-"""`vllm:DIR@URL`: a vLLM server as a policy that can be trained. (`engine.served` starts one of the run's own.)
+"""`vllm:DIR@URL`: a vLLM server as a trainable policy. (`engine.served` starts a server for a run.)
 
-DIR is the base model's Hugging Face directory, the one the server was started with (its own copy may lie
-elsewhere). Prompts are rendered and tokenised here, as the local policy does, and sent as token ids; what
-comes back are ids and logprobs. So a `Completion` is as the local policy's:
+DIR is the base model's Hugging Face directory with which the server was started (the server may have a copy
+elsewhere). Prompts are rendered and tokenised here, as the local policy does, and sent as token ids; ids and
+logprobs come back. So a `Completion` is equivalent to the local policy's:
 
-- A reply is sampled by the server. Its logprobs are those under the temperature, for which the server must
-  run with `--logprobs-mode processed_logprobs`. That is measured once, and refused otherwise.
-- A choice is drawn here. `logprob_token_ids` gives the logprobs of exactly the tokens that are allowed after
+- The server samples replies. Logprobs are under the temperature, for which the server must run with
+  `--logprobs-mode processed_logprobs`. The mode is measured once, and any other is refused.
+- Choices are drawn here. `logprob_token_ids` returns the logprobs of exactly the tokens that are allowed after
   each branching path, over the whole vocabulary and at temperature 1. The restricted softmax is that of
-  these logprobs over the temperature: the normaliser cancels. Branches go out together where they fit, and
+  these logprobs over the temperature: the normaliser cancels. Branches are sent together where they fit, and
   the server's prefix cache reads the prompt once.
 - Adapters are loaded while the server runs (`VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 --enable-lora`), from a
   file system that the server shares.
 
-Replies depend on the seed, but a GPU does not promise the same bits in another batch. This was never run
-against a GPU: the tests have a small model speak the wire format of vLLM 0.32.0, as its source has it.
+Replies depend on the seed, but a GPU does not guarantee the same bits in another batch. The policy was never run
+against a GPU: the tests use a small model behind the wire format of vLLM 0.32.0's source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ from sia_core.policy.vllm_client import VllmClient
 from sia_core.policy.vllm_wire import Choice, bundles, probing_body, sampling_body, scored, scoring_body
 
 COLDEST = 0.01
-"""vLLM raises lower temperatures to this one (vllm.sampling_params._MAX_TEMP)."""
+"""Temperature to which vLLM raises lower ones (vllm.sampling_params._MAX_TEMP)."""
 
 
 class VllmPolicy(TokenPolicy):
@@ -67,7 +67,7 @@ class VllmPolicy(TokenPolicy):
         return super().sample(request)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Logprobs of each token of a fixed text, given those before it: comparable with the trainer's."""
+        """Logprobs of each token of a fixed text, given the tokens before it, comparable with the trainer's."""
         ids = self._encode(PROBE)
         (choice,) = self._complete([ids], probing_body(), adapter)
         found = [(at or {}).get(str(token)) for token, at in zip(ids, choice.prompt_logprobs or (), strict=False)][1:]
@@ -94,7 +94,7 @@ class VllmPolicy(TokenPolicy):
             for path, choice in zip(group, choices, strict=True):
                 values = scored(choice, ids)
                 if values is None:
-                    raise EndpointError("the server left out logprobs that it was asked for", where=self.spec)
+                    raise EndpointError("the server left out requested logprobs", where=self.spec)
                 found[path] |= dict(zip(ids, values, strict=True))
         return {path: tuple(found[path][token] for token in allowed) for path, allowed in paths.items()}
 

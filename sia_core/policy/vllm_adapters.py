@@ -1,8 +1,8 @@
-"""LoRA adapters on a vLLM server: loaded before they are used, bounded in number, never mistaken.
+"""LoRA adapters on a vLLM server: loaded before use, bounded in number, never confused.
 
-A name means one set of weights for ever: it is made of the adapter's digest and its place on disk. (vLLM
-keys its prefix cache by name, and reads an adapter again from its place when it had dropped it.) An
-adapter that a request is using is not unloaded.
+A name always means one set of weights, because the name contains the adapter's digest and its path. (vLLM keys its
+prefix cache by name, and reads a dropped adapter again from its path.) An adapter in use by a request is not
+unloaded.
 """
 
 import threading
@@ -18,12 +18,12 @@ ADAPTERS_KEPT: Final = 4
 
 
 def served_name(adapter: Adapter) -> str:
-    """The name under which these weights, and no others, are served."""
+    """Name under which only these weights are served."""
     return f"sha_{adapter.digest[:24]}_{digest_bytes(str(adapter.path.absolute()).encode())[:8]}"
 
 
 class Adapters:
-    """Which adapters are loaded. Thread-safe."""
+    """Loaded adapters of a server. Thread-safe."""
 
     def __init__(
         self, load: Callable[[str, Adapter], None], unload: Callable[[str], None], kept: int = ADAPTERS_KEPT
@@ -37,7 +37,7 @@ class Adapters:
 
     @contextmanager
     def using(self, adapter: Adapter) -> Iterator[str]:
-        """The adapter's name, for as long as requests may be made with it."""
+        """Keep the adapter loaded within the context; yield its name."""
         name = served_name(adapter)
         with self._lock:
             if name not in self._loaded:
@@ -53,7 +53,7 @@ class Adapters:
                 self._in_use[name] -= 1
 
     def forget(self, adapter: Adapter) -> None:
-        """The server does not have it any more: it was restarted."""
+        """Note that a restarted server has lost the adapter."""
         with self._lock:
             self._loaded.pop(served_name(adapter), None)
 

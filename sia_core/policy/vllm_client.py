@@ -1,4 +1,4 @@
-"""The connection to a vLLM server: what it must be able to do, its adapters, and its completions."""
+"""The connection to a vLLM server: check of its features, its adapters, and its completions."""
 
 import re
 import threading
@@ -37,13 +37,13 @@ class Served:
 
 
 class VllmClient:
-    """Thread-safe. Nothing is sent before the first request."""
+    """Client of a vLLM server, thread-safe. The first request connects."""
 
     def __init__(self, spec: ServerSpec, key: str, base: str, retry: Retry) -> None:
-        """Prepare.
+        """Prepare the client without a request.
 
         Args:
-            base: digest of the base model, on which adapters must have been trained.
+            base: digest of the base model that adapters must have been trained on.
         """
         self._spec = spec
         self._base = base
@@ -58,10 +58,10 @@ class VllmClient:
         """Check the server, once.
 
         Args:
-            probe: a prompt on which it is measured what its logprobs are.
+            probe: a prompt on which logprobs are measured.
 
         Raises:
-            PolicyError: a server that cannot do what is needed, and what to start instead.
+            PolicyError: a server without a required feature.
         """
         with self._checking:
             if self._served is None:
@@ -73,7 +73,7 @@ class VllmClient:
             return self._served
 
     def complete(self, prompts: Sequence[Ids], body: Mapping[str, Any], adapter: Adapter | None) -> list[Choice]:
-        """One continuation of each prompt.
+        """Sample one continuation of each prompt.
 
         Raises:
             PolicyError: the server changed a prompt, or left token ids out.
@@ -86,7 +86,7 @@ class VllmClient:
             except UnknownModelError:
                 if adapter is None or again:
                     raise
-                self._adapters.forget(adapter)  # The server was restarted, and has lost it.
+                self._adapters.forget(adapter)  # The server was restarted.
         raise AssertionError("the second time returns or raises")
 
     def _complete(self, model: str, prompts: Sequence[Ids], body: Mapping[str, Any]) -> list[Choice]:
@@ -119,7 +119,7 @@ class VllmClient:
         return Served(card.id, card.max_model_len)
 
     def _refuse_replicas(self) -> None:
-        """An adapter must reach every replica; it was seen to reach one only."""
+        """Refuse a server with replicas, of which only one would get a new adapter."""
         try:
             metrics = self._server.tell(partial(self._get, f"{self._root}/metrics"))
         except PolicyError:
@@ -130,7 +130,7 @@ class VllmClient:
             raise PolicyError(what, where=self._spec.spec, hint="start it without --data-parallel-size")
 
     def _check_logprobs(self, served: Served, probe: Ids, version: str) -> None:
-        """Measure whether logprobs are those under the temperature: their differences halve at temperature 2."""
+        """Check that logprobs are under the temperature: at temperature 2, their differences halve."""
         ids = tuple(dict.fromkeys(probe))
         body = scoring_body(ids)
         found = []
@@ -138,7 +138,7 @@ class VllmClient:
             (choice,) = self._complete(served.model, [probe], {**body, "temperature": temperature})
             values = scored(choice, ids)
             if values is None:
-                what = f"this server (vLLM {version}) does not give the logprobs of tokens that it is asked for"
+                what = f"this server (vLLM {version}) does not return the logprobs of requested tokens"
                 raise PolicyError(what, where=self._spec.spec, hint="use vLLM 0.32 or newer")
             found.append([value - values[0] for value in values])
         plain, halved = (max(abs(one - factor * two) for one, two in zip(*found, strict=True)) for factor in (1.0, 2.0))
@@ -152,7 +152,7 @@ class VllmClient:
         try:
             self._server.tell(partial(self._post, "/load_lora_adapter", body), _about_adapters)
         except RejectedRequestError as error:
-            # The name says which weights these are: another client has loaded them.
+            # Another client has loaded these weights, as the name contains their digest.
             if "already been loaded" not in error.what:
                 raise PolicyError(error.what, where=self._spec.spec, hint=f"start {_HOW}") from None
         except UnknownModelError as error:
@@ -166,14 +166,14 @@ class VllmClient:
         try:
             self._server.tell(partial(self._post, "/unload_lora_adapter", {"lora_name": name}), _about_adapters)
         except UnknownModelError:
-            return  # It is gone already.
+            return  # The adapter is not loaded.
 
     def _post(self, path: str, body: object, timeout: float) -> bytes:
         return self._client.post(path, body=body, cast_to=httpx2.Response, options={"timeout": timeout}).content
 
 
 def _about_adapters(fault: Fault) -> Fault:
-    """vLLM answers 500 to an adapter that it cannot take, such as one of too high a rank: that does not pass."""
+    """Make a 500 about an adapter permanent: vLLM answers so to an invalid adapter, such as one of too high a rank."""
     if isinstance(fault.error, EndpointError) and re.search(r"\b500\b.*\blora", fault.error.what, re.IGNORECASE):
         hint = "start the server with a --max-lora-rank as high as the adapter's"
         return Fault(PolicyError(fault.error.what, where=fault.error.where, hint=hint))

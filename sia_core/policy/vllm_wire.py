@@ -1,9 +1,9 @@
 """Define requests to a vLLM server and the fields read from its answers. Written from the source of vLLM 0.32.0.
 
 Prompts go out as token ids to /v1/completions and ids come back (`return_token_ids`), so nothing is
-tokenised twice. Parameters that a server would else take from the model's generation_config.json
-(top_p, top_k, repetition penalty) are always sent: what is sampled is the softmax of the logits over
-the temperature and nothing else.
+tokenised twice. Parameters that a server would otherwise take from the model's generation_config.json
+(top_p, top_k, repetition penalty) are always sent, so that the distribution is exactly the softmax of the logits
+over the temperature.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from sia_core.policy.server import Answer
 from sia_core.policy.trie import Ids
 
 SCORED_IDS: Final = 128
-"""Most token ids that `logprob_token_ids` takes (vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS)."""
+"""Maximum token ids in `logprob_token_ids` (vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS)."""
 RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that --max-lora-rank takes."""
 
@@ -30,14 +30,14 @@ _PLAIN: Final[Mapping[str, Any]] = {
 
 
 class Logprobs(Answer):
-    """Logprobs of the sampled tokens; `top_logprobs` has the ids asked for, as `token_id:N`."""
+    """Logprobs of the sampled tokens; `top_logprobs` has the requested ids, as `token_id:N`."""
 
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]] | None = None
 
 
 class Choice(Answer):
-    """One sampled continuation. A finish of `abort` or `error` is no answer."""
+    """One sampled continuation. A finish of `abort` or `error` is invalid."""
 
     index: int
     finish_reason: Literal["stop", "length"]
@@ -48,7 +48,7 @@ class Choice(Answer):
 
 
 class PromptToken(Answer):
-    """A token of the prompt, as it was scored."""
+    """Score of a token of the prompt."""
 
     logprob: float
 
@@ -81,7 +81,7 @@ class Version(Answer):
 
 
 def sampling_body(*, temperature: float, seed: int, max_tokens: int, ends: Sequence[int]) -> dict[str, Any]:
-    """Parameters under which a reply is sampled, its logprobs with it."""
+    """Parameters to sample a reply with logprobs."""
     return {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -93,31 +93,31 @@ def sampling_body(*, temperature: float, seed: int, max_tokens: int, ends: Seque
 
 
 def scoring_body(ids: Sequence[int]) -> dict[str, Any]:
-    """Parameters that give the logprobs of `ids` as next token, over the whole vocabulary.
+    """Parameters to get the logprobs of `ids` as next token, over the whole vocabulary.
 
-    At temperature 1 they are the same in the modes raw_logprobs and processed_logprobs.
+    At temperature 1, the modes raw_logprobs and processed_logprobs return the same logprobs.
     """
     extra = {**_PLAIN, "logprob_token_ids": list(ids)}
     return {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0, "seed": 0, "logprobs": 1, "extra_body": extra}
 
 
 def probing_body() -> dict[str, Any]:
-    """Parameters that give the logprob of each token of the prompt."""
+    """Parameters to get the logprob of each token of the prompt."""
     extra = {**_PLAIN, "prompt_logprobs": 0}
     return {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0, "seed": 0, "logprobs": 0, "extra_body": extra}
 
 
 def scored(choice: Choice, ids: Sequence[int]) -> tuple[float, ...] | None:
-    """The logprobs asked for; None when the server left some out."""
+    """Return the requested logprobs; None if the server left some out."""
     first = (choice.logprobs.top_logprobs or [{}])[0]
     found = [first.get(f"token_id:{token}") for token in ids]
     return tuple(value for value in found if value is not None) if None not in found else None
 
 
 def bundles(paths: Mapping[Ids, Ids], limit: int = SCORED_IDS) -> list[tuple[list[Ids], Ids]]:
-    """Paths that can be scored in one request, each with all the ids allowed after any of them.
+    """Group paths for requests, each group with all ids allowed after any of its paths.
 
-    A path with more ids than one request takes comes several times, each time with other ids.
+    A path with more ids than one request takes is in several groups, with different ids.
     """
     made: list[tuple[list[Ids], dict[int, None]]] = []
     for path, allowed in paths.items():

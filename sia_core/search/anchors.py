@@ -1,8 +1,8 @@
-"""Anchor problems: has a weight update made the policy forget what it could do?
+"""Anchor problems: a test whether a weight update made the policy forget how to solve problems.
 
-The same training problems after every update, never trained on, played by parent and child with the same seeds. The
-gate asks whether a child is better and needs proof for it; this asks whether it is worse and needs proof too, so that
-a few problems are enough to catch a collapse and chance alone rejects few.
+After every update, parent and child play the same held-out training problems with the same seeds. The gate needs proof
+that a child is better. The anchors need proof that the child is worse, so that a few problems are enough to catch a
+collapse, and chance alone rejects few children.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class AnchorVerdict:
     parent: Estimate
     child: Estimate
     loss: Gain
-    """Parent minus child; `bound` is what the loss is at least."""
+    """Parent minus child; `bound` is the lower bound of the loss."""
     forgotten: bool
     reason: str
 
@@ -30,14 +30,14 @@ def judge_anchors(
 
     Args:
         parent: problem id -> scores of the parent's rollouts; unscored ones are left out.
-        child: the same for the child.
-        expected: rollouts each side should have had.
-        tolerance: loss that is put up with, in units of the score.
-        confidence: of the bound.
-        seed: of the bootstrap.
+        child: problem id -> scores of the child's rollouts.
+        expected: planned rollouts of each side.
+        tolerance: acceptable loss, in units of the score.
+        confidence: confidence of the bound.
+        seed: seed of the bootstrap.
 
     Returns:
-        None where too few rollouts were scored to say anything.
+        None where too few rollouts were scored.
     """
     common = [problem for problem in parent if parent[problem] and child.get(problem)]
     scored = min(sum(map(len, side.values())) for side in (parent, child))

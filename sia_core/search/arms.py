@@ -1,8 +1,8 @@
-"""Arms: one task, the same seeds and sealed problems, different ways to spend; and what they say side by side.
+"""Comparison of arms: different ways to spend the same budget on one task, with the same seeds and sealed problems.
 
-Two kinds of interval are given, for they answer different questions. Over problems (cluster bootstrap): would these
-very runs be better on other problems? Over seeds (Student's t of the runs' means, paired by seed): would another run be
-better? The second needs two seeds at least, and with few of them it is wide, as it should be.
+The two kinds of interval answer different questions. Over problems (cluster bootstrap): would these very runs be better
+on other problems? Over seeds (Student's t of the runs' means, paired by seed): would another run be better? The
+interval over seeds needs at least two seeds, and is rightly wide for few seeds.
 """
 
 import math
@@ -29,12 +29,12 @@ RULES, RECORDED = "rules", "recorded"
 BEST_OF_N = "best-of-n"
 AGENT = "agent"
 FORMER = "choice"
-"""The arm `agent` under the name that earlier comparisons know it by."""
+"""Name of the arm `agent` in earlier comparisons."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to spend."""
+    """One line of a comparison: one way to spend the budget."""
 
     name: str
     about: str
@@ -70,55 +70,55 @@ class ArmsPlan(Strict):
 
     @property
     def members(self) -> list[tuple[int, Arm]]:
-        """Seed and arm of each run, in the order they are run: best-of-N has to know what the others cost."""
+        """Seed and arm of each run, in order: best-of-N comes last, because it needs the cost of the others."""
         seeds = range(self.config.seed, self.config.seed + self.seeds)
         return [(seed, ARMS[name]) for seed in seeds for name in self.arms]
 
     @property
     def about(self) -> str:
-        """A sentence for people."""
+        """Description of the comparison, in a sentence."""
         config = self.config
         alone = [name for name in self.arms if name in _SINGLE and config.agent != self._agent(name)]
         instead = f" ({RULES} in {' and '.join(alone)})" if alone else ""
         run = f"policy {config.policy}, agent {config.agent}{instead}"
-        return f"Arms {', '.join(self.arms)} over {self.seeds} seeds, {run}."
+        return f"Comparison of {', '.join(self.arms)} over {self.seeds} seeds, {run}."
 
     def with_seeds(self, seeds: int) -> "ArmsPlan":
         """Return the same plan over more seeds.
 
         Raises:
-            UsageError: over fewer; runs that were made are not left out.
+            UsageError: fewer seeds than before; finished runs are not left out.
         """
         if seeds < self.seeds:
-            what = f"the comparison is of {self.seeds} seeds already"
-            raise UsageError(what, where=f"--seeds {seeds}", hint=f"--seeds {self.seeds + 1} or more adds to it")
+            what = f"the comparison has {self.seeds} seeds already"
+            raise UsageError(what, where=f"--seeds {seeds}", hint=f"add seeds with --seeds {self.seeds + 1} or more")
         return self.model_copy(update={"seeds": seeds})
 
     def member_config(self, seed: int, arm: Arm, others: Sequence[Cost]) -> RunConfig:
         """The configuration of one run.
 
         Args:
-            others: what the seed's other arms have cost, their sealed tests apart.
+            others: costs of the seed's other arms, without their sealed tests.
         """
         changes: dict[str, Any] = {"agent": self._agent(arm.name), **arm.settings, "seed": seed}
         if arm.name == BEST_OF_N:
             most = max(cost.rollouts for cost in others)
             tries = math.ceil(most / self.config.test_problems)
-            # No generation is needed to sample the seed; one of one rollout is the least there is.
+            # Sampling the seed needs no generation; the minimum is one generation of one rollout.
             changes |= {"agent": RULES, "generations": 1, "problems": 1, "rollouts": 1, "test_rollouts": tries}
         return self.config.model_copy(update=changes)
 
     def _agent(self, arm: str) -> str:
-        """The agent of an arm: recorded decisions pull both levers, so `rules` pulls a single one."""
+        """Return the agent of an arm: `rules` for a single lever, as recorded decisions pull both."""
         recorded = self.config.agent.partition(":")[0] == RECORDED
         return RULES if recorded and arm in _SINGLE else self.config.agent
 
 
 def plan_arms(config: RunConfig, names: Sequence[str], seeds: int) -> ArmsPlan:
-    """The plan for arms by name; all that apply when none is named.
+    """Plan a comparison of named arms, by default of all that apply.
 
     Args:
-        names: `choice` is taken for `agent`.
+        names: names of arms; `choice` means `agent`.
 
     Raises:
         UsageError: an unknown arm, or one that cannot be run.
@@ -157,10 +157,10 @@ class ArmRun:
 
 
 def read_member(run: RunRecord) -> ArmRun:
-    """A finished member's sealed scores and cost.
+    """Read the sealed scores and cost of a finished run of a comparison.
 
     Raises:
-        RecordError: it is not finished.
+        RecordError: the run is not finished.
     """
     scores = run.get_json(SCORES)
     if run.phase(SealedDone) is None or scores is None:
@@ -178,7 +178,7 @@ def read_member(run: RunRecord) -> ArmRun:
 
 @dataclass(frozen=True)
 class Span:
-    """A mean over seeds and its two-sided interval; none for one seed."""
+    """A mean over seeds, and its two-sided interval, which is None for one seed."""
 
     mean: float
     low: float | None
@@ -190,7 +190,7 @@ class Span:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One arm over all its seeds."""
+    """Results of one arm over all its seeds."""
 
     arm: str
     about: str
@@ -199,10 +199,10 @@ class ArmRow:
     """Interval over problems."""
     by_seed: tuple[float, ...]
     gain: Gain | None
-    """Over the seed candidate on the same problems, interval over problems; None for the seed itself."""
+    """Gain over the seed candidate on the same problems, interval over problems; None for the seed itself."""
     gain_over_seeds: Span | None
     cost: Cost
-    """Mean of a run."""
+    """Mean cost of a run."""
     promoted: float
     runs: tuple[str, ...]
 
@@ -219,7 +219,7 @@ class Versus:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms."""
+    """Results of all arms."""
 
     confidence: float
     rows: tuple[ArmRow, ...]
@@ -227,12 +227,12 @@ class Comparison:
 
 
 def compare(runs: Sequence[ArmRun], *, confidence: float, seed: int = 0) -> Comparison:
-    """Put finished runs side by side.
+    """Compare finished runs.
 
     Args:
-        runs: each arm of the same seeds.
-        confidence: of all intervals.
-        seed: of the bootstrap.
+        runs: runs of each arm, on the same seeds.
+        confidence: confidence of all intervals.
+        seed: seed of the bootstrap.
 
     Raises:
         ValueError: no run, or arms that were not run on the same seeds.
@@ -242,7 +242,7 @@ def compare(runs: Sequence[ArmRun], *, confidence: float, seed: int = 0) -> Comp
         by_arm.setdefault(run.arm, []).append(run)
     seeds = {tuple(run.seed for run in side) for side in by_arm.values()}
     if len(seeds) != 1:
-        raise ValueError("arms can be compared over the same seeds only")
+        raise ValueError("a comparison needs the same seeds for each arm")
     first = next(iter(by_arm.values()))
     seed_runs = [ArmRun(SEED, run.seed, run.run, run.initial, run.initial, Cost()) for run in first]
     rows = [_row(side, confidence, seed) for side in (seed_runs, *by_arm.values())]
@@ -295,5 +295,5 @@ def _mean(scores: Scores) -> float:
 
 
 def _pooled(runs: Sequence[ArmRun], side: str) -> dict[str, Sequence[float]]:
-    """Scores by seed and problem; the seeds deal out the problems differently, so each pair is one of its own."""
+    """Scores by seed and problem; each pair is distinct, because seeds split the problems differently."""
     return {f"{run.seed}/{problem}": values for run in runs for problem, values in getattr(run, side).items()}

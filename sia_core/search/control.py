@@ -1,7 +1,7 @@
-"""The record of a comparison of arms that ships with a task: sealed scores of each arm and seed, `arms.json`.
+"""The record of a comparison that ships with a task: sealed scores of each arm and seed, `arms.json`.
 
-It gives a run of the task's recorded decisions something to be compared with, without playing the other arms again.
-It is written by `sia arms --resume NAME --save FILE` and read as strictly as recorded decisions are.
+A run of the task's recorded decisions is compared with the record, without playing the other arms again.
+`sia arms --resume NAME --save FILE` writes the file, which is validated as strictly as recorded decisions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ class ArmsTable(Strict):
     format: Literal["sia-arms/1"] = "sia-arms/1"
     task: str
     digest: str
-    """Digest of the task that was played."""
+    """Digest of the task."""
     policy: str
     generations: int
     confidence: float
     made: str
     """Date, UTC."""
     comparison: str
-    """Name of the comparison."""
+    """Name of the run of the comparison."""
     arms: Mapping[str, Mapping[int, Sealed]]
 
 
@@ -74,7 +74,7 @@ def read_table(task: Task) -> ArmsTable | None:
     """The table that ships with a task; None where there is none.
 
     Raises:
-        TaskError: the file is no such table.
+        TaskError: the file is not a valid table.
     """
     file: Path = task.path / ARMS
     if not file.is_file():
@@ -82,12 +82,12 @@ def read_table(task: Task) -> ArmsTable | None:
     try:
         return ArmsTable.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        hint = "write it anew: sia arms --resume NAME --save FILE"
+        hint = "write it again: sia arms --resume NAME --save FILE"
         raise TaskError(describe_invalid(error), where=str(file), hint=hint) from error
 
 
 def control_lines(task: Task, config: RunConfig) -> list[str]:
-    """Say what a run of recorded decisions is compared with: `rules` on the same seed, as recorded."""
+    """Describe the control for a run of recorded decisions: `rules` on the same seed, as recorded."""
     table = read_table(task)
     if table is None:
         return []

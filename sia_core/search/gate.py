@@ -1,19 +1,19 @@
 """The promotion gate: a child replaces its parent only if a paired test says it is better.
 
-Parent and child play the same fresh problems with the same seeds, block by block. After each block the test of
-`sequential` is read: better, hopeless, or go on; at the cap what is not decided is undecided. Ties keep the parent, and
-whatever the verdict, the child stays in the lineage.
+Parent and child play the same fresh problems with the same seeds, block by block. After each block, the test of
+`sequential` says better, hopeless or continue; without a decision at the last block, the outcome is undecided. Ties
+keep the parent. The child stays in the lineage with any verdict.
 
-Two things are asked for beyond a gain above 0:
+A promotion needs more than a gain above 0:
 
 - Price. A child that takes more tokens than its parent must gain more than a margin (`gate_terms.margin`).
-- Drift. Luck promotes again and again, and each lucky child would be the next one's yardstick. So a child of a parent
+- Drift. Promotions by luck would add up, because each lucky child is the parent of the next. So a child of a parent
   that is not confirmed must also be shown to be no worse than the best earlier node (`lineage.rival`), within
-  `tolerance` of that one's score, by the same test on the same problems. A child of a node that is not the champion
+  `tolerance` of that node's score, by the same test on the same problems. A child of a node that is not the champion
   must be shown to be better than the champion.
 
-A look at which too many rollouts are unscored for infrastructure reasons decides nothing; if it stays so the trial is
-void.
+A look decides nothing while too many rollouts are unscored for infrastructure reasons; if this is so at the last look,
+the trial is void.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ from sia_core.domain.stats import Estimate, Gain, Scores, estimate
 from sia_core.search.sequential import Reading, at_most, cut, read, subset_quantiles
 
 MAX_UNSCORED = 0.2
-"""A trial in which more rollouts than this share failed for infrastructure reasons is void."""
+"""Share of rollouts with infrastructure failures above which a trial is void."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a gate decides, the same for every look of one trial."""
+    """Settings of a gate, equal for every look of one trial."""
 
     rollouts: int
     """Rollouts of each problem on each side."""
@@ -44,11 +44,11 @@ class Rules:
     tries: int = 1
     """Children that are judged side by side; they share the error rate (Bonferroni)."""
     gain_per_token_doubling: float = 0.0
-    """Share of the parent's score that a doubling of tokens has to bring."""
+    """Gain that a doubling of tokens has to bring, as a share of the parent's score."""
     tolerance: float = 0.0
-    """Share of the best earlier node's score that a child may fall short of it."""
+    """Loss allowed against the best earlier node, as a share of its score."""
     floor: float = 0.0
-    """Lowest score there is: shares are of what lies above it."""
+    """Lowest possible score; shares are of the score above the floor."""
     seed: int = 0
     """Seed of the bootstrap intervals around each side's mean."""
 
@@ -65,12 +65,12 @@ class Sides:
     parent: Scores
     child: Scores
     best: Scores | None = None
-    """Scores of the best earlier node, where the child has to be compared with that node."""
+    """Scores of the best earlier node, if the child has to be compared with it."""
     best_node: int = 0
     incumbent: bool = False
-    """True if the best earlier node is the champion, which has to be beaten, not equalled."""
+    """True if the best earlier node is the champion, which the child has to beat, not equal."""
     token_ratio: float = 1.0
-    """Tokens of the child's rollouts over those of the parent's."""
+    """Tokens of the child's rollouts divided by those of the parent's."""
 
 
 def blocks_of(problems: Sequence[str]) -> list[list[str]]:
@@ -87,9 +87,9 @@ def judge(
     Args:
         sides: scores of all problems played so far.
         played: problems of each look so far.
-        planned: problems to be played at most.
-        rules: as for the looks before.
-        intervals: around each side's mean, which no decision rests on; simulations do without.
+        planned: maximum number of problems.
+        rules: same rules as for earlier looks.
+        intervals: compute intervals around each side's mean, which no decision uses.
     """
     looks = _looks(sides.parent, sides.child, played, rules)
     ended = sum(map(len, played)) >= planned
@@ -125,23 +125,23 @@ def judge(
 
 
 def paired(before: Scores, after: Scores, problems: Sequence[str]) -> Floats:
-    """After minus before: one difference a problem that both have scores of, shape (problems,)."""
+    """Differences after minus before, for each problem with scores of both, shape (problems,)."""
     common = [problem for problem in problems if before.get(problem) and after.get(problem)]
     return np.array([np.mean(after[problem]) - np.mean(before[problem]) for problem in common], float)
 
 
 def unseen(floor: float, *sides: Scores) -> float:
-    """Give the size of a difference that may still come though none was seen.
+    """Return the size of a difference that may occur although none was seen.
 
-    It is the standard deviation of scores spread evenly between the floor and the best one seen, and 0 where nothing
-    lies above the floor.
+    The size is the standard deviation of scores spread evenly between the floor and the best score seen, and 0 if no
+    score is above the floor.
     """
     best = max((max(found) for side in sides for found in side.values() if found), default=floor)
     return float((best - floor) / np.sqrt(12))
 
 
 def most_gain(before: Scores, after: Scores, confidence: float, floor: float) -> tuple[float, float, int]:
-    """Give mean gain, its one-sided upper limit and the number of problems that both sides have scores of.
+    """Return the mean gain, its one-sided upper limit, and the number of problems with scores of both sides.
 
     Raises:
         ValueError: no problem in common.
@@ -153,7 +153,7 @@ def most_gain(before: Scores, after: Scores, confidence: float, floor: float) ->
 
 
 def sealed_gain(before: Scores, after: Scores, confidence: float) -> Gain:
-    """The gain on problems that decide nothing: one look, two-sided limits at this confidence.
+    """Return the gain on problems that decide nothing: one look, two-sided limits at this confidence.
 
     Raises:
         ValueError: no problem in common.
@@ -166,7 +166,7 @@ def sealed_gain(before: Scores, after: Scores, confidence: float) -> Gain:
 
 
 def _looks(before: Scores, after: Scores, played: Sequence[Sequence[str]], rules: Rules) -> list[tuple[Floats, int]]:
-    """Differences of each look and the problems played by then; a look with too little is one with the next."""
+    """Differences of each look, and problems played so far; a look with too few scores is merged with the next."""
     looks: list[tuple[Floats, int]] = []
     start = 0
     flat = [problem for block in played for problem in block]
@@ -180,7 +180,7 @@ def _looks(before: Scores, after: Scores, played: Sequence[Sequence[str]], rules
 
 
 def _missing(before: Scores, after: Scores, problems: Sequence[str], rollouts: int) -> float:
-    """Share of rollouts that are unscored, of the side that lacks more."""
+    """Share of unscored rollouts, on the side with more of them."""
     scored = min(sum(len(side.get(problem, ())) for problem in problems) for side in (before, after))
     return 1 - scored / (len(problems) * rollouts)
 
@@ -192,14 +192,14 @@ def _read(
 
 
 def _outcome(reading: Reading, ended: bool, alpha: float, margin: float, token_ratio: float) -> tuple[Outcome, str]:
-    asked = f" above {margin:+.4f}, for it takes {token_ratio:.1f} times the tokens" if margin else ""
+    asked = f" above {margin:+.4f}, as the child takes {token_ratio:.1f} times the tokens" if margin else ""
     said = f"bound of the gain {reading.bound + margin:+.4f}{asked}; by chance as large: {reading.chance:.3f}"
     if reading.crossed:
         return "promoted", f"{said}, at most {reading.level:.3f} at this look ({alpha:.3g} over all)"
     if ended:
         return "undecided", f"{said}, more than the {reading.level:.3f} of the last look ({alpha:.3g} over all)"
     if reading.hopeless:
-        return "futile", f"{said}; chance to decide by going on {reading.prospect:.3f}"
+        return "futile", f"{said}; chance of a promotion at the end {reading.prospect:.3f}"
     return "open", said
 
 
@@ -221,9 +221,9 @@ def _side(scores: Scores, rules: Rules, interval: bool) -> Estimate:
 
 
 def _against(sides: Sides, played: Sequence[Sequence[str]], planned: int, rules: Rules) -> tuple[Against, bool]:
-    """The child beside the best earlier node, and whether it will surely stay behind.
+    """Compare the child with the best earlier node; return also True if the comparison is hopeless.
 
-    The parent is compared too: these problems are new to it, so it is confirmed here if anywhere.
+    The parent is compared too: only problems that are new to the parent can confirm it.
     """
     assert sides.best is not None
     looks = _looks(sides.best, sides.child, played, rules)
@@ -263,6 +263,6 @@ def _void(sides: Sides, played: Sequence[Sequence[str]], planned: int, rules: Ru
 
 
 def growing(problems: Sequence[str]) -> Iterator[list[list[str]]]:
-    """The looks one after the other: the blocks played by each."""
+    """Yield, for each look, the blocks played so far."""
     blocks = blocks_of(problems)
     yield from (blocks[: look + 1] for look in range(len(blocks)))

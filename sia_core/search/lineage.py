@@ -1,9 +1,9 @@
-"""Which node to branch from, and which one a child has to stand up to.
+"""Choose the node to branch from, and the node that a child is compared with.
 
-All of it is read from the nodes of the lineage, and none is ever evicted.
+All choices follow from the nodes of the lineage; no node is ever evicted.
 
-A node's value is its gain over the seed, summed along its branch. Each gain is shrunk by how uncertain it is (empirical
-Bayes: tau^2 / (tau^2 + se^2), tau^2 by moments from all gains, weighed by their precision), so that one lucky gate
+A node's value is its gain over the seed, summed along its branch. Each gain is shrunk by its uncertainty (empirical
+Bayes: tau^2 / (tau^2 + se^2), tau^2 by moments from all gains, weighted by their precision), so that one lucky gate
 does not lead.
 """
 
@@ -20,7 +20,7 @@ from sia_core.domain.lineage import SEED_NODE, GateVerdict, Node, champion
 EXPLORATION = 1.0
 """Weight of PUCT's second term."""
 _LEAST_VARIANCE = 1e-8
-"""Variance added to that of each gain, because an interval of no width is not certainty."""
+"""Variance added to that of each gain, because an interval of width 0 is not certainty."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def choose_puct(nodes: Sequence[Node], confidence: float) -> Choice:
 def puct_scores(nodes: Sequence[Node], confidence: float) -> dict[int, float]:
     """Score every valid node: value + EXPLORATION * scale * prior * sqrt(1 + T) / (1 + children).
 
-    The prior is the share of its gate problems on which a node is on the Pareto front of those that played them; scale
-    is the spread of values, T the number of children of all nodes. (AlphaZero's rule as TTT-Discover uses it on
-    solutions; the prior is GEPA's per-problem front.)
+    The prior is the share of a node's gate problems on which the node is on the Pareto front of those that played them;
+    scale is the spread of values, T the number of children of all nodes. This is AlphaZero's rule as TTT-Discover uses
+    it on solutions, with GEPA's per-problem front as prior.
     """
     valued = values(nodes, confidence)
     fronts = {index: _front(nodes, index) for index in valued}
@@ -70,10 +70,10 @@ POLICIES: Mapping[ParentRule, ParentPolicy] = {"best": choose_best, "puct": choo
 
 
 def parent_policy(name: str) -> ParentPolicy:
-    """The policy of that name.
+    """Return the policy of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: unknown name.
     """
     for known, policy in POLICIES.items():
         if known == name:
@@ -82,7 +82,7 @@ def parent_policy(name: str) -> ParentPolicy:
 
 
 def valid(nodes: Sequence[Node]) -> list[Node]:
-    """Nodes that can be branched from: the seed and every child that met its parent at the gate."""
+    """Nodes to branch from: the seed, and every child with a gate verdict that is not void."""
     return [node for node in nodes if node.parent is None or (node.gate is not None and not node.gate.void)]
 
 
@@ -111,9 +111,9 @@ def standard_error(gate: GateVerdict, confidence: float) -> float:
 
 
 def rank(siblings: Sequence[Node]) -> list[Node]:
-    """Siblings in the order in which they join the lineage; the last of those that are promoted is the champion.
+    """Order siblings as they join the lineage, by gain; the last promoted one is the champion.
 
-    By gain; among those that the best one's interval does not tell apart from it, the one that takes fewest tokens.
+    Among promoted siblings within the interval of the best one, the one that takes the fewest tokens comes last.
     """
     ranked = sorted(siblings, key=lambda node: (node.promoted, node.gate.gain.mean if node.gate else 0.0))
     best = ranked[-1].gate if ranked[-1].promoted else None
@@ -125,7 +125,7 @@ def rank(siblings: Sequence[Node]) -> list[Node]:
 
 
 def best_earlier(nodes: Sequence[Node]) -> Node:
-    """The best node that is confirmed: the seed, until a champion is shown to be better on problems new to it."""
+    """Return the best confirmed node: the seed, until a champion is better on problems that are new to it."""
     best = nodes[SEED_NODE]
     for node in nodes:
         against = node.gate.against if node.gate else None
@@ -135,14 +135,14 @@ def best_earlier(nodes: Sequence[Node]) -> Node:
 
 
 def rival(nodes: Sequence[Node], parent: Node) -> Node | None:
-    """Whom a child that is better than this parent has to stand up to: the champion, or the best earlier node."""
+    """Return the other node that a child of this parent is compared with: the champion, or the best earlier node."""
     leader = champion(list(nodes))
     other = leader if parent.candidate != leader.candidate else best_earlier(nodes)
     return None if other.candidate == parent.candidate else other
 
 
 def _front(nodes: Sequence[Node], index: int) -> float:
-    """Mean share of gate problems on which no other player was better, as child and as parent."""
+    """Mean share of gate problems on which the other side was not better, as child and as parent."""
     shares = [node.gate.child_front for node in nodes if node.index == index and node.gate is not None]
     shares += [node.gate.parent_front for node in nodes if node.parent == index and node.gate and not node.gate.void]
     return sum(shares) / len(shares) if shares else 1.0

@@ -1,11 +1,11 @@
-"""Plateau: is there still a gain to be had? A stated rule over the last gate results, with its numbers.
+"""Plateau: a rule over the last gate results that decides if further gains can be expected.
 
-Looked at are the tries since the last promotion, at most the last WINDOW. What the next try brings is estimated by
-their mean gain over their parents; its one-sided upper bound takes each gate's standard error and a t-quantile. The run
-is on a plateau when there were at least LEAST such tries, each lever of the run was among them, and the bound lies
-below `share` of the champion's score. A try that gave no child gained nothing, for certain; a void one says nothing.
+The rule uses the tries since the last promotion, at most the last WINDOW. The gain of the next try is estimated by
+their mean gain over their parents, with a one-sided upper bound from the gates' standard errors and a t-quantile. The
+run is on a plateau after at least LEAST such tries, with each lever of the run among them, if the bound is below
+`share` of the champion's score. A try without a child has a certain gain of 0; a void try is left out.
 
-The same rule over one lever's tries tells `rules` to take another lever.
+By the same rule over one lever's tries, `rules` changes to another lever.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ LEAST_OF_A_LEVER = 2
 
 @dataclass(frozen=True)
 class Plateau:
-    """How much the next try can be expected to bring, at most."""
+    """Upper bound of the expected gain of the next try, with its basis."""
 
     reached: bool
     tries: int
@@ -33,7 +33,7 @@ class Plateau:
     mean: float
     """Mean gain of the tries."""
     upper: float
-    """One-sided upper bound of the tries' mean gain."""
+    """Upper bound (one-sided) of the tries' mean gain."""
     threshold: float
     untried: tuple[str, ...]
     """Levers of the run that were not pulled in these tries."""
@@ -47,7 +47,7 @@ class Plateau:
         return f"{said}; a plateau is below {self.threshold:+.4f}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON data; a bound that cannot be had yet is None."""
+        """JSON data; the bound is None for fewer than two tries."""
         return {**asdict(self), "upper": self.upper if self.tries > 1 else None}
 
 
@@ -64,11 +64,11 @@ def find_plateau(
 
     Args:
         nodes: the lineage.
-        levers: which have to have been tried, and whose tries count.
-        share: of the champion's score above `floor`, below which a gain is not worth going on for.
-        confidence: of the upper bound, and of the gates' intervals.
-        floor: lowest score there is.
-        least: tries without which there is no plateau.
+        levers: levers that must have been tried, and whose tries count.
+        share: share of the champion's score above `floor`, below which a gain is too small to continue.
+        confidence: confidence of the upper bound, and of the gates' intervals.
+        floor: lowest possible score.
+        least: minimum number of tries of a plateau.
     """
     tries = [
         node for node in _since_promotion(nodes) if _pulls(node) & set(levers) and not (node.gate and node.gate.void)
@@ -103,7 +103,7 @@ def _pulls(node: Node) -> set[str]:
 
 
 def _score(nodes: Sequence[Node]) -> float:
-    """Return the champion's score as last measured: as a parent where the champion was one, else as a child."""
+    """Return the champion's last measured score: as a parent if there is one, else as a child."""
     leader = champion(list(nodes))
     later = [
         node.gate.parent.mean for node in nodes if node.parent == leader.index and node.gate and not node.gate.void

@@ -1,12 +1,12 @@
-"""The power of a gate before it is played: which true gain would it promote?
+"""The power of a gate before it is played: the true gain that the gate would detect.
 
 The gate is simulated on normal differences: sums and squares of each block are drawn directly (a normal and a
 chi-square variate a block), so that the cost does not depend on the number of problems. Boundaries are the quantiles of
 the same draws without a gain, which spend the error rate as `sequential` does. Futility is `sequential.prospect`.
 Draws are fixed, so that the same gate gets the same answer.
 
-Not covered: coarse scores make the exact test a little less powerful than normal ones, and drift (`lineage.rival`) is
-asked for beyond this.
+Not covered: coarse scores make the exact test a little less powerful than normal ones, and the drift condition
+(`lineage.rival`).
 """
 
 from collections.abc import Iterable
@@ -21,10 +21,10 @@ from sia_core.search.gate import Rules
 from sia_core.search.sequential import HOPELESS, POWER, Floats, cut, prospect, read
 
 CHANCE = 0.8
-"""Probability of promotion at the gain that is called detectable."""
+"""Probability of promotion at the detectable gain."""
 _PATHS = 20_000
 _MOST = 64.0
-"""Largest gain looked at, in standard deviations of a difference."""
+"""Largest gain tried, in standard deviations of a difference."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Paths:
 
     @classmethod
     def of(cls, problems: int) -> "Paths":
-        """Draw the paths of a gate with so many problems."""
+        """Draw the paths of a gate with a number of problems."""
         sizes = np.diff([0, *cut(problems)]).astype(float)
         rng = np.random.default_rng(0)
         means = rng.standard_normal((_PATHS, sizes.size)) / np.sqrt(sizes)
@@ -49,17 +49,17 @@ class Paths:
 
     @property
     def shares(self) -> list[float]:
-        """Share of the problems that is played after each look."""
+        """Share of the problems played after each look."""
         return [float(share) for share in np.cumsum(self.sizes) / self.sizes.sum()]
 
     def at(self, gain: float) -> tuple[Floats, Floats]:
-        """Give sums and sums of squares after each look at this true gain, shape (paths, looks) each."""
+        """Return sums and sums of squares after each look at a true gain, shape (paths, looks) each."""
         means = self.means + gain
         squares = self.squares + self.sizes * means**2
         return np.cumsum(self.sizes * means, axis=1), np.cumsum(squares, axis=1)
 
     def limits(self, alpha: float) -> list[float]:
-        """Give the least z of a yes at each look, so that alpha * share ** POWER is spent by then."""
+        """Return the least z of a promotion at each look, such that alpha * share ** POWER is spent so far."""
         sums, squares = self.at(0.0)
         z, alive, found = sums / np.sqrt(squares), np.ones(_PATHS, bool), []
         for look, share in enumerate(self.shares):
@@ -88,14 +88,14 @@ def detectable(rules: Rules, problems: int, spread: float, *, margin: float = 0.
     """Find the true gain that a gate promotes with probability CHANCE.
 
     Args:
-        rules: of the gate; `spread` is for this number of rollouts.
-        problems: problems planned.
+        rules: rules of the gate; `spread` is for their number of rollouts.
+        problems: planned number of problems.
         spread: standard deviation of the paired differences, above 0.
-        margin: what the gain has to exceed for more tokens.
+        margin: gain required for more tokens.
         unseen: as in `sequential.read`.
 
     Returns:
-        A gain in units of the score; infinite where so few problems cannot promote any gain so often.
+        A gain in units of the score; infinite if the problems are too few to promote any gain with CHANCE.
     """
     paths, ends = Paths.of(problems), cut(problems)
     ones = np.split(np.ones(problems), ends[:-1])
@@ -124,8 +124,8 @@ def spread_of_gates(gates: Iterable[GateVerdict], unseen: float) -> float | None
 def spread_of_scores(scores: Scores, rollouts: int, unseen: float) -> float:
     """Estimate the standard deviation of the paired differences from one side's scores.
 
-    Two sides of `rollouts` rollouts each are told apart by twice the variance within problems. Where each problem has
-    one rollout only, the variance between problems stands for it, which is too large.
+    The variance of a difference between two sides is twice the variance within problems, divided by `rollouts`. If
+    each problem has one rollout only, the variance between problems replaces it, which is too large.
     """
     groups = [np.asarray(found, float) for found in scores.values() if len(found)]
     freedom = sum(group.size - 1 for group in groups)
@@ -137,5 +137,5 @@ def spread_of_scores(scores: Scores, rollouts: int, unseen: float) -> float:
 
 
 def _shrunk(squares: float, count: int, unseen: float) -> float:
-    """Take one unseen pair into a variance, so that ties are no proof that nothing can differ."""
+    """Standard deviation with one unseen pair added, because ties do not prove that differences are impossible."""
     return sqrt((squares + 2 * unseen**2) / (count + 2))

@@ -1,25 +1,26 @@
-"""The test of every promotion: is the mean of paired differences above 0? With looks on the way, at one error rate.
+"""The test of every promotion: is the mean of paired differences above 0? Several looks share one error rate.
 
-One difference a problem: the child's mean score minus the parent's on the same seeds. Under no true gain the two sides
-are exchangeable, so each difference might as well have had the other sign. The observed sum is compared with the sums
-under such flips: all of them where fewer than EXACT problems differ (Fisher 1935; where scores are binary with one
-rollout each this is the exact sign test of McNemar), a fixed random sample of them from there on (the wild bootstrap
-with Rademacher weights; Liu 1988). Rollouts are not resampled within problems: their noise is in the differences
-already, and counting it twice makes the test too cautious (Davison & Hinkley 1997, section 3.8). Scores are coarse, so
-ties count half (mid-p; Lancaster 1961, Fagerland et al. 2013).
+Each problem has one difference: the child's mean score minus the parent's on the same seeds. Under no true gain the two
+sides are exchangeable, so each difference could have had the other sign. The observed sum is compared with the sums
+under such flips. If fewer than EXACT problems differ, all flips are enumerated (Fisher 1935; for binary scores with one
+rollout each, the test is McNemar's exact sign test). Otherwise a fixed random sample of flips is used (the wild
+bootstrap with Rademacher weights, Liu 1988). Rollouts are not resampled within problems: their noise is in the
+differences already, and counting noise twice makes the test too cautious (Davison & Hinkley 1997, section 3.8). Scores
+are coarse, so ties count half (mid-p, Lancaster 1961, Fagerland et al. 2013).
 
-Looks are group-sequential (Jennison & Turnbull 2000). After a share t of the problems at most alpha * t**POWER of the
-error rate is spent (Lan & DeMets 1983, Kim & DeMets 1987); a flip that would have crossed at an earlier look is out at
-later ones, so what coarse scores left unspent is not lost. A hopeless child ends early: where the chance that it would
-still cross at the end (predictive power under a flat prior; Spiegelhalter et al. 1986) falls below HOPELESS. That only
-ever lowers the error rate. Its standard error is estimated from the differences seen, and is nearly 0 where scores tie:
-few equal differences would be certainty. So one pair of differences that were not seen, plus and minus `unseen`, is
-added to the squares of a child that lies behind (as Agresti & Caffo 2000 add to counts). The pair never touches a
-boundary or a bound, and never makes a reading more hopeless. `at_most` adds the same pair to a limit of few
-differences.
+Looks are group-sequential (Jennison & Turnbull 2000). After a share t of the problems, at most alpha * t**POWER of the
+error rate is spent (Lan & DeMets 1983, Kim & DeMets 1987). A flip that would have crossed at an earlier look is left
+out of later ones, so error that coarse scores left unspent is not lost.
+
+A hopeless child ends early: when its chance to cross at the end (predictive power under a flat prior, Spiegelhalter et
+al. 1986) falls below HOPELESS. Early ends only lower the error rate. The standard error in this chance is estimated
+from the differences seen, and nearly 0 where scores tie, as if few equal differences were certainty. So one pair of
+unseen differences, plus and minus `unseen`, is added to the squares of a child that lies behind (as Agresti & Caffo
+2000 add to counts). The pair never changes a boundary or a bound, and never makes a reading more hopeless. `at_most`
+adds the same pair to a limit of few differences.
 
 Bounds are those of repeated confidence intervals: quantiles of the means of random subsets of problems (Hartigan 1969),
-at the level of the look, and over the looks so far the best one; above 0 exactly if the test has crossed.
+at the level of the look, and the best one of the looks so far. A bound is above 0 exactly if the test has crossed.
 """
 
 from collections.abc import Sequence
@@ -31,15 +32,15 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 EXACT = 16
-"""Problems that differ, below which all flips are enumerated."""
+"""Number of problems that differ below which all flips are enumerated."""
 SAMPLED = 8192
-"""Flips from there on; a level of 0.1 is then known to 0.003."""
+"""Sampled flips for EXACT problems or more; the standard error of a level of 0.1 is 0.003."""
 POWER = 2.0
 """Exponent of the spending function: 1 spends evenly, 3 nearly all at the end."""
 HOPELESS = 0.05
 MOST_LOOKS = 4
 LEAST_BLOCK = 4
-"""Problems of a look at least: with fewer there is nothing to see."""
+"""Minimum number of problems of a look."""
 _DIGITS = 9
 
 Floats = NDArray[np.float64]
@@ -54,12 +55,12 @@ class Reading:
     chance: float
     """Share of flips whose sum is at least as large as the observed one."""
     level: float
-    """Largest `chance` that is a yes at this look."""
+    """Largest `chance` at which the test says yes at this look."""
     prospect: float
     """Predictive probability of a yes at the end; 0 or 1 at the end itself."""
     mean: float
     bound: float
-    """One-sided repeated lower bound of the mean; above 0 exactly if `crossed`."""
+    """Repeated one-sided lower bound of the mean; above 0 exactly if `crossed`."""
 
     @property
     def hopeless(self) -> bool:
@@ -74,13 +75,13 @@ def cut(problems: int) -> list[int]:
 
 
 def read(blocks: Sequence[Floats], shares: Sequence[float], alpha: float, unseen: float = 0.0) -> Reading:
-    """Test the differences of all looks so far, boundaries of earlier looks included.
+    """Test the differences of all looks so far, with the boundaries of earlier looks.
 
     Args:
-        blocks: differences of each look, shape (problems of the look,); none may be empty.
-        shares: of the planned problems that were played after each look; 1 is the end.
+        blocks: differences of each look, shape (problems of the look,), never empty.
+        shares: share of the planned problems played after each look; 1 is the end.
         alpha: error rate of the whole test, over all its looks.
-        unseen: a difference that may still come though none was seen; only `prospect` takes account of it.
+        unseen: size of a possible difference that was not seen, for `prospect` only.
     """
     seen = np.concatenate(blocks)
     limits: list[float] = []
@@ -98,14 +99,14 @@ def read(blocks: Sequence[Floats], shares: Sequence[float], alpha: float, unseen
 
 
 def prospect(sums: Floats, squares: Floats, share: float, alpha: float, unseen: float = 0.0) -> Floats:
-    """Compute the chance of a yes at the end, were it one look (Jennison & Turnbull 2000, section 10.3).
+    """Compute the chance of a yes at the end, as if it were the only look (Jennison & Turnbull 2000, section 10.3).
 
     Args:
-        sums: of the differences so far, any shape.
+        sums: sums of the differences so far, any shape.
         squares: sums of their squares, the same shape.
-        share: of the planned problems that were played, below 1.
+        share: share of the planned problems played, below 1.
         alpha: error rate of the test.
-        unseen: a difference that may still come though none was seen.
+        unseen: size of a possible difference that was not seen.
     """
     spread = np.sqrt(squares + np.where(np.less(sums, 0), 2 * unseen**2, 0.0))
     z = np.divide(sums, spread, out=np.zeros_like(spread), where=spread > 0)
@@ -116,7 +117,7 @@ def prospect(sums: Floats, squares: Floats, share: float, alpha: float, unseen: 
 def at_most(values: Floats, confidence: float, unseen: float) -> float:
     """Compute the one-sided upper limit of the mean of few differences, by t with one unseen pair added.
 
-    Equal differences get a limit of some width too, which falls with their number.
+    The limit of equal differences has a width too, which falls with their number.
     """
     freedom = values.size + 1
     variance = (float(((values - values.mean()) ** 2).sum()) + 2 * unseen**2) / freedom
@@ -126,8 +127,8 @@ def at_most(values: Floats, confidence: float, unseen: float) -> float:
 def subset_quantiles(values: Floats, levels: Sequence[float]) -> list[float]:
     """Quantiles of the means of random subsets: limits of the mean that hold for few values and any symmetric law.
 
-    Levels up to 0.5 are lower limits, others upper ones. The empty subset stands for a limit that values so few
-    cannot give; it is put at the largest difference seen, below (above) 0, so that no false bound is claimed.
+    Levels up to 0.5 are lower limits, others upper ones. The empty subset stands for a limit that too few values
+    cannot give: its mean is set to minus (plus) the largest difference seen, so that no false bound is claimed.
     """
     total, sums = float(values.sum()), _flipped([values])[-1]
     picked = np.round((total - sums) / 2, _DIGITS)
@@ -146,9 +147,10 @@ def subset_quantiles(values: Floats, levels: Sequence[float]) -> list[float]:
 
 
 def _limit(sums: Sequence[Floats], earlier: Sequence[float], spend: float) -> float:
-    """The smallest sum that is a yes at the last look; inf where none may be.
+    """Return the smallest sum that is a yes at the last look; inf if there is none.
 
-    Ties count half: a value is taken if the flips above it and half of those at it fit what may still be spent.
+    Ties count half: a sum is a yes if the share of flips above it, plus half of those equal to it, fits the error
+    rate that is left.
     """
     alive = np.ones(sums[-1].size, bool)
     for before, limit in zip(sums, earlier, strict=False):
@@ -184,7 +186,7 @@ def _enumerated(blocks: Sequence[Floats]) -> list[Floats]:
 
 
 def _subset_sizes(values: Floats) -> Floats:
-    """How many values each flip picks. Those that are 0 do not move a sum, and are picked at random."""
+    """Number of values that each flip picks. Values of 0 do not change a sum, and are picked at random."""
     if np.count_nonzero(values) >= EXACT:
         signs = _signs(max(64, values.size))[:, : values.size]
         picked: Floats = (values.size - signs.sum(1)) / 2
@@ -199,7 +201,7 @@ def _subset_sizes(values: Floats) -> Floats:
 
 @cache
 def _signs(problems: int) -> Floats:
-    """A fixed sample of flips, so that a verdict can be had again; shape (SAMPLED, problems)."""
+    """Draw a fixed sample of flips, so that verdicts are reproducible, shape (SAMPLED, problems)."""
     signs: Floats = np.random.default_rng(0).integers(0, 2, (SAMPLED, problems)).astype(np.float64) * 2 - 1
-    signs[0] = 1  # The first changes nothing: what was observed is one of the flips.
+    signs[0] = 1  # The first flip changes nothing: the observation is one of the flips.
     return signs

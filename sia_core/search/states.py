@@ -1,14 +1,21 @@
 """Reuse of states: rollouts that start from earlier answers to their problem, chosen by PUCT.
 
-Test-time training (TTT-Discover's setting): a problem is not begun anew each time, but from what was reached before,
-and the tree of answers is searched where it promises most. For a state i of N:
+Test-time training (TTT-Discover's setting): rollouts continue from earlier answers instead of starting each problem
+from the beginning, and the tree of answers is searched where it promises most. For a state i of N:
 
     score_i = Q_i + c * scale * P_i * sqrt(1 + T) / (1 + n_i)
 
-Q_i is the best score that was reached directly from it, or its own before any was; P_i = (N - rank_i) / sum is a prior
-by rank of own score; n_i counts the groups that were started from it or from its descendants, T all groups; scale is
-the spread of scores; c = 1. Of one choice no two states lie on one line of descent; of the answers reached from a state
-the two best are kept, of equal answers the first. The state without an answer is always there.
+| symbol | meaning |
+|---|---|
+| Q_i | best score reached directly from state i (before any, the state's own score) |
+| P_i | (N - rank_i) / sum, a prior by rank of own score |
+| n_i | number of groups started from state i or its descendants |
+| T | number of all groups |
+| scale | spread of scores |
+| c | 1 |
+
+No two states of one choice are ancestor and descendant. From each state, the two best answers are kept, and the first
+of equal answers. The state without an answer is always kept.
 """
 
 import json
@@ -21,7 +28,7 @@ from sia_core.domain.rollout import Rollout
 
 EXPLORATION = 1.0
 KEPT = 2
-"""Answers kept of those reached from one state."""
+"""Number of answers kept from one state."""
 
 
 @dataclass
@@ -33,11 +40,11 @@ class _State:
     score: float
     groups: int = 0
     best: float | None = None
-    """Best score that was reached directly from this state; None before any was."""
+    """Best score reached directly from this state; None before any."""
     children: list["_State"] = field(default_factory=list)
 
     def line(self) -> Iterator["_State"]:
-        """It and its ancestors."""
+        """Yield the state and its ancestors."""
         yield self
         if self.parent is not None:
             yield from self.parent.line()
@@ -54,12 +61,12 @@ def choose_states(rollouts: Sequence[Rollout], count: int, *, lowest: float = 0.
     """States to begin `count` groups of rollouts from, the most promising first.
 
     Args:
-        rollouts: earlier ones of one problem, in any order.
-        count: groups; fewer states come back where there are not so many apart from each other.
-        lowest: least score of the task: what the state without an answer is worth.
+        rollouts: earlier rollouts of one problem, in any order.
+        count: number of groups; fewer states are returned if too few are independent.
+        lowest: lowest score of the task, and score of the state without an answer.
 
     Returns:
-        texts as of `state_of`; None is to begin anew.
+        Texts of `state_of`; None starts from the beginning.
     """
     states = _tree(rollouts, lowest)
     chosen: list[_State] = []
@@ -78,7 +85,7 @@ def _tree(rollouts: Sequence[Rollout], lowest: float) -> list[_State]:
     seen: set[str] = set()
     groups: set[tuple[str | None, str | None, str]] = set()
     while waiting:
-        # A rollout's start comes before it; starts whose rollout is not among these count as the beginning.
+        # The start of a rollout is read before the rollout; an unknown start counts as the beginning.
         keys = {rollout.unit.key for rollout in waiting}
         ready = [rollout for rollout in waiting if _start(rollout) not in keys]
         waiting = [rollout for rollout in waiting if _start(rollout) in keys]
@@ -126,5 +133,5 @@ class _Puct:
 
 
 def _start(rollout: Rollout) -> str | None:
-    """Key of the rollout it began from."""
+    """Key of the rollout that a rollout started from."""
     return None if rollout.unit.state is None else str(json.loads(rollout.unit.state)["unit"])

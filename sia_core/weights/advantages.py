@@ -1,4 +1,4 @@
-"""Scores in, advantages out: plain functions on lists of floats, one formula each. Loads no torch.
+"""Advantages from scores: plain functions on lists of floats, one formula each. Loads no torch.
 
 `k` is the size of a group: the rollouts of one problem by one candidate.
 """
@@ -19,7 +19,7 @@ Advantage = Callable[[Sequence[Scores]], list[list[float]]]
 
 
 def per_group(advantage: Callable[[Scores], list[float]]) -> Advantage:
-    """An advantage of groups from one of a single group."""
+    """Apply an advantage of a single group to each group."""
     return lambda groups: [advantage(scores) for scores in groups]
 
 
@@ -59,8 +59,8 @@ def entropic(scores: Scores) -> list[float]:
     """TTT-Discover's adaptive entropic advantage, leave-one-out (arXiv 2601.16175, section 3).
 
     With q = softmax(beta r) and beta such that KL(q || uniform) = log 2:
-    e_i = exp(beta (r_i - max r)), Z_i = mean of the other e, A_i = e_i / Z_i - 1. Where more than k/2
-    tie at the maximum log 2 is out of reach, and beta ends at its limit. The advantages do not sum
+    e_i = exp(beta (r_i - max r)), Z_i = mean of the other e, A_i = e_i / Z_i - 1. If more than k/2 scores
+    tie at the maximum, log 2 is out of reach and beta ends at its limit. The advantages do not sum
     to 0, and must not be centred again.
     """
     size, top = len(scores), max(scores)
@@ -97,8 +97,8 @@ def _from_uniform(scores: Scores, beta: float) -> float:
 def best_of_n(scores: Scores, threshold: float | None = None) -> list[float]:
     """1 for the best of a group, 0 for the others: behavioural cloning of the winners (RFT, arXiv 2308.01825).
 
-    The best count only above the group's mean (not its median, so that a group in which most tie at
-    the top still counts) and, where a threshold is given, not below it.
+    The best scores count only above the group's mean (not its median, so that a group in which most tie at
+    the top still counts) and not below the threshold, if given.
     """
     top, mean = max(scores), fmean(scores)
     wins = top > mean + SAME_SCORE and (threshold is None or top >= threshold)
@@ -109,12 +109,12 @@ def gae(rewards: Scores, values: Scores, gamma: float, lam: float) -> tuple[list
     """Generalised advantage estimation (arXiv 1506.02438, equation 16) over the sampled tokens of one rollout.
 
     delta_t = r_t + gamma V_{t+1} - V_t, A_t = delta_t + gamma lam A_{t+1}, and V = 0 after the last
-    token. Tokens between turns are no steps: the token after the last of a turn is the first of the
-    next one.
+    token. Tokens between turns are not steps: the last token of a turn is followed by the first token of
+    the next turn.
 
     Args:
-        rewards: earned by each token, length T.
-        values: of the state that each was sampled in, length T.
+        rewards: reward of each token, length T.
+        values: value of the state in which each token was sampled, length T.
 
     Returns:
         Advantages and returns (advantage plus value), each of length T.

@@ -1,4 +1,4 @@
-"""The algorithms of a weight update by name: what each computes, what it needs, where it fits. Loads no torch."""
+"""The algorithms of a weight update by name: loss, requirements, and when to choose each. Loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ Normaliser = Literal["rollouts", "tokens", "per_rollout"]
 
 - `rollouts`: the number of rollouts, a constant. No token weighs more because its rollout was short.
 - `tokens`: the number of trained tokens of the batch.
-- `per_rollout`: each rollout's own number of trained tokens, then the number of rollouts. However long a
-  rollout, and however many rows its turns made, it counts as one.
+- `per_rollout`: each rollout's own number of trained tokens, then the number of rollouts. Every rollout
+  has the same weight, at any length and number of rows.
 """
 LossName = Literal["clip", "importance", "cispo", "cross_entropy", "dpo", "kto"]
 
@@ -24,35 +24,35 @@ class Needs:
     """Requirements of an algorithm on a batch."""
 
     logprobs: bool = True
-    """Recorded logprobs; without, token ids are enough."""
+    """Recorded logprobs; if False, token ids are enough."""
     groups: int = 2
-    """Fewest groups."""
+    """Minimum number of groups."""
     max_groups: int | None = None
     size: int = 2
     """Smallest mean group size."""
     mixed: bool = True
     """At least one group with more than one outcome."""
     skew: float | None = None
-    """Least skew of the scores."""
+    """Minimum skew of the scores."""
     steps: bool = False
-    """Rewards of single turns, or turns enough for a value function to tell states apart."""
+    """Rewards of single turns, or enough turns for a value function to distinguish states."""
     value_head: bool = False
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One way from scored rollouts to a gradient."""
+    """Method that turns scored rollouts into a gradient."""
 
     loss: LossName
     normaliser: Normaliser
     source: str
     fits: str
-    """When to choose it, in a line that an agent reads."""
+    """Advice to agents on when to choose the algorithm, in one line."""
     advantage: Advantage | None = None
     """None where advantages come from values (ppo) or the loss compares rollouts (dpo, kto)."""
     needs: Needs = Needs()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of an UpdateSpec that suit it with LoRA, where the task says nothing."""
+    """Fields of an UpdateSpec that suit the algorithm with LoRA, unless the task sets them."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -138,7 +138,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 
 def check_algorithm(name: str | None, where: str) -> None:
-    """Refuse a name that no algorithm has; None leaves the choice to whoever updates.
+    """Refuse a name that no algorithm has; None leaves the choice to the updater.
 
     Raises:
         TaskError: unknown name.

@@ -1,7 +1,7 @@
-"""A checkpoint: a directory with the adapter, the optimiser, the value head and a manifest, whole or absent.
+"""A checkpoint: a directory with the adapter, the optimiser, the value head and a manifest, complete or absent.
 
-Torch's random numbers are not in it: after a new adapter's first weights, which come from the spec's
-seed, training draws none.
+The state of torch's random numbers is not saved: training draws none after a new adapter's first weights, which
+come from the spec's seed.
 """
 
 import json
@@ -27,12 +27,12 @@ _STATE = ("step", "exp_avg", "exp_avg_sq")
 def write_checkpoint(
     folder: Path, write_adapter: Callable[[Path], None], tensors: Mapping[str, Tensors], manifest: Mapping[str, Any]
 ) -> Adapter:
-    """Write a directory that appears whole; the manifest gets the adapter's digest.
+    """Write a directory that appears complete; the manifest gets the adapter's digest.
 
     Args:
-        folder: replaced if it is there.
+        folder: replaced if it exists.
         write_adapter: writes PEFT's files into a new directory.
-        tensors: what else is saved, by file name without suffix.
+        tensors: other tensors to save, by file name without suffix.
         manifest: JSON data.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,20 +52,20 @@ def write_checkpoint(
 
 
 def write_adapter(model: Any, base: str, folder: Path) -> None:
-    """The files that PEFT writes, with the same bytes in every process and on every machine."""
+    """Write PEFT's files with the same bytes in every process and on every machine."""
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
     for file in folder.iterdir():
         if file.name not in ADAPTER_FILES:
             file.unlink()
     config = json.loads((folder / ADAPTER_FILES[0]).read_text())
-    # PEFT keeps the names in a set, whose order differs from process to process, and the path of this machine.
+    # PEFT writes the names from a set, whose order differs between processes, and the base model's path.
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = f"sha256:{base}"
     (folder / ADAPTER_FILES[0]).write_bytes(canonical_json(config))
 
 
 def read_adapter(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-    """Put a checkpoint's adapter weights into a model's.
+    """Copy a checkpoint's adapter weights into a model's parameters.
 
     Raises:
         PolicyError: a weight is missing.
@@ -94,7 +94,7 @@ def optimizer_tensors(
 def read_optimizer(
     folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """Restore the state that `optimizer_tensors` returned."""
     optimizer.state.clear()
     saved = load_file(folder / "optimizer.safetensors")
     for name, parameter in parameters.items():

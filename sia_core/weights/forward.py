@@ -1,10 +1,10 @@
-"""Logprobs of a batch's choices, pass by pass, in packs of contexts that share what they have in common.
+"""Logprobs of a batch's choices, pass by pass, in packs of contexts that share common beginnings.
 
-- A pass is one forward over a trie of contexts (packing). A model that cannot read a trie exactly is given
-  one context at a time, and `Forward.fallback` says why. This is tried out on a few ids, not looked up.
-- Only contexts that were sampled in reach the output layer, a few rows at a time, and only the gradient's
-  product with its weights is kept: memory does not grow with choices times vocabulary.
-- A pass has at most `Forward.budget` tokens, by what the model was seen to keep for each.
+- A pass is one forward over a trie of contexts (packing). A model that cannot read a trie exactly reads
+  one context at a time, and `Forward.fallback` gives the reason. The model is tested on a few ids.
+- Only contexts with a sampled token reach the output layer, a few rows at a time, and only the product of the
+  gradient with the layer's weights is kept: memory does not grow with choices times vocabulary.
+- A pass has at most `Forward.budget` tokens, from the memory that the model was measured to keep per token.
 
 Suffixes: N choices of a pass, K contexts that choices were sampled in, V vocabulary, D hidden size,
 U ids that any choice allowed.
@@ -25,12 +25,12 @@ from sia_core.weights.rows import Choice
 from sia_core.weights.value import ValueHead
 
 TOKENS_PER_PASS: Final = 2048
-"""Most tokens of a pass, however much memory there is: results depend on the packs in their last bits,
-and are to depend on the machine only where memory is short."""
+"""Maximum tokens of a pass at any amount of memory: the last bits of results depend on the packs,
+and should depend on the machine only where memory is short."""
 LOGITS: Final = 1 << 24
 """Logits held at once."""
 _SHARE = 0.5
-"""Share of the available memory that is for what a pass keeps."""
+"""Share of the available memory that a pass may keep."""
 _PROBE: Final = ((1, 2, 3, 4), (1, 2, 4, 3), (2, 1))
 
 
@@ -51,18 +51,18 @@ class Pass:
 
 
 class Forward:
-    """Reads choices with a model."""
+    """Computes the logprobs of choices with a model."""
 
     def __init__(
         self, model: Any, temperature: float, *, head: ValueHead | None = None, budget: int | None = None
     ) -> None:
-        """Try out what the model can do.
+        """Test the model's capabilities.
 
         Args:
             model: a causal language model of transformers, or PEFT's wrapper of one.
-            temperature: logits are divided by it.
-            head: values are read with it.
-            budget: most tokens of a pass; None: TOKENS_PER_PASS, or less where memory is scarce now.
+            temperature: divisor of the logits.
+            head: value head.
+            budget: maximum tokens of a pass; None: TOKENS_PER_PASS, or less where memory is scarce now.
         """
         self._model = model
         self._temperature = temperature
@@ -71,15 +71,15 @@ class Forward:
         training = model.training
         model.eval()  # No dropout while outputs are compared.
         self.fallback = _why_not_packed(model)
-        """Why contexts are read one by one, sharing nothing; None where they are packed."""
+        """Reason for reading contexts one by one; None where contexts are packed."""
         self._plain = _is_plain(model)
         model.train(training)
-        # Now, not at the first pass: that may be a reference's, with adapters off, which keeps nothing.
+        # Measured now: the first pass may be a reference's, with adapters off, which keeps nothing.
         self.budget = budget if budget is not None else self._affordable()
-        """Most tokens of a pass; a context that is longer is read alone."""
+        """Maximum tokens of a pass; a longer context is read alone."""
 
     def passes(self, sequences: Sequence[Ids], choices: Sequence[Choice]) -> Iterator[Pass]:
-        """Every choice once, in passes of bounded memory: call backward on what came of one before taking the next."""
+        """Yield every choice once, in passes of bounded memory: call backward on one pass before taking the next."""
         choices_of = defaultdict(list)
         for at, choice in enumerate(choices):
             choices_of[choice.sequence].append(at)
@@ -123,7 +123,7 @@ class Forward:
     def _restricted(
         self, hidden_KD: torch.Tensor, layer: Any, row_N: torch.Tensor, choices: Sequence[Choice]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Only columns that some choice allows are computed; computed again for the gradient, and not kept."""
+        """Compute only the columns that some choice allows, and again for the gradient instead of keeping them."""
         union = sorted({token for choice in choices for token in choice.allowed or ()})
         column = {token: at for at, token in enumerate(union)}
         weight_UD = layer.weight[self._tensor(union)]
@@ -164,7 +164,7 @@ class Forward:
             alive = _feed(self._model, part, [0], logits=False)
         del alive
         wide = 0 if self._plain else 16 * self._model.get_output_embeddings().weight.shape[0]
-        # Gradients of what is kept, and the mask, need about as much again.
+        # The mask and the gradients of kept tensors need about as much again.
         return 2 * sum(kept.values()) / len(part.ids) + wide
 
     def _tensor(self, values: object) -> torch.Tensor:
@@ -175,8 +175,8 @@ class _Picked(torch.autograd.Function):
     """Logprobs of sampled ids and entropies, from hidden states, without keeping logits.
 
     With p = softmax(W h / T), the gradient of log p_t by h is (W_t - p W) / T. The product p W has the
-    hidden state's size and is kept in place of p. The likeliest id m is left out of it and added with an exact
-    1 - p_m, so that nothing cancels where the model is sure.
+    hidden state's size and is kept in place of p. The product leaves out the likeliest id m, which is added with
+    an exact 1 - p_m, so that nothing cancels where p_m is near 1.
     """
 
     @staticmethod
@@ -228,7 +228,7 @@ class _Picked(torch.autograd.Function):
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that may be taken on a device; of the machine's memory, what this process's control group leaves."""
+    """Return the free bytes of a device; for the CPU, within the limit of this process's control group."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A batch of rollouts before any algorithm: its groups, what was recorded of it, its statistics. Loads no torch."""
+"""Groups, recorded data and statistics of a batch of rollouts, before any algorithm. Loads no torch."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def score_of(rollout: Rollout) -> float:
 
 
 def recorded(rollout: Rollout) -> Recorded:
-    """Return what all turns of a rollout have: token ids with logprobs, token ids only, or neither."""
+    """Return the data that all turns of a rollout have: token ids with logprobs, token ids only, or neither."""
     if rollout.trainable:
         return "logprobs"
     known = all(turn.prompt_ids is not None and turn.output_ids is not None for turn in rollout.turns)
@@ -49,7 +49,7 @@ def recorded(rollout: Rollout) -> Recorded:
 def step_rewards(rollout: Rollout) -> list[float] | None:
     """Reward of each turn from the verdict's `step/N` metrics; None where the verifier gave none.
 
-    What the steps leave of the score goes to the last turn, so that their sum is always the score.
+    The rest of the score goes to the last turn, so that the rewards always add up to the score.
     """
     metrics = rollout.verdict.metrics if rollout.verdict and rollout.failure is None else {}
     if not rollout.turns or not any(name.startswith(STEP_PREFIX) for name in metrics):
@@ -60,7 +60,7 @@ def step_rewards(rollout: Rollout) -> list[float] | None:
 
 
 def batch_digest(rollouts: Sequence[Rollout]) -> str:
-    """Content address of what training reads of these rollouts, in any order."""
+    """Content address of the data that training reads, independent of the order of rollouts."""
     read = [
         {
             "unit": rollout.unit.key,
@@ -92,9 +92,9 @@ class BatchStats:
     spread: float
     """Standard deviation within groups, pooled."""
     recorded: Recorded
-    """The most that any rollout of a group that teaches something has."""
+    """The most that any rollout has."""
     steps_vary: bool
-    """True if turns earned rewards of their own that are not all the same."""
+    """True if turns earned different rewards of their own."""
     turns: float
     """Mean turns of a rollout."""
     temperatures: tuple[float, ...]

@@ -1,7 +1,7 @@
 """The trainer as a Ray actor: its own process, no torch in the caller, killable.
 
-Rounds are numbered and each leaves a checkpoint directory, so a round that is asked for again
-is read from disk, and an actor that died is replaced by one that goes on from the last round.
+Rounds are numbered and each leaves a checkpoint directory: a repeated request for a round is
+answered from disk, and a new actor continues from the last round of one that died.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from sia_core.weights.spec import UpdateSpec
 RESTARTS = 2
 
 Round = tuple[Adapter, list[dict[str, float]]]
-"""The adapter a round made, and the metrics of its steps."""
+"""Adapter of a round, and metrics of its steps."""
 
 
 class TrainerActor:
-    """Holds a Trainer once there is something to train."""
+    """Holds a Trainer from the first round on."""
 
     def __init__(
         self, base: Path, spec: UpdateSpec, parent: Path | None, folder: Path, threads: int, device: str
@@ -48,7 +48,7 @@ class TrainerActor:
         try:
             steps = self._trainer.train(rollouts)
         except BaseException:
-            self._trainer = None  # Half a round may be in it.
+            self._trainer = None  # The round may be half done.
             raise
         adapter: Adapter = self._trainer.save(round_folder(self._folder, number), steps)
         return adapter, [asdict(step) for step in steps]
@@ -97,7 +97,7 @@ class TrainerHandle:
         self.manifest: Mapping[str, Any] = {}
         """Manifest of the last round's checkpoint.
 
-        `fallback`: why rollouts were read one by one, sharing nothing, or None.
+        `fallback`: reason for reading contexts one by one, or None.
         `probe`: the trainer's logprobs, for `serving`.
         """
 
@@ -109,10 +109,10 @@ class TrainerHandle:
             ray.kill(self._actor)
 
     def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
-        """The result of a round: from its checkpoint when there is one, else trained now.
+        """Return the result of a round: from its checkpoint if there is one, else trained now.
 
         Raises:
-            PolicyError: these rollouts cannot be trained on, or the checkpoint is of something else.
+            PolicyError: these rollouts cannot be trained on, or the checkpoint belongs to another update.
             ServiceError: the training process died several times.
         """
         result = self._round(number, rollouts)
@@ -142,7 +142,7 @@ class TrainerHandle:
 
 
 def round_folder(folder: Path, number: int) -> Path:
-    """Where round `number` leaves its checkpoint."""
+    """Directory of the checkpoint of round `number`."""
     return folder / f"round-{number}"
 
 

@@ -1,8 +1,7 @@
 """Losses on the logprobs of sampled tokens. Suffixes: N choices, K contexts, V vocabulary, R rollouts, P pairs.
 
-Every logprob is under the distribution that was sampled from: temperature applied, and
-restricted to the allowed ids where there were any. What a sum over choices is divided by is in their
-weights (see algorithms.Normaliser).
+Every logprob is under the distribution that was sampled from: temperature applied, and restricted to
+the allowed ids, if any. The weights of choices hold the divisor of a sum (see algorithms.Normaliser).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ MAX_LOG_RATIO = 20.0
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A scalar to differentiate, and what to watch (detached sums over the choices)."""
+    """A scalar to differentiate, and detached sums over the choices to monitor."""
 
     loss: torch.Tensor
     clipped: float
@@ -26,7 +25,7 @@ class PolicyLoss:
 
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, UpdateSpec], tuple[torch.Tensor, torch.Tensor]]
-"""(logprob_N, recorded_N, advantage_N, spec) -> (what to maximise of each choice, where its gradient was held back)."""
+"""(logprob_N, recorded_N, advantage_N, spec) -> (objective of each choice, True where its gradient is clipped)."""
 
 
 def policy_loss(
@@ -40,11 +39,11 @@ def policy_loss(
     """Minus the weighted sum of an objective.
 
     Args:
-        name: of OBJECTIVES.
-        logprob_N: under the model being trained, shape (N,).
-        recorded_N: under the policy that sampled, shape (N,).
-        advantage_N: of each choice, shape (N,).
-        weight_N: its share of the loss, shape (N,).
+        name: a name in OBJECTIVES.
+        logprob_N: logprobs under the model being trained, shape (N,).
+        recorded_N: logprobs under the policy that sampled, shape (N,).
+        advantage_N: advantage of each choice, shape (N,).
+        weight_N: share of each choice in the loss, shape (N,).
         spec: clip ranges and caps.
     """
     objective_N, held_N = OBJECTIVES[name](logprob_N, recorded_N, advantage_N, spec)
@@ -63,7 +62,8 @@ def clip(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """PPO's clipped surrogate (arXiv 1707.06347, eq. 7) with asymmetric clip (DAPO, arXiv 2503.14476, eq. 10).
 
-    With `dual_clip` c, negative advantages: the objective is held above c times them (arXiv 1912.09729, eq. 5).
+    With `dual_clip` c and a negative advantage, the objective is at least c times the advantage
+    (arXiv 1912.09729, eq. 5).
     """
     ratio_N = _log_ratio(logprob_N, recorded_N).exp()
     plain_N = ratio_N * advantage_N
@@ -82,8 +82,8 @@ def importance(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ratio times advantage, the weight truncated at `cap` (ACER, arXiv 1611.01224, section 3.1).
 
-    Below the cap this is the plain importance-sampled policy gradient; above it the gradient goes on with
-    the capped weight, where clipping would end it.
+    Below the cap, the gradient is the plain importance-sampled policy gradient; above the cap, the capped weight
+    keeps a gradient where clipping would end it.
     """
     ratio_N = _log_ratio(logprob_N, recorded_N).exp().detach()
     value_N = (logprob_N - logprob_N.detach()).exp()
@@ -112,7 +112,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "importance": importance,
     "cispo": cispo,
     "cross_entropy": cross_entropy,
-    # With the coefficients of `dpo` and `kto` as advantages, this has their gradients.
+    # With coefficients of `dpo` or `kto` as advantages, cross entropy has their gradient.
     "dpo": cross_entropy,
     "kto": cross_entropy,
 }
@@ -143,10 +143,10 @@ def dpo(
     """Mean over pairs of -log sigmoid(beta (log-ratio of the better - of the worse)) (arXiv 2305.18290, eq. 7).
 
     Args:
-        logprob_R: of each rollout, summed over its choices, shape (R,).
-        reference_R: the same before the round.
+        logprob_R: logprob of each rollout, summed over its choices, shape (R,).
+        reference_R: the sums before the round.
         pairs: better and worse rollout.
-        beta: of the paper.
+        beta: beta of the paper.
     """
     ratio_R = logprob_R - reference_R
     better_P, worse_P = ratio_R[[pair[0] for pair in pairs]], ratio_R[[pair[1] for pair in pairs]]
@@ -154,11 +154,11 @@ def dpo(
 
 
 def kto(logprob_R: torch.Tensor, reference_R: torch.Tensor, good: Sequence[bool], beta: float) -> torch.Tensor:
-    """Mean over rollouts of 1 - sigmoid(beta (ratio - z)) if good, 1 - sigmoid(beta (z - ratio)) if bad.
+    """Mean over rollouts of 1 - sigmoid(beta (ratio - z)) if good, else 1 - sigmoid(beta (z - ratio)).
 
-    Arguments as for `dpo` (arXiv 2402.01306, eq. 7). z, the KL to the reference, is estimated by the batch's mean
-    log-ratio, not below 0, and is a constant to the gradient. The paper takes mismatched outputs for it, because
-    its outputs are not the policy's own; here they are.
+    Arguments as for `dpo` (arXiv 2402.01306, eq. 7). The KL to the reference, z, is estimated by the batch's mean
+    log-ratio, not below 0, without gradient. The paper estimates z on mismatched outputs, because its outputs are
+    not the policy's own; here the outputs are.
     """
     ratio_R = logprob_R - reference_R
     shift = ratio_R.detach().mean().clamp_min(0)
@@ -180,7 +180,7 @@ def choice_logprobs(
         row_N: context of each choice, shape (N,).
         token_N: sampled ids, shape (N,).
         allowed: ids each choice was restricted to, None for all.
-        temperature: logits are divided by it.
+        temperature: divisor of the logits.
 
     Returns:
         Two tensors of shape (N,).
@@ -205,7 +205,7 @@ def _restricted(
     ids: Sequence[tuple[int, ...]],
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reads only the allowed columns (suffix A: padded to the longest list) of a wide vocabulary."""
+    """Read only the allowed columns (suffix A: padded to the longest list) of a wide vocabulary."""
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(each) for each in ids], batch_first=True, padding_value=-1)
     ids_NA = padded.to(logit_KV.device)
     logit_NA = logit_KV[row_N[:, None], ids_NA.clamp_min(0)].float().masked_fill(ids_NA < 0, float("-inf"))

@@ -14,10 +14,10 @@ _TEMPLATE = "chat_template.jinja"
 
 
 def identify(base: Path) -> dict[str, str]:
-    """Digests of a base model directory: all of it, its tokenizer, its chat template.
+    """Digests of a base model directory: of all files, of the tokenizer, of the chat template.
 
     Raises:
-        PolicyError: not such a directory.
+        PolicyError: not a base model directory.
     """
     files = file_digests(base)
     tokenizer = {name: digest for name, digest in files.items() if name.startswith(_TOKENIZER)}
@@ -39,15 +39,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def check_manifest(manifest: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a checkpoint of something else.
+    """Refuse a checkpoint of another update.
 
     Raises:
-        PolicyError: naming the first entry that is not as expected.
+        PolicyError: an entry is not as expected.
     """
     for name, value in expected.items():
         if manifest.get(name) != value:
             raise PolicyError(
                 f"checkpoint has {name} {manifest.get(name)!r}, not {value!r}",
                 where=str(folder),
-                hint="a checkpoint goes with one update, base model and batch: give each update a folder of its own",
+                hint="a checkpoint belongs to one update, base model and batch: give each update its own folder",
             )

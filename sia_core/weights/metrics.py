@@ -11,7 +11,7 @@ from sia_core.weights.rows import Batch
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Metrics of one optimiser step; those that are means are averaged over choices."""
+    """Metrics of one optimiser step; means are over choices."""
 
     loss: float
     reward: float
@@ -31,7 +31,7 @@ class StepMetrics:
     sequences: int
     rows: int
     tokens: int
-    """Ids fed forward."""
+    """Ids fed to the model."""
     tokens_per_s: float
     constant_groups: float
     untrainable: int

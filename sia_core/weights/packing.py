@@ -1,9 +1,9 @@
 """Many contexts as one sequence: a trie of ids laid out node by node, each node fed once.
 
 A node sees itself and its ancestors only, and its position is its depth. So the logits at a node
-depend on the ids on its path alone, as if that path had been a sequence of its own, and what
-contexts have in common (instructions, a problem's text) is computed once. Exact for models
-whose layers all attend to the whole context.
+depend only on the ids on its path, as in a separate sequence, and common beginnings of contexts
+(instructions, a problem's text) are computed once. Exact for models whose layers all attend to
+the whole context.
 
 Suffix N: nodes.
 """
@@ -25,9 +25,9 @@ class Pack:
     ids: list[int] = field(default_factory=list)
     """Token of each node."""
     parents: list[int] = field(default_factory=list)
-    """Node before it; -1 at the beginning of a sequence."""
+    """Parent of each node; -1 at the beginning of a sequence."""
     depths: list[int] = field(default_factory=list)
-    """Its position in every sequence that it belongs to."""
+    """Depth of each node: its position in every sequence that contains the node."""
     paths: dict[int, list[int]] = field(default_factory=dict)
     """Index of a sequence -> node of each of its positions."""
 
@@ -42,9 +42,9 @@ class Pack:
         self.paths[index] = path
 
     def mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """To be added to attention scores: 0 where a node may look, else -inf, shape (1, 1, N, N).
+        """Mask to add to attention scores: 0 where a node may look, else -inf, shape (1, 1, N, N).
 
-        Not the dtype's least number, which models often take: added to another of its kind it is no number in
+        The dtype's smallest number, which models often use, does not work: the sum of two of them overflows in
         bf16. Every node sees itself, so that no softmax is over -inf alone.
         """
         seen_NN = torch.eye(len(self.ids), dtype=torch.bool)
@@ -55,11 +55,11 @@ class Pack:
 
 
 def pack(sequences: Sequence[Ids], budget: int) -> Iterator[Pack]:
-    """All sequences, in packs of at most `budget` nodes; a sequence is never cut, so a longer one is alone."""
+    """Yield all sequences in packs of at most `budget` nodes; a longer sequence is alone in its pack, never cut."""
     current, last = Pack(), -1
     for index in sorted(range(len(sequences)), key=lambda index: sequences[index]):
         ids = sequences[index]
-        # In sorted order no earlier sequence has more in common with this one than the last.
+        # In sorted order, no earlier sequence has a longer common beginning with `ids` than the last one.
         common = _common(sequences[last], ids) if current.paths else 0
         if current.paths and len(current.ids) + len(ids) - common > budget:
             yield current

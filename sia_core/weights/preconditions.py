@@ -1,6 +1,6 @@
 """Decide if an algorithm can work on a batch, and which algorithm fits the batch best. Loads no torch.
 
-`refuse` refuses only updates that cannot work. `suggest` names the algorithm that fits, which `refuse` never refuses.
+`refuse` refuses only updates that cannot work. `suggest` names the best algorithm that `refuse` accepts.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from sia_core.weights.groups import SAME_SCORE, BatchStats, batch_stats, is_cons
 from sia_core.weights.preferences import make_labels, make_pairs
 
 MANY_TURNS = 4
-"""Turns per rollout from which a value function can tell early states from late ones."""
+"""Turns per rollout from which a value function can distinguish early states from late ones."""
 NEAR_FLOOR = 0.05
 """A mean within this share of the way from the lowest to the best score counts as near the floor."""
 ABLE = 0.75
-"""A mean beyond this share is of a policy that is able already."""
+"""A mean beyond this share counts as a policy that solves the problems already."""
 
 
 def refuse(
@@ -26,14 +26,14 @@ def refuse(
     margin: float | None = None,
     threshold: float | None = None,
 ) -> str | None:
-    """Why an update on these rollouts cannot work, or None when it can.
+    """Return the reason why an update on these rollouts cannot work, or None when it can.
 
     Args:
-        rollouts: of any problems; unscored ones do not count.
+        rollouts: rollouts of any problems; unscored ones do not count.
         algorithm: a name in ALGORITHMS.
-        temperature: the one that the trainer would divide logits by.
-        margin: of dpo's pairs.
-        threshold: of best_of_n's and kto's good rollouts.
+        temperature: divisor of the logits in the trainer.
+        margin: margin of dpo's pairs.
+        threshold: threshold of best_of_n's and kto's good rollouts.
     """
     if algorithm not in ALGORITHMS:
         return f"no algorithm {algorithm}: there are {', '.join(ALGORITHMS)}"
@@ -58,7 +58,7 @@ def _too_little(stats: BatchStats, needs: Needs, algorithm: str) -> str | None:
 
 
 def _unrecorded(rollouts: Sequence[Rollout], stats: BatchStats, needs: Needs, algorithm: str) -> str | None:
-    """Text alone is never trained on: tokenised again, it need not be the tokens that were sampled."""
+    """Refuse rollouts that recorded text alone: tokenising it again may not give the sampled tokens."""
     if stats.recorded == "logprobs" or (stats.recorded == "ids" and not needs.logprobs):
         mixed = [rollout for group in make_groups(rollouts) if not is_constant(group) for rollout in group]
         usable = ("logprobs",) if needs.logprobs else ("logprobs", "ids")
@@ -72,7 +72,7 @@ def _unrecorded(rollouts: Sequence[Rollout], stats: BatchStats, needs: Needs, al
 
 
 def _constant(stats: BatchStats, needs: Needs, algorithm: str) -> str | None:
-    # Of one rollout per problem kto can learn; of constant groups only which problems are easy.
+    # kto can learn from one rollout per problem; from constant groups it learns only which problems are easy.
     if stats.mixed == 0 and (needs.mixed or (algorithm == "kto" and stats.size >= 2)):
         return f"all {stats.groups} groups are constant: no rollout did better than another of its problem"
     if not needs.mixed and stats.best - stats.low <= SAME_SCORE and not (needs.steps and stats.steps_vary):
@@ -88,13 +88,13 @@ def _unsuited(
         return f"the scores' skew is {stats.skew:.2f}: {algorithm} is for skew above {needs.skew:g}; try rloo"
     if needs.steps and not stats.steps_vary and stats.turns < MANY_TURNS:
         return (
-            f"no rewards of single turns and {stats.turns:.1f} turns per rollout: {algorithm} wants `step/N` metrics "
+            f"no rewards of single turns and {stats.turns:.1f} turns per rollout: {algorithm} needs `step/N` metrics "
             f"from the verifier, or at least {MANY_TURNS} turns"
         )
     if algorithm == "dpo" and not make_pairs(rollouts, margin):
         return "no two rollouts of a problem differ by more than the margin"
     if algorithm == "kto" and len({good for _, good in make_labels(rollouts, threshold)}) < 2:
-        return f"all rollouts are on one side of the threshold {threshold}: kto needs good and bad ones"
+        return f"all rollouts are on one side of the threshold {threshold}: kto needs rollouts on both sides"
     if algorithm == "best_of_n" and threshold is not None and stats.best < threshold:
         return f"the best score is {stats.best:.4g}, below the threshold {threshold:g}: nothing to clone"
     return None
@@ -107,7 +107,7 @@ def _other_temperature(stats: BatchStats, temperature: float) -> str | None:
 
 
 def suggest(rollouts: Sequence[Rollout]) -> tuple[str | None, str]:
-    """The algorithm that fits a batch best and why, or None and why no update can work."""
+    """Return the algorithm that fits a batch best, or None, and the reason."""
     stats = batch_stats(rollouts)
     for name, reason in _candidates(stats):
         temperature = stats.temperatures[0] if len(stats.temperatures) == 1 else float("nan")
@@ -117,7 +117,7 @@ def suggest(rollouts: Sequence[Rollout]) -> tuple[str | None, str]:
 
 
 def _candidates(stats: BatchStats) -> list[tuple[str, str]]:
-    """In order of preference; each is taken unless it is refused."""
+    """List algorithms in order of preference, with reasons; the first that is not refused is taken."""
     span = stats.best - stats.low
     share = (stats.mean - stats.low) / span if span > SAME_SCORE else 0.0
     found = []

@@ -1,4 +1,4 @@
-"""Which rollouts are preferred to which: pairs for DPO, labels for KTO. Loads no torch."""
+"""Preferences between rollouts: pairs for DPO, labels for KTO. Loads no torch."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -14,10 +14,10 @@ def make_pairs(rollouts: Sequence[Rollout], margin: float | None) -> list[Pair]:
     """Pairs within groups: the best with the worst, the second best with the second worst, and so on.
 
     A rollout is in one pair at most, so that none counts twice. Pairs whose scores differ by no more
-    than the margin are left out: what is between them may be noise.
+    than the margin are left out: the difference may be noise.
 
     Args:
-        margin: None takes half of the standard deviation within groups.
+        margin: least difference of scores; None takes half of the standard deviation within groups.
     """
     least = max(margin if margin is not None else batch_stats(rollouts).spread / 2, SAME_SCORE)
     pairs = []
@@ -31,7 +31,7 @@ def make_pairs(rollouts: Sequence[Rollout], margin: float | None) -> list[Pair]:
 
 
 def make_labels(rollouts: Sequence[Rollout], threshold: float | None) -> list[tuple[Rollout, bool]]:
-    """Each scored rollout and whether it is good: above the batch's mean, or not below a threshold."""
+    """Return each scored rollout, and True if it is good: above the batch's mean, or not below a threshold."""
     flat = [rollout for group in make_groups(rollouts) for rollout in group]
     if threshold is None and flat:
         threshold = fmean(map(score_of, flat)) + SAME_SCORE

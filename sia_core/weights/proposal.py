@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """Values, in words."""
+        """Description of the allowed values."""
         if self.names:
             return f"one of {', '.join(self.names)}"
         edge = "above" if self.above else "from"
@@ -105,21 +105,21 @@ SETTINGS: Mapping[str, Setting] = {
 def settle(
     rollouts: Sequence[Rollout], task: Mapping[str, Any], proposed: Mapping[str, Any], *, fresh: bool = True
 ) -> dict[str, Any]:
-    """Settings of an `UpdateSpec` by field, algorithm always among them.
+    """Settings of an `UpdateSpec` by field, always including the algorithm.
 
     The algorithm is the proposed one, else the task's, else the one that fits the rollouts. Where another than the
     task's is proposed, the task's steps, learning rate, KL and backend were not meant for it, and its own defaults
     stand.
 
     Args:
-        rollouts: that the update's first round would learn from.
+        rollouts: rollouts of the update's first round.
         task: the task's settings, already valid.
         proposed: an agent's settings.
-        fresh: whether a new adapter begins; an adapter trained further keeps its rank.
+        fresh: True if a new adapter is trained; an adapter trained further keeps its rank.
 
     Raises:
-        ProposalError: unknown fields, values out of range, fields that the algorithm does not read, all of them in
-            one error; or no algorithm is named and none fits.
+        ProposalError: unknown fields, values out of range, fields that the algorithm does not read (all in one
+            error), or no algorithm is named and none fits.
     """
     _raise_all([fault for name, value in proposed.items() if (fault := _wrong_value(name, value))])
     algorithm = proposed.get("algorithm") or task.get("algorithm") or _fitting(rollouts)

@@ -1,15 +1,14 @@
-"""From recorded turns to what a training step reads.
+"""Convert recorded turns to the batch that a training step reads.
 
-The turns of a rollout are laid out as rows: a turn goes on in the row of the one before it where its
-prompt begins with exactly that row's ids, else it begins a new row (a fork: the harness cut, edited or
-rendered its messages anew). Each sampled token becomes one `Choice`, trained exactly once; what stands between
-turns (tool output, instructions) is context, and forced tokens (one allowed) are not the policy's
-doing: neither is ever trained. The advantage belongs to the rollout and is given to all its choices,
-in however many rows they are.
+The turns of a rollout are laid out as rows: a turn continues the previous turn's row if its prompt begins
+with exactly that row's ids, else it begins a new row (a fork: the harness cut, edited or rendered its
+messages again). Each sampled token becomes one `Choice`, trained exactly once. Text between turns (tool
+output, instructions) is context, and a forced token (one allowed) is not the policy's choice: neither is
+ever trained. All choices of a rollout get the rollout's advantage, in all its rows.
 
-Shared contexts: a causal model's logits at a position depend only on the ids before it. So a row
-that begins another one, of whatever rollout, is read from the longer. This is exact, and chains of
-choices repeat their prompts so often that it saves most of the work.
+Shared contexts: a causal model's logits at a position depend only on the ids before the position. So a row
+that is the beginning of another row, of any rollout, is read from the longer one. Sharing is exact, and saves
+most of the work, as chains of choices repeat their prompts often.
 """
 
 from collections import Counter
@@ -27,7 +26,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Token:
-    """One token of a row that the policy sampled, with a choice."""
+    """One token of a row that the policy sampled from more than one allowed id."""
 
     position: int
     """Index into the row's ids."""
@@ -38,7 +37,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Row:
-    """Consecutive turns as one sequence."""
+    """A sequence of consecutive turns."""
 
     ids: Ids
     tokens: tuple[Token, ...]
@@ -59,11 +58,11 @@ class Choice:
     """Logprob recorded when the token was sampled; None where only ids were recorded."""
     advantage: float
     rollout: int
-    """Index among the batch's rollouts; the choices of one are consecutive and in order."""
+    """Index among the batch's rollouts; the choices of a rollout are consecutive and in order."""
     weight: float = 1.0
     """Share of the token in the loss: the algorithm's normaliser."""
     reward: float = 0.0
-    """Reward that the token earned, for algorithms that look at more than the score."""
+    """Reward that the token earned, for algorithms that use more than the score."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Batch:
     """One round's training data."""
 
     sequences: tuple[Ids, ...]
-    """Distinct contexts; none begins another."""
+    """Distinct contexts; none is the beginning of another."""
     choices: tuple[Choice, ...]
     rollouts: int
     """Rollouts that are trained on."""
@@ -80,7 +79,7 @@ class Batch:
     untrainable: int
     """Rollouts left out because ids or logprobs are missing."""
     rows: int = 0
-    """Rows of the rollouts trained on: above `rollouts` by the number of forks."""
+    """Rows of the rollouts trained on: `rollouts` plus the number of forks."""
     pairs: tuple[tuple[int, int], ...] = ()
     """dpo: better and worse rollout."""
     good: tuple[bool, ...] = ()
@@ -88,7 +87,7 @@ class Batch:
 
 
 def merge_turns(turns: Sequence[Turn]) -> list[Row]:
-    """Rows of one rollout, each turn in exactly one of them."""
+    """Rows of one rollout; each turn is in exactly one row."""
     rows: list[Row] = []
     for number, turn in enumerate(turns):
         assert turn.prompt_ids is not None and turn.output_ids is not None
@@ -163,7 +162,7 @@ def _advantaged(
     else:
         return []
     members = [pair for group, each in zip(mixed, found, strict=True) for pair in zip(group, each, strict=True)]
-    # Nothing is asked of the losers of best_of_n, not even their logprobs.
+    # The losers of best_of_n are not trained on, so their logprobs may be missing.
     return [(r, a) for r, a in members if a > 0] if algorithm == "best_of_n" else members
 
 
@@ -196,7 +195,7 @@ def _lay_out(members: Sequence[tuple[Rollout, float]], normaliser: Normaliser) -
 
 
 def _read(row: Row) -> Ids:
-    """The ids that logits are read after."""
+    """Ids of the row's longest context."""
     return row.ids[: row.tokens[-1].position]
 
 
@@ -214,10 +213,10 @@ def _rewards(rollout: Rollout) -> list[float]:
 
 
 def _longest(contexts: set[Ids]) -> tuple[tuple[Ids, ...], dict[Ids, int]]:
-    """Contexts that begin no other one, and for every context the index of one it begins."""
+    """Contexts that are the beginning of no other, and the index of a context that begins with each."""
     kept: list[Ids] = []
     owner: dict[Ids, int] = {}
-    # Sorted backwards, a context that begins another comes right after one that it begins.
+    # In reverse order, the beginning of a context comes right after a context that begins with it.
     for context in sorted(contexts, reverse=True):
         if not kept or kept[-1][: len(context)] != context:
             kept.append(context)

@@ -1,24 +1,24 @@
-"""Is what the engine serves what was trained? Judged by logprobs of a frozen text; loads no torch.
+"""Check by the logprobs of a frozen text that the engine serves the trained adapter. Loads no torch.
 
-Trainer and engine may round otherwise (bf16, another server), so equality is too much to ask. What is asked: the
-engine's logprobs are near the trainer's of this adapter, and nearer than to those of any other adapter that could
-have been served by mistake, an earlier round's or the parent's.
+Trainer and engine may round differently (bf16, another server), so equality is not required. The engine's logprobs
+must be near the trainer's of this adapter, and nearer than to those of any other adapter that could be served by
+mistake: an earlier round's, or the parent's.
 """
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 Probe = Sequence[float]
-"""Logprob of each token of the text but the first."""
+"""Logprob of each token of the text except the first."""
 
 
 def why_not_served(served: Probe, trained: Probe, others: Mapping[str, Probe], limit: float) -> str | None:
-    """Why an adapter cannot be the one that the engine serves, or None.
+    """Return the reason why the engine cannot be serving the adapter, or None.
 
     Args:
-        served: the engine's, asked for the adapter.
-        trained: the trainer's of the adapter.
-        others: of what might be served in its place, by a name for people. Equal ones are the same adapter.
+        served: the engine's logprobs with the adapter.
+        trained: the trainer's logprobs with the adapter.
+        others: logprobs of other adapters, by a name for people; equal logprobs are the same adapter.
         limit: greatest mean difference.
     """
     off = distance(served, trained)
@@ -32,7 +32,7 @@ def why_not_served(served: Probe, trained: Probe, others: Mapping[str, Probe], l
 
 
 def distance(first: Probe, second: Probe) -> float:
-    """Mean absolute difference; infinite where the texts are not the same."""
+    """Mean absolute difference; infinite if the numbers of tokens differ."""
     if len(first) != len(second) or not first:
         return float("inf")
     return fmean(abs(one - other) for one, other in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""A weight update, as asked for: frozen, content-addressed, refused when it cannot work. Loads no torch."""
+"""Specification of a weight update: frozen, content-addressed, refused when it cannot work. Loads no torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from sia_core.weights.rows import Batch, make_batch
 
 @dataclass(frozen=True)
 class UpdateSpec:
-    """Everything that decides what an update makes of the rollouts it is given."""
+    """All settings that decide the result of an update on given rollouts."""
 
     parent_adapter: str | None
     """Digest of the adapter trained further; None starts a new one on the bare policy."""
@@ -23,9 +23,9 @@ class UpdateSpec:
     """Optimiser steps on each round's rollouts; each reads all of them."""
     learning_rate: float
     rank: int
-    """LoRA rank; alpha equals it. Ignored when a parent adapter is trained further."""
+    """LoRA rank and alpha. Ignored when a parent adapter is trained further."""
     temperature: float
-    """Temperature that the rollouts were sampled at; the trainer divides logits by the same."""
+    """Sampling temperature of the rollouts; the trainer divides logits by it."""
     seed: int
     """Seed of the new adapter's initialisation."""
     reason: str = ""
@@ -37,24 +37,24 @@ class UpdateSpec:
     batch: str | None = None
     """Digest of the first round's rollouts (`groups.batch_digest`); others are refused. None takes any."""
     loss: Literal["clip", "importance", "cispo"] | None = None
-    """Loss in place of the algorithm's own; dpo, kto and best_of_n have none but their own."""
+    """Loss in place of the algorithm's own; not for dpo, kto and best_of_n."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float | None = None
-    """Bound of the clipped loss where the advantage is negative, as a multiple of it; 3 is usual."""
+    """Bound of the clipped loss where the advantage is negative, as a multiple of the advantage; 3 is usual."""
     cap: float = 2.0
     """Greatest importance weight of the loss `importance`."""
     kl_base: float = 0.0
-    """Weight of the KL to the bare policy; 0 does not compute it."""
+    """Weight of the KL to the bare policy; with 0 the KL is not computed."""
     gamma: float = 1.0
     """ppo: discount from one sampled token to the next."""
     lam: float = 1.0
     """ppo: lambda of generalised advantage estimation."""
     value_learning_rate: float = 1e-2
     value_clip: float = 0.5
-    """ppo: values move by at most this in a round before the loss stops pulling."""
+    """ppo: distance that values may move in a round before the loss is clipped."""
     beta: float = 0.1
-    """dpo, kto: how strongly a preference may move the policy away from the round's first."""
+    """dpo, kto: strength with which a preference moves the policy away from the one at the round's start."""
     margin: float | None = None
     """dpo: least difference of scores within a pair; None takes half the deviation within groups."""
     threshold: float | None = None
@@ -62,15 +62,15 @@ class UpdateSpec:
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of the frozen base model during training; the adapter and the optimiser stay in fp32."""
     checkpointing: bool = False
-    """Compute each layer again for the gradient instead of keeping what it needs: less memory, the same gradient."""
+    """Recompute each layer for the gradient instead of keeping activations: less memory, the same gradient."""
     max_gap: float = 0.05
     """Greatest mean difference between recorded and recomputed logprobs before the first step."""
     max_kl: float = 0.5
-    """Steps of a round end when the KL to the policy that sampled it passes this."""
+    """Limit of the KL to the policy that sampled the round; beyond it, the round's steps end."""
     max_drift: float = 2.0
-    """Rounds end when their KLs add up to more."""
+    """Limit of the sum of the rounds' KLs; beyond it, the rounds end."""
     min_entropy: float = 0.1
-    """Rounds end when the entropy falls below this share of the first round's."""
+    """Share of the first round's entropy below which the rounds end."""
 
     @property
     def id(self) -> str:
@@ -79,7 +79,7 @@ class UpdateSpec:
 
 
 def refuse(rollouts: Sequence[Rollout], spec: UpdateSpec) -> str | None:
-    """Why an update on these rollouts cannot work, or None when it can."""
+    """Return the reason why an update on these rollouts cannot work, or None when it can."""
     foreign = {rollout.unit.adapter for rollout in rollouts} - {spec.parent_adapter}
     if foreign:
         return (

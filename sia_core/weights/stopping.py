@@ -1,8 +1,8 @@
-"""When to end an update early, and which round's adapter to keep. Pure functions on metrics; loads no torch.
+"""Decide when to end an update early, and which round's adapter to keep. Pure functions on metrics; loads no torch.
 
-A history is the list of what `TrainerHandle.round` gave as metrics, one list of steps a round. The
-rewards in round n are those of the rollouts it trained on, sampled by the adapter of round n - 1:
-round 1 measures the parent, and the last round's adapter has not been measured.
+A history holds the metrics that `TrainerHandle.round` returned, one list of steps a round. The rewards of round n
+are those of the rollouts it trained on, sampled by the adapter of round n - 1: round 1 measures the parent, and the
+last round's adapter has not been measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from sia_core.weights.spec import UpdateSpec
 History = Sequence[Sequence[Mapping[str, float]]]
 
 SIGMAS = 2.0
-"""A reward has fallen when it is this many standard errors below the best."""
+"""Number of standard errors below the best reward from which a reward has fallen."""
 
 
 def stop_reason(history: History, spec: UpdateSpec) -> str | None:
-    """Why no further round should follow, or None."""
+    """Return the reason why no further round should follow, or None."""
     rounds = [steps for steps in history if steps]
     if len(rounds) < len(history):
         return "every group was constant: the policy has settled"
@@ -41,10 +41,9 @@ def _fallen(rounds: History) -> str | None:
 
 
 def best_round(history: History, spec: UpdateSpec) -> int:
-    """The round whose adapter to keep, counted from 1; 0 keeps the parent.
+    """Return the round whose adapter to keep, counted from 1; 0 keeps the parent.
 
-    The last one, unless the rounds were stopped because things got worse: then the best one that
-    was measured. Where entropy or KL ran away, the last one that had not yet.
+    The last round is kept, unless KL, entropy or reward ended the rounds: then the best measured one before that.
     """
     if not history or stop_reason(history, spec) is None or not history[-1]:
         return len(history)

@@ -1,7 +1,7 @@
-"""Targets that each choice of a batch is trained towards: advantages, weights, references. Fixed for a round.
+"""Training targets of a batch's choices: advantages, weights, references. Fixed for a round.
 
-dpo and kto are losses of whole rollouts, whose choices may be in several packs. Their gradient is that of
-sum_N coefficient_N logprob_N, the coefficient being minus the derivative of the loss by the rollout's
+dpo and kto are losses of whole rollouts, whose choices may be in several packs. Minus their gradient is that of
+sum_N coefficient_N logprob_N, where the coefficient is minus the derivative of the loss by the rollout's
 summed logprob. So a step reads all logprobs once, differentiates by the sums, and then trains every pack
 with these coefficients as advantages: exact, in bounded memory.
 Suffixes: N choices, R rollouts.
@@ -40,7 +40,7 @@ class Targets:
     value: torch.Tensor | None = None
     returns: torch.Tensor | None = None
     fixed_loss: float | None = None
-    """The loss itself, where the advantages are coefficients of its gradient."""
+    """Value of the loss, where the advantages are coefficients of its gradient."""
 
     def at(self, index: Sequence[int]) -> "Targets":
         """Return the targets of some choices."""
@@ -54,10 +54,10 @@ def make_targets(batch: Batch, spec: UpdateSpec, before: Measured | None, base: 
     """Targets of a round.
 
     Args:
-        batch: the round's.
+        batch: the round's batch.
         spec: gamma and lambda.
-        before: measured before the first step; needed for values, and where logprobs were not recorded.
-        base: measured of the bare policy; needed for the KL to it.
+        before: measured before the first step, for values and for logprobs that were not recorded.
+        base: measured with the bare policy, for the KL.
     """
     choices = batch.choices
     weight_N = torch.tensor([choice.weight for choice in choices])
@@ -97,7 +97,7 @@ def _estimate(batch: Batch, values: Sequence[float], spec: UpdateSpec) -> tuple[
 
 
 def with_coefficients(targets: Targets, batch: Batch, spec: UpdateSpec, logprob_N: torch.Tensor) -> Targets:
-    """For dpo and kto: advantages such that sum(advantage logprob) has minus the loss's gradient.
+    """Set the advantages of dpo or kto such that sum(advantage logprob) has minus the loss's gradient.
 
     The reference is the policy as the round began.
     """

@@ -1,10 +1,9 @@
 """Training a LoRA adapter on recorded rollouts, with torch and PEFT.
 
-Runs in a process of its own (see launcher). Everything is deterministic: rows are ordered by
-unit key, there is no dropout, and the only random numbers, a new adapter's first weights, come
-from the spec's seed. A checkpoint is a directory that appears whole; training on from it
-gives the same bits as never having stopped, and a round that was cut short is trained again from
-the checkpoint before it.
+The trainer has its own process (see launcher). Training is deterministic: rows are ordered by unit
+key, there is no dropout, and the only random numbers, a new adapter's first weights, come from the
+spec's seed. A checkpoint directory is complete or absent. Continuing from a checkpoint gives the same
+bits as an uninterrupted run; an interrupted round is trained again from the checkpoint before it.
 """
 
 import os
@@ -49,7 +48,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Trainer:
-    """One update in progress."""
+    """Trainer of one update in progress."""
 
     def __init__(
         self, base: Path, spec: UpdateSpec, parent: Path | None, *, threads: int, device: str = "auto"
@@ -58,13 +57,13 @@ class Trainer:
 
         Args:
             base: directory of the base model.
-            spec: what is to be done.
+            spec: the update.
             parent: files of the adapter that the spec names.
-            threads: of the CPU.
-            device: cpu, cuda, or auto for cuda where it is seen.
+            threads: number of CPU threads.
+            device: cpu, cuda, or auto for cuda if there is a device.
 
         Raises:
-            PolicyError: another parent than the spec's, or no such device.
+            PolicyError: the parent is not the spec's, or there is no such device.
         """
         torch.set_num_threads(threads)
         self._spec = spec
@@ -78,7 +77,7 @@ class Trainer:
         if spec.parent_adapter is not None and parent is not None:
             check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"])
         elif spec.parent_adapter is not None or parent is not None:
-            raise PolicyError(f"parent adapter {spec.parent_adapter} is to be trained further, {parent} was given")
+            raise PolicyError(f"expected parent adapter {spec.parent_adapter}, got {parent}")
         model = load_base(base).to(_DTYPES[spec.dtype])
         if spec.checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -108,7 +107,7 @@ class Trainer:
         return {**self._parameters, **dict(head)}
 
     def train(self, rollouts: Sequence[Rollout]) -> list[StepMetrics]:
-        """The spec's steps on one round's rollouts; no step when there is nothing to learn from.
+        """Make the spec's steps on one round's rollouts; no step when there is nothing to learn from.
 
         Raises:
             PolicyError: recomputed logprobs are not the recorded ones: wrong base, adapter or temperature;
@@ -160,7 +159,7 @@ class Trainer:
         ]
 
     def _watch(self, batch: Batch, targets: Targets) -> dict[str, float]:
-        """KL, gap and entropy as the model is now."""
+        """KL, gap and entropy of the current model."""
         now = self._measure(batch)
         zero_N = torch.zeros_like(now.logprob)
         found = policy_loss("cross_entropy", now.logprob, targets.recorded, zero_N, zero_N, self._spec)
@@ -168,7 +167,7 @@ class Trainer:
         return {"kl": found.kl / count, "gap": found.gap / count, "entropy": float(now.entropy.mean())}
 
     def _check_gap(self, gap: float) -> None:
-        # Not <=, rather than >: a gap that is no number is refused too.
+        # Not <=, rather than >, refuses NaN too.
         if not gap <= self._spec.max_gap:
             raise PolicyError(
                 f"recorded and recomputed logprobs differ by {gap:.4f} on average "
@@ -188,7 +187,7 @@ class Trainer:
 
     @torch.no_grad()
     def _measure(self, batch: Batch) -> Measured:
-        """Logprob, entropy and value of every choice, as the model is now."""
+        """Logprob, entropy and value of every choice under the current model."""
         found = torch.zeros(3, len(batch.choices))
         for part in self._forward.passes(batch.sequences, batch.choices):
             found[0, part.index], found[1, part.index] = part.logprob.cpu(), part.entropy.cpu()
@@ -228,7 +227,7 @@ class Trainer:
         )
 
     def _accumulate(self, part: Pass, here: Targets, sums: dict[str, float]) -> None:
-        """Add a pass's gradient to the parameters', and what it saw to the sums."""
+        """Add a pass's gradient to the parameters', and its metrics to the sums."""
         logprob_N, value_N = part.logprob, part.value
         weight_N = here.weight.to(self._device)
         found = policy_loss(
@@ -278,7 +277,7 @@ class Trainer:
 
     @torch.no_grad()
     def _probe(self) -> list[float]:
-        """Logprobs of the text by which the engine's adapter will be told (serving), as `policy.probe` gives them."""
+        """Logprobs of the text that identifies the engine's adapter (serving), in the form of `policy.probe`."""
         ids = AutoTokenizer.from_pretrained(self._path).encode(PROBE, add_special_tokens=False)
         self._model.eval()
         logit_TV = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False).logits[0]
@@ -287,10 +286,10 @@ class Trainer:
         return [float(logprob_TV[at, token]) for at, token in enumerate(ids[1:])]
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            PolicyError: none there, or one of another spec, base model, tokenizer or chat template.
+            PolicyError: no checkpoint, or one of another spec, base model, tokenizer or chat template.
         """
         manifest = read_manifest(folder)
         if manifest is None:
@@ -309,25 +308,25 @@ def _check_norm(norm: float) -> None:
 
 
 def be_deterministic(device: str) -> None:
-    """Make the same rollouts give the same bits; otherwise several threads add in any order (index_put_).
+    """Make equal rollouts give equal bits; by default, several threads add in any order (index_put_).
 
-    On CUDA, operations that have no fixed order only warn.
+    On CUDA, operations without a fixed order only warn.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it; read when CUDA is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Read when CUDA is first used.
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
 
 
 def pick_device(name: str) -> str:
-    """`cpu` or `cuda`; `auto` is cuda where it is seen.
+    """Return `cpu` or `cuda`; `auto` is cuda if there is a device.
 
     Raises:
-        PolicyError: cuda is asked for, and none is seen.
+        PolicyError: cuda is requested, and there is no device.
     """
     seen = torch.cuda.is_available()
     if name == "cuda" and not seen:
         raise PolicyError(
-            "no CUDA device is seen",
+            "no CUDA device found",
             where="weight update",
-            hint="under [resources] in task.toml set train_gpus, that Ray set one aside, or train_device to auto",
+            hint='under [resources] in task.toml, set train_gpus (Ray reserves a GPU) or train_device = "auto"',
         )
     return "cuda" if seen and name != "cpu" else "cpu"

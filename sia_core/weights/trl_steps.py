@@ -1,12 +1,12 @@
 """best_of_n, dpo and kto through TRL's SFTTrainer, DPOTrainer and KTOTrainer, on recorded ids.
 
 TRL is given ids and masks, and its tokenising step (`_prepare_dataset` of DPO and KTO, which has no switch)
-is replaced by nothing, so that no text is tokenised again. It trains our model with our optimiser, whose
-state is saved with ours, in the order given: no random number is drawn.
+is overridden to do nothing, so that no text is tokenised again. TRL trains our model with our optimiser, in the
+order given: no random number is drawn.
 
 An update trains here only where its backend is `trl`. A batch that TRL 1.16 cannot take (spec.why_not_trl) is refused.
 
-dpo and kto are relative to the policy as the round began: of an adapter, TRL keeps a copy named `ref`.
+dpo and kto are relative to the policy at the start of the round: TRL keeps a copy of its adapter, named `ref`.
 """
 
 import tempfile
@@ -38,12 +38,12 @@ class _Watch(TrainerCallback):
         self._goes_on = goes_on
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """After each optimiser step."""
+        """Stop after a step if the caller says so."""
         control.should_training_stop |= not self._goes_on()
 
 
 class _Ids:
-    """Mixed into a TRL trainer: the data set is ready as it is."""
+    """Mixin for a TRL trainer that leaves the data set unchanged."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: object, **__: object) -> Dataset:
         return dataset
@@ -65,15 +65,15 @@ def train_with_trl(
     spec: UpdateSpec,
     goes_on: Callable[[], bool],
 ) -> list[Mapping[str, float]]:
-    """The spec's steps on a batch; TRL's log entry of each, with `loss` and `grad_norm`.
+    """Make the spec's steps on a batch; return TRL's log entry of each, with `loss` and `grad_norm`.
 
     Args:
         model: a PEFT model, changed in place.
         base: directory of its tokenizer.
-        optimizer: over the adapter's parameters.
-        batch: one that `why_not_trl` finds nothing against.
+        optimizer: optimiser of the adapter's parameters.
+        batch: a batch that `why_not_trl` accepts.
         spec: algorithm, steps, learning rate, beta.
-        goes_on: asked after each step.
+        goes_on: called after each step; False stops.
     """
     examples = _examples(batch, spec.algorithm)
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +129,7 @@ def _arguments(spec: UpdateSpec, folder: str, size: int, *, use_cpu: bool) -> di
 
 
 def _micro_batch(size: int, at_least: int) -> int:
-    """The largest part of at most MICRO_BATCH that divides a batch evenly, for TRL averages over parts."""
+    """Return the largest size up to MICRO_BATCH that divides a batch evenly, as TRL averages over parts."""
     parts = [part for part in range(at_least, MICRO_BATCH + 1) if size % part == 0]
     return max(parts, default=size)
 
@@ -175,7 +175,7 @@ def _flat(row: tuple[list[int], list[int]]) -> list[list[int]]:
 
 
 def _collate(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """Make what TRL's own collators make, from masks: better ones first, then worse; or own and other ones."""
+    """Collate as TRL's own collators do, from masks: better rollouts, then worse; or own and other outputs."""
     if "better" in examples[0]:
         return _padded([example["better"] for example in examples] + [example["worse"] for example in examples])
     other = _padded([example["other"] for example in examples])

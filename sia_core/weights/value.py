@@ -1,6 +1,6 @@
-"""A value function for PPO: one linear layer on what the model's output layer reads.
+"""A value function for PPO: one linear layer on the input of the model's output layer.
 
-It starts at 0, so that a first update's advantages are plain returns. Its gradient ends at the hidden
+The layer starts at 0, so that a first update's advantages are plain returns. Its gradient ends at the hidden
 state: the policy is trained by its own loss alone.
 Suffixes: K contexts, D hidden size.
 """
@@ -18,6 +18,6 @@ class ValueHead(torch.nn.Module):
         torch.nn.init.zeros_(self.layer.bias)
 
     def forward(self, hidden_KD: torch.Tensor) -> torch.Tensor:
-        """Hidden states of shape (K, D) to values of shape (K,)."""
+        """Map hidden states of shape (K, D) to values of shape (K,)."""
         value_K: torch.Tensor = self.layer(hidden_KD.detach().float())[:, 0]
         return value_K

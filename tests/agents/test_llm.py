@@ -249,7 +249,7 @@ def test_wrong_calls_are_answered_not_fatal() -> None:
     unknown, missing, broken, negative = bench.model.told()
     assert "no tool 'fly'; tools: list_problems" in unknown
     assert "id: Field required" in missing
-    assert "no JSON" in broken
+    assert "not JSON" in broken
     assert "offset: Input should be greater" in negative
 
 

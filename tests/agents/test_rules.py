@@ -90,7 +90,7 @@ def test_lever_on_a_plateau_is_passed_over_for_the_other() -> None:
 def test_failures_made_by_the_harness_are_fixed_before_training() -> None:
     wide = replace(EVIDENCE, best_of=1.0, score=Estimate(0.05, 0.0, 0.1, 8, 64))
     decision = decide(replace(BOTH, evidence=replace(wide, failures={"output": 0.3})))
-    assert decision.lever == "harness" and "30% of rollouts fail by the harness's own making" in decision.reason
+    assert decision.lever == "harness" and "30% of rollouts fail because of the harness" in decision.reason
     assert decide(replace(BOTH, evidence=replace(wide, failures={"refused": 0.3}))).lever == "weights"
 
 

@@ -67,7 +67,7 @@ def test_interrupted_comparison_resumes_where_it_stopped(sia: Sia) -> None:
         <= {key: run.name for key, run in grown.items()}.items()
     )
     assert "2 seeds" in output and "one seed" not in output
-    assert "of 2 seeds already" in sia("arms", "--resume", comparison.name, "--seeds", "1", code=2)
+    assert "has 2 seeds already" in sia("arms", "--resume", comparison.name, "--seeds", "1", code=2)
 
 
 @pytest.mark.slow

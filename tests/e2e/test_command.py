@@ -75,7 +75,7 @@ def test_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--agent", "command:no-such-tool -p"], 2, "no program 'no-such-tool' is found"),
+        (["--agent", "command:no-such-tool -p"], 2, "program 'no-such-tool' not found"),
         (["--agent", "command:"], 2, "no command is named"),
         (["--agent", "command:'sh"], 2, "cannot be read"),
         (["--agent", "command:sh", "--agent-env", "NO_SUCH_KEY"], 2, "NO_SUCH_KEY is not set"),
@@ -85,8 +85,8 @@ def test_coding_tool_writes_the_first_harness(sia: Sia, tool: Path, tmp_path: Pa
         (["--agent", "command:sh", "--agent-mounts", "/usr/no-such"], 2, "does not exist"),
         (["--agent", "command:sh", "--agent-mounts", str(TOY)], 2, "which agents must not see"),
         (["--agent", "command:sh", "--agent-network", "http://x"], 2, "names no host"),
-        (["--agent", "command:sh", "--agent-dollars", "1"], 2, "what a command spends is not known"),
-        (["--agent", "command:sh", "--budget", "dollars=1"], 2, "what a command spends is not known"),
+        (["--agent", "command:sh", "--agent-dollars", "1"], 2, "the cost of a command is unknown"),
+        (["--agent", "command:sh", "--budget", "dollars=1"], 2, "the cost of a command is unknown"),
         (["--agent-network", "*"], 2, "belongs to an agent that is a command"),
     ],
 )

@@ -39,7 +39,7 @@ def test_server_options_are_read_from_the_environment(monkeypatch: pytest.Monkey
     assert command[command.index("--max-lora-rank") + 1] == "64"
     assert "--tensor-parallel-size" not in command
     monkeypatch.setenv("SIA_VLLM_GPUS", "two")
-    with pytest.raises(UsageError, match="'two' is no number of GPUs"):
+    with pytest.raises(UsageError, match="'two' is not a number of GPUs"):
         read_options(rank=8)
 
 

@@ -238,7 +238,7 @@ def test_tools_that_the_model_cannot_take_are_refused(
         policy.sample(request)
     with pytest.raises(RejectedRequestError, match="takes no tools"):
         policy.sample(Request(({"role": "tool", "content": "2"},), ask("").sampling, 0))
-    with pytest.raises(RejectedRequestError, match="not known how this model writes"):
+    with pytest.raises(RejectedRequestError, match="tool calls is unknown"):
         with_template("{{ tools }}{{ messages[0].content }}").sample(request)
 
 

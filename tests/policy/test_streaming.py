@@ -111,7 +111,7 @@ def test_stream_that_breaks_off_is_asked_for_once_more(make: Make, wire: Wire, k
     assert policy.sample(ask("Say")).text == "hello"
     assert len(wire.requests) == 2
     wire.answer = cut_short(kind)[how]
-    with pytest.raises(EndpointError, match="may have been paid for and lost, and is asked for twice at most") as lost:
+    with pytest.raises(EndpointError, match="may have been paid for and lost, and is requested twice at most") as lost:
         policy.sample(ask("Say"))
     assert len(wire.requests) == 4
     assert_no_key(policy, lost.value)

@@ -49,7 +49,7 @@ def test_comparison_grows_by_seeds_and_keeps_existing_ones() -> None:
     assert more.members[: len(plan.members)] == plan.members
     assert [seed for seed, _ in more.members] == [5, 5, 6, 6, 7, 7] and "3 seeds" in more.about
     assert more.with_seeds(3) == more
-    with pytest.raises(UsageError, match="of 3 seeds already"):
+    with pytest.raises(UsageError, match="has 3 seeds already"):
         more.with_seeds(2)
 
 

@@ -58,4 +58,4 @@ def test_broken_table_is_refused_by_field(task: Task) -> None:
     (task.path / ARMS).write_text('{"format": "sia-arms/1", "arms": 3}')
     with pytest.raises(TaskError, match="arms") as caught:
         read_table(task)
-    assert caught.value.hint == "write it anew: sia arms --resume NAME --save FILE"
+    assert caught.value.hint == "write it again: sia arms --resume NAME --save FILE"

@@ -275,7 +275,7 @@ def test_only_the_parent_that_was_named_is_trained_further(tiny_model: Path, tmp
     parent = Trainer(tiny_model, SPEC, None, threads=1).save(tmp_path / "parent", [])
     with pytest.raises(PolicyError, match="expected " + "0" * 64):
         Trainer(tiny_model, replace(SPEC, parent_adapter="0" * 64), parent.path, threads=1)
-    with pytest.raises(PolicyError, match="to be trained further"):
+    with pytest.raises(PolicyError, match="expected parent adapter"):
         Trainer(tiny_model, replace(SPEC, parent_adapter=parent.digest), None, threads=1)
 
 

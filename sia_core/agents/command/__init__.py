@@ -1,4 +1,4 @@
-"""Agents that are a command of the user's: a coding tool, started in a directory with everything that an agent reads.
+"""Agents that are a command of yours: a coding tool, started in a directory with everything that an agent reads.
 
-It edits a copy of the harness and writes `decision.json`; the difference is the patch. See `docs/agents.md`.
+The command edits a copy of the harness and writes `decision.json`; the difference is the patch. See `docs/agents.md`.
 """

@@ -1,4 +1,4 @@
-"""The Feedback-Agent that is a command of the user's."""
+"""The Feedback-Agent that is a command of yours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -47,7 +47,7 @@ class CommandAgent(CommandBase):
     """The agent behind specs like `command:mytool {prompt}`."""
 
     def decide(self, situation: Situation, source: Source) -> Decision:
-        """Start the command until what it hands in is taken."""
+        """Start the command until its decision is accepted."""
         library = Library(source, situation.generation)
         bench = _Bench(situation, library, source, self.spec)
         folder = self.means.folder / _name(situation, self.spec)
@@ -72,7 +72,7 @@ class CommandAgent(CommandBase):
 
 
 def command_record(rounds: Rounds[Any], **more: Any) -> dict[str, Any]:
-    """Rounds of a command as JSON data: their outputs and ends. What its own model took is not known."""
+    """Rounds of a command as JSON data: their outputs and ends. The usage of the command's own model is unknown."""
     return {
         "messages": [],
         "usage": asdict(Usage(requests=len(rounds.rounds), dollars=None)),
@@ -85,7 +85,7 @@ def command_record(rounds: Rounds[Any], **more: Any) -> dict[str, Any]:
 
 
 class _Bench:
-    """Takes what the command hands in, and plays its drafts."""
+    """Checks the command's decision, and plays its drafts."""
 
     def __init__(self, situation: Situation, library: Library, source: Source, spec: str) -> None:
         self._situation, self._library, self._source, self._spec = situation, library, source, spec
@@ -98,10 +98,10 @@ class _Bench:
         return self._playing.play(whole, request.parent, list(dict.fromkeys(named)), request.rollouts)
 
     def take(self, handed: Handed) -> Decision:
-        """Make the decision of what was handed in.
+        """Convert decision.json and the harness to a decision.
 
         Raises:
-            SubmissionError: all that is wrong with it.
+            SubmissionError: all their faults.
         """
         apart = [name for name in APART if name in handed.decision]
         if apart:
@@ -117,7 +117,7 @@ class _Bench:
         return take(submission, self._situation, self._library, self._source, self._spec)
 
     def _edits(self, given: Submission, files: Mapping[str, bytes]) -> Sequence[EditArgument]:
-        """The change from the parent to what lies in harness/."""
+        """Return the changes from the parent's files to those in harness/."""
         if given.lever in ("harness", "both"):
             found = edits_between(self._library.candidate(given.parent).files, files)
             return [EditArgument(file=edit.file, text=edit.text, blocks=[], delete=edit.delete) for edit in found]
@@ -127,13 +127,13 @@ class _Bench:
         return []
 
     def _whole(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
-        """With those files of the executed harness that are not taken from a directory."""
+        """Add the files of the executed harness that are not read from a directory."""
         kept = {name: data for name, data in self._situation.harness.files.items() if is_passed_over(name)}
         return {**kept, **files}
 
 
 def _name(situation: Situation, spec: str) -> str:
-    """The folder of one decision: another for every question that is put to the command."""
+    """Name the folder of one decision; each question to the command has its own."""
     asked = [
         spec,
         asdict(situation.evidence.candidate),

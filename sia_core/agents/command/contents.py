@@ -1,6 +1,6 @@
-"""The files that a command finds: all that the language-model agents reach by tools, as text of bounded size.
+"""The files for a command: everything that language-model agents read with tools, as text of bounded size.
 
-Texts that models wrote are quoted as there, so that a transcript cannot pass for the page that shows it.
+Texts of models are quoted, so that a transcript cannot imitate the page that shows it.
 """
 
 import json
@@ -28,7 +28,7 @@ from sia_core.domain.lineage import Node
 from sia_core.domain.rollout import Rollout
 
 APART = ("edits", "base")
-"""Fields of a submission that the directory harness/ takes the place of."""
+"""Fields of a submission that the directory harness/ replaces."""
 _ROLLOUTS, _ROLLOUT, _NODES, _DRAFTS = 400, 24_000, 30, 20
 _TEXT_BYTES, _PROBLEMS = 4 << 20, 200
 
@@ -68,7 +68,7 @@ def decision_contents(situation: Situation, library: Library, source: Source) ->
 
 
 def first_contents(brief: Brief, left: Left) -> Contents:
-    """All that is laid out for a first harness."""
+    """Yield the files for a first harness."""
     page = _page("command_first").format(metric=brief.metric, left=left, rounds=ATTEMPTS, rule=RULE)
     ids = listed([problem.id for problem in brief.problems])
     yield "README.md", page.encode()
@@ -89,7 +89,7 @@ FIRST_SCHEMA = {
 
 
 def decision_schema() -> dict[str, Any]:
-    """The schema of decision.json: a submission without the edits, which are the difference of harness/."""
+    """Schema of decision.json: a submission without edits, which are the changes in harness/."""
     schema = Submission.model_json_schema()
     schema["properties"] = {name: one for name, one in schema["properties"].items() if name not in APART}
     schema.pop("$defs", None)
@@ -98,7 +98,7 @@ def decision_schema() -> dict[str, Any]:
 
 
 def _row(node: Node) -> dict[str, Any]:
-    """A node, without the texts of its edits: its harness lies in harnesses/."""
+    """Return a node without the texts of its edits, whose result is in harnesses/."""
     row = asdict(node)
     if row["decision"] is not None:
         row["decision"]["edits"] = [edit["file"] for edit in row["decision"]["edits"]]

@@ -1,7 +1,7 @@
-"""The directory that a command works in: what is written before it starts, and what is taken from it.
+"""The directory that a command works in: the files written before it starts, and those read after.
 
-What is written is text and copies; nothing that the command changes there is trusted, and nothing of it is read but
-the directories it names as harnesses, `decision.json` and requests, all by `untrusted`.
+Nothing that the command changes is trusted. Only the directories it names as harnesses, `decision.json` and requests
+are read, all by `untrusted`.
 """
 
 import errno
@@ -42,7 +42,7 @@ class Handed:
 
 
 class Desk:
-    """Directories of one decision. `work` and `home` are the command's, `given` is read-only for it."""
+    """Directories of one decision. The command can write `work` and `home`, and only read `given`."""
 
     def __init__(self, folder: Path, jail: Jail) -> None:
         self._jail = jail
@@ -51,7 +51,7 @@ class Desk:
         self.replies = self.given / "replies"
 
     def lay(self, contents: Iterable[tuple[str, bytes]], copies: tuple[Path, ...]) -> None:
-        """Write everything, unless it is all there since before the run was interrupted; the home always.
+        """Write the home, and all other files unless they were complete before the run was interrupted.
 
         Raises:
             RecordError: the disk is full.
@@ -64,7 +64,7 @@ class Desk:
             self.home.mkdir(mode=0o700)
             for folder in (self.given, self.replies):
                 folder.mkdir()
-                folder.chmod(0o755)  # Whatever the umask is: the command may be another user.
+                folder.chmod(0o755)  # Independent of the umask: the command may be another user.
             source = (package_files("sia_core.agents.command") / f"{PROGRAM}.py").read_bytes()
             (self.given / f"{PROGRAM}.py").write_bytes(source)
             (self.given / f"{PROGRAM}.py").chmod(0o644)
@@ -83,13 +83,13 @@ class Desk:
             raise cannot_write(error, self._folder) from error
 
     def clear(self) -> None:
-        """Remove the command's directories, for copies of a person's files lie there."""
+        """Remove the command's directories, which hold copies of your files."""
         for folder in (self.work, self.home, self.given):
             self._jail.remove(folder)
         (self._folder / _READY).unlink(missing_ok=True)
 
     def put_away_home(self) -> None:
-        """Remove the copies of a person's files."""
+        """Remove the copies of your files."""
         self._jail.remove(self.home)
 
     def begin_round(self, faults: str) -> None:
@@ -106,7 +106,7 @@ class Desk:
         """Read the harness files and the decision that the command left.
 
         Raises:
-            UntrustedError: they cannot be taken; the message is written for the command.
+            UntrustedError: they cannot be read; the message is written for the command.
         """
         with opened(self.work) as work:
             data = read_regular(work, DECISION, DECISION_BYTES)
@@ -118,7 +118,7 @@ class Desk:
         """Read the files of a directory of the command.
 
         Raises:
-            UntrustedError: the directory cannot be taken.
+            UntrustedError: the directory cannot be read.
         """
         with opened(self.work) as work:
             return read_tree(work, name, files=MAX_FILES, cap=MAX_BYTES, ignored=_IGNORED)
@@ -134,7 +134,7 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        UntrustedError: `data` is no JSON object.
+        UntrustedError: `data` is not a JSON object.
     """
     try:
         found = json.loads(data, parse_constant=_no_constant)
@@ -150,7 +150,7 @@ def _no_constant(name: str) -> float:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file; one whose name no file system takes, as a rejected draft may hold it, is left out."""
+    """Write a file, unless its name is invalid for the file system, as in a rejected draft."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

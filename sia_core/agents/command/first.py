@@ -1,4 +1,4 @@
-"""The Meta-Agent that is a command of the user's: it writes the first harness into an empty directory."""
+"""The Meta-Agent that is a command of yours, which writes the first harness into an empty directory."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class CommandWriter(CommandBase):
         """Start the command until its harness passes validation.
 
         Raises:
-            NoDecisionError: it wrote none.
+            NoDecisionError: the command wrote none.
         """
         desk = Desk(self.means.folder / _FOLDER, self.means.jail)
         desk.lay(first_contents(brief, bench.left), self.means.files)

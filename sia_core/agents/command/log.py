@@ -1,6 +1,6 @@
 """The log of one decision of a command: trials and rounds, so that a resumed run repeats none that has ended.
 
-A JSON line an event, appended whole before the event counts. A last line that was cut short is overwritten.
+Each event is a JSON line, written before the event counts. An incomplete last line is overwritten.
 """
 
 import json

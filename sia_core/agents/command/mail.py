@@ -1,7 +1,7 @@
 """Requests of a running command to play a draft: files that `try_harness` writes, answered one at a time.
 
-A request names a directory and how to play it. It is a small JSON file in a directory of which a descriptor is held;
-the answer lies where the command cannot write. Number and size of requests are bounded.
+A request is a small JSON file that names a directory and how to play it. Requests are read through an open descriptor
+of their directory; the command cannot write to the answers. Number and size of requests are bounded.
 """
 
 import json
@@ -38,7 +38,7 @@ class TryRequest(Arguments):
 
 
 Play = Callable[[Harness, TryRequest], Trial]
-"""Function that plays a draft, or raises ReadingError or HarnessError where the draft cannot be played."""
+"""Function that plays a draft, or raises ReadingError or HarnessError."""
 
 
 class Mailbox:
@@ -52,11 +52,11 @@ class Mailbox:
         self.count = count
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering requests."""
         os.close(self._requests)
 
     def serve(self) -> None:
-        """Answer the requests that are there."""
+        """Answer the new requests."""
         for name in self._names():
             if name not in self._seen:
                 self._seen.add(name)

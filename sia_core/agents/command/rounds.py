@@ -1,6 +1,6 @@
-"""Rounds of a command: it is started, hands in, and is started again with the faults until what it hands in is taken.
+"""Rounds of a command, which is started again with the faults of its decision until a decision is accepted.
 
-Bounded by ATTEMPTS rounds and a wall clock over all of them. What happened is in the log before it counts, so that a
+ATTEMPTS rounds and a wall clock over all of them are the limits. Each event is logged before it counts, so that a
 resumed run repeats neither a trial nor a round that has ended.
 """
 
@@ -32,17 +32,17 @@ _ASK = (
 )
 _AGAIN = " What you handed in before was not taken: read FAULTS.md first, and repair it."
 _TOLD, _SAID = 4000, 1000
-"""Characters of its own output that a command is told in FAULTS.md, and of the last fault in the record."""
+"""Characters of a command's output in FAULTS.md, and of the last fault in the record."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One start of the command, and what it handed in."""
+    """One start of the command, and its result."""
 
     ended: Ended
     handed: Handed | None
     fault: str
-    """Reason why nothing could be taken from the round; empty where something was handed in."""
+    """Reason why the round has no result; empty if it has one."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON data."""
@@ -72,11 +72,11 @@ class Rounds(Generic[T]):
     trials: int = 0
 
     def run(self) -> T:
-        """Go on until something is taken.
+        """Start rounds until a decision is accepted.
 
         Raises:
             NoDecisionError: rounds or time are used up.
-            SandboxError: the jail cannot be had.
+            SandboxError: the jail cannot start.
         """
         for event in list(self.log.events):
             if "trial" in event:
@@ -145,7 +145,7 @@ class Rounds(Generic[T]):
                 raise UntrustedError(f"{name} holds a secret of the environment")
 
     def _judge(self, made: Round) -> T | None:
-        """Return the decision made of a round; None where none is taken, with the reason added to `faults`."""
+        """Return the decision of a round, or None with the reason added to `faults`."""
         if made.handed is None:
             self.faults.append(made.fault)
             return None
@@ -160,7 +160,7 @@ class Rounds(Generic[T]):
         return self.play(draft, request)
 
     def _repeat(self, trial: Mapping[str, Any]) -> None:
-        """Play a trial again as it was, so that drafts, allowance and costs are as they were."""
+        """Play a logged trial again, to restore drafts, allowance and costs."""
         self.trials += 1
         try:
             self.play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))

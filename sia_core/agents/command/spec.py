@@ -1,4 +1,4 @@
-"""Settings of a command agent: the spec `command:CMD`, and the settings of a run that belong to such an agent."""
+"""Settings of a command agent: the spec `command:CMD`, and the run's settings for such an agent."""
 
 import os
 import shlex
@@ -23,11 +23,11 @@ class Commanding:
     folder: Path
     """Directory of the run in which the agent's directories and log lie."""
     minutes: float
-    """Wall clock of one decision, all rounds together."""
+    """Wall-clock limit of one decision, all rounds together."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables that are passed in."""
+    """Environment variables passed to the command."""
     files: tuple[Path, ...] = ()
-    """Files and directories below the user's home of which the command's home holds copies."""
+    """Files and directories of your home that are copied to the command's home."""
 
     def hide(self, text: str) -> str:
         """Replace the values of passed variables in the text by `[NAME]`; short values stay."""
@@ -38,10 +38,10 @@ class Commanding:
 
 
 def parse_command(spec: str) -> tuple[str, ...]:
-    """The words of a spec's command.
+    """Split a spec's command into words.
 
     Raises:
-        UsageError: it is not quoted as a shell would have it, or empty.
+        UsageError: invalid shell quoting, or no command.
     """
     text = spec.removeprefix(PREFIX)
     hint = "give one quoted word, such as --agent 'command:mytool --flag {prompt}'"
@@ -55,10 +55,10 @@ def parse_command(spec: str) -> tuple[str, ...]:
 
 
 def passed_in(names: tuple[str, ...]) -> dict[str, str]:
-    """The variables of this process that a command is to find in its own environment.
+    """Read the environment variables to pass to a command.
 
     Raises:
-        UsageError: one is not set.
+        UsageError: a variable is not set.
     """
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
@@ -67,10 +67,10 @@ def passed_in(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def home_files(names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Files below the user's home of which the command is to find copies in its own.
+    """Resolve the files of your home to copy to the command's home.
 
     Raises:
-        UsageError: one is not there, or not below the home.
+        UsageError: a file does not exist, or is not below the home.
     """
     home = Path.home()
     paths = tuple(Path(name).expanduser().absolute() for name in names)

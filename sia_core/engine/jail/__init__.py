@@ -1,7 +1,7 @@
-"""Runs a command that is not ours, such as a coding tool, where it sees its own directory and little else.
+"""Run an external command, such as a coding tool, with access to its own directory and little else.
 
-A jail is wider than a sandbox: the command may start processes, use much memory and, if allowed, a few hosts. So it
-is never used for harnesses and programs; and what comes out of it is checked as anything else an agent submits.
+A jail is less strict than a sandbox: the command may start processes, use much memory and, if allowed, a few hosts. So
+harnesses and programs never run in a jail, and the command's results are checked like any other submission of an agent.
 """
 
 from sia_core.engine.jail.run import BubbleJail

@@ -1,11 +1,11 @@
 """The command line of bubblewrap that makes a jail.
 
-The new root is an empty read-only file system. Into it are bound read-only, at their own paths: /usr, the running
-interpreter, certificates, and what the command's program needs. Writable are the errand's two directories and
-a /tmp in memory. Process ids, network, IPC and host name are the jail's own.
+The new root is an empty read-only file system. /usr, the running interpreter, certificates, and the files that the
+command's program needs are bound read-only at their own paths. The errand's two directories and a /tmp in memory are
+writable. Process ids, network, IPC and host name are the jail's own.
 
-As root no user namespace is made, for the reasons of `sandbox.bubblewrap`: the command runs as a user that
-owns nothing on this machine but the errand's directories.
+As root, no user namespace is made, for the reasons given in `sandbox.bubblewrap`: the command runs as a user that owns
+only the errand's directories on this machine.
 """
 
 import os
@@ -21,7 +21,7 @@ from sia_core.engine.sandbox import interpreter
 from sia_core.engine.sandbox.bubblewrap import bind, directories, namespaces, system_links
 
 ROOTLESS_UID = 65532
-"""User of commands where SIA is root; another than that of sandboxes."""
+"""User id of commands if SIA is root, different from that of sandboxes."""
 _INSIDE = Path(__file__).with_name("inside.py")
 _START = "/sia/start.py"
 _CERTIFICATES = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies")
@@ -34,26 +34,26 @@ class Walls:
     """Paths that every command of a jail sees, and paths that no command sees."""
 
     mounts: tuple[Path, ...]
-    """Shown read-only, besides what the command's program needs."""
+    """Paths to show read-only, besides those that the command's program needs."""
     hidden: tuple[Path, ...]
-    """Covered wherever they lie below something that is shown."""
+    """Paths to cover if they lie below a shown path."""
 
 
 def uid() -> int:
-    """The user that commands become; -1 where they stay who SIA is."""
+    """Return the user id that commands get; -1 to keep SIA's."""
     return ROOTLESS_UID if os.geteuid() == 0 else -1
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """Descriptors that the jail's processes are started with."""
+    """Descriptors that the jail's processes inherit."""
 
     info: int
-    """bubblewrap writes there which process is the jail's first."""
+    """Pipe to which bubblewrap writes the id of the jail's first process."""
     filter: int
-    """A file with the seccomp filter."""
+    """File with the seccomp filter."""
     control: int
-    """A socket, see `inside`."""
+    """Socket, see `inside`."""
 
 
 def command_line(bwrap: str, errand: Errand, tool: Tool, walls: Walls, given: Inherited, *, proxy: bool) -> list[str]:
@@ -69,7 +69,7 @@ def command_line(bwrap: str, errand: Errand, tool: Tool, walls: Walls, given: In
 
 
 def environment(errand: Errand, tool: Tool) -> dict[str, str]:
-    """The command's whole environment, but for what points to the proxy."""
+    """Return the command's whole environment, except the variables of the proxy."""
     return {
         "PATH": ":".join([*tool.path, _PATH]),
         "HOME": HOME,
@@ -84,10 +84,10 @@ def environment(errand: Errand, tool: Tool) -> dict[str, str]:
 
 
 def shown(tool: Tool, walls: Walls) -> list[Path]:
-    """Everything that is shown at its own path.
+    """Return all paths that are shown at their own path.
 
     Raises:
-        UsageError: showing one of them would show what has to stay hidden, or a person's files.
+        UsageError: a path would show hidden paths, or personal files.
     """
     asked = [*tool.mounts, *walls.mounts]
     for path in asked:
@@ -96,13 +96,15 @@ def shown(tool: Tool, walls: Walls) -> list[Path]:
         if within is not None or is_broad(real):
             what = f"{path} lies in {within}, which agents must not see" if within else f"{path} holds too much"
             raise UsageError(
-                what, where="--agent-mounts", hint="put what the command needs into a directory of its own"
+                what, where="--agent-mounts", hint="put the files that the command needs into a separate directory"
             )
         if not path.exists():
             raise UsageError(f"{path} does not exist", where="--agent-mounts", hint="correct the path")
         if os.geteuid() == 0 and not _open_to_others(path):
-            hint = "chmod it, or start SIA as the user who owns it"
-            raise UsageError(f"{path} is closed to other users, and commands run as one for SIA is root", hint=hint)
+            hint = "chmod it, or start SIA as its owner"
+            raise UsageError(
+                f"{path} is closed to other users, and commands run as another user because SIA is root", hint=hint
+            )
     bound = interpreter.bound()
     return [*bound, *(path for path in dict.fromkeys(asked) if not interpreter.covered(path, bound))]
 
@@ -115,7 +117,7 @@ def _open_to_others(path: Path) -> bool:
 def _file_system(errand: Errand, tool: Tool, walls: Walls) -> Iterator[str]:
     made = {Path("/tmp")}
     seen = shown(tool, walls)
-    # Before the rest: what a command needs may lie below it.
+    # First, because paths that a command needs may lie below /tmp.
     yield from ("--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp")
     for path in sorted(seen, key=lambda one: len(one.parts)):
         yield from bind(path, path, made)
@@ -138,7 +140,7 @@ def _file_system(errand: Errand, tool: Tool, walls: Walls) -> Iterator[str]:
 
 
 def _covered(roots: Sequence[Path], hidden: Sequence[Path]) -> list[Path]:
-    """Directories to be covered: those to be hidden that lie below what is shown, under every name."""
+    """Return the directories to cover: hidden ones below shown paths, under every name."""
     found = [*interpreter.private(list(roots))]
     for path in hidden:
         for root in roots:
@@ -149,12 +151,12 @@ def _covered(roots: Sequence[Path], hidden: Sequence[Path]) -> list[Path]:
 
 
 ACCOUNTS = ".accounts"
-"""Directory among what is given, with the files of _ACCOUNTS."""
+"""Directory in `Errand.given` with the files of _ACCOUNTS."""
 _ACCOUNTS = ("passwd", "group", "hosts", "nsswitch.conf")
 
 
 def write_accounts(given: Path) -> None:
-    """Write the few files of /etc by which a program finds out who it is."""
+    """Write the few files of /etc that a program needs to look up its user."""
     number = ROOTLESS_UID if os.geteuid() == 0 else os.getuid()
     group = ROOTLESS_UID if os.geteuid() == 0 else os.getgid()
     folder = given / ACCOUNTS

@@ -1,8 +1,8 @@
-"""Hosts that a command may reach, as a person names them.
+"""Hosts that a command may reach, as you name them.
 
-`api.example.com` is that host on port 443, `*.example.com` everything below it, `host:port` another port, and `*` every
-public host on ports 80 and 443. An address of this machine or of a private network is reached only where it is named
-itself, as in `127.0.0.1:8000`.
+`api.example.com` allows a host on port 443, `*.example.com` all its subdomains, `host:port` another port, and `*` every
+public host on ports 80 and 443. An address of this machine or of a private network is allowed only by an entry with
+host and port, such as `127.0.0.1:8000`.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ _WEB = (80, 443)
 
 
 class RefusedError(Exception):
-    """A host that may not be reached, and why."""
+    """A host is not allowed, for the reason in the message."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Allowed:
     host: str
     ports: tuple[int, ...]
     exact: bool
-    """True if the entry names one host and port, so that a private address of that host was meant."""
+    """True if the entry names one host and port, which allows a private address too."""
 
     @classmethod
     def parse(cls, text: str) -> "Allowed":
-        """Read one entry.
+        """Parse one entry.
 
         Raises:
-            UsageError: it names no host.
+            UsageError: the entry names no host.
         """
         if not _HOST.fullmatch(text):
             hint = "name hosts, such as api.example.com, *.example.com or 127.0.0.1:8000, or * for all public ones"
@@ -55,11 +55,11 @@ class Allowed:
 
 
 def connect(host: str, port: int, allowed: Sequence[Allowed], timeout: float) -> socket.socket:
-    """Connect to a host that is allowed, by the address that was looked at.
+    """Connect to an allowed host, by the same address that was checked.
 
     Raises:
-        RefusedError: it is not allowed.
-        OSError: it cannot be reached.
+        RefusedError: the host is not allowed.
+        OSError: the host cannot be reached.
     """
     host = host.strip("[]").casefold().rstrip(".")
     holding = [one for one in allowed if one.holds(host, port)]

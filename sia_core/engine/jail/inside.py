@@ -1,7 +1,7 @@
-"""Runs first in the jail: gives up what is left of root, sets limits, and becomes the command.
+"""First program in the jail: drop root, set limits, and become the command.
 
-Where hosts are allowed it opens a socket in the jail's own network and hands it out to the proxy outside, so that the
-proxy is reached through an address that exists in the jail only. Standard library only.
+If hosts are allowed, the program opens a socket in the jail's own network and sends the socket to the proxy outside, so
+that the proxy's address exists in the jail only. Standard library only.
 """
 
 import os
@@ -20,7 +20,7 @@ _LIMITS = (
 def main(uid: int, control: int, proxy: bool, folder: str, command: list[str]) -> None:
     """Become the command, in `folder`.
 
-    `uid` is -1 where it is the right one already; over the socket `control` it is told that the jail stands.
+    A `uid` of -1 keeps the current user. The socket `control` receives a message when the jail has started.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=control) as out:
         if proxy:
@@ -38,7 +38,7 @@ def main(uid: int, control: int, proxy: bool, folder: str, command: list[str]) -
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    os.chdir(folder)  # Only now: it is open to this user alone.
+    os.chdir(folder)  # Only this user can enter the folder.
     try:
         os.execvp(command[0], command)
     except OSError as error:

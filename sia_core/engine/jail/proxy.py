@@ -1,7 +1,7 @@
-"""The way of a jailed command to the hosts it may reach: an HTTP proxy in this process.
+"""An HTTP proxy in this process, which connects a jailed command to its allowed hosts.
 
-It listens on a socket that the jail opened in its own network, so nobody else can use it. `CONNECT` opens a tunnel,
-in which the command's own TLS runs; a request with a whole `http://` address is passed on. Nothing else leaves.
+The proxy listens on a socket that the jail opened in its own network, so no other process can use it. `CONNECT` opens a
+tunnel for the command's own TLS; a request with a whole `http://` address is forwarded. Everything else is refused.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ class Proxy:
         self._room = threading.BoundedSemaphore(_CONNECTIONS)
         self._ended = threading.Event()
         self.refused: list[str] = []
-        """Hosts that were asked for in vain, each once."""
+        """Hosts that were refused, each once."""
         listener.settimeout(_LOOK_S)
         self._thread = threading.Thread(target=self._accept, name="jail-proxy", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self._ended.set()
         self._thread.join()
         self._listener.close()
@@ -88,7 +88,7 @@ class Proxy:
             self._pass_on(near, far)
 
     def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
-        """Copy both ways until one side ends, or nothing moves for long."""
+        """Copy both ways until one side ends, or both are idle for _IDLE_S."""
         sides = {side.fileno(): side for side in (near, far)}
         idle = 0.0
         while not self._ended.is_set() and idle < _IDLE_S:

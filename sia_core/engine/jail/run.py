@@ -1,7 +1,7 @@
-"""Runs an errand in a jail of bubblewrap, watches it, and makes sure of its end.
+"""Run an errand in a jail of bubblewrap, watch it, and ensure its end.
 
 A run is over when the first process of the jail's process namespace is gone: the kernel kills and collects all others
-before it. Only then is anything of the errand looked at.
+before. The errand's results are read only afterwards.
 """
 
 import contextlib
@@ -37,16 +37,16 @@ class BubbleJail:
         hosts: Sequence[str] = (),
         bwrap: str | None = None,
     ) -> None:
-        """Prepare a jail; nothing runs yet.
+        """Prepare a jail without starting it.
 
         Args:
-            mounts: shown read-only to every command.
-            hidden: never shown, wherever they lie.
-            hosts: entries of `hosts.Allowed`; none for a jail without network.
+            mounts: paths shown read-only to every command.
+            hidden: paths that are never shown.
+            hosts: entries of `hosts.Allowed`; empty for a jail without network.
 
         Raises:
             SandboxError: bubblewrap or libseccomp is missing.
-            UsageError: an entry that names no host.
+            UsageError: an invalid entry in `hosts`.
         """
         self._walls = Walls(tuple(path.absolute() for path in mounts), tuple(path.resolve() for path in hidden))
         self._hosts = [Allowed.parse(host) for host in hosts]
@@ -54,10 +54,10 @@ class BubbleJail:
         self._filter = seccomp.tools()
 
     def check(self, command: Sequence[str]) -> None:
-        """Refuse a command that could not be started, without starting it.
+        """Refuse a command that could not be started.
 
         Raises:
-            UsageError: its program is not found, or something would be shown that has to stay hidden.
+            UsageError: the command's program is not found, or a hidden path would be shown.
         """
         shown(find_tool(command[0]), self._walls)
 
@@ -96,7 +96,7 @@ class BubbleJail:
 
     @contextmanager
     def _started(self, errand: Errand, tool: Tool) -> Iterator[Started]:
-        """Start the jail, and its proxy; both have ended afterwards."""
+        """Start the jail and its proxy; end both with the context."""
         with contextlib.ExitStack() as stack:
             filter_file, stdin = (
                 stack.enter_context(os.fdopen(memory_file(data), "rb")) for data in (self._filter, errand.stdin)

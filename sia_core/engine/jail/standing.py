@@ -1,7 +1,7 @@
-"""A jail that stands: which process's death ends it, and how that is learnt.
+"""A running jail, and the detection of its end.
 
-bubblewrap tells the number of the first process in the jail's process namespace. When that one has ended, the kernel
-has killed and collected all others.
+bubblewrap reports the id of the first process in the jail's process namespace. When the first process has ended, the
+kernel has killed and collected all others.
 """
 
 import json
@@ -22,7 +22,7 @@ LOOK_S = 0.1
 
 def ready(fds: Sequence[int], seconds: float) -> list[int]:
     """Return the descriptors that can be read or have ended; wait at most `seconds` for the first one."""
-    poll = select.poll()  # `select` itself knows no descriptor above 1023.
+    poll = select.poll()  # `select.select` takes no descriptor above 1023.
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return [fd for fd, _ in poll.poll(1000 * seconds)]
@@ -33,11 +33,11 @@ class Started:
     """A running jail."""
 
     process: subprocess.Popen[bytes]
-    """bubblewrap's outer one."""
+    """bubblewrap's outer process."""
     out: Tail
     errors: Tail
     first: int = -1
-    """Descriptor of the process whose end is that of all others; -1 where it has ended already."""
+    """Descriptor of the process that ends after all others; -1 if it has ended already."""
 
     def gone(self, seconds: float) -> bool:
         """Return True if no process of the jail is alive; wait at most `seconds` for the end."""
@@ -46,14 +46,14 @@ class Started:
         return bool(ready([self.first], seconds))
 
     def close(self) -> None:
-        """End it, and let go of it."""
+        """End the jail, and close the descriptor."""
         self.end()
         if self.first >= 0:
             os.close(self.first)
             self.first = -1
 
     def end(self) -> None:
-        """Kill all that is alive, and wait until nothing is. Idempotent."""
+        """Kill all processes, and wait for their end. Idempotent."""
         if self.first >= 0:
             kill(self.first)
             while not self.gone(LOOK_S):
@@ -64,14 +64,14 @@ class Started:
 
 
 class Nothing:
-    """The answer of a jail that does not stand."""
+    """Result for a jail that did not start."""
 
 
 NOTHING = Nothing()
 
 
 def first_process(info: BinaryIO) -> int:
-    """A descriptor of the jail's first process, as bubblewrap tells it; -1 where there is none any more."""
+    """Return a descriptor of the jail's first process, as reported by bubblewrap; -1 if it has ended."""
     data = b""
     while not data.rstrip().endswith(b"}"):
         if not ready([info.fileno()], _START_S):
@@ -87,7 +87,7 @@ def first_process(info: BinaryIO) -> int:
 
 
 def way_out(ours: socket.socket, *, proxy: bool) -> socket.socket | Nothing | None:
-    """The socket on which the command asks for hosts, if it may; NOTHING where the jail does not stand."""
+    """Return the socket of the command's proxy, or None without hosts; NOTHING if the jail did not start."""
     ours.settimeout(_START_S)
     try:
         said, fds, _, _ = socket.recv_fds(ours, 1, 1)
@@ -99,9 +99,9 @@ def way_out(ours: socket.socket, *, proxy: bool) -> socket.socket | Nothing | No
 
 
 def cannot_start(errors: str) -> SandboxError:
-    line = (errors.strip().splitlines() or ["it ended without a word"])[-1]
+    line = (errors.strip().splitlines() or ["it ended without an error message"])[-1]
     return SandboxError(
         f"the jail of the agent's command cannot start: {line}",
         where="--agent command",
-        hint="run `sia doctor`: a jail needs what the sandbox tier strict needs, bubblewrap and its namespaces",
+        hint="run `sia doctor`: like the sandbox tier strict, a jail needs bubblewrap and its namespaces",
     )

@@ -1,7 +1,7 @@
-"""Finds a command's program, and the directories that it and its interpreter lie in.
+"""Find a command's program, and the directories of the program and its interpreter.
 
-As little as works is shown: the prefix of an installation, the first `node_modules` above the program, or the
-program's file alone. A prefix that holds more than software, such as a home directory, is never shown for it.
+The jail shows the minimum: the prefix of an installation, the first `node_modules` above the program, or the program's
+file alone. A prefix that holds more than software, such as a home directory, is never shown.
 """
 
 import os
@@ -23,21 +23,21 @@ class Tool:
     program: str
     """Path of the program to start."""
     mounts: tuple[Path, ...]
-    """Files and directories that it needs to read."""
+    """Files and directories that the program reads."""
     path: tuple[str, ...]
     """Directories for PATH, before those of the system."""
 
 
 def find_tool(word: str) -> Tool:
-    """Find the program that a command begins with.
+    """Find the program of a command's first word.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no such program.
     """
     found = _which(str(Path(word).expanduser()) if word.startswith("~") else word)
     if found is None:
-        hint = "install it, correct PATH, or give its whole path; shims of version managers are passed over"
-        raise UsageError(f"no program {word!r} is found", where="--agent", hint=hint)
+        hint = "install it, correct PATH, or give its whole path; shims of version managers are ignored"
+        raise UsageError(f"program {word!r} not found", where="--agent", hint=hint)
     programs = list(_with_interpreters(Path(found).absolute()))
     mounts = [root for program in programs for root in _roots(program)]
     kept = tuple(root for root in dict.fromkeys(mounts) if not any(_inside(root, other) for other in mounts))
@@ -48,13 +48,13 @@ def find_tool(word: str) -> Tool:
 
 
 def _which(word: str) -> str | None:
-    """Look a program up as a shell does, but for shims: they need the whole of their version manager."""
+    """Look a program up as a shell does, but ignore shims, which need their whole version manager."""
     places = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return shutil.which(word, path=os.pathsep.join(place for place in places if Path(place).name != "shims"))
 
 
 def is_broad(path: Path) -> bool:
-    """Return True if a directory holds more than software, so that showing it would show a person's files."""
+    """Return True if a directory holds more than software, such as personal files."""
     home = Path.home()
     broad = {home, home / ".local", home / ".local/share", home / ".config", home / ".cache", Path("/opt")}
     roots = {Path(f"/{name}") for name in ("home", "root", "tmp", "var", "etc", "run", "proc", "sys", "dev", "mnt", "")}
@@ -62,7 +62,7 @@ def is_broad(path: Path) -> bool:
 
 
 def _with_interpreters(program: Path) -> Iterator[Path]:
-    """The program, and what its first line says to run it by."""
+    """Yield the program, and the interpreter that its first line names."""
     yield program
     with program.open("rb") as file:
         line = file.readline(_LINE).decode(errors="replace")
@@ -74,12 +74,12 @@ def _with_interpreters(program: Path) -> Iterator[Path]:
         named = next((word for word in words[1:] if not word.startswith("-")), "")
     found = _which(named) if named else None
     if found is None:
-        raise UsageError(f"{program} is to be run by {named!r}, which is not found", where="--agent", hint="install it")
+        raise UsageError(f"{program} needs {named!r}, which is not found", where="--agent", hint="install it")
     yield Path(found).absolute()
 
 
 def _roots(program: Path) -> Iterator[Path]:
-    """Yield the paths that must be visible for a program to run: around its name, and around the target of its link."""
+    """Yield the paths that a program needs to run: around its name, and around the target of its link."""
     real = program.resolve()
     yield from (root for root in (_prefix(program), _prefix(real)) if root is not None)
     if _prefix(real) is None and not _in_system(real):

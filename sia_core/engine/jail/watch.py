@@ -1,4 +1,4 @@
-"""Watches a jail from outside: its time, its memory, the disk it fills, and the end of what it prints."""
+"""Watch a jail from outside: its time, memory, disk usage and output."""
 
 import contextlib
 import os
@@ -15,15 +15,15 @@ from sia_core.engine.sandbox.watchdog import TreeGuard
 from sia_core.host.untrusted import UntrustedError, measure
 
 OUTPUT_BYTES = 100_000
-"""Kept of each of the two outputs, the end of it."""
+"""Bytes kept from the end of each output."""
 DISK_BYTES, DISK_FILES = 4 << 30, 200_000
 _LOOK_S = 0.25
 _PATIENCE = 20
-"""A look at the disk is followed by this many times its duration without one."""
+"""Pause after each measurement of the disk, as a multiple of the measurement's duration."""
 
 
 class Tail(threading.Thread):
-    """The end of a stream that is read to its end."""
+    """Reads a stream to its end, and keeps the last part."""
 
     def __init__(self, stream: IO[bytes], cap: int = OUTPUT_BYTES) -> None:
         super().__init__(name="jail-output", daemon=True)
@@ -32,7 +32,7 @@ class Tail(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Read, as a thread."""
+        """Read the stream in this thread."""
         with self._stream:
             while chunk := self._stream.read1(1 << 16):  # type: ignore[attr-defined]
                 self._data += chunk
@@ -40,7 +40,7 @@ class Tail(threading.Thread):
                     self._cut()
 
     def text(self) -> str:
-        """The end of what came, when the stream has ended."""
+        """Wait for the end of the stream; return its last part."""
         self.join()
         self._cut()
         before = f"[... {self._left_out} bytes left out ...]\n" if self._left_out else ""
@@ -53,7 +53,7 @@ class Tail(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """Kills a jail that passes a limit. `first` is a pidfd of the process whose death ends all others."""
+    """Kills a jail that exceeds a limit. `first` is a pidfd of the process whose death ends all others."""
 
     def __init__(self, pid: int, first: int, folders: Sequence[Path], seconds: float) -> None:
         super().__init__(name="jail-watch", daemon=True)
@@ -66,7 +66,7 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look again and again, as a thread."""
+        """Check the limits periodically in this thread."""
         while not self._over.wait(_LOOK_S):
             why = self._look()
             if why is not None:
@@ -97,7 +97,7 @@ class Watch(threading.Thread):
 
 
 def kill(pidfd: int) -> None:
-    """Kill a process, if there still is one."""
+    """Kill a process, unless it has ended."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 

@@ -1,9 +1,10 @@
-"""Runs code that a model wrote: tiers named by what they hold, tested before use, never degraded.
+"""Run code that a model wrote, in sandbox tiers that are tested before use and never degraded.
 
-`strict` is bubblewrap, namespaces, seccomp, resource limits and, where the kernel has it, Landlock.
-`landlock` is for machines without user namespaces, as inside some container engines: Landlock, seccomp
-and resource limits; weaker, and only on explicit demand. `none` is a plain subprocess, and confines
-nothing; on explicit demand only.
+| tier | layers |
+|---|---|
+| `strict` | bubblewrap, namespaces, seccomp, resource limits and, if the kernel has it, Landlock |
+| `landlock` | Landlock, seccomp, resource limits: weaker, for machines without user namespaces, on explicit request |
+| `none` | a plain subprocess that confines nothing, on explicit request |
 """
 
 from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport

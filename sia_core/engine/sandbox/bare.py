@@ -1,7 +1,7 @@
-"""Starts the zygote of the tier `landlock`: the interpreter itself, with nothing around it.
+"""Start the zygote of the tier `landlock`: the interpreter itself, without a wrapper.
 
-What a program may read is listed for Landlock, and comes from where a strict sandbox binds it. As
-root each zygote takes a user id of its own, so every directory on that list must be open to others.
+Landlock gets a list of the readable paths, the ones that a strict sandbox binds. As root, each zygote has
+its own user id, so every directory on the list must be open to others.
 """
 
 import os
@@ -38,7 +38,7 @@ class Bare:
 
     tier: Tier = "landlock"
     gentle: bool = True
-    """The guard above the zygote ends what is below it, when asked."""
+    """True, because the guard above the zygote ends its descendants on request."""
 
     def command(self, control: int, config: int) -> list[str]:
         """Arguments of the process that becomes guard and zygote; the two descriptors are inherited."""
@@ -47,7 +47,7 @@ class Bare:
         return [sys.executable, "-s", "-P", "-B", "-c", boot]
 
     def settings(self) -> dict[str, Any]:
-        """Return the zygote's settings. Raise SandboxError where Landlock or the file modes forbid the tier."""
+        """Return the zygote's settings. Raises SandboxError if Landlock or file modes do not allow the tier."""
         require_landlock(kernel.landlock_version())
         roots = [*interpreter.bound(), *(path.resolve() for path in (self.sdk, self.shared) if path)]
         readable, listed = _around(roots, interpreter.private(interpreter.bound()))
@@ -65,28 +65,28 @@ class Bare:
             "parent": os.getpid(),
         }
 
-    def hint(self, line: str) -> str:  # noqa: ARG002 - there is one advice
-        """Return the advice for a process that did not start, whatever last line the process wrote."""
+    def hint(self, line: str) -> str:  # noqa: ARG002 - there is one hint
+        """Return the hint for a process that did not start."""
         return "run `sia doctor`; as root the capabilities CAP_SETUID and CAP_SETGID are needed"
 
 
 def require_landlock(version: int) -> None:
-    """Raises SandboxError where Landlock is missing, or too old to keep files from being cut."""
+    """Raise SandboxError if Landlock is missing, or too old to prevent the truncation of files."""
     if version < _LEAST:
         found = f"version {version} of Landlock" if version else "no Landlock"
         raise SandboxError(
             f"this kernel offers {found}; version {_LEAST} is needed",
             where=WHERE,
             hint="use Linux 6.2 or later with `landlock` in its boot parameter lsm=, and in a container a seccomp "
-            "profile that allows the landlock calls; or use the tier strict, which does without",
+            "profile that allows the landlock calls; or use the tier strict, which does not need Landlock",
         )
 
 
 def _around(roots: list[Path], hidden: list[Path]) -> tuple[list[Path], list[Path]]:
-    """`roots` without `hidden`: what may be read whole, and directories on the way, to be listed.
+    """Return `roots` without `hidden`: paths to read in full, and parents of hidden paths to list.
 
-    Landlock cannot take a directory out of an allowed one, so its neighbours are allowed instead. A link among them
-    would allow after all what it leads to: `lib64` of a virtual environment is one to `lib`.
+    Landlock cannot exclude a directory from an allowed one, so the siblings of a hidden path are allowed instead,
+    except links that lead to hidden paths, such as `lib64` of a virtual environment, which links to `lib`.
     """
     hidden = [*hidden, *(path.resolve() for path in hidden)]
     readable, listed, todo = list[Path](), list[Path](), list(roots)
@@ -114,8 +114,8 @@ def _require_open_to_others(paths: list[Path]) -> None:
         for folder in (path, *path.parents):
             if not folder.stat().st_mode & 0o001:
                 raise SandboxError(
-                    f"{folder} is closed to other users, and programs run as one because this is root",
+                    f"{folder} is closed to other users, and programs run as another user because SIA is root",
                     where=WHERE,
-                    hint=f"run as the user who owns {path}, use an interpreter that every user can read "
-                    "(such as /usr/bin/python3), or set TMPDIR to such a directory where that is the matter",
+                    hint=f"run as the owner of {path}, use an interpreter that every user can read "
+                    "(such as /usr/bin/python3), or set TMPDIR to a directory open to every user",
                 )

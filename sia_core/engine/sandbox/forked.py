@@ -1,8 +1,8 @@
 """Base of the tiers `strict` and `landlock`: one fork of a zygote for every program.
 
-A zygote is started at the first run, and again after it died or failed; a program that was in it
-then is reported as `infrastructure`. Nothing of one run is left for the next: each has a process and
-a directory of its own, and the zygote reads nothing that a program wrote.
+The zygote is started at the first run, and again after it died or failed; the program that ran at that time is
+reported as `infrastructure`. Runs share nothing: each has its own process and directory, and the zygote reads no
+output of a program.
 """
 
 import os
@@ -36,7 +36,7 @@ class ForkedSandbox:
         self._finalizer: weakref.finalize[[], ForkedSandbox] | None = None
 
     def start(self) -> Zygote:
-        """The live zygote, started when there is none. Raises SandboxError when it cannot be."""
+        """Return the live zygote, started if there is none. Raises SandboxError if it cannot start."""
         if self._zygote is not None and not self._zygote.alive:
             self.close()
         if self._zygote is None:
@@ -55,7 +55,7 @@ class ForkedSandbox:
         memory: int | None = None,
         started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
-        """See `protocol.Sandbox.run`."""
+        """Implement `protocol.Sandbox.run`."""
         problem = bad_name((*files, entry, *collect)) or ("" if entry in files else f"no file {entry!r}")
         if problem:
             return SandboxResult("error", problem)
@@ -73,13 +73,13 @@ class ForkedSandbox:
             raise
 
     def close(self) -> None:
-        """See `protocol.Sandbox.close`. A later `run` starts anew."""
+        """Implement `protocol.Sandbox.close`. A later `run` starts a new zygote."""
         if self._finalizer is not None:
             self._finalizer()
         self._zygote = None
 
     def _box(self, zygote: Zygote) -> str:
-        """Where the next program has its private directory."""
+        """Return the private directory of the next program."""
         return zygote.folder
 
     def _guard(self, box: str, limits: Limits) -> Guard | None:
@@ -91,7 +91,7 @@ class ForkedSandbox:
         return result
 
     def _left(self, box: str) -> None:
-        """Called when a program is over."""
+        """Clean up after a program."""
 
     def _run(
         self,
@@ -122,7 +122,7 @@ class ForkedSandbox:
 
 
 def bad_name(names: Iterable[str]) -> str:
-    """Return the error for the first name that is no plain relative path; empty if there is no such name."""
+    """Return the error for the first name that is not a plain relative path; empty if all are."""
     for name in names:
         path = PurePosixPath(name)
         plain = str(path) == name and not path.is_absolute() and ".." not in path.parts and path.parts

@@ -1,8 +1,7 @@
-"""Which directories a program needs to read so that the running interpreter works for it.
+"""Directories that a program must read for the running interpreter to work, and those hidden below them.
 
-The interpreter's prefixes, the directories of installed packages, and the system's libraries. Where
-this project's source lies below one of them it is named too, for every tier to keep it hidden, and so are
-the data sets inside installed packages that tasks hold back from programs.
+A program reads the interpreter's prefixes, the directories of installed packages, and the system's libraries. Every
+tier hides SIA's source below these directories, and the data sets inside installed packages that tasks hold back.
 """
 
 import os
@@ -19,11 +18,11 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _SOURCE = Path(__file__).resolve().parents[3]
 _PRIVATE = ("sia_core", "flows", "tasks", "tests", "bench", ".git", ".sia", "mlruns")
 _DATA = (("scanpy", "datasets"), ("celltypist", "data"))
-"""Packages, and their directories of data that a task of ours scores by (tasks/denoising)."""
+"""Packages, and their directories of data that a task of SIA scores by (tasks/denoising)."""
 
 
 def prefixes() -> list[Path]:
-    """Directories of the running interpreter, outermost first, none below another or /usr."""
+    """Return the directories of the running interpreter, outermost first, none below another or /usr."""
     names = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     names |= {os.path.realpath(name) for name in names}
     names.add(str(Path(sys.executable).resolve().parents[1]))
@@ -33,7 +32,7 @@ def prefixes() -> list[Path]:
             raise SandboxError(
                 f"the interpreter's prefix {path} would expose private files",
                 where="sandbox",
-                hint="run from a virtual environment in a directory of its own",
+                hint="run from a virtual environment in a separate directory",
             )
         if not covered(path, [Path("/usr"), *kept]):
             kept.append(path)
@@ -47,7 +46,7 @@ def extra_paths() -> list[str]:
 
 
 def bound() -> list[Path]:
-    """All of them but the system's links."""
+    """Return /usr, the interpreter's prefixes, and directories of installed packages."""
     return [Path("/usr"), *prefixes(), *map(Path, extra_paths())]
 
 

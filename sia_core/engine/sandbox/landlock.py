@@ -1,9 +1,9 @@
 """The tier `landlock`: the same zygote without bubblewrap, for machines without user namespaces.
 
-A program is held by Landlock, seccomp, resource limits and, under root, a user id of its own. It
-shares process ids, mounts and the file system with the machine. So its directory is an ordinary one
-under TMPDIR, its size is watched and not limited by the kernel (a fast writer may pass the limit for
-a moment), and names, sizes and times of files elsewhere can be seen, though no contents.
+A program is confined by Landlock, seccomp, resource limits and, as root, its own user id, but shares process ids,
+mounts and the file system with the machine. So its directory is an ordinary one under TMPDIR. The directory's size
+is watched, not limited by the kernel, so a fast writer may exceed the limit for a moment. A program can see names,
+sizes and times of other files, but not contents.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _SCOPES = 6
 class LandlockSandbox(ForkedSandbox):
     """Runs untrusted programs under Landlock. Not thread-safe: one per worker.
 
-    Raises SandboxError, at the first start, where the kernel has no Landlock or too old a one.
+    The first start raises SandboxError if the kernel has no Landlock, or a version that is too old.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class LandlockSandbox(ForkedSandbox):
         return found.f_bavail * found.f_frsize / (1 << 20)
 
     def _left(self, box: str) -> None:
-        with contextlib.suppress(OSError):  # what is left goes with the zygote
+        with contextlib.suppress(OSError):  # the rest is removed with the zygote
             tree.remove(box)
 
 
 def missing_layers(landlock: int) -> tuple[str, ...]:
-    """Layers of the strict tier that this one does without."""
+    """Return the layers of the strict tier that the tier `landlock` lacks."""
     return (*_ABSENT, *(name for version, name in _LATER.items() if landlock < version))

@@ -1,7 +1,7 @@
-"""Owns one zygote process: starts it from a thread of its own, ends it, says why it would not start.
+"""Start and end one zygote process, and report why it did not start.
 
-The kernel ties a zygote to the *thread* that started it, and callers may be pool threads that come
-and go. So a thread is made for each zygote, starts it, and lives exactly as long as it.
+The kernel ties a zygote to the *thread* that started it, and callers may be short-lived pool threads.
+So each zygote has its own thread, which starts it and lives exactly as long.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _STOP_S = 1.0
 _ERROR_BYTES = 4000
 _THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PROGRAM_ENVIRONMENT = {"HOME": BOX, "TMPDIR": BOX, "LANG": "C.UTF-8", **dict.fromkeys(_THREAD_LIMITS, "1")}
-"""Everything that a program finds in its environment, but for SIA_STREAM."""
+"""A program's whole environment, except SIA_STREAM."""
 
 # The zygote's whole environment. Fixed hash seed: the same program gives the same output in every
 # worker. One malloc arena: each further one reserves 128 MB of a program's address space.
@@ -32,7 +32,7 @@ _ZYGOTE_ENVIRONMENT = {**PROGRAM_ENVIRONMENT, "PYTHONHASHSEED": "0", "PYTHONUTF8
 
 
 class Launcher(Protocol):
-    """How the zygote of a tier comes to be."""
+    """Starts the zygote of a tier."""
 
     @property
     def tier(self) -> Tier: ...
@@ -56,7 +56,7 @@ class Zygote:
         errors = os.memfd_create("errors")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.folder = ""
-        """Where programs have their private directories."""
+        """Parent of programs' private directories."""
         self._launcher = launcher
         self._process: subprocess.Popen[bytes] | None = None
         self._started = threading.Event()
@@ -86,7 +86,7 @@ class Zygote:
 
     def stop(self) -> None:
         """End every process of the zygote, and remove its files. Idempotent."""
-        self.control.close()  # an idle zygote ends by itself at this
+        self.control.close()  # ends an idle zygote
         self._thread.join(_STOP_S)
         if self._process is not None and self._thread.is_alive() and self._launcher.gentle:
             self._process.terminate()
@@ -117,7 +117,7 @@ class Zygote:
             self._process.wait()
 
     def _handshake(self, errors: int) -> tuple[int, str]:
-        """Wait until the zygote has imported everything; its Landlock version and its folder."""
+        """Wait until the zygote has imported everything; return its Landlock version and its folder."""
         self.control.settimeout(_START_S)
         try:
             message = self.control.recv(4096)
@@ -129,11 +129,11 @@ class Zygote:
             self._failure = self._failure or f"no answer in {_START_S:.0f} s ({error})"
         self.stop()
         text = os.pread(errors, _ERROR_BYTES, max(0, os.fstat(errors).st_size - _ERROR_BYTES)).decode(errors="replace")
-        raise _cannot_start(self._launcher, self._failure or text.strip() or "it ended without a word")
+        raise _cannot_start(self._launcher, self._failure or text.strip() or "it ended without an error message")
 
 
 def _config(launcher: Launcher, modules: Sequence[str]) -> int:
-    """A memory file with the zygote's settings and the seccomp filters, at its start."""
+    """Create a memory file with the zygote's settings and the seccomp filters, positioned at its start."""
     settings = launcher.settings()
     shared = not settings["namespaces"]
     filters = seccomp.shared() if shared else seccomp.private()
@@ -149,7 +149,7 @@ def _config(launcher: Launcher, modules: Sequence[str]) -> int:
 
 
 def memory_file(*parts: bytes) -> int:
-    """A new anonymous file that holds `parts`, positioned at its start."""
+    """Create an anonymous file that holds `parts`, positioned at its start."""
     fd = os.memfd_create("sia")
     try:
         with open(fd, "wb", closefd=False) as file:

@@ -1,7 +1,7 @@
-"""Names how a program ended: from its exit, who killed it, and the last line it wrote.
+"""Classify how a program ended, by its exit, its killer, and the last line of its output.
 
-Everything here is the program's own doing. What goes wrong in the sandbox itself never comes
-through here, so that an infrastructure failure cannot become a score.
+The program caused all of these ends. Failures of the sandbox itself are handled elsewhere, so that an
+infrastructure failure cannot become a score.
 """
 
 import os
@@ -21,18 +21,18 @@ _DISK = re.compile(r"Errno (27|28|122)\]")
 
 @dataclass(frozen=True)
 class Exit:
-    """How the process ended. `wait_status` is that of wait(2)."""
+    """End of the process. `wait_status` is the status of wait(2)."""
 
     wait_status: int
     cpu_s: float
     killed_for: Killer | None
     stderr: str
     overflow: bool
-    """Its output passed the cap."""
+    """True if the output exceeded the cap."""
 
 
 def classify(end: Exit, limits: Limits) -> tuple[SandboxStatus, str]:
-    """Status and one line of reason (empty for ok)."""
+    """Return the status, and the reason in one line (empty for ok)."""
     if end.overflow or end.killed_for == "output":
         return "output", f"wrote more than {limits.output_kb} KB to standard output or standard error"
     code = os.waitstatus_to_exitcode(end.wait_status)
@@ -47,7 +47,7 @@ def _signalled(number: int, end: Exit, limits: Limits) -> tuple[SandboxStatus, s
     if number == signal.SIGKILL and end.killed_for is not None:
         return _killed(end.killed_for, limits)
     if number in (signal.SIGKILL, signal.SIGXCPU):
-        # From within, pid 1 cannot be killed: this was the CPU limit or the machine out of memory.
+        # No process inside can kill pid 1: this was the CPU limit, or the machine was out of memory.
         # The kernel enforces the limit by clock ticks and reports the time by another clock.
         if end.cpu_s >= 0.9 * limits.cpu_s - 0.25:
             return "timeout", f"used more than {limits.cpu_s:g} s of CPU time"

@@ -1,7 +1,7 @@
-"""The tier `none`: a plain subprocess. It confines nothing and keeps no secret.
+"""The tier `none`: a plain subprocess, which confines nothing and protects no secret.
 
-For a machine without namespaces, on an explicit flag only. The limits hold for a program that
-means no harm; one that does can read every file of this user, use the network and outlive its run.
+For a machine without namespaces, with an explicit flag only. The limits hold for a harmless program. A
+malicious program can read every file of this user, use the network and outlive its run.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class UnconfinedSubprocess:
         memory: int | None = None,
         started: Callable[[int], None] | None = None,
     ) -> SandboxResult:
-        """See `protocol.Sandbox.run`."""
+        """Implement `protocol.Sandbox.run`."""
         problem = bad_name((*files, entry, *collect)) or ("" if entry in files else f"no file {entry!r}")
         if problem:
             return SandboxResult("error", problem)
@@ -58,13 +58,13 @@ class UnconfinedSubprocess:
             try:
                 return self._run(Path(folder), files, limits, entry, collect, stream, memory, started)
             finally:
-                with contextlib.suppress(OSError):  # what outlived the run may still be writing
+                with contextlib.suppress(OSError):  # processes that outlived the run may still write
                     tree.remove(folder)
         except OSError as error:
             return SandboxResult("infrastructure", str(error))
 
     def close(self) -> None:
-        """Nothing outlives a run."""
+        """Do nothing, as nothing is kept between runs."""
 
     def _run(
         self,
@@ -113,7 +113,7 @@ class UnconfinedSubprocess:
 
 
 def _announce(pid: int, started: Callable[[int], None]) -> None:
-    pidfd = os.pidfd_open(pid)  # ended or not, it has not been waited for
+    pidfd = os.pidfd_open(pid)  # works for an ended process too, as it has not been waited for
     try:
         started(pidfd)
     finally:
@@ -131,7 +131,7 @@ def _set_limits(pid: int, limits: Limits) -> None:
 def _watch(
     process: subprocess.Popen[bytes], stdout: Capture, stderr: Capture, limits: Limits
 ) -> tuple[int, float, Killer | None]:
-    """Wait for the program, killing its process group at a limit; wait status, CPU seconds, why."""
+    """Wait for the program, and kill its process group at a limit; return wait status, CPU seconds and killer."""
     ended: list[tuple[int, float]] = []
     waiter = threading.Thread(target=lambda: ended.append(_wait(process)), daemon=True)
     waiter.start()
@@ -152,7 +152,7 @@ def _watch(
 
 def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float]:
     _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it once more
+    process.returncode = os.waitstatus_to_exitcode(status)  # otherwise Popen would wait again
     return status, usage.ru_utime + usage.ru_stime
 
 

@@ -1,7 +1,7 @@
-"""The self-test of a sandbox: small programs that must fail to get out, and some that must work.
+"""The self-test of a sandbox: small attacks that must fail, and controls that must work.
 
-A sandbox that runs nothing passes most attacks, so the controls come first and count as much.
-That every attack does succeed outside is for the tests to show.
+A sandbox that runs nothing blocks most attacks, so the controls come first and count as much. The test suite shows
+that every attack succeeds outside a sandbox.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ WORKS, BLOCKED = "works", "blocked"
 
 @dataclass(frozen=True)
 class Probe:
-    """`source` prints GOT when it achieves what it is after."""
+    """A small program that prints GOT when it succeeds."""
 
     name: str
     source: str
@@ -50,7 +50,7 @@ def _probes(canary: Path, modules: Sequence[str]) -> tuple[Probe, ...]:
 
 
 def run_probes(sandbox: Sandbox, modules: Sequence[str]) -> dict[str, str]:
-    """Probe name -> `works`, `blocked`, or what went wrong."""
+    """Run all probes; return probe name -> `works`, `blocked`, or the failure."""
     with tempfile.TemporaryDirectory(prefix="sia-probe-") as folder:
         Path(folder).chmod(0o755)
         canary = Path(folder, "canary")
@@ -70,10 +70,10 @@ def _outcome(sandbox: Sandbox, probe: Probe) -> str:
 
 
 def failures(outcomes: Mapping[str, str]) -> dict[str, str]:
-    """The probes that did not end as they must."""
+    """Return the failed probes."""
     return {name: outcome for name, outcome in outcomes.items() if outcome not in (WORKS, BLOCKED)}
 
 
 def digest(outcomes: Mapping[str, str]) -> str:
-    """sha256 over the names and outcomes."""
+    """Return the sha256 of the names and outcomes."""
     return hashlib.sha256(json.dumps(sorted(outcomes.items())).encode()).hexdigest()

@@ -20,7 +20,7 @@ class TierReport:
     probe_digest: str
     """Digest over the names and outcomes of the self-test's probes."""
     probes: Mapping[str, str]
-    """Probe name -> `blocked`, `works` (positive control) or what went wrong."""
+    """Probe name -> `blocked`, `works` (positive control) or the failure."""
 
 
 class Sandbox(Protocol):
@@ -41,11 +41,13 @@ class Sandbox(Protocol):
     ) -> SandboxResult:
         """Run `entry` (Python source) in a private directory that holds `files`, until it ends.
 
-        `stream`, when given, is handed to the program as the file descriptor whose number is in
-        the environment variable SIA_STREAM; the caller keeps and serves the other end in another
-        thread, and closes both. `memory`, with a stream only, is a descriptor that becomes its standard
-        input. `started` is called once, in this thread, with a pidfd of the program that is good until this
-        returns. Blocks; never raises for anything the program does.
+        Blocks, and never raises for anything the program does.
+
+        Args:
+            stream: socket for the program, as the file descriptor in the environment variable SIA_STREAM; the caller
+                serves the other end in another thread, and closes both.
+            memory: descriptor that becomes the program's standard input, with a stream only.
+            started: called once, in this thread, with a pidfd of the program that is valid until `run` returns.
         """
 
     def close(self) -> None:

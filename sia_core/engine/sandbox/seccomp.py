@@ -1,21 +1,21 @@
 """The system calls that untrusted code may make, compiled to BPF by libseccomp.
 
-An allow list: a call that is not named fails with ENOSYS, so a call that a newer kernel adds is
-denied before anyone has heard of it. Calls that programs really try and may not make (`_DENIED`)
-fail with EPERM instead, for a message that makes sense. A foreign architecture ends the process.
+An allow list: a call that is not named fails with ENOSYS, so new calls of newer kernels are denied. Denied
+calls that programs often try (`_DENIED`) fail with EPERM instead, for a clear message. Calls of another
+architecture end the process.
 
-Threads may be made, processes not; so the address-space limit of the one process is the total.
-Sockets come only as connected pairs, which asyncio needs for its wake-up channel. A variant allows
+A program may make threads, but not processes, so the address-space limit of the one process is the total.
+Sockets are allowed only as connected pairs, which asyncio needs for its wake-up channel. A variant allows
 processes too, for a program whose memory is watched from outside.
 
-The kernel compiles a filter anew for every process that loads one, in a time that grows with its
-length: a tenth of a short rollout. In the strict tier the long one is therefore the zygote's, which its
-children inherit, and a program loads a short one that takes away what only the zygote may do.
+The kernel compiles a filter again for every process that loads one, in a time that grows with its length: a
+tenth of a short rollout. So in the strict tier, the zygote loads the long filter, which its children inherit,
+and a program loads a short one that denies the calls of the zygote.
 
-In the tier `landlock` a program shares the machine's process ids and file names with everyone. There
-the calls that act on another process work on the caller only, and those by which Landlock could be
-passed are denied: modes and times (which the kernel lets any owner change, readable file or not) stay
-as they are without an error, for `shutil.copy` and its like. `truncate` by name is left to Landlock.
+In the tier `landlock`, a program shares process ids and file names with the machine. Calls that act on another
+process work on the caller only, and calls that could circumvent Landlock are denied. Changes of modes and times
+(which the kernel allows to any owner of a file) have no effect and no error, for `shutil.copy` and similar
+functions. `truncate` by name is left to Landlock.
 """
 
 import errno
@@ -62,17 +62,17 @@ fsmount fspick open_tree move_mount mount_setattr io_uring_setup io_uring_enter 
 perf_event_open keyctl add_key request_key open_by_handle_at kexec_load kexec_file_load init_module finit_module
 delete_module swapon swapoff quotactl acct syslog reboot settimeofday clock_settime clock_adjtime adjtimex
 """
-"""Calls that a coding tool has no need of, and by which kernels are attacked or namespaces made."""
+"""Calls that a coding tool does not need, and that attack kernels or make namespaces."""
 
 _ATTRIBUTES = """
 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr removexattr lremovexattr
 fremovexattr
 """
-"""Extended attributes; programs that copy files go on without where they are not supported."""
+"""Extended attributes; programs that copy files continue where attributes are not supported."""
 
 _MESSAGES = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3, "recvfrom": 3, "recvmsg": 2, "recvmmsg": 3}
-"""Calls on sockets, and which argument holds their flags. Urgent data is refused: nobody needs it, and in kernels
-before mid 2025 it was a way out of sandboxes (CVE-2025-38236)."""
+"""Calls on sockets, and the index of their flags argument. Urgent data is refused: no program needs it, and in kernels
+before mid 2025 it allowed sandbox escapes (CVE-2025-38236)."""
 _PROCESSES = "fork vfork execve execveat setsid setpgid"
 _ON_PROCESSES = "kill tgkill tkill rt_sigqueueinfo prlimit64 sched_setaffinity setpriority"
 _MODES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
@@ -80,7 +80,7 @@ _IOCTLS = (termios.TCGETS, termios.TIOCGWINSZ, termios.FIONREAD, termios.FIONBIO
 _PRCTLS = (3, 15, 16, 39, 0x53564D41)
 """Read dumpable, set and get a thread's name, read no_new_privs, name a mapping."""
 _ZYGOTES = "unshare setns mount pidfd_open capset"
-"""Calls of `_DENIED` by which the zygote sets a program up."""
+"""Calls of `_DENIED` that the zygote needs to set a program up."""
 _LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
 _ZYGOTES_PRCTLS = (4, 22, 38, 47)
 """Set dumpable, load a filter, set no_new_privs, drop ambient capabilities."""
@@ -90,27 +90,27 @@ _CLONE_PARENT = 0x00008000
 _SOCKET_KIND = 0xF
 _INT = 0xFFFFFFFF
 _FCNTLS = (*range(8), 36, 37, 38, 1030, 1032)
-"""Copies, flags, locks, size of a pipe; not F_SETOWN and F_SETSIG, which signal a process of choice, and
-no leases, which hold up others who open a file of this user."""
+"""Copies, flags, locks and size of a pipe, but not F_SETOWN and F_SETSIG, which can signal any process, and not
+leases, which can block other processes that open a file of this user."""
 OWN_PID = 0x7A5C3E19
-"""Stands in a filter for the confined process's own id, which is known when it is loaded."""
+"""Placeholder in a filter for the confined process's own id, which is known when the filter is loaded."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """BPF for this machine's architecture. A program is under its own filter and the zygote's."""
+    """BPF for this machine's architecture. A program is subject to its own filter and the zygote's."""
 
     zygote: bytes
-    """Empty where the zygote has none."""
+    """Filter of the zygote; empty for none."""
     alone: bytes
-    """For a program that may make no process."""
+    """Filter of a program that may not make processes."""
     family: bytes
-    """For one that may fork and exec."""
+    """Filter of a program that may fork and exec."""
 
 
 @functools.cache
 def private() -> Filters:
-    """For programs with namespaces of their own. Raises SandboxError without libseccomp."""
+    """Build filters for programs with their own namespaces. Raises SandboxError without libseccomp."""
     lib = _library()
     rules = _allowed(lib, lib.SyscallFilter(lib.ERRNO(errno.ENOSYS)), spared=_ZYGOTES)
     for name in f"{_ZYGOTES} {_LANDLOCK} {_ON_PROCESSES} {_MODES} {_PROCESSES}".split():
@@ -123,9 +123,9 @@ def private() -> Filters:
 
 @functools.cache
 def shared() -> Filters:
-    """For programs that share process ids and file names with the machine. Raises SandboxError likewise.
+    """Build filters for programs that share process ids and file names with the machine.
 
-    They hold OWN_PID in place of the program's process id.
+    The filters hold OWN_PID in place of the program's process id. Raises SandboxError without libseccomp.
     """
     lib = _library()
     found = []
@@ -139,15 +139,15 @@ def shared() -> Filters:
 
 @functools.cache
 def tools() -> bytes:
-    """For a whole tool with files, processes and sockets of its own. Raises SandboxError without libseccomp.
+    """Build the filter for a whole tool with files, processes and sockets. Raises SandboxError without libseccomp.
 
-    All is allowed but the calls of _SURFACE and new namespaces, in which they would be allowed again.
+    All calls are allowed except those of _SURFACE and of new namespaces, in which _SURFACE would be allowed again.
     """
     lib = _library()
     rules = lib.SyscallFilter(lib.ALLOW)
     for name in _SURFACE.split():
         _add(lib, rules, lib.ERRNO(errno.EPERM), name)
-    # The flags of clone3 lie in memory, where a filter cannot look; libraries go on with clone where it is missing.
+    # A filter cannot read the flags of clone3 in memory; libraries fall back to clone.
     _add(lib, rules, lib.ERRNO(errno.ENOSYS), "clone3")
     for bit in range(32):
         if _CLONE_NAMESPACES >> bit & 1:
@@ -184,7 +184,7 @@ def _taken_away(lib: Any, subprocesses: bool) -> bytes:
 
 
 def _exported(rules: Any) -> bytes:
-    with os.fdopen(os.memfd_create("filter"), "w+b") as file:  # no disk, which may be full
+    with os.fdopen(os.memfd_create("filter"), "w+b") as file:  # in memory, as the disk may be full
         rules.export_bpf(file)
         file.seek(0)
         return file.read()
@@ -240,7 +240,7 @@ def _add_shared(lib: Any, rules: Any, subprocesses: bool) -> None:
     for name in _PROCESSES.split():
         _add(lib, rules, lib.ALLOW if subprocesses else denied, name)
     for name in ("kill", "tgkill"):
-        # With processes of its own Landlock must be the one to tell them from others.
+        # If the program has its own processes, only Landlock can distinguish them from others.
         own = () if subprocesses else (lib.Arg(0, lib.MASKED_EQ, _INT, OWN_PID),)
         _add(lib, rules, lib.ALLOW, name, *own)
     _add(lib, rules, lib.ALLOW, "setpriority", lib.Arg(0, lib.MASKED_EQ, _INT, 0), lib.Arg(1, lib.MASKED_EQ, _INT, 0))

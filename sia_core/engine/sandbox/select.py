@@ -1,7 +1,7 @@
-"""Opens a sandbox of the demanded tier, or refuses; never a weaker one than was asked for.
+"""Open a sandbox of exactly the requested tier, or refuse.
 
-A sandbox is handed out only after its own self-test, so that a kernel or container setting
-that quietly took a layer away is found before any untrusted code runs.
+A sandbox is returned only after its own self-test, so that a kernel or container setting that silently
+disables a layer is found before any untrusted code runs.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport
 
 
 def probe(bwrap: str | None = None, *, modules: Sequence[str] = DEFAULT_MODULES, tier: Tier = "strict") -> TierReport:
-    """Start a sandbox of this tier, test it and close it. Raises SandboxError when it does not hold."""
+    """Start a sandbox of this tier, test it and close it. Raises SandboxError if the self-test fails."""
     sandbox = _make(tier, modules, None, bwrap)
     try:
         return _tested(sandbox, modules)
@@ -32,10 +32,12 @@ def open_sandbox(
     sdk: Path | None = None,
     shared: Path | None = None,
 ) -> Sandbox:
-    """A tested sandbox of exactly this tier. Raises SandboxError when it cannot be had.
+    """Open a tested sandbox of exactly this tier. Raises SandboxError if it is not available.
 
-    `modules` are imported once, before any program runs (not in the tier none); `sdk` is a directory
-    that programs can import from, `shared` one that they can read, at `shared_path`.
+    Args:
+        modules: modules imported once, before any program runs (not in the tier none).
+        sdk: directory from which programs can import.
+        shared: directory that programs can read, at `shared_path`.
     """
     if tier == "none":
         return UnconfinedSubprocess(sdk=sdk)
@@ -49,7 +51,7 @@ def open_sandbox(
 
 
 def shared_path(tier: Tier, shared: Path) -> str:
-    """Where programs of this tier find the directory `shared`."""
+    """Return the path of the directory `shared` for programs of this tier."""
     return SHARED_INSIDE if tier == "strict" else str(shared.resolve())
 
 

@@ -1,9 +1,9 @@
-"""Watches one program from outside: reads its output up to the cap, kills it at its deadline.
+"""Watch one program from outside: read its output up to the cap, kill it at its deadline.
 
-The clock is monotonic and starts when the program does. The kill is SIGKILL through a pidfd of the
-program's pid 1, so it cannot hit another process and takes the whole pid namespace along. Nothing
-waits for the end of a pipe that the program could hold open: the zygote's report is the end, and it
-comes after the program is dead.
+The clock is monotonic and starts with the program. The kill is SIGKILL through a pidfd of the
+program's pid 1, so it cannot hit another process and ends the whole pid namespace. The supervisor
+never waits for the end of a pipe that the program could hold open: the zygote's report, which comes
+after the program is dead, is the end.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ _GUARD_POLL_S = 0.02
 _CHUNK = 1 << 16
 
 Guard = Callable[[int], Killer | None]
-"""Asked again and again about the program with this process id: why it must die, if it must."""
+"""Called periodically with a program's process id; returns the reason to kill the program, or None."""
 
 
 class Capture:
-    """The read end of a pipe, and the first `cap` bytes that came through it."""
+    """The read end of a pipe, and the first `cap` bytes read."""
 
     def __init__(self, cap: int) -> None:
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
@@ -45,7 +45,7 @@ class Capture:
         return self.read_fd
 
     def pump(self) -> bool:
-        """Read what is there now, at most one byte over the cap. False when nothing more can come."""
+        """Read the available output, at most one byte over the cap; return False at its end."""
         while not self.overflow:
             try:
                 chunk = os.read(self.read_fd, min(_CHUNK, self._cap + 1 - len(self._data)))
@@ -76,17 +76,17 @@ class Capture:
 
 @dataclass(frozen=True)
 class Watched:
-    """Outcome of one program, and the directory that the program left behind."""
+    """Outcome of one program, and its directory."""
 
     report: dict[str, Any]
     wall_s: float
     killed_for: Killer | None
     folder: int
-    """Descriptor, for the receiver to close; -1 when no program was started."""
+    """Descriptor of the directory, for the receiver to close; -1 if no program was started."""
 
 
 class Watch:
-    """One program from request to result. Raises OSError or ValueError when the sandbox failed."""
+    """Watches one program from request to result. Raises OSError or ValueError if the sandbox failed."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Watch:
         self._report: dict[str, Any] = {}
 
     def run(self) -> Watched:
-        """Block until the zygote has reported, and take the rest of the output."""
+        """Wait for the zygote's report, and read the rest of the output."""
         try:
             with selectors.PollSelector() as selector:
                 self._loop(selector)
@@ -167,7 +167,7 @@ class Watch:
     def _ask_guard(self) -> None:
         if self._guard is None or self._pid <= 0 or self._killed_for is not None:
             return
-        if time.monotonic() >= self._next_look:  # by the clock: a program that writes keeps select busy
+        if time.monotonic() >= self._next_look:  # by the clock, as a program that writes keeps select busy
             why = self._guard(self._pid)
             self._next_look = time.monotonic() + _GUARD_POLL_S
             if why is not None:
@@ -177,12 +177,12 @@ class Watch:
         if self._killed_for is None and self._pidfd >= 0:
             self._killed_for = why
             self._deadline = time.monotonic() + _GRACE_S
-            with contextlib.suppress(ProcessLookupError):  # it ended on its own a moment ago
+            with contextlib.suppress(ProcessLookupError):  # the program has just ended
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 def process_id(pidfd: int) -> int:
-    """In this process's namespace; -1 when it is dead."""
+    """Return the process id of a pidfd, in this process's namespace; -1 for a dead process."""
     lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
 

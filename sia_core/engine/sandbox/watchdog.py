@@ -1,7 +1,7 @@
 """Guards for usage that no kernel limit can count, measured from outside while a program runs.
 
-Each guard is asked every few milliseconds and answers with the reason for which the program must die,
-so a program may pass its limit by what it can do in that time.
+Each guard is called every few milliseconds and returns the reason to kill the program, so a program may
+exceed its limit by its usage in that time.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ _QUEUED = 8
 
 
 def both(*guards: Guard) -> Guard:
-    """The first reason that any of `guards` gives."""
+    """Combine guards: the first reason of any of them."""
     return lambda pid: next((why for guard in guards if (why := guard(pid))), None)
 
 
 class TreeGuard:
-    """Memory and CPU time of a process and its descendants together.
+    """Limits memory and CPU time of a process and its descendants together.
 
-    Memory is the sum of resident pages, and, when those pass the limit, of the proportional share (PSS)
-    where the kernel tells it: pages that processes share are then counted once.
+    Memory is the sum of resident pages. If the sum exceeds the limit, the proportional share (PSS) decides, if the
+    kernel reports it: PSS counts pages that processes share only once.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -47,7 +47,7 @@ class TreeGuard:
 
 
 def pss_mb(pid: int) -> float:
-    """Proportional share of memory, in MB; resident memory where the kernel does not tell it."""
+    """Return the proportional share of memory in MB; resident memory if the kernel does not report it."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except PermissionError:
@@ -62,16 +62,16 @@ def _resident_mb(pid: int) -> float:
 def _total(members: Iterable[int], measure: Callable[[int], float]) -> float:
     total = 0.0
     for member in members:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended a moment ago
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has just ended
             total += measure(member)
     return total
 
 
 class FolderGuard:
-    """Bytes and files that a program holds in a directory of the machine's own file system.
+    """Limits the bytes and files that a program holds in a directory of the machine's own file system.
 
-    Counted are the files below it, and those that were removed but are still open. A removed file
-    that is only mapped, or waits in a socket, cannot be measured by everyone: it counts as too large.
+    Files below the directory count, and removed files that are still open. A removed file that is only mapped, or
+    waits in a socket, cannot always be measured, and counts as too large.
     """
 
     def __init__(self, box: Path, limits: Limits) -> None:
@@ -96,7 +96,7 @@ _Held = dict[tuple[int, int], int]
 
 
 def _files_below(top: Path) -> Iterator[tuple[tuple[int, int], int]]:
-    """Device and inode, and bytes on disk."""
+    """Yield device and inode, and bytes on disk, of each file."""
     count, todo = 0, [str(top)]
     while todo:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(todo.pop()) as entries:
@@ -114,7 +114,7 @@ def _files_below(top: Path) -> Iterator[tuple[tuple[int, int], int]]:
 def _removed_files(pid: int, box: Path, allowed: int) -> _Held:
     held: _Held = {}
     queued = 0
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # it is about to end
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # the process is about to end
         for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - many times a second
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116
@@ -132,6 +132,6 @@ def _removed_files(pid: int, box: Path, allowed: int) -> _Held:
 
 
 def _descriptors_queued(pid: int, fd: str) -> int:
-    """How many descriptors were sent to this socket and not yet received."""
+    """Return the number of descriptors that were sent to this socket and not yet received."""
     lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("scm_fds:"))

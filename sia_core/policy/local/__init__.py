@@ -3,15 +3,13 @@
 Token ids are recorded exactly as fed and sampled, never re-tokenised. Requests of many threads are
 served with continuous batching (`scheduler`), each with its own adapter, seed and limits.
 
-What is promised:
-- Prompts, options and probes are computed alone, and memos return what would be computed again:
-  whatever else is asked changes nothing in them.
-- With `batch=1` that holds for replies too. A resumed run repeats itself bit for bit.
-- With a larger batch the logprobs of a reply may differ from those of the same ids computed alone,
-  for products of many rows are summed in another order than those of one: in fp32 by less than 1e-5 on the
-  tests' model, at most 3e-5 (median 2e-6) on SmolLM2. Where the kernels treat whole blocks of rows alike
-  (see `engine.ROWS`) they still do not depend on what else is in the batch. On a GPU, where none of this
-  was ever run, they may.
+Guarantees:
+- Prompts, options and probes are computed alone and then cached, so other requests do not change them.
+- With `batch=1`, replies are computed alone too. A resumed run repeats itself bit for bit.
+- With a larger batch, the logprobs of a reply may differ from those of the same ids computed alone,
+  because products of many rows are summed in another order than those of one row: in fp32 by less than 1e-5 on
+  the tests' model, at most 3e-5 (median 2e-6) on SmolLM2. If kernels treat whole blocks of rows alike (see
+  `engine.ROWS`), logprobs do not depend on the rest of the batch. On a GPU, which was never tested, they may.
 """
 
 import weakref
@@ -45,11 +43,11 @@ class LocalPolicy(TokenPolicy):
         """Load the model.
 
         Args:
-            threads: that each forward pass may use.
-            batch: replies sampled together.
+            threads: CPU threads of each forward pass.
+            batch: number of replies sampled together.
 
         Raises:
-            PolicyError: no such model, or one that cannot be sampled in batches.
+            PolicyError: no such model, or a model that cannot be sampled in batches.
         """
         torch.set_num_threads(threads)
         self.spec = spec
@@ -60,16 +58,16 @@ class LocalPolicy(TokenPolicy):
         self._engine = engine
         self._ends = end_tokens(self._tokenizer, engine.model.generation_config)
         self._scheduler = Scheduler(lambda replies: engine.step([reply.row for reply in replies]), batch, spec)
-        # Also at exit: a thread in the middle of a forward pass would bring the interpreter down.
+        # Also at exit: a thread in the middle of a forward pass would crash the interpreter.
         self.close = weakref.finalize(self, self._scheduler.close)
-        """Fail what is in flight and end the policy's thread."""
+        """Fail requests in flight and end the policy's thread."""
 
     @property
     def _model(self) -> Any:
         return self._engine.model
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
-        """Logprobs of each token of a fixed text, given those before it."""
+        """Logprobs of each token of a fixed text, given the tokens before it."""
         ids = self._encode(PROBE)
         logprobs: tuple[float, ...] = self._scheduler.run(lambda: self._engine.score(ids, adapter))
         return logprobs

@@ -1,7 +1,7 @@
 """Keys and values of one sequence, and attention of many sequences in one forward pass.
 
-Every sequence keeps a cache of its own. In a joined pass each row of the batch is one new token of
-another sequence: what is linear is computed for all rows at once, attention row by row over the
+Every sequence has its own cache. In a joined pass, each row of the batch is one new token of
+another sequence: linear layers are computed for all rows at once, attention row by row over the
 row's own cache. There is no padding within a row, no mask, and nothing to copy when a sequence
 joins or leaves.
 """
@@ -17,20 +17,20 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 JOINED: Final = "sia_joined"
-"""Name of the attention under which a model takes `joined_caches`."""
+"""Name of the attention implementation that accepts `joined_caches`."""
 
 _ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Grows by half its length at a time; the layer it replaces copies itself for every token."""
+    """A cache layer that grows by half its length at a time; a DynamicLayer copies itself for every token."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Append along the positions; all keys and values so far."""
+        """Append along the positions; return all keys and values so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
@@ -45,7 +45,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys, self.values
 
     def _grow(self, needed: int, *like: torch.Tensor) -> None:
-        # A prompt is often read once and kept: it gets little room.
+        # A prompt is often read once and kept, so it gets little room.
         size = needed + (_ROOM if self._buffers is None else max(_ROOM, needed // 2))
         keys, values = (new.new_empty(*new.shape[:-2], size, new.shape[-1]) for new in like)
         if self._buffers is not None:
@@ -56,14 +56,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 def new_cache(config: Any) -> DynamicCache:
-    """An empty cache for one sequence."""
+    """Create an empty cache for one sequence."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
 def fork(cache: DynamicCache) -> DynamicCache:
-    """A copy that grows on its own."""
+    """Copy a cache."""
     return copy.deepcopy(cache)
 
 

@@ -1,8 +1,7 @@
-"""The model of a `LocalPolicy`: its weights, its adapters, and the passes it makes.
+"""The model of a `LocalPolicy`: weights, adapters and forward passes.
 
-Prompts, options and probes are read alone, one request at a time, so that what else is asked can
-change nothing in them; what was read is kept, and is what would be read again. Only the last tokens
-of replies that are being sampled are joined into one pass (`step`), in which PEFT applies each row's
+Prompts, options and probes are read alone and then cached, so that other requests do not change them. Only
+the last tokens of replies in progress are joined into one pass (`step`), in which PEFT applies each row's
 adapter. A pass for each adapter takes about twice as long: with 3 adapters and none, 16 rows of
 SmolLM2 in 0.9 s instead of 0.4 s on 2 cores.
 
@@ -31,19 +30,19 @@ from sia_core.policy.trie import Ids, Tree, trees
 
 MEMO_ENTRIES: Final = 4096
 PROMPT_BYTES: Final = 256 << 20
-"""Memory for the caches of prompts that may be asked again."""
+"""Memory for the caches of recent prompts."""
 TREE_NODES: Final = 1024
 ROWS: Final = 4
-"""Rows of a joined pass come in multiples of this, for each adapter. Where it was measured (MKL on an AMD
-EPYC, fp32, 1 and 2 threads), the product of a row is then the same bit for bit however many there are."""
+"""Multiple to which the rows of each adapter in a joined pass are padded. As measured (MKL on an AMD EPYC, fp32, 1
+and 2 threads), the product of a row is then equal bit for bit at any number of rows."""
 
 Logits = Mapping[Ids, tuple[float, ...]]
-"""All branching paths of one (adapter, prompt, options): logits of the tokens allowed there."""
+"""Branching path of one (adapter, prompt, options) -> logits of the tokens allowed after the path."""
 
 
 @dataclass(eq=False)
 class Row:
-    """A sequence that goes on: what the model has read of it, and the token it reads next."""
+    """A sequence in progress: the cache of the tokens read, and the token to read next."""
 
     adapter: Adapter | None
     cache: DynamicCache
@@ -73,14 +72,14 @@ class Engine:
         self._memo: OrderedDict[tuple[object, ...], Logits] = OrderedDict()
 
     def begin(self, prompt: Ids, adapter: Adapter | None) -> tuple[Row, torch.Tensor]:
-        """Read a prompt; a row that goes on from it, and the logits that follow it."""
+        """Read a prompt; return a row that continues the prompt, and the logits of the next token."""
         cache, logits_V = self._read(prompt, adapter)
         row = Row(adapter, fork(cache), len(prompt))
         self._rows.add(row)
         return row, logits_V
 
     def step(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Let each row read its next token; logits [B, V]."""
+        """Let each row read its next token; return logits [B, V]."""
         if self._joined:
             logits_BV = self._step_joined(rows)
         else:
@@ -101,7 +100,7 @@ class Engine:
         return logits
 
     def score(self, ids: Ids, adapter: Adapter | None) -> tuple[float, ...]:
-        """Logprob of each token but the first, given those before it."""
+        """Logprob of each token except the first, given the tokens before it."""
         logits_TV = self._pass(ids, adapter, new_cache(self._bare.config), keep=len(ids))
         logprob_TV = torch.log_softmax(logits_TV.float(), -1)
         return tuple(float(logprob_TV[at, token]) for at, token in enumerate(ids[1:]))
@@ -117,7 +116,7 @@ class Engine:
         return {path: tuple(ends[path][list(ids)].double().tolist()) for path, ids in paths.items()}
 
     def _read(self, prompt: Ids, adapter: Adapter | None) -> tuple[DynamicCache, torch.Tensor]:
-        """The prompt's cache, which nobody may add to, and the logits that follow it."""
+        """Return the prompt's cache, which must not be changed, and the logits of the next token."""
         key = (_name(adapter), prompt)
         if key in self._prompts:
             self._prompts.move_to_end(key)
@@ -131,7 +130,7 @@ class Engine:
         return read
 
     def _read_tree(self, tree: Tree, start: int, cache: DynamicCache, adapter: Adapter | None) -> torch.Tensor:
-        """Logits after each node, of which each sees the prompt and the nodes on its own path."""
+        """Return the logits after each node, which sees the prompt and the nodes on its own path."""
         if tree.chain:
             return self._pass(tree.tokens, adapter, cache, keep=len(tree.tokens))
         size = len(tree.tokens)
@@ -140,7 +139,7 @@ class Engine:
             if parent >= 0:
                 seen_NN[node] |= seen_NN[parent]
         hidden_NT = torch.cat([torch.zeros(size, start, dtype=torch.bool), ~seen_NN], -1)
-        # Added to the scores: every kind of attention takes that.
+        # A mask added to the scores, which every kind of attention accepts.
         mask = torch.zeros(1, 1, size, start + size).masked_fill_(hidden_NT, torch.finfo(torch.float32).min)
         positions = torch.tensor([[start + depth for depth in tree.depths]])
         return self._pass(
@@ -155,7 +154,7 @@ class Engine:
     def _pass(
         self, ids: Sequence[int], adapter: Adapter | None, cache: DynamicCache, keep: int = 1, **how: Any
     ) -> torch.Tensor:
-        """One sequence, alone; logits after the last `keep` tokens."""
+        """Read tokens of one sequence alone; return the logits after the last `keep` tokens."""
         with self._using(adapter) as model:
             result = model(
                 input_ids=torch.tensor([list(ids)], device=self.device),
@@ -168,7 +167,7 @@ class Engine:
         return logits_TV
 
     def _step_joined(self, rows: Sequence[Row]) -> torch.Tensor:
-        """All rows in one pass: those of one adapter together, in whole blocks of `ROWS`."""
+        """Read all rows in one pass, grouped by adapter in whole blocks of `ROWS`."""
         order = sorted(range(len(rows)), key=lambda index: _name(rows[index].adapter) or "")
         places: list[Row | None] = []
         names: list[str] = []
@@ -197,7 +196,7 @@ class Engine:
         return logits_BV
 
     def _drop_hooks(self) -> None:
-        """Remove the hooks that PEFT leaves behind when a pass fails: they would name the adapters of the next."""
+        """Remove the hooks that PEFT leaves after a failed pass, which would choose the adapters of the next pass."""
         for module in self.model.modules():
             if isinstance(module, BaseTunerLayer):
                 hooked: Any = module
@@ -212,7 +211,7 @@ class Engine:
         model.set_attn_implementation(JOINED)
 
     def _using(self, adapter: Adapter | None) -> AbstractContextManager[Any]:
-        """Context in which the model answers with that adapter, or bare."""
+        """Context in which the model uses an adapter, or no adapter."""
         if adapter is None:
             return nullcontext(self._bare) if not self._loaded else _Disabled(self.model)
         name = self._load(adapter)
@@ -224,7 +223,7 @@ class Engine:
             self._loaded.move_to_end(adapter.digest)
             return self._loaded[adapter.digest]
         check_adapter(adapter, self._digest)
-        # The name is the content: a name never comes to mean other weights.
+        # The name contains the digest, so a name always means the same weights.
         name = f"sha_{adapter.digest[:24]}"
         if not isinstance(self.model, PeftModel):
             self.model = PeftModel.from_pretrained(self._bare, adapter.path, adapter_name=name).eval()
@@ -237,7 +236,7 @@ class Engine:
         return name
 
     def _evict(self) -> None:
-        """Drop adapters not asked for lately, but none that a row still answers with."""
+        """Drop the least recently used adapters, except those that a row uses."""
         busy = {_name(row.adapter) for row in self._rows}
         newest = next(reversed(self._loaded))
         for digest in list(self._loaded):
@@ -246,7 +245,7 @@ class Engine:
 
 
 class _Disabled:
-    """Answers with all adapters switched off."""
+    """Context in which all adapters are switched off."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -262,7 +261,7 @@ class _Disabled:
 
 
 def load_base(base: Path) -> Any:
-    """The base model in fp32, on a GPU too: one digest of a policy is to stand for one distribution."""
+    """Load the base model in fp32, on a GPU too, so that a policy's digest means one distribution."""
     return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 
 

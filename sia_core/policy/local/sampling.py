@@ -1,6 +1,6 @@
-"""Drawing tokens: from the whole vocabulary, or along the trie of the options.
+"""Draw tokens from the whole vocabulary, or along the trie of the options.
 
-Each request draws from its own seed. Suffix: V vocabulary.
+Each request has its own seed. Suffix: V vocabulary.
 """
 
 import random
@@ -17,7 +17,7 @@ from sia_core.policy.trie import Ids, keep, next_tokens
 
 
 class Sampled(NamedTuple):
-    """Token ids as they were drawn, and their logprobs under the distribution drawn from."""
+    """Drawn token ids, and their logprobs under the sampling distribution."""
 
     ids: Ids
     logprobs: tuple[float, ...]
@@ -79,10 +79,10 @@ def walk(tokens: Sequence[Ids], logits: Logits, temperature: float, seed: int) -
 
 
 def _draw(logprob_V: torch.Tensor, noise: torch.Generator) -> int:
-    """Argmax of logprobs with Gumbel noise, which is a draw from them (Maddison et al. 2014, section 2).
+    """Draw a token as argmax of logprobs with Gumbel noise (Maddison et al. 2014, section 2).
 
-    Logprobs in a batch differ in their last bits from those alone. Here that changes a token about as
-    rarely as it is large; at a point of the cumulative distribution, all rare tokens would change.
+    Logprobs computed in a batch and alone differ in their last bits. With Gumbel noise, the probability that the
+    difference changes the token is about as small as the difference.
     """
     _check(logprob_V)
     waits_V = torch.empty(len(logprob_V), dtype=torch.float64).exponential_(generator=noise)
@@ -90,7 +90,7 @@ def _draw(logprob_V: torch.Tensor, noise: torch.Generator) -> int:
 
 
 def _pick(chances: Sequence[float], rng: random.Random) -> int:
-    """Inverse of the cumulative distribution at one uniform number."""
+    """Draw an index by the inverse of the cumulative distribution."""
     left = rng.random() * sum(chances)
     for index, chance in enumerate(chances):
         left -= chance

@@ -1,12 +1,12 @@
-"""Requests of many threads, served by one: continuous batching.
+"""Continuous batching: one thread serves the requests of many.
 
-Between two steps the scheduler admits waiting requests while there is room. What a request
-computes alone (its prompt, its options) is computed when it is admitted; a reply that goes on is
-`Live` and advances by one token in every step, in one forward pass with all others. It leaves as
-soon as it is done, and the next request takes its place.
+Between two steps, the scheduler admits waiting requests while there is room. The parts that a request
+computes alone (its prompt, its options) are computed at admission. An unfinished reply is `Live` and advances
+by one token in every step, in one forward pass with all others. When a reply is done, the next request takes
+its place.
 
-An error while a request is admitted or samples is that request's alone. An error in a joint step
-fails the requests in flight, each with an `EndpointError` of its own; those waiting go on.
+An error while a request is admitted or sampled fails only that request. An error in a joint step
+fails the requests in flight, each with its own `EndpointError`; waiting requests continue.
 """
 
 import queue
@@ -43,7 +43,7 @@ class Live(ABC):
 
 
 Step = Callable[[Sequence[Any]], torch.Tensor]
-"""Feeds the last token of each live reply, in one forward pass; logits, one row for each."""
+"""Feeds the last token of each live reply in one forward pass, and returns a row of logits for each."""
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ _Flight = tuple[Live, _Request]
 
 
 class Scheduler:
-    """Runs what it is given in one thread of its own, which starts with the first request."""
+    """Runs functions in its own thread, which starts with the first request."""
 
     def __init__(self, step: Step, batch: int, where: str) -> None:
         self._step = step
@@ -68,11 +68,11 @@ class Scheduler:
         self._closed = False
 
     def run(self, start: Callable[[], Any]) -> Any:
-        """Call `start` in the scheduler's thread and wait; where it returns a `Live`, for its result.
+        """Call `start` in the scheduler's thread, and wait for its result; for a `Live`, for the reply.
 
         Raises:
             EndpointError: the computation failed, or the scheduler is closed.
-            SiaError: as `start` raised it.
+            SiaError: an error of `start`.
         """
         request = _Request(start)
         with self._lock:
@@ -85,10 +85,10 @@ class Scheduler:
         try:
             return request.future.result()
         finally:
-            request.future.cancel()  # For a caller that was interrupted: nobody waits for the rest.
+            request.future.cancel()  # An interrupted caller does not wait for the rest.
 
     def close(self) -> None:
-        """Fail what is waiting and in flight, and end the thread. Nothing happens the second time."""
+        """Fail requests that wait or are in flight, and end the thread. A second call does nothing."""
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -125,7 +125,7 @@ class Scheduler:
                 continue
             try:
                 started = request.start()
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is this request's answer)
+            except Exception as error:  # noqa: BLE001  (any error is this request's answer)
                 _refuse(request, self._translate(error))
                 continue
             if not isinstance(started, Live):
@@ -136,7 +136,7 @@ class Scheduler:
                 live.append((started, request))
 
     def _advance(self, live: list[_Flight]) -> None:
-        """One token for each live request that somebody still waits for."""
+        """Sample one token for each live request that is not cancelled."""
         live[:] = [flight for flight in live if not flight[1].future.cancelled()]
         if not live:
             return

@@ -1,7 +1,7 @@
 """Render messages and tools with a model's chat template, and read tool calls in the model's replies.
 
-Calls are read only where it is known how the model writes them: by the tokenizer's own response
-template, or in the form of Hermes, <tool_call>{"name": ..., "arguments": {...}}</tool_call>.
+Calls are read only in a known form: by the tokenizer's own response template, or in the form of Hermes,
+<tool_call>{"name": ..., "arguments": {...}}</tool_call>.
 """
 
 import json
@@ -19,10 +19,10 @@ _HERMES = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 
 def render_prompt(tokenizer: Any, request: Request) -> str:
-    """The prompt as the model's chat template writes it; roles and texts, line by line, where it has none.
+    """Render the prompt with the model's chat template; without a template, as lines of roles and texts.
 
     Raises:
-        RejectedRequestError: tools or messages that the template does not take.
+        RejectedRequestError: tools or messages that the template does not accept.
     """
     if request.tools or any(one.get("role") == "tool" or one.get("tool_calls") for one in request.messages):
         _check_tools(tokenizer, request)
@@ -47,7 +47,7 @@ def render_prompt(tokenizer: Any, request: Request) -> str:
 
 
 def read_calls(tokenizer: Any, request: Request, prompt: str, raw: str) -> tuple[str | None, tuple[ToolCall, ...]]:
-    """Text beside the calls, and the calls of a reply. The text is None when there is no call.
+    """Return the text beside the calls of a reply, and the calls. Without a call, the text is None.
 
     Args:
         raw: the reply with its special tokens.
@@ -78,7 +78,7 @@ def _check_tools(tokenizer: Any, request: Request) -> None:
     readable = getattr(tokenizer, "response_template", None) or "<tool_call>" in template
     if request.tools and not readable:
         raise RejectedRequestError(
-            "it is not known how this model writes tool calls",
+            "the form of this model's tool calls is unknown",
             where="tools",
             hint="use a model whose tokenizer has a response template, or whose calls are in <tool_call>",
         )
@@ -101,7 +101,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _function(call: Any) -> tuple[str, Any]:
-    """Name and arguments; no name where it is no call."""
+    """Return name and arguments; an empty name if the value is not a call."""
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
         return "", None
     return call["name"], call.get("arguments", {})

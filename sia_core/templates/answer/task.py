@@ -1,6 +1,6 @@
 """Questions with one short right answer each: questions.csv holds them, split by split.
 
-Put your own questions there. What an answer is compared with never leaves this process.
+Put your own questions there. The right answers never leave this process.
 """
 
 import csv
@@ -25,7 +25,7 @@ def load(split: Split) -> list[Problem]:
 
 
 def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
-    """Compare with the right answer. `answer` is whatever untrusted code handed in: everything is checked first."""
+    """Compare with the right answer. `answer` comes from untrusted code, so check all of it first."""
     text = answer.get("answer") if isinstance(answer, dict) else None
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
         return Verdict(
@@ -33,7 +33,7 @@ def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
         )
     if plain(text) == plain(problem.private):
         return Verdict(1.0, feedback="right")
-    # Never say what would have been right: agents read feedback.
+    # Never give the right answer: agents read feedback.
     return Verdict(0.0, feedback=f"wrong, {len(text.split())} words")
 
 

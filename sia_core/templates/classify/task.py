@@ -24,11 +24,11 @@ def load(split: Split) -> list[Problem]:
 
 
 def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
-    """Compare with the right label. `answer` is whatever untrusted code handed in: everything is checked first."""
+    """Compare with the right label. `answer` comes from untrusted code, so check all of it first."""
     label = answer.get("label") if isinstance(answer, dict) else None
     if not isinstance(label, str) or label not in LABELS:
         return Verdict(0.0, valid=False, feedback=f'the answer has to be {{"label": one of {", ".join(LABELS)}}}')
-    # Never say what would have been right: agents read feedback.
+    # Never give the right label: agents read feedback.
     right = label == problem.private
     return Verdict(float(right), feedback=f"{label} is {'right' if right else 'wrong'}")
 

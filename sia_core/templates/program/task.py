@@ -1,7 +1,7 @@
 """Curves to be fitted by a program: the program sees some points, and is judged on others.
 
-The program is code that a model wrote: it runs in the sandbox (`lab.run`) and nowhere else, and what it leaves
-behind is data that is checked. The hidden points never enter the sandbox.
+The program is code that a model wrote: it runs in the sandbox (`lab.run`) only, and its output is checked. The values
+of the hidden points never enter the sandbox.
 """
 
 import json
@@ -21,12 +21,12 @@ LIMITS = Limits(wall_s=10.0, cpu_s=10.0, memory_mb=512, disk_mb=4)
 
 
 def load(split: Split) -> list[Problem]:
-    """Problems of one split, always the same: each has a seed of its own."""
+    """Problems of one split, always the same: each problem has its own seed."""
     return [make(f"{split}-{number}", split, SHAPES[number % len(SHAPES)]) for number in range(COUNTS[split])]
 
 
 def make(name: str, split: Split, shape: str) -> Problem:
-    """One problem. What a harness sees is `public` and `files`; `private` stays here."""
+    """Make one problem. A harness sees `public` and `files`; `private` stays here."""
     rng = random.Random(f"my-task/{name}")
     curve, formula = draw(rng, shape)
     xs = [round(rng.uniform(0, 10), 3) for _ in range(POINTS + HIDDEN)]
@@ -37,7 +37,7 @@ def make(name: str, split: Split, shape: str) -> Problem:
 
 
 def draw(rng: random.Random, shape: str) -> tuple[Callable[[float], float], str]:
-    """A curve, and the same as Python source."""
+    """Draw a curve; return it as a function and as Python source."""
     a, b = rng.uniform(-2, 2), rng.choice([-1, 1]) * rng.uniform(0.5, 2)
     if shape == "line":
         return lambda x: a + b * x, f"{a} + {b} * x"
@@ -49,7 +49,7 @@ def draw(rng: random.Random, shape: str) -> tuple[Callable[[float], float], str]
 
 
 def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
-    """Run the program on the points, and compare what it foretells with the hidden ones."""
+    """Run the program on the points, and compare its predictions with the hidden ones."""
     code = answer.get("code") if isinstance(answer, dict) else None
     if not isinstance(code, str) or not 0 < len(code) <= LONGEST:
         return invalid(f'the answer has to be {{"code": text of 1 to {LONGEST} characters}}')
@@ -70,7 +70,7 @@ def verify(problem: Problem, answer: Any, lab: Lab) -> Verdict:
 
 
 def read(data: bytes | None, count: int) -> list[float] | None:
-    """Numbers that a program wrote; None where they are anything else."""
+    """Read the numbers that a program wrote; None if they are invalid."""
     if data is None or len(data) > 100_000:
         return None
     try:
@@ -84,7 +84,7 @@ def read(data: bytes | None, count: int) -> list[float] | None:
 
 
 def invalid(why: str) -> Verdict:
-    """Not an answer that could have a score."""
+    """Verdict on an invalid answer."""
     return Verdict(0.0, valid=False, feedback=why[:300])
 
 

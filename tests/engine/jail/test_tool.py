@@ -72,12 +72,12 @@ def test_package_in_a_project_does_not_show_the_project(home: Path) -> None:
 
 def test_shims_are_passed_over(home: Path) -> None:
     program(home / "shims/tool", "#!/bin/sh\n")
-    with pytest.raises(UsageError, match="no program 'tool' is found"):
+    with pytest.raises(UsageError, match="program 'tool' not found"):
         find_tool("tool")
 
 
 def test_missing_interpreter_is_named(home: Path) -> None:
     tool = program(home / "tool", "#!/usr/bin/env no-such-interpreter\n")
-    with pytest.raises(UsageError, match="to be run by 'no-such-interpreter', which is not found"):
+    with pytest.raises(UsageError, match="needs 'no-such-interpreter', which is not found"):
         find_tool(str(tool))
     assert os.access(tool, os.X_OK)

@@ -1,6 +1,6 @@
 """System calls that the standard library does not wrap, by ctypes.
 
-One small function a call, each raising `OSError` with the call's name. Numbers of the Landlock
+Each call has one small function, which raises `OSError` with the call's name. The numbers of the Landlock
 calls are the same on every architecture.
 """
 
@@ -70,11 +70,11 @@ class _CapData(ctypes.Structure):
 
 
 def drop_bounding_set() -> None:
-    """Make sure that no capability can be gained by running a program; needs one itself."""
+    """Ensure that running a program cannot gain a capability; needs CAP_SETPCAP."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
-        except OSError:  # past the last capability that this kernel knows
+        except OSError:  # after the last capability of this kernel
             break
 
 
@@ -106,19 +106,19 @@ class _Beneath(ctypes.Structure):
 
 
 def landlock_version() -> int:
-    """Version of Landlock that this kernel offers; 0 when it has none."""
+    """Return this kernel's version of Landlock; 0 without Landlock."""
     version: int = _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     return max(version, 0)
 
 
-# Rights over files by the Landlock version that brought them; READ is execute, read, list.
+# Rights over files by Landlock version; READ is execute, read, list.
 READ = 0b1101
 LIST = 0b1000
 _WRITE_FILE = 0b10
 _FILE_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 _FILE_RIGHTS_NEWEST = 0xFFFF
 _OF_ONE_FILE = 0b111 | 1 << 14 | 1 << 15
-"""Rights that a rule for something other than a directory may name."""
+"""Rights that a rule for a file may name."""
 
 
 def landlock(
@@ -128,9 +128,9 @@ def landlock(
     devices: tuple[str, ...],
     listed: tuple[str, ...],
 ) -> None:
-    """Read below `readable`, list below `listed`, write only below `writable`, open device files.
+    """Allow only to read below `readable`, list below `listed`, write below `writable`, and open device files.
 
-    From version 4 no TCP either, from version 6 no signal and no abstract socket to the outside.
+    From version 4, TCP is denied too; from version 6, signals and abstract sockets to the outside.
     """
     rights = _FILE_RIGHTS.get(version, _FILE_RIGHTS_NEWEST)
     ruleset = _Ruleset(rights, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)

@@ -1,6 +1,6 @@
-"""Runs one untrusted Python file as `__main__` in the current, already confined process.
+"""Run one untrusted Python file as `__main__` in the current, already confined process.
 
-The last trusted code of a rollout: it never returns. Semantics are those of `python main.py`:
+This is the last trusted code of a rollout, and never returns. Semantics are those of `python main.py`:
 traceback on standard error, exit code, non-daemon threads joined, `atexit` functions run.
 """
 
@@ -15,14 +15,14 @@ from typing import NoReturn
 
 
 def execute(path: str) -> NoReturn:
-    """Run `path` to its end and leave the process with its exit code."""
+    """Run `path` to its end, and exit the process with its exit code."""
     code = _guarded(path)
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-    except BaseException:  # noqa: BLE001 - the program's own, whatever it is
+    except BaseException:  # noqa: BLE001 - any exception is the program's own
         code = code or 1
     os._exit(code & 0xFF)
 
@@ -32,7 +32,7 @@ def _guarded(path: str) -> int:
         _run_main(path)
     except SystemExit as stop:
         return _exit_code(stop)
-    except BaseException as error:  # noqa: BLE001 - the program's own, whatever it is
+    except BaseException as error:  # noqa: BLE001 - any exception is the program's own
         _report(error)
         return 1
     return 0
@@ -62,7 +62,7 @@ def _exit_code(stop: SystemExit) -> int:
 def _report(error: BaseException) -> None:
     """Print the traceback without this module's frames."""
     try:
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # a little room, to be able to say so
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # a little room to print the traceback
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         own = error.__traceback__
         while own is not None and own.tb_frame.f_code.co_filename == __file__:

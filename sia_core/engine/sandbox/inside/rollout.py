@@ -1,17 +1,16 @@
-"""One rollout: from a fresh fork of the zygote to untrusted code with every right taken off.
+"""One rollout: from a fresh fork of the zygote to untrusted code without any rights.
 
-In the strict tier the process is pid 1 of its own pid namespace: its death ends every process in
-it. It mounts its private directory in a mount namespace of its own; the mount ends with the last of
-its users. In the tier `landlock` it has neither: its directory is an ordinary one, which the
-supervisor removes, and the zygote ends what it leaves running.
+In the strict tier, the process is pid 1 of its own pid namespace, so its death ends every process in the namespace.
+It mounts its private directory in its own mount namespace, and the mount ends with its last user. In the tier
+`landlock`, the process has no namespaces: the supervisor removes its ordinary directory, and the zygote ends the
+processes that it leaves running.
 
-It writes the program's files, hands the supervisor two descriptors - one on itself, to kill it, and
-one on the directory, to collect from when it is dead - and gives up everything else. How it ended
-is for the zygote to say, over a socket that is closed here before the program starts: a program can
-forge its own output, and nothing more.
+The process writes the program's files, sends the supervisor two descriptors (one of itself, to kill it, and one of the
+directory, to collect files afterwards), and drops all other rights. The zygote reports the end over a socket that this
+process closes before the program starts: a program can forge its own output only.
 
-Every page that this process touches first is a fault and a copy, and they are most of a rollout's
-cost: hence plain `os` calls rather than `pathlib`.
+The first access to each page is a fault and a copy, which are most of a rollout's cost. So this module uses plain `os`
+calls, not `pathlib`.
 """
 
 # ruff: noqa: PTH102, PTH103, PTH120 - see above
@@ -38,9 +37,9 @@ _LONGEST_S = 1 << 30
 _REPORT_ROOM = 16 << 20
 _MAX_FILES = 4096
 PRIVATE = "/box"
-"""Where the strict tier mounts what a program may write to."""
+"""Mount point of the file system that a program can write to, in the strict tier."""
 BOX, SHARED_MEMORY = f"{PRIVATE}/work", f"{PRIVATE}/shm"
-"""In it: the program's directory, and what /dev/shm leads to."""
+"""Directories in PRIVATE: the program's, and the target of /dev/shm."""
 _MAX_THREADS, _MAX_PROCESSES, _MAX_DESCRIPTORS = 128, 32, 64
 _MODULES = ("kernel", "program", "rollout", "tree", "wire", "zygote")
 _PACKAGE = ("sia_inside", *(f"sia_inside.{name}" for name in _MODULES))
@@ -49,22 +48,22 @@ PLAIN = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 @dataclass(frozen=True)
 class Confinement:
-    """Facts and settings that the zygote found or was given once, equal for every rollout."""
+    """Facts and settings of the zygote, equal for every rollout."""
 
     filters: tuple[bytes, bytes]
-    """BPF of the seccomp filter: without subprocesses, and with."""
+    """BPF of the seccomp filters without and with subprocesses."""
     own_pid: int
-    """Constant in the filters that stands for the rollout's own process id; 0 when there is none."""
+    """Constant in the filters in place of the rollout's process id; 0 for none."""
     landlock: int
-    """Version; 0 when the kernel has none."""
+    """Version of Landlock; 0 for none."""
     readable: tuple[str, ...]
     listed: tuple[str, ...]
-    """Directories of which only the names may be read."""
+    """Directories that programs may list, but not read."""
     devices: tuple[str, ...]
     namespaces: bool
-    """True if the rollout has mount, ipc and pid namespaces of its own."""
+    """True if the rollout has its own mount, ipc and pid namespaces."""
     baseline: int
-    """Address space of the idle interpreter, in bytes; limits count from there."""
+    """Address space of the idle interpreter in bytes, to which limits are added."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Channels:
     stderr: int
     stream: int | None = None
     memory: int | None = None
-    """Becomes standard input. Never without a stream."""
+    """Descriptor that becomes standard input; only with a stream."""
 
 
 def enter(channels: Channels, confinement: Confinement) -> NoReturn:
@@ -101,11 +100,11 @@ def enter(channels: Channels, confinement: Confinement) -> NoReturn:
         _set_limits(limits, confinement)
         _drop_rights(box, limits["subprocesses"], confinement)
         socket.send_fds(result, [b"started"], [_PIDFD, _BOX_FD])
-        # Not before: the kernel holds what all programs of this user have in flight against this limit.
+        # Only now: against this limit, the kernel counts descriptors in flight of all programs of this user.
         resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS))
         result.close()
         os.closerange(_BOX_FD, _PIDFD + 1)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, no program may start
+    except BaseException as error:  # noqa: BLE001 - after any error, no program may start
         _refuse(result, {"failed": f"{type(error).__name__}: {error}"})
     program.execute(f"{box}/{fields['entry']}")
 
@@ -124,8 +123,8 @@ def _read_all(fd: int) -> bytes:
 
 
 def _mount_private(disk_mb: int, native: bool) -> None:
-    # One file system for all that a program may write: each more costs every rollout. IPC and host name
-    # stay the zygote's: no call that touches them passes the filter, and an IPC namespace costs more than both.
+    # One file system for all writes, as each further one costs every rollout time. IPC and host name stay the
+    # zygote's: the filter blocks calls on them, and an IPC namespace costs more than the other two.
     kernel.unshare(kernel.CLONE_NEWNS)
     disk_mb = max(1, disk_mb)  # to tmpfs, size 0 means no limit
     flags = PLAIN & ~kernel.MS_NOEXEC if native else PLAIN
@@ -135,7 +134,7 @@ def _mount_private(disk_mb: int, native: bool) -> None:
 
 
 def _stand_alone(box: str) -> None:
-    """Leave the zygote's session, end with the zygote, and make the directory."""
+    """Leave the zygote's session, tie this process's life to the zygote's, and make the directory."""
     zygote = os.getppid()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != zygote:
@@ -165,11 +164,11 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _take_descriptors(box: str, channels: Channels) -> socket.socket:
-    """Move what is still needed to fixed numbers and close all else; the result socket, moved."""
+    """Move needed descriptors to fixed numbers, and close all others; return the moved result socket."""
     folder, pidfd = os.open(box, os.O_RDONLY | os.O_DIRECTORY), os.pidfd_open(os.getpid())
     stream = channels.result if channels.stream is None else channels.stream
-    # Copies above every target first, so that no dup2 below overwrites one still needed.
-    # Standard input is opened anew: its flags and locks would stay for the next program.
+    # Copies above every target first, so that no dup2 below overwrites a needed descriptor.
+    # Standard input is opened again: its flags and locks would stay for the next program.
     stdin = os.open("/dev/null", os.O_RDONLY) if channels.memory is None else channels.memory
     wanted = (stdin, channels.stdout, channels.stderr, stream, channels.result, folder, pidfd)
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in wanted]
@@ -182,18 +181,18 @@ def _take_descriptors(box: str, channels: Channels) -> socket.socket:
 
 
 def _enter_program(box: str, entry: str, stream: bool) -> None:
-    """Make the interpreter look as if it had been started for `entry`; forget this package."""
+    """Make the interpreter look as if started for `entry`, and unload this package."""
     os.chdir(box)
     if stream:
         os.environ["SIA_STREAM"] = str(_STREAM)
     sys.argv[:] = [entry]
     sys.path[0] = os.path.dirname(f"{box}/{entry}")
-    for name in _PACKAGE:  # by name: to walk all of sys.modules would copy many shared pages
+    for name in _PACKAGE:  # by name, as walking all of sys.modules would copy many shared pages
         sys.modules.pop(name, None)
 
 
 def _reseed() -> None:
-    """Give numpy's global generator a state of its own; `random` does so by itself at a fork."""
+    """Reseed numpy's global generator; `random` reseeds itself at a fork."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
@@ -207,7 +206,7 @@ def _set_limits(limits: dict[str, Any], confinement: Confinement) -> None:
     if not confinement.namespaces:  # the kernel counts all tasks of this user on the machine
         tasks += sum(task.threads for task in tree.tasks().values() if task.uid == os.getuid())
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory + _REPORT_ROOM))
-    # Soft equals hard: pid 1 is immune to SIGXCPU, but not to the SIGKILL of the hard limit.
+    # Soft equals hard: pid 1 ignores SIGXCPU, but not the SIGKILL of the hard limit.
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
     resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
     resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
@@ -218,7 +217,7 @@ def _drop_rights(box: str, subprocesses: bool, confinement: Confinement) -> None
     writable = (box, SHARED_MEMORY) if confinement.namespaces else (box,)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if confinement.namespaces:  # elsewhere the supervisor must be able to look at its descriptors
+    if confinement.namespaces:  # in the other tier, the supervisor must be able to see its descriptors
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     if confinement.landlock:
         readable, devices, listed = confinement.readable, confinement.devices, confinement.listed
@@ -227,7 +226,7 @@ def _drop_rights(box: str, subprocesses: bool, confinement: Confinement) -> None
 
 
 def _with_own_pid(bpf: bytes, stand_in: int) -> bytes:
-    """The filter with this process's id for the constant `stand_in`, wherever one is compared with."""
+    """Replace the constant `stand_in` in a filter by this process's id."""
     if not stand_in:
         return bpf
     code = bytearray(bpf)

@@ -1,7 +1,7 @@
-"""End the processes and remove the folder that a program left behind where no namespace does so.
+"""End the processes and remove the folder that a program left behind, without the help of a namespace.
 
-Used by the zygote, by the guard above it, and by the supervisor. Every process that a program makes
-stays a descendant of the zygote: an orphan's next parent is the nearest ancestor that adopts.
+Used by the zygote, by the guard above it, and by the supervisor. Every process of a program stays a descendant
+of the zygote, which is a subreaper: an orphan's next parent is the nearest subreaper above.
 """
 
 import contextlib
@@ -18,22 +18,22 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Task:
-    """One line of /proc/PID/stat."""
+    """Fields of /proc/PID/stat."""
 
     parent: int
     state: str
     threads: int
     cpu_s: float
-    """Its own, and that of the children it waited for."""
+    """CPU seconds of the process and of the children that it waited for."""
     uid: int
 
 
 def tasks() -> dict[int, Task]:
-    """Every process that this one can see, by process id."""
+    """Return every visible process, by process id."""
     found = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - runs every few milliseconds
         if name.isdecimal():
-            with contextlib.suppress(OSError):  # it ended a moment ago
+            with contextlib.suppress(OSError):  # the process has just ended
                 found[int(name)] = _task(name)
     return found
 
@@ -50,7 +50,7 @@ def _task(pid: str) -> Task:
 
 
 def below(root: int, among: dict[int, Task]) -> set[int]:
-    """Descendants of `root`, itself not included."""
+    """Return the descendants of `root`."""
     children: dict[int, list[int]] = {}
     for pid, task in among.items():
         children.setdefault(task.parent, []).append(pid)
@@ -65,10 +65,10 @@ def below(root: int, among: dict[int, Task]) -> set[int]:
 def end_below(root: int) -> None:
     """Kill and collect every descendant of this process, `root`, until there is none.
 
-    Raises TimeoutError when they persist.
+    Raises TimeoutError when descendants persist.
 
-    Dead ones count until they are collected: a list of processes is read bit by bit, and one that forks
-    and ends meanwhile may hide its child from it, but not itself, as only `root` collects orphans.
+    Dead processes count until they are collected: a process that forks and ends while the list is read may hide its
+    child, but not itself, as only `root` collects orphans.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
@@ -94,9 +94,9 @@ def reap() -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a directory whatever a program made in it, when that program is dead. Idempotent.
+    """Remove a directory of a dead program, with any contents. Idempotent.
 
-    Nested directories are first moved up to the top, so that no depth is too deep.
+    Nested directories are first moved to the top, so that any depth works.
     """
     with contextlib.suppress(FileNotFoundError):
         os.chmod(path, 0o700)  # noqa: PTH101 - beside its siblings
@@ -130,5 +130,5 @@ def _lift(name: str, folder: int, new: str, top: int) -> None:
     if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=folder)
         return
-    os.chmod(name, 0o700, dir_fd=folder)  # or its `..` could not be changed
+    os.chmod(name, 0o700, dir_fd=folder)  # needed to change its `..`
     os.rename(name, new, src_dir_fd=folder, dst_dir_fd=top)

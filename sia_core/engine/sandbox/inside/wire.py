@@ -1,8 +1,8 @@
 """The bytes of a request: a header, then blobs in the header's order.
 
-Written by the supervisor into a memory file, and read by the forked process before it confines
-itself. The header is in `marshal` format, never in the other direction: both ends are the same
-interpreter, the writer is trusted, and it touches far fewer of the pages shared by a fork than JSON.
+The supervisor writes a request into a memory file, and the forked process reads it before confining itself. The
+header is in `marshal` format, which touches far fewer of the pages shared by a fork than JSON. Both ends are the
+same interpreter, and only the trusted supervisor writes `marshal`.
 """
 
 import marshal
@@ -15,13 +15,13 @@ _LENGTH = struct.Struct("!I")
 
 
 def header(fields: Mapping[str, Any], sizes: Iterable[tuple[str, int]] = ()) -> bytes:
-    """Encode `fields` and the (name, size) of every blob that will follow."""
+    """Encode `fields`, and the (name, size) of every blob that follows."""
     head = marshal.dumps({**fields, "files": list(sizes)})
     return _LENGTH.pack(len(head)) + head
 
 
 def decode(data: bytes | bytearray) -> tuple[Header, dict[str, bytes]]:
-    """Split one message into its header and its blobs. Raises ValueError when it is cut short."""
+    """Split one message into its header and its blobs. Raises ValueError if the message is incomplete."""
     if len(data) < _LENGTH.size:
         raise ValueError("message without a header")
     start = _LENGTH.size + _LENGTH.unpack_from(data)[0]

@@ -1,12 +1,12 @@
 """The zygote: imports once, then forks one process for every request, until its socket closes.
 
-Trusted and long-lived. It never runs, imports or reads anything that untrusted code wrote: only the
-forked process opens the request. In the strict tier it is pid 1 of a pid namespace and owner of a
-user namespace of its own, so it can give every child a new pid namespace with a single fork, and no
-more than that: outside its namespaces it has no rights. It keeps one thread, which those calls demand.
+The zygote is trusted and long-lived. It never runs, imports or reads anything that untrusted code wrote:
+only the forked process opens the request. In the strict tier, the zygote is pid 1 of a pid namespace and
+owner of its own user namespace, so it can give every child a new pid namespace with a single fork, but
+has no rights outside its namespaces. These calls require a single thread.
 
-In the tier `landlock` there is a guard above it instead, which adopts what loses its parent, and
-which, when the zygote or the supervisor dies, ends every process and removes every file.
+In the tier `landlock`, a guard above the zygote adopts orphans; when the zygote or the supervisor dies,
+the guard ends every process and removes every file.
 """
 
 # ruff: noqa: TID252 - inside the sandbox this package has another name, so its imports are relative
@@ -38,17 +38,17 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 
 
 def main(control_fd: int, config_fd: int) -> None:
-    """Serve the socket `control_fd`; `config_fd` holds the JSON settings, then the filters' BPF."""
+    """Serve requests on the socket `control_fd`; `config_fd` holds the JSON settings, then the filters' BPF."""
     control = socket.socket(fileno=control_fd)
     settings, own_filter, *filters = _read_config(config_fd)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # or others' descriptors in flight stop a rollout
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # otherwise descriptors in flight elsewhere stop a rollout
     folder = _become_init(settings) if settings["namespaces"] else _stand_under_guard(settings)
     os.environ.clear()
     os.environ.update(settings["environment"])
     sys.path[1:1] = settings["sdk"]
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
-    tempfile.tempdir = os.environ["TMPDIR"]  # modules that look for one at import would find none to write to here
+    tempfile.tempdir = os.environ["TMPDIR"]  # some modules look for a temporary directory at import
     for name in (*_COMMON.split(), *settings["modules"]):
         importlib.import_module(name)
     tempfile.tempdir = None
@@ -65,7 +65,7 @@ def main(control_fd: int, config_fd: int) -> None:
 
 
 def _read_config(fd: int) -> tuple[Any, ...]:
-    """The settings, then the filters."""
+    """Read the settings and the filters."""
     with open(fd, "rb") as file:
         settings: dict[str, Any] = json.loads(file.readline())
         return (settings, *map(file.read, settings["filter_bytes"]))
@@ -94,13 +94,13 @@ def _leave_root(uid: int | None) -> None:
 
 
 def _offer_to_oom_killer() -> None:
-    """When the machine runs out of memory, a rollout shall go before anything else."""
+    """Make the kernel kill a rollout first when the machine runs out of memory."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _become_init(settings: dict[str, Any]) -> str:
-    """Go on as pid 1 in new user, pid and mount namespaces, mapped to an ordinary user."""
+    """Continue as pid 1 in new user, pid and mount namespaces, mapped to an ordinary user."""
     _leave_root(settings["uid"])
     _offer_to_oom_killer()
     uid, gid = os.geteuid(), os.getegid()
@@ -117,9 +117,9 @@ def _become_init(settings: dict[str, Any]) -> str:
 
 
 def _confine_itself(bpf: bytes) -> int:
-    """Hide /proc, and give up all calls that neither the zygote nor a program needs; a descriptor of its own pids.
+    """Hide /proc, and drop all calls that neither the zygote nor a program needs, once for all rollouts.
 
-    What is done here once, no rollout has to do.
+    Returns a descriptor of the zygote's own pid namespace.
     """
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     kernel.mount("tmpfs", "/proc", "tmpfs", rollout.PLAIN | kernel.MS_RDONLY, "size=4k,nr_inodes=1")
@@ -129,12 +129,12 @@ def _confine_itself(bpf: bytes) -> int:
 
 
 def _stand_under_guard(settings: dict[str, Any]) -> str:
-    """Go on as a child of the guard, as another user where this one was root; the folder of boxes."""
+    """Continue as a child of the guard, without root; return the folder of the programs' directories."""
     _die_with(settings["parent"], signal.SIGTERM, {signal.SIGTERM, signal.SIGCHLD})
-    with contextlib.suppress(OSError):  # needs a capability that only root has, and only root loses
+    with contextlib.suppress(OSError):  # only root can and must drop it
         kernel.drop_bounding_set()
     _leave_root(_own_uid(settings["uid"]))
-    _die_with(settings["parent"], signal.SIGTERM, set())  # the change of user undid it
+    _die_with(settings["parent"], signal.SIGTERM, set())  # again, as the change of user reset it
     _offer_to_oom_killer()
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     folder = tempfile.mkdtemp(prefix="sia-landlock-", dir=settings["temporary"])
@@ -149,7 +149,7 @@ def _stand_under_guard(settings: dict[str, Any]) -> str:
 
 
 def _own_uid(base: int | None) -> int | None:
-    """A user for this zygote alone, or what runs under two of them could reach each other."""
+    """Choose a user id for this zygote alone, so that programs of two zygotes cannot reach each other."""
     if base is None:
         return None
     mapped = Path("/proc/self/uid_map").read_text().split()
@@ -157,7 +157,7 @@ def _own_uid(base: int | None) -> int | None:
 
 
 def _die_with(parent: int, number: int, blocked: set[int]) -> None:
-    """Ask for signal `number` when the parent ends; `blocked` ones stay pending until waited for."""
+    """Request signal `number` when the parent ends; `blocked` signals stay pending until waited for."""
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
@@ -165,7 +165,7 @@ def _die_with(parent: int, number: int, blocked: set[int]) -> None:
 
 
 def _guard(zygote: int, folder: str) -> None:
-    """Wait for the end of the zygote or of the supervisor; then leave no process and no file."""
+    """Wait for the end of the zygote or of the supervisor, then end all processes and remove all files."""
     try:
         os.closerange(3, 1 << 20)  # the control socket must be the zygote's alone
         while signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGCHLD:
@@ -210,7 +210,7 @@ def _serve_processes(control: socket.socket, confinement: rollout.Confinement) -
 
 
 def _request(control: socket.socket) -> list[int]:
-    """Descriptors of the next rollout; none when there will be no more."""
+    """Receive the descriptors of the next rollout; empty at the end."""
     _, fds, _, _ = socket.recv_fds(control, 16, 8)
     return fds
 
@@ -223,6 +223,6 @@ def _own_end(fds: list[int]) -> socket.socket:
 
 
 def _report(result: socket.socket, status: int, cpu_s: float) -> None:
-    """Tell how a program ended."""
+    """Report the end of a program."""
     with result, contextlib.suppress(OSError):  # the supervisor may have given up
         result.send(json.dumps({"status": status, "cpu_s": cpu_s}).encode())
