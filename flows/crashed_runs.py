@@ -22,7 +22,6 @@ from sia_core.host.processes import Process
 from sia_core.record.tags import Tag
 
 _LABEL = f"{Tag.PROCESS}."
-_TRY = Tag.TRY
 _UNDER_WAY = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 _UNFINISHED = [StateType.PENDING, *_UNDER_WAY]
 
@@ -33,7 +32,7 @@ def mark() -> None:
 
     def label() -> None:
         with get_client(sync_client=True) as client:
-            labels[_TRY] = client.read_flow_run(runtime.flow_run.id).run_count
+            labels[Tag.TRY] = client.read_flow_run(runtime.flow_run.id).run_count
             client.update_flow_run_labels(runtime.flow_run.id, labels)
 
     show_if_reachable(label)
@@ -73,7 +72,7 @@ def _under_way(client: SyncPrefectClient) -> Iterator[FlowRun]:
 def _was_left(run: FlowRun) -> bool:
     process = _process(run.labels)
     suspended = run.state is not None and run.state.name == "Suspended"  # Its process was meant to end.
-    return process is not None and process.dead and run.labels.get(_TRY) == run.run_count and not suspended
+    return process is not None and process.dead and run.labels.get(Tag.TRY) == run.run_count and not suspended
 
 
 def _process(labels: Mapping[str, Any]) -> Process | None:

@@ -27,7 +27,6 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.setting import SHARED, Option, option
 from sia_core.loop import create_run
 from sia_core.loop.configure import build_config
-from sia_core.loop.rerun import ORIGIN
 from sia_core.loop.session import reporter
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import RunRecord
@@ -160,12 +159,12 @@ def compare_arms(settings: ArmsForm) -> None:
     """Compare arms on a task; a retry goes on with the same comparison."""
     with _prepared(settings.task):
         record, origin = create_run.record(), _origin()
-        found = record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'arms'")
+        found = record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'arms'")
         if found:
             comparison = ArmsRecord(record, found[0])
             create_run.prepare(ArmsPlan.model_validate(comparison.plan).config, reporter.get())
         else:
-            comparison = app.compare(settings.plan(), reporter.get(), origin={ORIGIN: origin})
+            comparison = app.compare(settings.plan(), reporter.get(), origin={Tag.ORIGIN: origin})
         _call(comparison.name)
         with closing(comparison):
             go_through(comparison.name)
@@ -183,12 +182,12 @@ def report_run(settings: ReportForm) -> None:
 def _begun(settings: EvolveForm) -> RunRecord:
     """The run of this flow run: as an earlier try began it, or a new one."""
     record, origin = create_run.record(), _origin()
-    for found in record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
+    for found in record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
         run = RunRecord(record, found)
         if run.begun:
             create_run.prepare(run.config, reporter.get())
             return run
-    return app.start(settings.config(), reporter.get(), origin={ORIGIN: origin})
+    return app.start(settings.config(), reporter.get(), origin={Tag.ORIGIN: origin})
 
 
 @contextmanager

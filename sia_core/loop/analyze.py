@@ -6,7 +6,6 @@ from sia_core.domain.lineage import Cost, Decision, stand_ins
 from sia_core.loop.decide import baseline, decide, executed_node
 from sia_core.loop.session import Session
 from sia_core.record.phases import AnalyzeDone
-from sia_core.record.stored import STAND_INS
 from sia_core.record.tags import Tag
 
 
@@ -28,7 +27,7 @@ def analyze(session: Session, index: int) -> list[Decision]:
     else:
         decisions = [baseline(executed)]
     stood_in = len(stand_ins(nodes)) + sum(bool(decision.instead_of) for decision in decisions)
-    session.run.set_tags({STAND_INS: str(stood_in)})
+    session.run.set_tags({Tag.STAND_INS: str(stood_in)})
     generation.log_metrics(
         {
             "train.score": evidence.score.mean,

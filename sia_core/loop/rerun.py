@@ -24,8 +24,6 @@ from sia_core.record.tags import Tag
 
 _KEPT = (*(Tag.TASK, Tag.POLICY, Tag.VERSION), *(Tag.SANDBOX_TIER, Tag.SANDBOX_MISSING, Tag.SANDBOX_PROBE))
 """Tags that a child run has of its parent."""
-ORIGIN = Tag.ORIGIN
-"""Tag: the flow run that a record was made by."""
 
 
 def rerun(
@@ -87,7 +85,7 @@ def _check_number(run: RunRecord, first: int) -> None:
 
 def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], origin: str) -> RunRecord:
     if origin:
-        for found in run.record.search(f"tags.`{ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
+        for found in run.record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
             child = RunRecord(run.record, found)
             if child.begun and is_whole(child):
                 return child
@@ -107,7 +105,7 @@ def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], o
         **recorded_tags(config.agent, task),
         Tag.LEVERS: ",".join(config.levers) or "none",
         Tag.CHANGED: "; ".join([*fingerprint.changes(run, task), *settings]),
-        ORIGIN: origin,
+        Tag.ORIGIN: origin,
         "mlflow.note.content": f"Forked from {run.name} at generation {first}. {task.config.title}.",
     }
     child = fork(run, first, config, tags)

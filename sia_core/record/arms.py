@@ -98,8 +98,3 @@ class ArmsRecord(Stored):
         """Mark it as running again."""
         self.record.fence()
         self.record.client.update_run(self.run_id, status="RUNNING")
-
-    def end(self, status: str) -> None:
-        """Close the MLflow run as FINISHED, FAILED or KILLED."""
-        self.record.fence()
-        self.record.client.set_terminated(self.run_id, status)

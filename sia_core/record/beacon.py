@@ -17,7 +17,6 @@ from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
-TAG = Tag.PROGRESS
 PERIOD = 5.0
 SILENCE = 6 * PERIOD
 """Seconds without a word after which a run is no longer taken to be going on."""
@@ -38,7 +37,7 @@ class Progress:
 
 def read_progress(tags: dict[str, str]) -> Progress | None:
     """Read the progress from a run's tags; None where no progress was ever written."""
-    text = tags.get(TAG)
+    text = tags.get(Tag.PROGRESS)
     if text is None:
         return None
     return read(Progress, json.loads(text))
@@ -82,6 +81,6 @@ class Beacon:
             now = Progress(label[:200], done, total, round(time.time(), 1), self._wait)
             # A store that is down must not end the run that waits for it.
             with contextlib.suppress(Exception), in_haste():
-                self._run.set_tags({TAG: json.dumps(asdict(now))})
+                self._run.set_tags({Tag.PROGRESS: json.dumps(asdict(now))})
             if self._ended.wait(self._period):
                 return

@@ -87,8 +87,3 @@ class GenerationRecord(Stored):
         if data is None:
             raise RecordError(f"rollouts/{name}.parquet is missing", where=f"MLflow run {self.run_id}")
         return parquet.read(data)
-
-    def end(self, status: str) -> None:
-        """Close the MLflow run as FINISHED, FAILED or KILLED."""
-        self.record.fence()
-        self.record.client.set_terminated(self.run_id, status)

@@ -22,14 +22,11 @@ from sia_core.record.generation import GenerationRecord
 from sia_core.record.journal import Journal
 from sia_core.record.phases import ImproveDone, Phase, SealedDone, StartDone, StopDone
 from sia_core.record.store import RunRecord
-from sia_core.record.stored import STAND_INS, Stored
+from sia_core.record.stored import Stored
 from sia_core.record.tags import Tag
 
 FORGOTTEN = "forgotten"
 _CONCLUSIONS: tuple[type[Phase], ...] = (StopDone, SealedDone)
-_COUNT = Tag.FORGOTTEN
-_BY = Tag.FORGOTTEN_BY
-_WHOLE = Tag.FORKED
 _KEPT_FILES = ("harnesses", "agent", "history.json", "sandbox.json")
 
 
@@ -43,21 +40,22 @@ def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
     """
     if was_asked(run, by):
         return []
-    count = int(run.tags.get(_COUNT, "0")) + 1
+    count = int(run.tags.get(Tag.FORGOTTEN, "0")) + 1
     _forget_conclusions(run, count)
     gone = [generation for generation in reversed(run.generations()) if generation.index >= first]
     for generation in gone:
-        generation.set_tags({_COUNT: str(count), Tag.KIND: FORGOTTEN})
+        generation.set_tags({Tag.FORGOTTEN: str(count), Tag.KIND: FORGOTTEN})
     if any(generation.tags.get(Tag.PROMOTED) == "true" for generation in gone):
         _crown(run)
     done = min((generation.index for generation in gone), default=first) - 1
-    run.set_tags({_COUNT: str(count), _BY: by, Tag.GENERATIONS_DONE: str(min(done, _done(run))), **_stood_in(run)})
+    kept = str(min(done, _done(run)))
+    run.set_tags({Tag.FORGOTTEN: str(count), Tag.FORGOTTEN_BY: by, Tag.GENERATIONS_DONE: kept, **_stood_in(run)})
     return sorted(generation.index for generation in gone)
 
 
 def was_asked(run: RunRecord, by: str) -> bool:
     """Return True if `by` asked for the run's last forgetting; False for an empty `by`."""
-    return bool(by) and run.tags.get(_BY) == by
+    return bool(by) and run.tags.get(Tag.FORGOTTEN_BY) == by
 
 
 def forgotten(run: RunRecord) -> list[GenerationRecord]:
@@ -90,17 +88,17 @@ def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, st
         if generation.index < first and generation.phase(ImproveDone) is not None:
             _copy_generation(generation, child.generation(generation.index))
     _copy_metrics(parent, child, first)
-    child.set_tags({_WHOLE: "whole", Tag.GENERATIONS_DONE: str(_done(child)), **_stood_in(child)})
+    child.set_tags({Tag.FORKED: "whole", Tag.GENERATIONS_DONE: str(_done(child)), **_stood_in(child)})
     return child
 
 
 def is_whole(child: RunRecord) -> bool:
     """Return True if the creation of a child run was not interrupted."""
-    return child.tags.get(_WHOLE) == "whole"
+    return child.tags.get(Tag.FORKED) == "whole"
 
 
 def _stood_in(run: RunRecord) -> dict[str, str]:
-    return {STAND_INS: str(len(stand_ins(run.nodes())))}
+    return {Tag.STAND_INS: str(len(stand_ins(run.nodes())))}
 
 
 def _crown(run: RunRecord) -> None:

@@ -21,10 +21,6 @@ TAG_TEXT = 4000
 """MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
 LINEAGE = frozenset({Tag.PHASE_IMPROVE, Tag.KIND})
 """Tags of a generation by which it belongs to the lineage."""
-STAND_INS = Tag.STAND_INS
-"""Tag of a run: number of its decisions that `rules` made in the place of the agent that was asked."""
-
-
 Done = TypeVar("Done", bound=Phase)
 
 
@@ -93,6 +89,11 @@ class Stored:
         self.record.client.log_batch(self.run_id, tags=entries)
         if not LINEAGE.isdisjoint(tags):
             self.record.known.clear()
+
+    def end(self, status: str) -> None:
+        """Close the MLflow run as FINISHED, FAILED or KILLED."""
+        self.record.fence()
+        self.record.client.set_terminated(self.run_id, status)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
         """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""

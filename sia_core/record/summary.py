@@ -5,7 +5,6 @@ from typing import Self
 
 from mlflow.entities import Run
 
-from sia_core.record.stored import STAND_INS
 from sia_core.record.tags import Tag
 
 
@@ -37,5 +36,5 @@ class RunSummary:
             levers=tags.get(Tag.LEVERS, ""),
             score=metrics.get("test.final"),
             started=int(run.info.start_time),
-            stand_ins=int(tags.get(STAND_INS, "0")),
+            stand_ins=int(tags.get(Tag.STAND_INS, "0")),
         )

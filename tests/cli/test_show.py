@@ -9,7 +9,7 @@ from rich.console import Console
 from sia_core.cli import show
 from sia_core.record.arms import ArmsRecord
 from sia_core.record.store import Record, RunRecord, open_record
-from sia_core.record.stored import STAND_INS
+from sia_core.record.tags import Tag
 from tests.report.made import make_run
 from tests.report.test_decided import NODES
 
@@ -51,7 +51,7 @@ def test_texts_of_agents_make_no_emoji() -> None:
 def test_comparison_names_its_runs_in_which_rules_stood_in(store: Record, said: io.StringIO) -> None:
     comparison = ArmsRecord.create(store, "toy", "about", {})
     for arm, count in (("choice", "2"), ("harness", "0")):
-        make_run(store, with_generations=False, tags={**comparison.member_tags(0, arm), STAND_INS: count})
+        make_run(store, with_generations=False, tags={**comparison.member_tags(0, arm), Tag.STAND_INS: count})
     show.print_stand_ins(comparison)
     run = comparison.members()[0, "choice"].name
     assert " ".join(said.getvalue().split()) == (

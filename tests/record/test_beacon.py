@@ -5,8 +5,9 @@ import time
 import pytest
 
 from sia_core.host.progress import Silent, Wait
-from sia_core.record.beacon import TAG, Beacon, read_progress
+from sia_core.record.beacon import Beacon, read_progress
 from sia_core.record.store import Record, RunRecord, open_record
+from sia_core.record.tags import Tag
 from tests.record.test_record import CONFIG
 
 
@@ -71,7 +72,7 @@ def test_a_store_that_is_down_stops_nothing(store: Record, monkeypatch: pytest.M
     run, tries = store.create(CONFIG, {"sia.task": "toy"}), []
 
     def refuse(tags: dict[str, str]) -> None:
-        tries.append(tags[TAG])
+        tries.append(tags[Tag.PROGRESS])
         raise OSError("the disk is full")
 
     monkeypatch.setattr(run, "set_tags", refuse)

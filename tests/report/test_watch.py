@@ -15,16 +15,17 @@ from sia_core.domain.errors import RecordError
 from sia_core.domain.lineage import Cost
 from sia_core.domain.plan import Shape
 from sia_core.host.progress import Wait
-from sia_core.record.beacon import SILENCE, TAG, Progress
+from sia_core.record.beacon import SILENCE, Progress
 from sia_core.record.phases import AnalyzeDone, ExecuteDone, ImproveDone, StopDone
 from sia_core.record.store import Record, RunRecord
+from sia_core.record.tags import Tag
 from sia_core.report.pulse import Watcher
 from tests.report.made import CONFIG, evidence, make_run
 
 
 def heard(run: RunRecord, ago: float, wait: Wait | None = None) -> None:
     progress = Progress("generation 3: gate, child", 7, 20, time.time() - ago, wait)
-    run.set_tags({TAG: json.dumps(asdict(progress))})
+    run.set_tags({Tag.PROGRESS: json.dumps(asdict(progress))})
 
 
 def test_phases_are_told_apart(store: Record) -> None:

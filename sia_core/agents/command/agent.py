@@ -1,7 +1,7 @@
 """The Feedback-Agent that is a command of the user's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,27 +33,30 @@ from sia_core.domain.task_config import describe_invalid
 _DIGITS = 12
 
 
-class CommandAgent:
-    """The agent behind specs like `command:mytool {prompt}`."""
+@dataclass
+class CommandBase:
+    """The means of an agent that is a command."""
 
-    def __init__(self, spec: str, means: Commanding, *, keep: Keep, trace: Trace = NO_TRACE) -> None:
-        self.spec = spec
-        self._command = parse_command(spec)
-        self._means = means
-        self._keep = keep
-        self._trace = trace
+    spec: str
+    means: Commanding
+    keep: Keep = field(kw_only=True)
+    trace: Trace = field(default=NO_TRACE, kw_only=True)
+
+
+class CommandAgent(CommandBase):
+    """The agent behind specs like `command:mytool {prompt}`."""
 
     def decide(self, situation: Situation, source: Source) -> Decision:
         """Start the command until what it hands in is taken."""
         library = Library(source, situation.generation)
         bench = _Bench(situation, library, source, self.spec)
-        folder = self._means.folder / _name(situation, self.spec)
-        desk = Desk(folder, self._means.jail)
+        folder = self.means.folder / _name(situation, self.spec)
+        desk = Desk(folder, self.means.jail)
         contents = decision_contents(situation, library, source)
-        desk.lay(contents, self._means.files)
+        desk.lay(contents, self.means.files)
         log = Log(folder / "log.jsonl")
-        rounds = Rounds(self._command, self._means, desk, log, play=bench.play, take=bench.take)
-        with self._trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
+        rounds = Rounds(parse_command(self.spec), self.means, desk, log, play=bench.play, take=bench.take)
+        with self.trace.span("AGENT", f"decide {situation.generation}", {"agent": self.spec}) as span:
             try:
                 decision = rounds.run()
             except NoDecisionError:
@@ -62,7 +65,7 @@ class CommandAgent:
             finally:
                 desk.put_away_home()
                 record = command_record(rounds, coverage=library.coverage.record())
-                self._keep(situation.generation, len(situation.siblings), record)
+                self.keep(situation.generation, len(situation.siblings), record)
             span.end(asdict(decision))
         desk.clear()
         return decision

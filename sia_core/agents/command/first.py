@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from sia_core.agents.command.agent import command_record
+from sia_core.agents.command.agent import CommandBase, command_record
 from sia_core.agents.command.contents import first_contents
 from sia_core.agents.command.desk import Desk, Handed
 from sia_core.agents.command.log import Log
 from sia_core.agents.command.mail import TryRequest
 from sia_core.agents.command.rounds import Rounds
-from sia_core.agents.command.spec import Commanding, parse_command
+from sia_core.agents.command.spec import parse_command
 from sia_core.agents.conversation import SubmissionError
 from sia_core.agents.library import ReadingError
 from sia_core.agents.meta import Brief, FirstBench
-from sia_core.agents.record import Keep
-from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.agents.trial import Trial
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
@@ -22,15 +20,8 @@ _FOLDER = "first"
 _PROBLEMS = 8
 
 
-class CommandWriter:
+class CommandWriter(CommandBase):
     """Writes first harnesses."""
-
-    def __init__(self, spec: str, means: Commanding, *, keep: Keep, trace: Trace = NO_TRACE) -> None:
-        self.spec = spec
-        self._command = parse_command(spec)
-        self._means = means
-        self._keep = keep
-        self._trace = trace
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:
         """Start the command until its harness passes validation.
@@ -38,9 +29,9 @@ class CommandWriter:
         Raises:
             NoDecisionError: it wrote none.
         """
-        desk = Desk(self._means.folder / _FOLDER, self._means.jail)
-        desk.lay(first_contents(brief, bench.left), self._means.files)
-        log = Log(self._means.folder / _FOLDER / "log.jsonl")
+        desk = Desk(self.means.folder / _FOLDER, self.means.jail)
+        desk.lay(first_contents(brief, bench.left), self.means.files)
+        log = Log(self.means.folder / _FOLDER / "log.jsonl")
         ids = [problem.id for problem in brief.problems]
 
         def play(draft: Harness, request: TryRequest) -> Trial:
@@ -52,13 +43,15 @@ class CommandWriter:
             few = max(1, min(_PROBLEMS, bench.left.rollouts // (2 * request.rollouts)))
             return bench.play(draft, list(dict.fromkeys(request.problems or ids[:few])), request.rollouts)
 
-        rounds = Rounds(self._command, self._means, desk, log, play=play, take=lambda handed: _take(handed, bench))
-        with self._trace.span("AGENT", "first harness", {"agent": self.spec}) as span:
+        rounds = Rounds(
+            parse_command(self.spec), self.means, desk, log, play=play, take=lambda handed: _take(handed, bench)
+        )
+        with self.trace.span("AGENT", "first harness", {"agent": self.spec}) as span:
             try:
                 harness = rounds.run()
             finally:
                 desk.put_away_home()
-                self._keep(0, 0, command_record(rounds))
+                self.keep(0, 0, command_record(rounds))
             span.end({"harness": harness.digest})
         desk.clear()
         return harness

@@ -6,7 +6,7 @@ resumed run repeats neither a trial nor a round that has ended.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from sia_core.agents.command.desk import DECISION, HARNESS, Desk, Handed
@@ -57,31 +57,21 @@ class Round:
         return cls(Ended(**data["ended"]), handed or None, data["fault"])
 
 
+@dataclass
 class Rounds(Generic[T]):
     """All rounds of one decision."""
 
-    def __init__(
-        self,
-        command: tuple[str, ...],
-        means: Commanding,
-        desk: Desk,
-        log: Log,
-        *,
-        play: Play,
-        take: Callable[[Handed], T],
-    ) -> None:
-        """Prepare; nothing is started yet.
-
-        Args:
-            play: plays a draft.
-            take: makes a decision of what is handed in; raises SubmissionError.
-        """
-        self._command, self._means, self._desk, self._log = command, means, desk, log
-        self._play, self._take = play, take
-        self.rounds: list[Round] = []
-        self.faults: list[str] = []
-        """Why each round was not taken."""
-        self.trials = 0
+    command: tuple[str, ...]
+    means: Commanding
+    desk: Desk
+    log: Log
+    play: Play = field(kw_only=True)
+    take: Callable[[Handed], T] = field(kw_only=True)
+    """Makes a decision of what is handed in; raises SubmissionError."""
+    rounds: list[Round] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """Why each round was not taken."""
+    trials: int = 0
 
     def run(self) -> T:
         """Go on until something is taken.
@@ -90,7 +80,7 @@ class Rounds(Generic[T]):
             NoDecisionError: rounds or time are used up.
             SandboxError: the jail cannot be had.
         """
-        for event in list(self._log.events):
+        for event in list(self.log.events):
             if "trial" in event:
                 self._repeat(event["trial"])
                 continue
@@ -101,39 +91,39 @@ class Rounds(Generic[T]):
             self.rounds.append(self._start())
             if (taken := self._judge(self.rounds[-1])) is not None:
                 return taken
-        used = f"{len(self.rounds)} rounds of the command" if self._left > 0 else f"{self._means.minutes:g} minutes"
+        used = f"{len(self.rounds)} rounds of the command" if self._left > 0 else f"{self.means.minutes:g} minutes"
         last = one_line((self.faults or ["nothing was started"])[-1], _SAID)
         raise NoDecisionError(f"no decision in {used}; the last fault: {last}")
 
     @property
     def _left(self) -> float:
-        return 60 * self._means.minutes - sum(one.ended.seconds for one in self.rounds)
+        return 60 * self.means.minutes - sum(one.ended.seconds for one in self.rounds)
 
     def _start(self) -> Round:
         faults = [f"# Round {number}\n{text}" for number, text in enumerate(self.faults, 1)]
-        self._desk.begin_round("\n\n".join(reversed(faults)) + "\n" if faults else "")
-        mailbox = Mailbox(self._desk, self._try, self.trials)
+        self.desk.begin_round("\n\n".join(reversed(faults)) + "\n" if faults else "")
+        mailbox = Mailbox(self.desk, self._try, self.trials)
         try:
-            ended = self._means.jail.run(self._errand(), mailbox.serve)
+            ended = self.means.jail.run(self._errand(), mailbox.serve)
         finally:
             mailbox.close()
             self.trials = mailbox.count
-        ended = replace(ended, stdout=self._means.hide(ended.stdout), stderr=self._means.hide(ended.stderr))
+        ended = replace(ended, stdout=self.means.hide(ended.stdout), stderr=self.means.hide(ended.stderr))
         made = self._collect(ended)
-        self._log.append({"round": made.to_dict()})
+        self.log.append({"round": made.to_dict()})
         return made
 
     def _errand(self) -> Errand:
         ask = _ASK + (_AGAIN if self.faults else "")
-        words = tuple(word.replace(PROMPT, ask) for word in self._command)
-        told = words != self._command
+        words = tuple(word.replace(PROMPT, ask) for word in self.command)
+        told = words != self.command
         environment = {
-            **self._means.environment,
+            **self.means.environment,
             "SIA_ROUND": str(len(self.rounds) + 1),
             "SIA_WORK": WORK,
             "SIA_REPLIES": f"{GIVEN}/replies",
         }
-        desk = self._desk
+        desk = self.desk
         stdin = b"" if told else f"{ask}\n".encode()
         return Errand(words, desk.work, desk.home, desk.given, stdin, environment, self._left)
 
@@ -143,7 +133,7 @@ class Rounds(Generic[T]):
                 raise UntrustedError(f"the command was ended by its limit of {ended.killed_for}")
             if ended.code != 0:
                 raise UntrustedError(f"the command ended with status {ended.code}")
-            handed = self._desk.handed()
+            handed = self.desk.handed()
             self._refuse_secrets(handed)
         except UntrustedError as error:
             output = "\n".join(part for part in (ended.stdout.rstrip(), ended.stderr.rstrip()) if part)
@@ -153,7 +143,7 @@ class Rounds(Generic[T]):
     def _refuse_secrets(self, handed: Handed) -> None:
         texts = {f"{HARNESS}/{name}": data.decode(errors="replace") for name, data in handed.files.items()}
         for name, text in {DECISION: json.dumps(handed.decision, ensure_ascii=False), **texts}.items():
-            if self._means.hide(text) != text:
+            if self.means.hide(text) != text:
                 raise UntrustedError(f"{name} holds a secret of the environment")
 
     def _judge(self, made: Round) -> T | None:
@@ -162,19 +152,19 @@ class Rounds(Generic[T]):
             self.faults.append(made.fault)
             return None
         try:
-            return self._take(made.handed)
+            return self.take(made.handed)
         except SubmissionError as error:
             self.faults.append(str(error))
             return None
 
     def _try(self, draft: Harness, request: TryRequest) -> Trial:
-        self._log.append({"trial": {"files": packed(draft.files), "request": request.model_dump()}})
-        return self._play(draft, request)
+        self.log.append({"trial": {"files": packed(draft.files), "request": request.model_dump()}})
+        return self.play(draft, request)
 
     def _repeat(self, trial: Mapping[str, Any]) -> None:
         """Play a trial again as it was, so that drafts, allowance and costs are as they were."""
         self.trials += 1
         try:
-            self._play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))
+            self.play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))
         except (ReadingError, HarnessError):
             return
