@@ -165,8 +165,7 @@ class RecordedFirst:
     """Plants the first harness that a file holds, in the place of the Meta-Agent."""
 
     def __init__(self, spec: str, recording: Recording) -> None:
-        self.spec = spec
-        self._recording = recording
+        self.spec, self._recording = spec, recording
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:  # noqa: ARG002  (asks nobody)
         """Put the recorded harness to the validation of first harnesses.

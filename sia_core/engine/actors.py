@@ -102,8 +102,7 @@ class RemotePolicy:
     """A `Policy` whose work is done by a PolicyActor."""
 
     def __init__(self, actor: Any, address: ipc.Address, description: dict[str, Any]) -> None:
-        self._actor = actor
-        self._address = address
+        self._actor, self._address = actor, address
         self.spec: str = description["spec"]
         self.digest: str = description["digest"]
         self.trainable: bool = description["trainable"]
