@@ -65,8 +65,7 @@ class Library:
     """Answers an agent's questions about one run. `latest` is the generation of the current evidence."""
 
     def __init__(self, source: Source, latest: int) -> None:
-        self._source = source
-        self._latest = latest
+        self._source, self._latest = source, latest
         self._held: OrderedDict[int, list[Rollout]] = OrderedDict()
         self.coverage = Coverage()
         for rollout in self._rollouts(latest):

@@ -165,8 +165,7 @@ class RecordedFirst:
     """Returns the first harness of a file, in place of the Meta-Agent."""
 
     def __init__(self, spec: str, recording: Recording) -> None:
-        self.spec = spec
-        self._recording = recording
+        self.spec, self._recording = spec, recording
 
     def write(self, brief: Brief, bench: FirstBench) -> Harness:  # noqa: ARG002
         """Validate the recorded harness.

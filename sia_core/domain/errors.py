@@ -14,9 +14,7 @@ class SiaError(Exception):
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
-        self.what = what
-        self.where = where
-        self.hint = hint
+        self.what, self.where, self.hint = what, where, hint
 
     def __reduce__(self) -> tuple[object, ...]:
         # Raised in Ray workers and rebuilt in the driver: keyword arguments must survive.

@@ -62,9 +62,7 @@ class Engine:
     """A policy actor and rollout workers on a Ray cluster. Use as a context manager."""
 
     def __init__(self, config: EngineConfig, task: Task, say: Callable[[str], None]) -> None:
-        self._config = config
-        self._task = task
-        self._say = say
+        self._config, self._task, self._say = config, task, say
         self._owns_ray = False
         self._players: Pool
         self._graders: Pool | None = None

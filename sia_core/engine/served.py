@@ -36,10 +36,7 @@ class ServedPolicy:
         self.spec = spec.spec
         self.digest = served_digest(base)
         self.concurrency = spec.concurrency()
-        self._endpoint = spec
-        self._base = base
-        self._options = options
-        self._log = log
+        self._endpoint, self._base, self._options, self._log = spec, base, options, log
         self._advice = f"read {log} on the machine of the server"
         self._starting = threading.Lock()
         self._starts = 0

@@ -115,8 +115,7 @@ class TrialAllowance:
 
     def __init__(self, session: Session, counted: set[str]) -> None:
         """Begin with what the run's configuration gives; `counted` holds keys of units that cost nothing more."""
-        self._session = session
-        self.counted = counted
+        self._session, self.counted = session, counted
         self.left = Left(session.config.agent_rollouts, session.config.agent_seconds)
 
     def objections(self, asked: int) -> tuple[str, ...]:

@@ -28,9 +28,7 @@ class Adapters:
     def __init__(
         self, load: Callable[[str, Adapter], None], unload: Callable[[str], None], kept: int = ADAPTERS_KEPT
     ) -> None:
-        self._load = load
-        self._unload = unload
-        self._kept = kept
+        self._load, self._unload, self._kept = load, unload, kept
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, None] = OrderedDict()
         self._in_use: Counter[str] = Counter()

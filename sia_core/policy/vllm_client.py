@@ -45,8 +45,7 @@ class VllmClient:
         Args:
             base: digest of the base model that adapters must have been trained on.
         """
-        self._spec = spec
-        self._base = base
+        self._spec, self._base = spec, base
         self._server = Server(spec, key, retry)
         self._root = spec.base_url.removesuffix("/v1")
         self._client = openai.OpenAI(api_key=key, base_url=f"{self._root}/v1", max_retries=0)

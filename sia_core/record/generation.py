@@ -19,8 +19,7 @@ class GenerationRecord(Stored):
 
     def __init__(self, record: Store, run: Run) -> None:
         super().__init__(record, run)
-        self._run = run
-        self._first = self
+        self._run, self._first = run, self
         self.index = int(run.data.tags[Tag.GENERATION])
 
     def sibling(self, number: int) -> "GenerationRecord":

@@ -64,9 +64,7 @@ class Forward:
             head: value head.
             budget: maximum tokens of a pass; None: TOKENS_PER_PASS, or less where memory is scarce now.
         """
-        self._model = model
-        self._temperature = temperature
-        self._head = head
+        self._model, self._temperature, self._head = model, temperature, head
         self._plain = False
         training = model.training
         model.eval()  # No dropout while outputs are compared.

@@ -90,9 +90,7 @@ class TrainerHandle:
                 hint="change train_gpus under [resources] in task.toml, or use a larger cluster",
             )
         self._arguments = (base, spec, parent.path if parent else None, folder, threads, device)
-        self._spec = spec
-        self._folder = folder
-        self._gpus = gpus
+        self._spec, self._folder, self._gpus = spec, folder, gpus
         self._actor: Any = None
         self.manifest: Mapping[str, Any] = {}
         """Manifest of the last round's checkpoint.

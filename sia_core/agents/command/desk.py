@@ -45,8 +45,7 @@ class Desk:
     """Directories of one decision. The command can write `work` and `home`, and only read `given`."""
 
     def __init__(self, folder: Path, jail: Jail) -> None:
-        self._jail = jail
-        self._folder = folder
+        self._jail, self._folder = jail, folder
         self.work, self.home, self.given = folder / "work", folder / "home", folder / "given"
         self.replies = self.given / "replies"
 

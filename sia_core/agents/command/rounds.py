@@ -67,8 +67,10 @@ class Rounds(Generic[T]):
     log: Log
     play: Play = field(kw_only=True)
     take: Callable[[Handed], T] = field(kw_only=True)
+    """Makes a decision of a handed-in file; raises SubmissionError."""
     rounds: list[Round] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    """Reason why each round was refused."""
     trials: int = 0
 
     def run(self) -> T:

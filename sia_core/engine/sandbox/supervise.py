@@ -99,9 +99,7 @@ class Watch:
     ) -> None:
         self._result = result
         self._captures = (stdout, stderr)
-        self._limits = limits
-        self._guard = guard
-        self._started = started
+        self._limits, self._guard, self._started = limits, guard, started
         self._next_look = 0.0
         self._longest = _LONGEST_POLL_S if guard is None else _GUARD_POLL_S
         self._pid = 0

@@ -75,8 +75,7 @@ class FolderGuard:
     """
 
     def __init__(self, box: Path, limits: Limits) -> None:
-        self._box = box
-        self._limits = limits
+        self._box, self._limits = box, limits
 
     def __call__(self, pid: int) -> Killer | None:
         members, allowed = {pid}, 0

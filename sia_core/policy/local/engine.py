@@ -59,8 +59,7 @@ class Engine:
         self.model: Any = load_base(base).to(self.device).eval()
         self.config = self.model.config.get_text_config()
         self._bare = self.model
-        self._digest = digest
-        self._joined = joined
+        self._digest, self._joined = digest, joined
         if joined:
             self._join(base)
         self._tree_nodes = TREE_NODES if plain(new_cache(self._bare.config)) else 1

@@ -28,8 +28,7 @@ class Reply(Live):
     """Samples until an end token or `sampling.max_tokens`."""
 
     def __init__(self, row: Row, logits_V: torch.Tensor, sampling: Sampling, seed: int, ends: Sequence[int]) -> None:
-        self.row = row
-        self._sampling = sampling
+        self.row, self._sampling = row, sampling
         self._noise = torch.Generator().manual_seed(seed % 2**63)
         self._ends = ends
         self._ids: list[int] = []

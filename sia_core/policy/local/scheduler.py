@@ -59,9 +59,7 @@ class Scheduler:
     """Runs functions in its own thread, which starts with the first request."""
 
     def __init__(self, step: Step, batch: int, where: str) -> None:
-        self._step = step
-        self._batch = batch
-        self._where = where
+        self._step, self._batch, self._where = step, batch, where
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
