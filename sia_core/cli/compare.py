@@ -17,6 +17,7 @@ def compare(
 ) -> None:
     """Compare RUNS problem by problem on the sealed problems they share: wins, intervals, costs, settings."""
     from sia_core.cli.report import write
+    from sia_core.domain import json_data
     from sia_core.loop.create_run import mlflow_address, record
     from sia_core.report.compare import compare_runs
     from sia_core.report.compare_page import compare_page
@@ -29,7 +30,7 @@ def compare(
     if html is not None:
         write(html, compare_page(found, link))
     if as_json:
-        print(json.dumps({**found.to_dict(), "mlflow": link}, indent=2))
+        print(json.dumps({**json_data.write(found), "mlflow": link}, indent=2))
     else:
         print_comparison(found, link)
 

@@ -6,8 +6,7 @@ last digit; where it does not, or where something else was asked for, it is said
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.domain.config import Tier
@@ -60,10 +59,6 @@ class Evaluation:
     """True if every rollout scored what the record says; None if the scores cannot be compared with the record."""
     why: str
     """Reason for which the scores cannot be compared, or the difference; empty if there is none."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        return asdict(self)
 
 
 def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -> Evaluation:

@@ -7,7 +7,6 @@ at all: where the disk is full the run ends with an error, and goes on from the 
 """
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sia_core.domain import json_data
 from sia_core.domain.budget import Role, Spent
 from sia_core.domain.errors import RecordError
 from sia_core.domain.rollout import Rollout
@@ -62,7 +62,7 @@ class Journal:
         Raises:
             RecordError: the disk is full, or broken.
         """
-        row = rollout.unit.key, json.dumps(rollout.to_dict())
+        row = rollout.unit.key, json_data.dumps(rollout)
         try:
             self._database.execute("BEGIN")
             new = self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row).rowcount > 0
@@ -98,7 +98,7 @@ class Journal:
         for key in keys:
             row = self._database.execute("SELECT record FROM rollouts WHERE key = ?", (key,)).fetchone()
             if row is not None:
-                found[key] = Rollout.from_dict(json.loads(row[0]))
+                found[key] = json_data.loads(Rollout, row[0])
         return found
 
     def __len__(self) -> int:

@@ -7,8 +7,7 @@ there. Runs with other seeds may have been sealed on other problems; a pair is j
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from sia_core.domain.budget import read_spent, total
 from sia_core.domain.errors import RecordError, UsageError
@@ -99,10 +98,6 @@ class RunComparison:
     rows: tuple[RunRow, ...]
     versus: tuple[Versus, ...]
     differences: tuple[Difference, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The log of a command's rounds stays byte for byte, so that an interrupted run of an earlier version resumes."""
 
-import json
-
 import pytest
 
 from sia_core.agents.command.desk import Handed
-from sia_core.agents.command.rounds import Round
+from sia_core.agents.command.mail import TryRequest
+from sia_core.agents.command.rounds import Round, Tried
 from sia_core.domain.jail import Ended
+from sia_core.domain.json_data import dumps, loads
 
 TAKEN = Round(
     Ended(0, None, "done é\n", "", 1.25), Handed({"agent.py": b"x\n", "data/raw": b"\xff\xfe>?"}, {"lever": "n"}), ""
@@ -24,5 +24,13 @@ KILLED_JSON = (
 
 @pytest.mark.parametrize(("made", "text"), [(TAKEN, TAKEN_JSON), (KILLED, KILLED_JSON)])
 def test_round_is_written_and_read_back_byte_for_byte(made: Round, text: str) -> None:
-    assert json.dumps(made.to_dict()) == text
-    assert Round.from_dict(json.loads(text)) == made
+    assert dumps(made) == text
+    assert loads(Round, text) == made
+
+
+def test_trial_is_written_and_read_back_byte_for_byte() -> None:
+    tried = Tried({"agent.py": b"\xff"}, TryRequest(folder="d", problems=["p"], rollouts=2))
+    text = (
+        '{"files": {"agent.py": "/w=="}, "request": {"folder": "d", "problems": ["p"], "rollouts": 2, "parent": null}}'
+    )
+    assert dumps(tried) == text and loads(Tried, text) == tried

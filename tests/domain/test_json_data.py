@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sia_core.domain.budget import Spent
+from sia_core.domain.json_data import dumps, loads, read
 from sia_core.domain.rollout import Failure, ProgramRun, Rollout, Sampling, ToolCall, Trace, Turn, Unit, Verdict
 
 UNIT = Unit("task", "harness", "policy", None, "train", "p1", 7, Sampling(0.7, 64), "twin", '{"n": 1}')
@@ -55,10 +56,10 @@ FAILED_JSON = (
 @pytest.mark.parametrize(("rollout", "text"), [(FULL, FULL_JSON), (FAILED, FAILED_JSON)])
 def test_rollout_is_written_and_read_back_byte_for_byte(rollout: Rollout, text: str) -> None:
     _ = rollout.unit.key  # Is kept in the object, and must not be written.
-    assert json.dumps(rollout.to_dict()) == text
-    back = Rollout.from_dict(json.loads(text))
+    assert dumps(rollout) == text
+    back = loads(Rollout, text)
     assert back == rollout and back.unit.key == rollout.unit.key
-    assert json.dumps(back.to_dict()) == text
+    assert dumps(back) == text
 
 
 def test_rollout_of_an_earlier_version_is_read() -> None:
@@ -69,7 +70,7 @@ def test_rollout_of_an_earlier_version_is_read() -> None:
         del data["unit"][name]
     for name in ("tool_calls", "options", "prompt_tokens", "output_tokens"):
         del data["turns"][0][name]
-    back = Rollout.from_dict(data)
+    back = read(Rollout, data)
     assert (back.unit.twin, back.trace, back.programs, back.turns[0].options) == (None, None, (), None)
     assert back.turns[0].logprobs == (-0.5, 0)
 
@@ -77,3 +78,25 @@ def test_rollout_of_an_earlier_version_is_read() -> None:
 def test_amounts_are_written_byte_for_byte() -> None:
     text = '{"rollouts": 2, "tokens": 30.0, "dollars": 0.5, "seconds": 0.0, "gpu_seconds": 1e-07}'
     assert json.dumps(Spent(2, 30.0, 0.5, gpu_seconds=1e-07).to_dict()) == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"seed": 7', '"seed": "many"', r"unit.seed\n.*valid integer"),
+        ('"twin": "twin"', '"brother": "twin"', r"unit.brother\n.*Unexpected keyword"),
+        ('"kind": "chat"', '"kind": "talk"', r"turns.1.kind\n.*'chat' or 'choose'"),
+        ('"score": 1', '"score": Infinity', r"verdict\n.*score is inf: verdicts hold finite numbers"),
+        ('"unit"', '"units"', r"unit\n.*required"),
+        ('"turns"', "turns", "property name enclosed in double quotes"),
+    ],
+)
+def test_malformed_rollout_is_refused_by_the_name_of_the_field(old: str, new: str, words: str) -> None:
+    assert FULL_JSON.count(old) == 1
+    with pytest.raises(ValueError, match=words):
+        loads(Rollout, FULL_JSON.replace(old, new))
+
+
+def test_infinite_logprobs_and_numbers_of_any_size_are_read() -> None:
+    text = FULL_JSON.replace("[-0.5, 0]", "[-Infinity, NaN, 1e-320, 123456789012345678901234567890]")
+    assert dumps(loads(Rollout, text)) == text

@@ -6,11 +6,11 @@ resumed run repeats neither a trial nor a round that has ended.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from sia_core.agents.command.desk import DECISION, HARNESS, Desk, Handed
-from sia_core.agents.command.log import Log, packed, unpacked
+from sia_core.agents.command.log import Log
 from sia_core.agents.command.mail import Mailbox, Play, TryRequest
 from sia_core.agents.command.spec import PROMPT, Commanding
 from sia_core.agents.conversation import ATTEMPTS, SubmissionError
@@ -21,6 +21,7 @@ from sia_core.agents.trial import Trial
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
 from sia_core.domain.jail import GIVEN, WORK, Ended, Errand
+from sia_core.domain.json_data import Blob, read, write
 from sia_core.host.untrusted import UntrustedError
 
 T = TypeVar("T")
@@ -44,17 +45,13 @@ class Round:
     fault: str
     """Reason why nothing could be taken from the round; empty where something was handed in."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        handed = self.handed and {"files": packed(self.handed.files), "decision": self.handed.decision}
-        return {"ended": vars(self.ended), "handed": handed, "fault": self.fault}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Round":
-        """Rebuild from `to_dict`."""
-        given = data["handed"]
-        handed = given and Handed(unpacked(given["files"]), given["decision"])
-        return cls(Ended(**data["ended"]), handed or None, data["fault"])
+@dataclass(frozen=True)
+class Tried:
+    """One draft that the command had played."""
+
+    files: Mapping[str, Blob]
+    request: TryRequest
 
 
 class Rounds(Generic[T]):
@@ -92,9 +89,9 @@ class Rounds(Generic[T]):
         """
         for event in list(self._log.events):
             if "trial" in event:
-                self._repeat(event["trial"])
+                self._repeat(read(Tried, event["trial"]))
                 continue
-            self.rounds.append(Round.from_dict(event["round"]))
+            self.rounds.append(read(Round, event["round"]))
             if (taken := self._judge(self.rounds[-1])) is not None:
                 return taken
         while len(self.rounds) < ATTEMPTS and self._left > 0:
@@ -117,9 +114,9 @@ class Rounds(Generic[T]):
         finally:
             mailbox.close()
             self.trials = mailbox.count
-        ended = Ended(**{**vars(ended), "stdout": self._hide(ended.stdout), "stderr": self._hide(ended.stderr)})
+        ended = replace(ended, stdout=self._hide(ended.stdout), stderr=self._hide(ended.stderr))
         made = self._collect(ended)
-        self._log.append({"round": made.to_dict()})
+        self._log.append({"round": write(made)})
         return made
 
     def _errand(self) -> Errand:
@@ -166,14 +163,14 @@ class Rounds(Generic[T]):
             return None
 
     def _try(self, draft: Harness, request: TryRequest) -> Trial:
-        self._log.append({"trial": {"files": packed(draft.files), "request": request.model_dump()}})
+        self._log.append({"trial": write(Tried(draft.files, request))})
         return self._play(draft, request)
 
-    def _repeat(self, trial: Mapping[str, Any]) -> None:
+    def _repeat(self, trial: Tried) -> None:
         """Play a trial again as it was, so that drafts, allowance and costs are as they were."""
         self.trials += 1
         try:
-            self._play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))
+            self._play(Harness(trial.files), trial.request)
         except (ReadingError, HarnessError):
             return
 
