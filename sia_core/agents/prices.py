@@ -5,17 +5,15 @@ refuses it before anything is spent.
 """
 
 import tomllib
-from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.domain.budget import Budget
 from sia_core.domain.errors import UsageError
 from sia_core.domain.task_config import describe_invalid
+from sia_core.domain.usage import ModelUsage
 from sia_core.host.home import home
 from sia_core.policy.protocol import Completion
 from sia_core.policy.spec import parse_spec
@@ -84,33 +82,10 @@ class PriceTable(_Table):
         return self.models[max(dated, key=len)] if dated else None
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Tokens and money that requests took."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    dollars: float | None = 0.0
-    """None where the model has no price."""
-
-    @cached_property
-    def tokens(self) -> int:
-        """Prompt and output."""
-        return self.prompt_tokens + self.output_tokens
-
-    def plus(self, completion: Completion, price: Price | None) -> Self:
-        """With one more request."""
-        known = price is not None and self.dollars is not None
-        return replace(
-            self,
-            requests=self.requests + 1,
-            prompt_tokens=self.prompt_tokens + completion.prompt_tokens,
-            cached_tokens=self.cached_tokens + completion.cached_tokens,
-            output_tokens=self.output_tokens + completion.output_tokens,
-            dollars=(self.dollars or 0.0) + price.dollars(completion) if known and price else None,
-        )
+def usage_of(completion: Completion, price: Price | None) -> ModelUsage:
+    """Return the usage of one request; the dollars are unknown without a price."""
+    dollars = None if price is None else price.dollars(completion)
+    return ModelUsage(1, completion.prompt_tokens, completion.cached_tokens, completion.output_tokens, dollars)
 
 
 def find_price(model: str) -> Price | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.agents.prices import Usage, find_price
+from sia_core.agents.prices import find_price, usage_of
 from sia_core.agents.registry import check_agent
 from sia_core.domain.errors import UsageError
 from sia_core.policy.protocol import Completion
@@ -52,9 +52,9 @@ def test_shipped_prices_hold_for_dated_versions(own: Path) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_an_unknown_price_is_never_counted_as_free() -> None:
-    usage = Usage().plus(done(10, 1), find_price("house")).plus(done(10, 1), None)
+    usage = usage_of(done(10, 1), find_price("house")) + usage_of(done(10, 1), None)
     assert (usage.tokens, usage.dollars) == (22, None)
-    assert usage.plus(done(1, 1), find_price("house")).dollars is None
+    assert (usage + usage_of(done(1, 1), find_price("house"))).dollars is None
 
 
 def test_a_limit_in_dollars_needs_a_price(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from sia_core.domain.budget import Spent
 from sia_core.domain.json_data import dumps, loads, read
 from sia_core.domain.rollout import Failure, ProgramRun, Rollout, Sampling, ToolCall, Trace, Turn, Unit, Verdict
+from sia_core.domain.usage import Usage
 
 UNIT = Unit("task", "harness", "policy", None, "train", "p1", 7, Sampling(0.7, 64), "twin", '{"n": 1}')
 CHOICE = Turn(
@@ -77,7 +77,7 @@ def test_rollout_of_an_earlier_version_is_read() -> None:
 
 def test_amounts_are_written_byte_for_byte() -> None:
     text = '{"rollouts": 2, "tokens": 30.0, "dollars": 0.5, "seconds": 0.0, "gpu_seconds": 1e-07}'
-    assert json.dumps(Spent(2, 30.0, 0.5, gpu_seconds=1e-07).to_dict()) == text
+    assert dumps(Usage(2, 30.0, 0.5, gpu_seconds=1e-07)) == text
 
 
 @pytest.mark.parametrize(
