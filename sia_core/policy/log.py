@@ -10,14 +10,13 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, RecordError
 from sia_core.domain.hashing import canonical_json
-from sia_core.domain.rollout import ToolCall
+from sia_core.domain.json_data import read, write
 from sia_core.host.disk import cannot_write
 from sia_core.policy.protocol import Completion, Policy, Request
 
@@ -69,7 +68,7 @@ class LoggedPolicy:
                 raise self._failure
             completion = self._policy.sample(request)
             with self._lock:
-                self._append({"request": request.key, "completion": asdict(completion)})
+                self._append({"request": request.key, "completion": write(completion)})
         except BaseException as error:
             with self._lock:
                 del self._known[request.key]
@@ -140,22 +139,11 @@ def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Completion], int]:
         header, *entries = (json.loads(line) for line in data[:end].splitlines())
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}")
-        known = {entry["request"]: _completion(entry["completion"]) for entry in entries}
+        known = {entry["request"]: read(Completion, entry["completion"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
         what = f"not a log of replies: {type(error).__name__}: {error}"
         raise PolicyError(what, where=str(path), hint="replay:FILE wants the replies.jsonl of a run") from error
     return header, known, end
-
-
-def _completion(data: Mapping[str, Any]) -> Completion:
-    values = dict(data)
-    for name in ("prompt_ids", "output_ids", "logprobs"):
-        values[name] = None if values[name] is None else tuple(values[name])
-    if values["allowed"] is not None:
-        values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
-    values["tool_calls"] = tuple(ToolCall(**call) for call in values["tool_calls"])
-    values["blocks"] = tuple(values.get("blocks", ()))
-    return Completion(**values)
 
 
 def _open(path: Path) -> BinaryIO:
