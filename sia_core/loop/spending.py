@@ -127,16 +127,11 @@ class Ledger:
 
     def record(self, step: int) -> None:
         """Write the amounts spent so far to MLflow."""
-        spent, wall = self.spent(), self.wall_s
+        roles, wall = {role: write(amounts) for role, amounts in self.spent().items()}, self.wall_s
         self.close()
-        self._run.put_json(
-            _FILE, {"roles": {role: write(amounts) for role, amounts in spent.items()}, "wall_seconds": wall}
-        )
+        self._run.put_json(_FILE, {"roles": roles, "wall_seconds": wall})
         metrics = {
-            f"spent.{role}.{name}": value
-            for role, amounts in spent.items()
-            for name, value in write(amounts).items()
-            if value
+            f"spent.{role}.{name}": value for role, amounts in roles.items() for name, value in amounts.items() if value
         }
         self._run.log_metrics({**metrics, "spent.wall_seconds": wall}, step)
 

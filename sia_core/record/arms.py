@@ -1,6 +1,5 @@
 """A comparison of arms in MLflow: one run, whose children are the arms' runs."""
 
-import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +70,7 @@ class ArmsRecord(Stored):
     @property
     def plan(self) -> dict[str, Any]:
         """Plan of what is compared, as JSON data; empty where none is stored."""
-        plan: dict[str, Any] = json.loads(self.get_bytes("plan.json") or b"{}")
+        plan: dict[str, Any] = self.get_json("plan.json") or {}
         return plan
 
     @property

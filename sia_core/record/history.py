@@ -3,7 +3,6 @@
 Taken once, when a run begins, so that a resumed or replayed run sees the same.
 """
 
-import json
 from typing import Any
 
 from mlflow.entities import Run
@@ -34,8 +33,7 @@ def take_history(record: Record, experiment_id: str, except_run: str) -> list[di
 
 def read_history(run: RunRecord) -> list[dict[str, Any]]:
     """The rows that were taken when the run began."""
-    data = run.get_bytes(FILE)
-    rows: list[dict[str, Any]] = [] if data is None else json.loads(data)
+    rows: list[dict[str, Any]] = run.get_json(FILE) or []
     return rows
 
 

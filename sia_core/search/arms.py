@@ -5,7 +5,6 @@ very runs be better on other problems? Over seeds (Student's t of the runs' mean
 better? The second needs two seeds at least, and with few of them it is wide, as it should be.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,10 +163,9 @@ def read_member(run: RunRecord) -> ArmRun:
     Raises:
         RecordError: it is not finished.
     """
-    stored = run.get_bytes(SCORES)
-    if run.phase(SealedDone) is None or stored is None:
+    scores = run.get_json(SCORES)
+    if run.phase(SealedDone) is None or scores is None:
         raise RecordError("is not finished", where=run.name, hint=f"go on with: sia resume {run.name}")
-    scores: dict[str, Any] = json.loads(stored)
     nodes = run.nodes()
     arm = run.tags[Tag.ARM]
     cost = sum((node.cost for node in nodes), Cost())

@@ -75,6 +75,7 @@ class Rounds(Generic[T]):
         """
         self._command, self._means, self._desk, self._log = command, means, desk, log
         self._play, self._take = play, take
+        self._hide = means.hide
         self.rounds: list[Round] = []
         self.faults: list[str] = []
         """Why each round was not taken."""
@@ -173,9 +174,6 @@ class Rounds(Generic[T]):
             self._play(Harness(trial.files), trial.request)
         except (ReadingError, HarnessError):
             return
-
-    def _hide(self, text: str) -> str:
-        return self._means.hide(text)
 
 
 def _page(faults: list[str]) -> str:
