@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sia_core.agents.prices import Price, Usage
+from sia_core.agents.prices import Price, usage_of
 from sia_core.agents.tools import Arguments, ArgumentsError, Tool, answer, parse_arguments
 from sia_core.agents.tracing import Trace
 from sia_core.domain.config import MAX_VALIDATIONS
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.rollout import Sampling, ToolCall
+from sia_core.domain.usage import ModelUsage
 from sia_core.host.progress import Reporter, Wait
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 
@@ -68,7 +69,7 @@ class Transcript:
     """Messages and usage of a conversation."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
+    usage: ModelUsage = field(default_factory=ModelUsage)
     attempts: list[str] = field(default_factory=list)
     """Reasons why submissions were not accepted."""
 
@@ -147,7 +148,7 @@ class Conversation:
             finally:
                 self.reporter.waiting(None)
             span.end(_said(completion), completion)
-        self.transcript.usage = self.transcript.usage.plus(completion, self.price)
+        self.transcript.usage += usage_of(completion, self.price)
         return completion
 
     def _report(self, turn: int, streamed: int = 0) -> None:

@@ -7,10 +7,10 @@ fetched, so a run's dollars do not change while it lasts.
 
 import re
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property, partial
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import genai_prices
 from genai_prices.types import ModelPrice, Tier, TieredPrices
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sia_core.domain.budget import Budget
 from sia_core.domain.errors import UsageError
 from sia_core.domain.task_config import describe_invalid
+from sia_core.domain.usage import ModelUsage
 from sia_core.host.home import home
 from sia_core.policy.protocol import Completion
 from sia_core.policy.spec import ServerSpec, parse_spec
@@ -101,33 +102,10 @@ class OwnPrices(_Table):
         return self.models[max(known, key=len)].price() if known else None
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Tokens and cost of requests."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    dollars: float | None = 0.0
-    """None where the model has no price."""
-
-    @cached_property
-    def tokens(self) -> int:
-        """Prompt and output tokens."""
-        return self.prompt_tokens + self.output_tokens
-
-    def plus(self, completion: Completion, price: Price | None) -> Self:
-        """Add one request."""
-        known = price is not None and self.dollars is not None
-        return replace(
-            self,
-            requests=self.requests + 1,
-            prompt_tokens=self.prompt_tokens + completion.prompt_tokens,
-            cached_tokens=self.cached_tokens + completion.cached_tokens,
-            output_tokens=self.output_tokens + completion.output_tokens,
-            dollars=(self.dollars or 0.0) + price.dollars(completion) if known and price else None,
-        )
+def usage_of(completion: Completion, price: Price | None) -> ModelUsage:
+    """Return the usage of one request; the dollars are unknown without a price."""
+    dollars = None if price is None else price.dollars(completion)
+    return ModelUsage(1, completion.prompt_tokens, completion.cached_tokens, completion.output_tokens, dollars)
 
 
 def find_price(server: ServerSpec) -> Price | None:

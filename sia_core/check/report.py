@@ -1,8 +1,8 @@
 """Findings of `sia check`: one for each check, in the order in which the checks ran."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Status = Literal["passed", "failed", "skipped"]
 
@@ -26,15 +26,13 @@ class Report:
     task: str
     digest: str
     findings: tuple[Finding, ...]
+    sound: bool
+    """False if a check failed."""
 
     @property
     def failed(self) -> tuple[Finding, ...]:
         """Findings that say the task is unsound."""
         return tuple(finding for finding in self.findings if finding.status == "failed")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        return {**asdict(self), "sound": not self.failed}
 
 
 Tell = Callable[[Finding], None]

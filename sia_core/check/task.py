@@ -34,7 +34,7 @@ def check_task(task: Task, *, tier: Tier, problems: int, tell: Tell, progress: P
     for finding in _findings(task, tier, problems, progress):
         found.append(finding)
         tell(finding)
-    return Report(task.name, task.digest, tuple(found))
+    return Report(task.name, task.digest, tuple(found), all(finding.status != "failed" for finding in found))
 
 
 def measure_gold(task: Task, tier: Tier) -> Verdict:

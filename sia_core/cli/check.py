@@ -24,6 +24,7 @@ def check(
     from sia_core.check.task import check_task  # Loads numpy and the engine.
     from sia_core.cli.live import Live
     from sia_core.domain.errors import TaskError
+    from sia_core.domain.json_data import write
     from sia_core.domain.task import Task
     from sia_core.loop.configure import parse_tier
 
@@ -32,7 +33,7 @@ def check(
     with Live(Console(stderr=True)) as live:
         report = check_task(loaded, tier=tier, problems=problems, tell=tell, progress=live.progress)
     if json_file is not None:
-        json_file.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        json_file.write_text(json.dumps(write(report), indent=2) + "\n")
     if report.failed:
         names = ", ".join(finding.check for finding in report.failed)
         raise TaskError(f"unsound: {names}", where=report.task, hint="mend what is said above, then check again")

@@ -1,7 +1,6 @@
 """`sia compare A B ...`: finished runs of one task, side by side."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ def compare(
 ) -> None:
     """Compare RUNS problem by problem on the sealed problems they share: wins, intervals, costs, settings."""
     from sia_core.cli.report import write
+    from sia_core.domain import json_data
     from sia_core.loop.create_run import mlflow_address, record
     from sia_core.report.compare import compare_page, compare_runs
     from sia_core.report.links import mlflow_comparison
@@ -29,7 +29,7 @@ def compare(
     if html is not None:
         write(html, compare_page(found, link))
     if as_json:
-        print(json.dumps({**asdict(found), "mlflow": link}, indent=2))
+        print(json.dumps({**json_data.write(found), "mlflow": link}, indent=2))
     else:
         print_comparison(found, link)
 

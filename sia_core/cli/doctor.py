@@ -13,7 +13,8 @@ def doctor(
 ) -> None:
     """Look at everything that a run needs. Exit code 0 when one can start, else the code it would end with."""
     from sia_core.doctor.examine import examine
-    from sia_core.doctor.report import exit_code, to_dict
+    from sia_core.doctor.report import exit_code
+    from sia_core.domain.json_data import write
     from sia_core.loop.configure import parse_tier
 
     findings = []
@@ -25,7 +26,7 @@ def doctor(
                 print(f"{'':18} next: {finding.fix}", flush=True)
     code = exit_code(findings)
     if as_json:
-        print(json.dumps(to_dict(findings), indent=2))
+        print(json.dumps({"ready": code == 0, "exit_code": code, "findings": findings}, indent=2, default=write))
     else:
         print("a run can start" if code == 0 else "a run cannot start: see FAILED above")
     if code:

@@ -1,7 +1,6 @@
 """`sia eval DIR TASK`: score an export again."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,7 @@ def evaluate(
 
     from sia_core.cli.live import Live
     from sia_core.domain.errors import UsageError
+    from sia_core.domain.json_data import write
     from sia_core.domain.task import Task
     from sia_core.export.evaluate import Options
     from sia_core.export.evaluate import evaluate as play  # Loads Ray.
@@ -39,7 +39,7 @@ def evaluate(
     with Live(Console(stderr=True)) as live:
         found = play(export, loaded, options, live)
     if json_file is not None:
-        json_file.write_text(json.dumps(asdict(found), indent=2) + "\n")
+        json_file.write_text(json.dumps(write(found), indent=2) + "\n")
     for line in evaluation_lines(found):
         print(line)
 

@@ -1,8 +1,8 @@
 """Findings of `sia doctor`: one line for each subject, and a command to type where something needs a fix."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Status = Literal["ok", "warning", "failed"]
 """`failed`: a run cannot start. `warning`: it can, but something is missing or unlike what was tested."""
@@ -24,9 +24,3 @@ class Finding:
 def exit_code(findings: Sequence[Finding]) -> int:
     """0 when a run can start, else that of the first finding that keeps it from it."""
     return next((finding.code for finding in findings if finding.status == "failed"), 0)
-
-
-def to_dict(findings: Sequence[Finding]) -> dict[str, Any]:
-    """JSON data."""
-    code = exit_code(findings)
-    return {"ready": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}

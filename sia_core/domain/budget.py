@@ -7,43 +7,17 @@ of a generation goes on when it is given more.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.domain.errors import UsageError
+from sia_core.domain.json_data import read
+from sia_core.domain.usage import Usage
 
 Role = Literal["rollouts", "verification", "training", "agents"]
 ROLES: tuple[Role, ...] = ("rollouts", "verification", "training", "agents")
 HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Amounts; sums over roles and parts of a run."""
-
-    rollouts: float = 0
-    tokens: float = 0
-    dollars: float = 0.0
-    seconds: float = 0.0
-    """Seconds, added up over everything that runs side by side."""
-    gpu_seconds: float = 0.0
-    """Seconds times the GPUs that were set aside for the work."""
-
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Spent)))
-
-    def __mul__(self, factor: float) -> "Spent":
-        return Spent(*(factor * getattr(self, one.name) for one in fields(Spent)))
-
-    def at_least(self, other: "Spent") -> "Spent":
-        """The greater of the two, amount by amount."""
-        return Spent(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(Spent)))
-
-    def to_dict(self) -> dict[str, float]:
-        """JSON data."""
-        return asdict(self)
 
 
 class Budget(BaseModel):
@@ -81,7 +55,7 @@ class Budget(BaseModel):
     def __str__(self) -> str:
         return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_none=True).items())
 
-    def shares(self, spent: Spent, wall_s: float) -> Iterator[tuple[str, float, float]]:
+    def shares(self, spent: Usage, wall_s: float) -> Iterator[tuple[str, float, float]]:
         """Name, amount and limit of all that is limited.
 
         Args:
@@ -99,11 +73,11 @@ class Budget(BaseModel):
             yield name, amounts[name], limit
 
 
-def total(spent: Mapping[Role, Spent]) -> Spent:
+def total(spent: Mapping[Role, Usage]) -> Usage:
     """Add up the amounts of all roles."""
-    return sum(spent.values(), Spent())
+    return sum(spent.values(), Usage())
 
 
-def read_spent(data: Mapping[str, Any]) -> dict[Role, Spent]:
+def read_spent(data: Mapping[str, Any]) -> dict[Role, Usage]:
     """Rebuild from the JSON data of each role."""
-    return {role: Spent(**data[role]) for role in ROLES if role in data}
+    return {role: read(Usage, data[role]) for role in ROLES if role in data}

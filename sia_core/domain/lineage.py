@@ -13,6 +13,7 @@ from sia_core.domain.config import Lever
 from sia_core.domain.harness import KnobValue
 from sia_core.domain.patch import Edit
 from sia_core.domain.stats import Estimate, Gain
+from sia_core.domain.usage import Amounts
 
 SEED_NODE = 0
 """Lineage index of the seed candidate."""
@@ -136,15 +137,16 @@ class GateVerdict:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Rollouts, tokens and seconds that a generation used."""
+class Cost(Amounts):
+    """Rollouts of a node, a draft or a generation, with their tokens and seconds.
+
+    A cost is summed up from recorded rollouts, to compare candidates and arms. The run's spending is
+    `domain.usage.Usage`: the ledger counts it as work is done, by agents and in the sealed test too.
+    """
 
     rollouts: int = 0
     tokens: int = 0
     seconds: float = 0.0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.rollouts + other.rollouts, self.tokens + other.tokens, self.seconds + other.seconds)
 
 
 @dataclass(frozen=True)

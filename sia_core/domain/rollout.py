@@ -9,9 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from sia_core.domain.hashing import digest_json
+from sia_core.domain.json_data import Number
 
 Split = Literal["train", "gate", "test"]
 """`train` feeds evidence and training, `gate` decides promotion, `test` is sealed."""
@@ -27,7 +30,7 @@ INFRASTRUCTURE_FAILURES = ("sandbox", "worker", "endpoint", "verifier")
 class Sampling:
     """How the policy samples. Training rollouts keep the whole distribution (no top-p, no top-k)."""
 
-    temperature: float = 1.0
+    temperature: Number = 1.0
     max_tokens: int = 256
 
 
@@ -95,14 +98,14 @@ class Turn:
     prompt: str
     output: str
     adapter: str | None
-    temperature: float
+    temperature: Number
     prompt_ids: tuple[int, ...] | None = None
     output_ids: tuple[int, ...] | None = None
-    logprobs: tuple[float, ...] | None = None
+    logprobs: tuple[Number, ...] | None = None
     allowed: tuple[tuple[int, ...] | None, ...] | None = None
     finish: str = "stop"
     """`stop`, `length`, `tool_calls`, or what else the provider says."""
-    latency_s: float = 0.0
+    latency_s: Number = 0.0
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -121,18 +124,6 @@ class Turn:
             return self.prompt_tokens + self.output_tokens
         return len(self.prompt_ids) + len(self.output_ids)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`, turning JSON lists back into tuples."""
-        values = dict(data)
-        for name in ("prompt_ids", "output_ids", "logprobs"):
-            values[name] = None if values[name] is None else tuple(values[name])
-        if values["allowed"] is not None:
-            values["allowed"] = tuple(None if ids is None else tuple(ids) for ids in values["allowed"])
-        values["options"] = tuple(values["options"]) if values.get("options") is not None else None
-        values["tool_calls"] = tuple(ToolCall(**call) for call in values.get("tool_calls", ()))
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -142,9 +133,9 @@ class Verdict:
         ValueError: a score or metric that is not finite.
     """
 
-    score: float
+    score: Number
     valid: bool = True
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)
     feedback: str = ""
     """Text the agents may read; never the expected answer."""
 
@@ -177,11 +168,6 @@ class Trace:
     knobs: tuple[str, ...]
     """Knobs that were read."""
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `asdict`."""
-        return cls({name: tuple(lines) for name, lines in data["lines"].items()}, tuple(data["knobs"]))
-
 
 @dataclass(frozen=True)
 class ProgramRun:
@@ -199,6 +185,8 @@ class ProgramRun:
 class Rollout:
     """The terminal record of one unit: trajectory, answer, verdict, cost."""
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")  # Its parts inherit this.
+
     unit: Unit
     turns: tuple[Turn, ...] = ()
     answer: Any = None
@@ -206,9 +194,9 @@ class Rollout:
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
     """Texts that the harness gave to `ctx.note`, and the tail of its standard error: untrusted text."""
-    seconds: float = 0.0
+    seconds: Number = 0.0
     """Wall clock, playing and grading."""
-    verify_seconds: float = 0.0
+    verify_seconds: Number = 0.0
     """Part of `seconds` that grading took."""
     trace: Trace | None = None
     """Trace of a twin that ran to its end."""
@@ -233,25 +221,3 @@ class Rollout:
     def trainable(self) -> bool:
         """True if a weight update may learn from the rollout: scored, and every turn recorded with ids."""
         return self.score is not None and bool(self.turns) and all(turn.trainable for turn in self.turns)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data; `from_dict` is its inverse."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild from `to_dict`."""
-        unit = dict(data["unit"])
-        unit["sampling"] = Sampling(**unit["sampling"])
-        return cls(
-            unit=Unit(**unit),
-            turns=tuple(Turn.from_dict(turn) for turn in data["turns"]),
-            answer=data["answer"],
-            verdict=None if data["verdict"] is None else Verdict(**data["verdict"]),
-            failure=None if data["failure"] is None else Failure(**data["failure"]),
-            notes=tuple(data["notes"]),
-            seconds=data["seconds"],
-            verify_seconds=data.get("verify_seconds", 0.0),
-            trace=None if data.get("trace") is None else Trace.from_dict(data["trace"]),
-            programs=tuple(ProgramRun(**run) for run in data.get("programs", ())),
-        )

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sia_core.domain.candidate import Adapter
@@ -29,7 +29,8 @@ from sia_core.domain.lab import Lab, Limits
 from sia_core.domain.rollout import Failure, ProgramRun, Trace, Turn, Unit
 from sia_core.domain.task import Problem
 from sia_core.engine.budget import RefusedError, RolloutBudget
-from sia_core.engine.jsonl import BadJsonError, parse
+from sia_core.engine.jsonl import BadJsonError
+from sia_core.engine.lines import LINE_LIMIT, Answer, Line, read_line, refusal, reply
 from sia_core.engine.trace import read_trace
 from sia_core.engine.wire_formats import (
     MODEL,
@@ -44,7 +45,6 @@ from sia_core.engine.wire_formats import (
 )
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 
-LINE_LIMIT = 1 << 20
 MAX_NOTES = 64
 NOTE_CHARS = 4000
 MAX_WAITING = 64
@@ -54,25 +54,6 @@ COUNTED = ("/v1/chat/completions", "/v1/messages", "/sia/choose", "/sia/run")
 STDOUT_CHARS = 20_000
 KEPT_CODE, KEPT_OUTPUT = 20_000, 2000
 """Characters of a program and of each of its outputs that the record keeps."""
-STATUS = {"request": 400, "budget": 402, "endpoint": 503}
-"""402 and 400 are not retried by the client libraries."""
-
-_Answer = tuple[int, Any]
-"""Status and body."""
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One request line."""
-
-    id: Any
-    path: str
-    body: Any
-    retry: bool
-
-    @property
-    def key(self) -> str:
-        return digest_json([self.path, self.body])
 
 
 class Gateway:
@@ -108,7 +89,7 @@ class Gateway:
         self._writing = threading.Lock()
         self._running = threading.Lock()
         self._asked: Counter[str] = Counter()
-        self._served: dict[str, Future[_Answer]] = {}
+        self._served: dict[str, Future[Answer]] = {}
         self._slots: list[Turn | None] = []
         self._programs: list[ProgramRun | None] = []
         self.notes: list[str] = []
@@ -182,20 +163,20 @@ class Gateway:
     def _accept(self, stream: socket.socket, data: bytes) -> None:
         """Check a line, reserve its place in the record, and let the pool serve it."""
         try:
-            line = _read(data)
+            line = read_line(data)
         except (BadJsonError, RefusedError) as error:
-            self._send(stream, _reply(None, _error("request", str(error)), self.budget.left))
+            self._send(stream, reply(None, refusal("request", str(error)), self.budget.left))
             return
         if line.path == "/sia/answer":
             # Handled in the reading thread, so that no later line counts.
             self.answer, self.answered = line.body, True
-            self._send(stream, _reply(line.id, (200, None), self.budget.left))
+            self._send(stream, reply(line.id, (200, None), self.budget.left))
             return
         self._waiting.acquire()
         number, future = line.id, self._future(line)
         future.add_done_callback(lambda done: self._finish(stream, number, done))
 
-    def _future(self, line: _Line) -> Future[_Answer]:
+    def _future(self, line: Line) -> Future[Answer]:
         """Return the future of the answer; a retried request gets its existing one."""
         counted = line.path in COUNTED
         known = self._served.get(line.key) if line.retry and counted else None
@@ -207,9 +188,9 @@ class Gateway:
             self._served[line.key] = future
         return future
 
-    def _finish(self, stream: socket.socket, number: int | None, done: Future[_Answer]) -> None:
+    def _finish(self, stream: socket.socket, number: int | None, done: Future[Answer]) -> None:
         try:
-            self._send(stream, _reply(number, done.result(), self.budget.left))
+            self._send(stream, reply(number, done.result(), self.budget.left))
             if self._over:
                 stream.shutdown(socket.SHUT_RD)  # Wakes the reading thread.
         except OSError:
@@ -217,9 +198,9 @@ class Gateway:
         finally:
             self._waiting.release()
 
-    def _prepare(self, line: _Line) -> Callable[[], _Answer]:
+    def _prepare(self, line: Line) -> Callable[[], Answer]:
         """Do all steps that depend on the order of requests; return the function that serves this line."""
-        routes: Mapping[str, Callable[[Any], Callable[[], _Answer]]] = {
+        routes: Mapping[str, Callable[[Any], Callable[[], Answer]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/messages": self._messages,
             "/v1/models": self._models,
@@ -228,49 +209,48 @@ class Gateway:
             "/sia/note": self._note,
             **({"/sia/trace": self._trace} if self._unit.twin is not None else {}),
         }
-        route = routes.get(line.path)
-        if route is None:
-            refused = _error("request", f"no path {line.path[:80]!r}; known: {', '.join([*routes, '/sia/answer'])}")
-            return lambda: refused
         try:
-            return route(line.body)
+            if line.path not in routes:
+                known = ", ".join([*routes, "/sia/answer"])
+                raise RefusedError("request", f"no path {line.path[:80]!r}; known: {known}")
+            return routes[line.path](line.body)
         except RefusedError as error:
-            refused = _error(error.kind, str(error))
+            refused = refusal(error.kind, str(error))
             return lambda: refused
 
-    def _respond(self, serve: Callable[[], _Answer]) -> _Answer:
+    def _respond(self, serve: Callable[[], Answer]) -> Answer:
         try:
             return serve()
         except RefusedError as error:
-            return _error(error.kind, str(error))
+            return refusal(error.kind, str(error))
         except Exception as error:  # noqa: BLE001  (a defect here must not look like the harness's)
             self.failure = Failure("worker", f"{type(error).__name__}: {error}"[:500])
-            return _error("endpoint", "the gateway failed")
+            return refusal("endpoint", "the gateway failed")
 
-    def _chat(self, body: Any) -> Callable[[], _Answer]:
+    def _chat(self, body: Any) -> Callable[[], Answer]:
         ask = read_chat(body)
         sample = self._plan(ask, "chat")
 
-        def serve() -> _Answer:
+        def serve() -> Answer:
             answer = write_chat(digest_json(body), sample())
             return 200, chat_events(answer) if ask.stream else answer
 
         return serve
 
-    def _messages(self, body: Any) -> Callable[[], _Answer]:
+    def _messages(self, body: Any) -> Callable[[], Answer]:
         ask = read_messages(body)
         sample = self._plan(ask, "chat")
 
-        def serve() -> _Answer:
+        def serve() -> Answer:
             answer = write_messages(digest_json(body), sample()[0])
             return 200, message_events(answer) if ask.stream else answer
 
         return serve
 
-    def _models(self, _: Any) -> Callable[[], _Answer]:
+    def _models(self, _: Any) -> Callable[[], Answer]:
         return lambda: (200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "sia"}]})
 
-    def _choose(self, body: Any) -> Callable[[], _Answer]:
+    def _choose(self, body: Any) -> Callable[[], Answer]:
         sample = self._plan(read_choose(body), "choose")
         return lambda: (200, {"choice": sample()[0].text})
 
@@ -345,7 +325,7 @@ class Gateway:
             output_tokens=completion.output_tokens,
         )
 
-    def _run(self, body: Any) -> Callable[[], _Answer]:
+    def _run(self, body: Any) -> Callable[[], Answer]:
         body = body if isinstance(body, dict) else {}
         code, seconds = body.get("code"), body.get("seconds", 30.0)
         if not isinstance(code, str) or isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
@@ -356,7 +336,7 @@ class Gateway:
         self._programs.append(None)
         return lambda: self._launch(slot, code, wall)
 
-    def _launch(self, slot: int, code: str, wall: float) -> _Answer:
+    def _launch(self, slot: int, code: str, wall: float) -> Answer:
         files = {"main.py": code.encode(), **self._problem.files}
         try:
             with self._running:  # The lab runs one program at a time.
@@ -383,12 +363,12 @@ class Gateway:
             "stderr": result.stderr[-STDOUT_CHARS:],
         }
 
-    def _note(self, body: Any) -> Callable[[], _Answer]:
+    def _note(self, body: Any) -> Callable[[], Answer]:
         if len(self.notes) < MAX_NOTES:
             self.notes.append(str(body)[:NOTE_CHARS])
         return lambda: (200, None)
 
-    def _trace(self, body: Any) -> Callable[[], _Answer]:
+    def _trace(self, body: Any) -> Callable[[], Answer]:
         self.trace = read_trace(body, self._harness)
         return lambda: (200, None)
 
@@ -396,22 +376,3 @@ class Gateway:
         data = canonical_json(message) + b"\n"
         with self._writing:
             stream.sendall(data)
-
-
-def _read(data: bytes) -> _Line:
-    request = parse(data, limit=LINE_LIMIT)
-    if not isinstance(request, dict) or not isinstance(request.get("path"), str) or "body" not in request:
-        raise RefusedError("request", 'a request is {"id", "path", "body"}')
-    number = request.get("id")
-    return _Line(
-        number if isinstance(number, int) else None, request["path"], request["body"], request.get("retry") is True
-    )
-
-
-def _reply(number: Any, answer: _Answer, left: Mapping[str, int]) -> dict[str, Any]:
-    status, body = answer
-    return {"id": number, "status": status, "body": body, "budget": left}
-
-
-def _error(kind: str, message: str) -> _Answer:
-    return STATUS[kind], {"error": {"type": kind, "message": message, "code": kind}}

@@ -8,9 +8,11 @@ from sia_core.agents.recorded import RECORDED_BY, is_recorded
 from sia_core.agents.registry import WITHOUT_MODEL
 from sia_core.domain.config import RunConfig
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import read
 from sia_core.domain.lineage import SEED_NODE, Decision, Node
 from sia_core.domain.patch import Edit, apply_edits, edits_between
 from sia_core.domain.task import Task
+from sia_core.domain.usage import ModelUsage
 from sia_core.policy.spec import parse_spec
 from sia_core.record.phases import AnalyzeDone
 from sia_core.record.store import RunRecord
@@ -108,16 +110,16 @@ def _used(run: RunRecord, config: RunConfig) -> recording.Used:
     """Requests and tokens of all conversations, that about the first harness among them."""
     parts = [generation.sibling(number) for generation in run.generations() for number in range(config.siblings)]
     found = [part.get_json("agent/conversation.json") for part in (run, *parts)]
-    usages: list[Mapping[str, Any]] = [one["usage"] for one in found if one is not None]
-    dollars = [usage["dollars"] for usage in usages if usage["dollars"] is not None]
-    priced = bool(usages) and len(dollars) == len(usages)
+    usages = [read(ModelUsage, one["usage"]) for one in found if one is not None]
+    usage = sum(usages, ModelUsage())
+    dollars = usage.dollars if usages else None
     server = parse_spec(config.agent)
     return recording.Used(
-        turns=sum(usage["requests"] for usage in usages),
-        prompt_tokens=sum(usage["prompt_tokens"] for usage in usages),
-        output_tokens=sum(usage["output_tokens"] for usage in usages),
-        dollars=sum(dollars) if priced else None,
-        priced_as=server.model if priced and server is not None else "",
+        turns=usage.requests,
+        prompt_tokens=usage.prompt_tokens,
+        output_tokens=usage.output_tokens,
+        dollars=dollars,
+        priced_as=server.model if dollars is not None and server is not None else "",
     )
 
 

@@ -16,9 +16,10 @@ from typing import Any
 from sia_core.agents.conversation import Allowance
 from sia_core.agents.prices import policy_price
 from sia_core.agents.registry import Agents, load_agents
-from sia_core.domain.budget import Spent
 from sia_core.domain.config import RunConfig
+from sia_core.domain.json_data import read
 from sia_core.domain.task import Task
+from sia_core.domain.usage import ModelUsage, Usage
 from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.host.home import home
 from sia_core.host.progress import Reporter, Silent
@@ -104,12 +105,11 @@ def _load_agents(
     forgotten = run.tags.get(Tag.FORGOTTEN, "0")
 
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
-        used = conversation["usage"]
-        tokens = used["prompt_tokens"] + used["output_tokens"]
+        used = read(ModelUsage, conversation["usage"])
         stored = run.generation(generation).sibling(sibling) if generation else run
         # By MLflow's id: a generation that is made again asks again, and is paid for again.
         key = f"agent/{stored.run_id}/{sibling}"
-        ledger.spend(key, "agents", Spent(tokens=tokens, dollars=used["dollars"] or 0.0))
+        ledger.spend(key, "agents", Usage(tokens=used.tokens, dollars=used.dollars or 0.0))
         stored.put_json("agent/conversation.json", conversation)
 
     return load_agents(

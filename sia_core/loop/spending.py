@@ -5,10 +5,12 @@ import time
 from typing import Any
 
 from sia_core.agents.prices import Price
-from sia_core.domain.budget import ROLES, Budget, Role, Spent, read_spent, total
+from sia_core.domain.budget import ROLES, Budget, Role, read_spent, total
 from sia_core.domain.errors import BudgetError
+from sia_core.domain.json_data import write
 from sia_core.domain.rollout import Rollout
 from sia_core.domain.task_config import Resources
+from sia_core.domain.usage import Usage
 from sia_core.host.progress import Reporter
 from sia_core.record.journal import Journal
 from sia_core.record.store import RunRecord
@@ -33,12 +35,12 @@ class Ledger:
         kept: dict[str, Any] = run.get_json(_FILE) or {}
         # A sitting on another machine is in MLflow and not in this journal; one that was cut, the other way round.
         before = read_spent(kept.get("roles", {}))
-        self._spent = {role: here.get(role, Spent()).at_least(before.get(role, Spent())) for role in ROLES}
-        self._wall_before = max(here.get(_WALL, Spent()).seconds, float(kept.get("wall_seconds", 0.0)))
+        self._spent = {role: here.get(role, Usage()).at_least(before.get(role, Usage())) for role in ROLES}
+        self._wall_before = max(here.get(_WALL, Usage()).seconds, float(kept.get("wall_seconds", 0.0)))
         self._warned = {name: amount / limit for name, amount, limit in self._shares()}
         """How much of each limit was spent when it was last spoken of."""
 
-    def spent(self) -> dict[Role, Spent]:
+    def spent(self) -> dict[Role, Usage]:
         """Return the amounts spent so far, by role."""
         return dict(self._spent)
 
@@ -57,21 +59,21 @@ class Ledger:
         self._warn()
         return True
 
-    def _cost(self, rollout: Rollout) -> dict[Role, Spent]:
+    def _cost(self, rollout: Rollout) -> dict[Role, Usage]:
         played = rollout.seconds - rollout.verify_seconds
         price, turns = self._price, rollout.turns
         dollars = sum(price.of(turn.prompt_tokens, turn.output_tokens) for turn in turns) if price else 0.0
         return {
-            "rollouts": Spent(1, rollout.tokens, dollars, played, played * self._resources.gpus),
-            "verification": Spent(
+            "rollouts": Usage(1, rollout.tokens, dollars, played, played * self._resources.gpus),
+            "verification": Usage(
                 seconds=rollout.verify_seconds,
                 gpu_seconds=rollout.verify_seconds * (self._resources.grade_gpus or self._resources.gpus),
             ),
         }
 
-    def spend(self, key: str, role: Role, amounts: Spent) -> None:
+    def spend(self, key: str, role: Role, amounts: Usage) -> None:
         """Note what something other than a rollout has cost; a key counts once."""
-        before = self._journal.spent().get(role, Spent())
+        before = self._journal.spent().get(role, Usage())
         self._journal.spend(key, role, amounts)
         self._spent[role] += self._journal.spent()[role] + before * -1
         self._warn()
@@ -107,7 +109,7 @@ class Ledger:
         spent = total(self.spent())
         share = planned / spent.rollouts if spent.rollouts else 0.0
         after = spent + spent * share
-        after = after.at_least(Spent(rollouts=spent.rollouts + planned))
+        after = after.at_least(Usage(rollouts=spent.rollouts + planned))
         for name, amount, limit in self.budget.shares(after, self.wall_s * (1 + share)):
             if amount > limit:
                 return f"{name}: {amount:.6g} would be spent, {limit:g} may be"
@@ -125,22 +127,17 @@ class Ledger:
 
     def record(self, step: int) -> None:
         """Write the amounts spent so far to MLflow."""
-        spent, wall = self.spent(), self.wall_s
+        roles, wall = {role: write(amounts) for role, amounts in self.spent().items()}, self.wall_s
         self.close()
-        self._run.put_json(
-            _FILE, {"roles": {role: amounts.to_dict() for role, amounts in spent.items()}, "wall_seconds": wall}
-        )
+        self._run.put_json(_FILE, {"roles": roles, "wall_seconds": wall})
         metrics = {
-            f"spent.{role}.{name}": value
-            for role, amounts in spent.items()
-            for name, value in amounts.to_dict().items()
-            if value
+            f"spent.{role}.{name}": value for role, amounts in roles.items() for name, value in amounts.items() if value
         }
         self._run.log_metrics({**metrics, "spent.wall_seconds": wall}, step)
 
     def close(self) -> None:
         """Note how long the sitting has lasted so far."""
-        self._journal.spend(self._sitting, _WALL, Spent(seconds=time.monotonic() - self._began))
+        self._journal.spend(self._sitting, _WALL, Usage(seconds=time.monotonic() - self._began))
 
     def _shares(self) -> list[tuple[str, float, float]]:
         return list(self.budget.shares(total(self.spent()), self.wall_s))

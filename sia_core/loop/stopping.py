@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from sia_core.domain.json_data import write
 from sia_core.domain.lineage import Node
 from sia_core.domain.plan import plan_rollouts
 from sia_core.host.signals import asked_to_end
@@ -41,7 +42,7 @@ def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> N
     """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
     if session.run.phase(StopDone) is None:
         tags = {Tag.STOPPED: rule, Tag.STOPPED_BECAUSE: reason}
-        session.run.complete(StopDone(rule=rule, reason=reason, plateau=plateau.to_dict()), tags)
+        session.run.complete(StopDone(rule=rule, reason=reason, plateau=write(plateau)), tags)
         # The agent's reason stands in its decision and in the table at the end; it may be long.
         session.reporter.say(f"the run ends ({rule}): {'it decided to stop' if rule == 'agent' else reason}")
 

@@ -4,12 +4,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from sia_core.domain.budget import Spent
 from sia_core.domain.candidate import Adapter, Candidate
 from sia_core.domain.errors import SiaError
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Decision, Node
 from sia_core.domain.rollout import Rollout
+from sia_core.domain.usage import Usage
 from sia_core.loop.anchors import check_anchors
 from sia_core.loop.harness_lever import Pulled
 from sia_core.loop.rollouts import cost_of, is_stale, plan_groups, roll_out, training_rollouts
@@ -116,7 +116,7 @@ def _train(
                 began = time.monotonic()
                 adapter, steps = trainer.round(number, rollouts)
                 took = time.monotonic() - began
-                training = Spent(seconds=took, gpu_seconds=took * resources.train_gpus)
+                training = Usage(seconds=took, gpu_seconds=took * resources.train_gpus)
                 session.ledger.spend(f"update/{spec.id}/{number}", "training", training)
             except SiaError as error:
                 trained.failure = f"update round {number}: {error.what}"

@@ -10,14 +10,13 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, RecordError
 from sia_core.domain.hashing import canonical_json
-from sia_core.domain.json_data import read
+from sia_core.domain.json_data import read, write
 from sia_core.host.disk import cannot_write
 from sia_core.policy.protocol import Completion, Policy, Request
 
@@ -69,7 +68,7 @@ class LoggedPolicy:
                 raise self._failure
             completion = self._policy.sample(request)
             with self._lock:
-                self._append({"request": request.key, "completion": asdict(completion)})
+                self._append({"request": request.key, "completion": write(completion)})
         except BaseException as error:
             with self._lock:
                 del self._known[request.key]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, ServiceError
 from sia_core.domain.hashing import digest_json
+from sia_core.domain.json_data import Number
 from sia_core.domain.rollout import Sampling, ToolCall
 
 Message = Mapping[str, Any]
@@ -83,7 +84,7 @@ class Completion:
     """Rendered prompt for people, never tokenised again."""
     prompt_ids: tuple[int, ...] | None = None
     output_ids: tuple[int, ...] | None = None
-    logprobs: tuple[float, ...] | None = None
+    logprobs: tuple[Number, ...] | None = None
     allowed: tuple[tuple[int, ...] | None, ...] | None = None
     finish: str = "stop"
     tool_calls: tuple[ToolCall, ...] = ()

@@ -5,13 +5,12 @@ while MLflow still calls it running was killed. Nothing rests on it: what cannot
 """
 
 import contextlib
-import json
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
-from sia_core.domain.json_data import read
+from sia_core.domain.json_data import dumps, loads
 from sia_core.host.progress import Reporter, Wait
 from sia_core.record.patience import in_haste
 from sia_core.record.store import RunRecord
@@ -38,9 +37,7 @@ class Progress:
 def read_progress(tags: dict[str, str]) -> Progress | None:
     """Read the progress from a run's tags; None where no progress was ever written."""
     text = tags.get(Tag.PROGRESS)
-    if text is None:
-        return None
-    return read(Progress, json.loads(text))
+    return None if text is None else loads(Progress, text)
 
 
 class Beacon:
@@ -81,6 +78,6 @@ class Beacon:
             now = Progress(label[:200], done, total, round(time.time(), 1), self._wait)
             # A store that is down must not end the run that waits for it.
             with contextlib.suppress(Exception), in_haste():
-                self._run.set_tags({Tag.PROGRESS: json.dumps(asdict(now))})
+                self._run.set_tags({Tag.PROGRESS: dumps(now)})
             if self._ended.wait(self._period):
                 return

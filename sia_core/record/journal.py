@@ -7,23 +7,24 @@ at all: where the disk is full the run ends with an error, and goes on from the 
 """
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Self
 
-from sia_core.domain.budget import Role, Spent
+from sia_core.domain import json_data
+from sia_core.domain.budget import Role
 from sia_core.domain.errors import RecordError
 from sia_core.domain.rollout import Rollout
+from sia_core.domain.usage import Usage
 from sia_core.host.disk import cannot_write, is_full
 
-_COLUMNS = ", ".join(f"{one.name} REAL NOT NULL" for one in fields(Spent))
+_COLUMNS = ", ".join(f"{one.name} REAL NOT NULL" for one in fields(Usage))
 _SPENDING = f"CREATE TABLE IF NOT EXISTS spending (key TEXT, role TEXT, {_COLUMNS}, PRIMARY KEY (key, role))"
-_VALUES = f"INTO spending VALUES (?, ?, {', '.join('?' for _ in fields(Spent))})"
+_VALUES = f"INTO spending VALUES (?, ?, {', '.join('?' for _ in fields(Usage))})"
 _ADD = f"INSERT OR IGNORE {_VALUES}"
-_GREATEST = ", ".join(f"{one.name} = max({one.name}, excluded.{one.name})" for one in fields(Spent))
+_GREATEST = ", ".join(f"{one.name} = max({one.name}, excluded.{one.name})" for one in fields(Usage))
 _RAISE = f"INSERT {_VALUES} ON CONFLICT DO UPDATE SET {_GREATEST}"
 
 
@@ -53,13 +54,13 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def put(self, rollout: Rollout, spent: Mapping[Role, Spent] | None = None) -> bool:
+    def put(self, rollout: Rollout, spent: Mapping[Role, Usage] | None = None) -> bool:
         """Keep a terminal record and what it cost; a second one of the same unit changes nothing, and is False.
 
         Raises:
             RecordError: the disk is full, or broken.
         """
-        row = rollout.unit.key, json.dumps(rollout.to_dict())
+        row = rollout.unit.key, json_data.dumps(rollout)
         try:
             self._database.execute("BEGIN")
             new = self._database.execute("INSERT OR IGNORE INTO rollouts VALUES (?, ?)", row).rowcount > 0
@@ -72,7 +73,7 @@ class Journal:
             raise cannot_write(error, self._path) from error
         return new
 
-    def spend(self, key: str, role: str, amounts: Spent) -> None:
+    def spend(self, key: str, role: str, amounts: Usage) -> None:
         """Note what something other than a rollout has cost; of a key the greatest amounts count.
 
         Raises:
@@ -83,11 +84,11 @@ class Journal:
         except sqlite3.Error as error:
             raise cannot_write(error, self._path) from error
 
-    def spent(self) -> dict[str, Spent]:
+    def spent(self) -> dict[str, Usage]:
         """Sum up what was spent, by role."""
-        sums = ", ".join(f"sum({one.name})" for one in fields(Spent))
+        sums = ", ".join(f"sum({one.name})" for one in fields(Usage))
         rows = self._database.execute(f"SELECT role, {sums} FROM spending GROUP BY role")
-        return {role: Spent(*amounts) for role, *amounts in rows}
+        return {role: Usage(*amounts) for role, *amounts in rows}
 
     def get(self, keys: Iterable[str]) -> dict[str, Rollout]:
         """The records there are among `keys`."""
@@ -95,7 +96,7 @@ class Journal:
         for key in keys:
             row = self._database.execute("SELECT record FROM rollouts WHERE key = ?", (key,)).fetchone()
             if row is not None:
-                found[key] = Rollout.from_dict(json.loads(row[0]))
+                found[key] = json_data.loads(Rollout, row[0])
         return found
 
     def __len__(self) -> int:

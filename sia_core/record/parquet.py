@@ -1,6 +1,5 @@
 """Rollouts as Parquet: flat columns to query, and the whole record to read back."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sia_core.domain import json_data
 from sia_core.domain.rollout import Rollout
 
 _BATCH = 64
@@ -43,7 +43,7 @@ def write(path: Path, rollouts: Sequence[Rollout]) -> None:
         "failure": pa.array([rollout.failure and rollout.failure.kind for rollout in ordered], pa.string()),
         "tokens": [rollout.tokens for rollout in ordered],
         "seconds": [rollout.seconds for rollout in ordered],
-        "record": [json.dumps(rollout.to_dict()) for rollout in ordered],
+        "record": [json_data.dumps(rollout) for rollout in ordered],
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 
@@ -51,7 +51,7 @@ def write(path: Path, rollouts: Sequence[Rollout]) -> None:
 def read(data: bytes) -> list[Rollout]:
     """The records of a file made by `write`."""
     column = pq.read_table(pa.BufferReader(data), columns=["record"]).column("record")
-    return [Rollout.from_dict(json.loads(text)) for text in column.to_pylist()]
+    return [json_data.loads(Rollout, text) for text in column.to_pylist()]
 
 
 def read_rows(data: bytes) -> list[Row]:
@@ -67,5 +67,5 @@ def read_some(data: bytes, keys: Collection[str]) -> list[Rollout]:
     for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=_BATCH, columns=["key", "record"]):
         for at, key in enumerate(batch.column("key").to_pylist()):
             if key in keys:
-                found.append(Rollout.from_dict(json.loads(batch.column("record")[at].as_py())))
+                found.append(json_data.loads(Rollout, batch.column("record")[at].as_py()))
     return found

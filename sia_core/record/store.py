@@ -14,7 +14,6 @@ Only this package imports mlflow. Invariants:
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,31 +22,28 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
 from mlflow.exceptions import MlflowException
 
-from sia_core.domain.candidate import Adapter, Candidate
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
-from sia_core.domain.hashing import canonical_json, digest_bytes, digest_files
+from sia_core.domain.hashing import canonical_json, digest_bytes
 from sia_core.domain.lineage import Node
 from sia_core.domain.setting import option, read_text
 from sia_core.host.external import masked
-from sia_core.record import models
+from sia_core.record.candidates import Candidates
 from sia_core.record.connection import artifact_root, connect
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.patience import Waiting, say_on_stderr, without_late
 from sia_core.record.phases import ImproveDone, Phase, StartDone
-from sia_core.record.stored import FORMAT, Done, Fence, Stored, check_format, checked_phase, complete_phase, no_fence
+from sia_core.record.stored import FORMAT, Done, Fence, check_format, checked_phase, complete_phase, no_fence
 from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
 
 LEASES = "sia-leases"
 """Experiment of the small runs that say who holds which run (`lease`)."""
-PARAM_TEXT = 500
-"""Most characters of a parameter's value: the limit in the narrowest of MLflow's databases."""
 DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
-_HARNESSES, _PAGE = 64, 1000
-"""Harnesses kept at hand; runs in one answer of MLflow's."""
+_PAGE = 1000
+"""Runs in one answer of MLflow's."""
 _CHANGED = f"{Tag.SET}."
 """Tags that hold the settings which `sia resume` has changed, each by its name, as the text of its option."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -164,7 +160,7 @@ class Record:
             return str(found.experiment_id)
 
 
-class RunRecord(Stored):
+class RunRecord(Candidates):
     """One evolution's run."""
 
     record: Record
@@ -287,89 +283,6 @@ class RunRecord(Stored):
             ],
         )
 
-    def put_harness(self, harness: Harness) -> None:
-        """Store a harness by digest."""
-        self.record.fence()
-        with tempfile.TemporaryDirectory(prefix="sia-") as folder:
-            root = Path(folder) / harness.digest
-            for name, data in harness.files.items():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).write_bytes(data)
-            self.record.client.log_artifacts(self.run_id, str(root), f"harnesses/{harness.digest}")
-
-    def harness(self, digest: str) -> Harness:
-        """A stored harness, checked against its digest."""
-        kept = self.record.harnesses
-        found = kept.pop(digest, None) or _read_harness(self, digest)
-        kept[digest] = found
-        if len(kept) > _HARNESSES:
-            kept.pop(next(iter(kept)), None)
-        return found
-
-    def put_adapter(
-        self, adapter: Adapter, spec: Mapping[str, Any] | None = None, source: GenerationRecord | None = None
-    ) -> str:
-        """Store an adapter as a LoggedModel and return its id, to log metrics with. Twice is once.
-
-        Args:
-            adapter: with its files.
-            spec: what made it; becomes the model's parameters.
-            source: the generation it was made in.
-        """
-        self.record.fence()
-        params = {key: str(value)[:PARAM_TEXT] for key, value in (spec or {}).items() if value is not None}
-        run_id = source.run_id if source else self.run_id
-        return models.log_adapter(self.record.client, self.experiment_id, self.name, run_id, adapter, params)
-
-    def adapter(self, digest: str | None) -> Adapter | None:
-        """A stored adapter on local disk, checked against its digest; None for the bare policy."""
-        if digest is None:
-            return None
-        local = self.record.cache / "adapters" / digest
-        if not local.exists():
-            model = models.find_adapter(self.record.client, self.experiment_id, self.name, digest)
-            if model is None or not models.is_whole(model):
-                raise RecordError(f"adapter {digest[:12]} is missing", where=self.name)
-            whole = model
-            files = self.record.waiting(lambda: models.read_adapter(self.record.tracking_uri, whole))
-            if digest_files(files) != digest:
-                raise RecordError(f"adapter {digest[:12]} was changed or torn", where=self.name)
-            local.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=local.parent))
-            for name, data in files.items():
-                (staging / name).write_bytes(data)
-            staging.rename(local)
-        return Adapter(digest, local)
-
-    def promote(self, candidate: Candidate, index: int) -> None:
-        """Make a candidate the champion of its task in MLflow's registry. Twice is once.
-
-        Args:
-            candidate: its harness and adapter are stored.
-            index: its lineage node.
-        """
-        self.record.fence()
-        client, task = self.record.client, self.tags[Tag.TASK]
-        root = client.get_run(self.run_id).info.artifact_uri
-        harness = models.Entry(candidate.harness, f"{root}/harnesses/{candidate.harness}", self.run_id)
-        models.crown(client, f"{task}-harness", self.name, index, harness)
-        if candidate.adapter is None:
-            models.dethrone(client, f"{task}-adapter", self.name)
-            return
-        model = models.find_adapter(client, self.experiment_id, self.name, candidate.adapter)
-        if model is None:
-            raise RecordError(f"adapter {candidate.adapter[:12]} is missing", where=self.name)
-        entry = models.Entry(
-            candidate.adapter, model.artifact_location, model.source_run_id or self.run_id, model.model_id
-        )
-        models.crown(client, f"{task}-adapter", self.name, index, entry)
-
-    def demote(self) -> None:
-        """Take the registry's champion from this run; another run's stays."""
-        self.record.fence()
-        for kind in ("harness", "adapter"):
-            models.dethrone(self.record.client, f"{self.tags[Tag.TASK]}-{kind}", self.name)
-
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED or KILLED."""
         self.record.fence()
@@ -394,13 +307,3 @@ def open_record(home: Path, tracking_uri: str | None, say: Callable[[str], None]
     uri = tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     return Record(uri, artifact_root(uri, home), home, say)
-
-
-def _read_harness(run: RunRecord, digest: str) -> Harness:
-    files = run.get_tree(f"harnesses/{digest}")
-    if files is None:
-        raise RecordError(f"harness {digest[:12]} is missing", where=run.name)
-    harness = Harness.from_files(files, where=digest[:12])
-    if harness.digest != digest:
-        raise RecordError(f"harness {digest[:12]} was changed: its digest is {harness.digest[:12]}", where=run.name)
-    return harness

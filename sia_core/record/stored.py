@@ -12,8 +12,10 @@ from mlflow.entities import Metric, Run, RunTag
 from pydantic import ValidationError
 
 from sia_core.domain.errors import RecordError
+from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json, digest_bytes
 from sia_core.domain.task_config import describe_invalid
+from sia_core.record.patience import Waiting
 from sia_core.record.phases import Phase
 from sia_core.record.tags import Tag
 
@@ -55,9 +57,13 @@ def no_fence(*, surely: bool = False) -> None:
 class Store(Protocol):
     """Attributes of a `store.Record` that `Stored` needs."""
 
+    tracking_uri: str
+    cache: Path
     client: MlflowClient
+    waiting: Waiting
     fence: Fence
     phases: dict[str, bytes]
+    harnesses: dict[str, Harness]
     known: dict[str, list[Run]]
 
 

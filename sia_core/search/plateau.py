@@ -9,10 +9,11 @@ By the same rule over one lever's tries, `rules` changes to another lever.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import sqrt
-from typing import Any
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import Annotated
 
+from pydantic import PlainSerializer
 from scipy.special import stdtrit
 
 from sia_core.domain.lineage import Node, champion
@@ -32,8 +33,8 @@ class Plateau:
     """Number of tries since the last promotion, void ones left out, at most WINDOW."""
     mean: float
     """Mean gain of the tries."""
-    upper: float
-    """Upper bound (one-sided) of the tries' mean gain."""
+    upper: Annotated[float, PlainSerializer(lambda bound: bound if isfinite(bound) else None)]
+    """One-sided upper bound of the tries' mean gain; infinite below two tries, which is null in JSON."""
     threshold: float
     untried: tuple[str, ...]
     """Levers of the run that were not pulled in these tries."""
@@ -45,10 +46,6 @@ class Plateau:
         if self.untried:
             said += f"; {' and '.join(self.untried)} not tried"
         return f"{said}; a plateau is below {self.threshold:+.4f}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data; the bound is None for fewer than two tries."""
-        return {**asdict(self), "upper": self.upper if self.tries > 1 else None}
 
 
 def find_plateau(

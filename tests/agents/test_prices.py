@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_core.agents.prices import Price, Usage, find_price
+from sia_core.agents.prices import Price, find_price, usage_of
 from sia_core.agents.registry import check_agent
 from sia_core.domain.errors import UsageError
 from sia_core.policy.protocol import Completion
@@ -89,9 +89,9 @@ def test_price_follows_the_provider_of_the_address(own: Path) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_unknown_price_is_never_counted_as_free() -> None:
-    usage = Usage().plus(done(10, 1), price_of("house")).plus(done(10, 1), None)
+    usage = usage_of(done(10, 1), price_of("house")) + usage_of(done(10, 1), None)
     assert (usage.tokens, usage.dollars) == (22, None)
-    assert usage.plus(done(1, 1), price_of("house")).dollars is None
+    assert (usage + usage_of(done(1, 1), price_of("house"))).dollars is None
 
 
 def test_dollar_limit_needs_a_price(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

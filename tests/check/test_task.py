@@ -16,6 +16,7 @@ from sia_core.check.problems import check_splits
 from sia_core.check.report import Finding, Report
 from sia_core.check.task import check_task
 from sia_core.domain.errors import FetchError, SandboxError, TaskError
+from sia_core.domain.json_data import dumps
 from sia_core.domain.rollout import Verdict
 from sia_core.domain.task import Task
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
@@ -61,7 +62,7 @@ def test_sound_task_passes_every_check() -> None:
     report = checked(TOY)
     assert [finding.check for finding in report.findings] == CHECKS
     assert {finding.status for finding in report.findings} == {"passed"}, report.findings
-    assert json.loads(json.dumps(report.to_dict()))["sound"]
+    assert json.loads(dumps(report))["sound"]
 
 
 _JUDGE = "    return Verdict(problem.private"

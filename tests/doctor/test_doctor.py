@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from sia_core.cli.main import app
 from sia_core.doctor import machine, packages, services
-from sia_core.doctor.report import Finding, exit_code, to_dict
+from sia_core.doctor.report import Finding, exit_code
 from sia_core.domain.errors import SandboxError
 from sia_core.engine.sandbox.protocol import Tier, TierReport
 
@@ -29,7 +29,6 @@ def test_exit_code_is_that_of_the_first_failure() -> None:
     found = [Finding("a", "ok", ""), Finding("b", "warning", ""), Finding("c", "failed", "", "do", 6)]
     assert exit_code([*found, Finding("d", "failed", "", "do", 8)]) == 6
     assert exit_code(found[:2]) == 0
-    assert to_dict(found)["ready"] is False
 
 
 def test_without_a_sandbox_a_run_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Nouns: content addresses, records that survive JSON, verdict rules."""
 
-import json
 import math
 
 import pytest
@@ -58,13 +57,6 @@ def test_unit_key_depends_on_every_field(change: dict[str, object]) -> None:
     from dataclasses import replace
 
     assert replace(UNIT, **change).key != UNIT.key  # type: ignore[arg-type]
-
-
-def test_rollout_survives_json() -> None:
-    rollout = Rollout(UNIT, (TURN,), {"code": "x"}, Verdict(0.5, metrics={"mse": 0.1}), None, ("note",), 1.5)
-    assert Rollout.from_dict(json.loads(json.dumps(rollout.to_dict()))) == rollout
-    failed = Rollout(UNIT, failure=Failure("timeout", "60 s"))
-    assert Rollout.from_dict(json.loads(json.dumps(failed.to_dict()))) == failed
 
 
 def test_blame_decides_the_score() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import read, write
 from sia_core.domain.lineage import RungResult
 from sia_core.domain.rollout import Unit
 from sia_core.domain.task import Task
@@ -140,7 +141,7 @@ def test_twin_rollout_shares_randomness_and_is_traced(runner: RolloutRunner) -> 
     assert alone.trace is None and other.trace is None
     assert traced.trace is not None
     assert (dict(traced.trace.lines), traced.trace.knobs) == ({"agent.py": (3, 4, 6)}, ("n",))
-    assert type(traced).from_dict(traced.to_dict()) == traced
+    assert read(type(traced), write(traced)) == traced
 
 
 def test_failing_harness_still_reports_its_trace(runner: RolloutRunner) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sia_core.engine import gateway
+from sia_core.engine.lines import LINE_LIMIT
 from tests.engine.test_gateway import MESSAGES, Client, Echo, kind
 
 CHAT = "/v1/chat/completions"
@@ -104,7 +104,7 @@ def test_lines_that_are_no_requests_are_refused(client: Client, line: bytes) -> 
 
 
 def test_line_without_end_is_refused_piece_by_piece(client: Client) -> None:
-    client.socket.sendall(b"x" * (3 * gateway.LINE_LIMIT) + b"\n")
+    client.socket.sendall(b"x" * (3 * LINE_LIMIT) + b"\n")
     assert [kind(client.read()) for _ in range(3)] == ["request"] * 3
     assert client.chat()["status"] == 200
 

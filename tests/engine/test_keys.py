@@ -17,6 +17,7 @@ import pytest
 import ray
 
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import write
 from sia_core.domain.rollout import Unit
 from sia_core.domain.task import Task
 from sia_core.engine.fanout import Engine, EngineConfig
@@ -70,7 +71,7 @@ def play(url: str, variable: str, tmp_path: Path) -> dict[str, Any]:
         session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
         places = [*_environments(), *_files(session), *_files(tmp_path), *(line for line in said if KEY in line)]
     assert os.environ[variable] == KEY
-    return {"rollouts": [rollout.to_dict() for rollout in rollouts], "places": places}
+    return {"rollouts": list(map(write, rollouts)), "places": places}
 
 
 def _environments() -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.harness import Harness
+from sia_core.domain.json_data import read, write
 from sia_core.domain.rollout import Rollout, Unit
 from sia_core.domain.task import Task
 from sia_core.engine import worker
@@ -261,7 +262,7 @@ def test_verifier_that_asks_for_the_record_reads_it(sharing: tuple[Task, Rollout
     assert (done.verdict.score, done.verdict.metrics["options"]) == (0.5, 3.0)
     assert done.verdict.feedback == done.answer[0]
     assert done.turns[0].options == ("a", "b", "c") and done.turns[1].options is None
-    assert Rollout.from_dict(done.to_dict()) == done
+    assert read(Rollout, write(done)) == done
 
 
 def test_task_that_shares_nothing_has_no_shared_directory(play: Play) -> None:

@@ -10,10 +10,11 @@ from typing import Any, cast
 import pytest
 
 from sia_core.agents.prices import OwnRates, Price
-from sia_core.domain.budget import Budget, Spent
+from sia_core.domain.budget import Budget
 from sia_core.domain.errors import BudgetError
 from sia_core.domain.rollout import Rollout
 from sia_core.domain.task_config import Resources
+from sia_core.domain.usage import Usage
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
 from sia_core.report.table import spent_lines
@@ -70,8 +71,8 @@ def test_rollout_is_counted_once_over_retries_and_processes(tmp_path: Path) -> N
     with opened(tmp_path / "j.db", kept) as ledger:  # The next sitting, on this machine.
         ledger.settle(rollout(1))
         tokens = rollout(1).tokens + rollout(2).tokens
-        assert ledger.spent()["rollouts"] == Spent(2, tokens, 0.0, 4.0, 2.0)
-        assert ledger.spent()["verification"] == Spent(0, 0, 0.0, 2.0, 2.0)
+        assert ledger.spent()["rollouts"] == Usage(2, tokens, 0.0, 4.0, 2.0)
+        assert ledger.spent()["verification"] == Usage(0, 0, 0.0, 2.0, 2.0)
     with opened(tmp_path / "elsewhere.db", kept) as ledger:  # And on another, where the journal is not.
         assert ledger.spent()["rollouts"].rollouts == 2
         ledger.settle(rollout(3))
@@ -95,12 +96,12 @@ def test_launch_beyond_the_budget_is_refused_with_the_resume_command(tmp_path: P
 @pytest.mark.parametrize(
     ("budget", "key", "amounts"),
     [
-        ("tokens=1000", "agents", Spent(tokens=1000)),
-        ("dollars=2", "agents", Spent(dollars=2.5)),
-        ("gpu_hours=1", "training", Spent(seconds=7200, gpu_seconds=3600)),
+        ("tokens=1000", "agents", Usage(tokens=1000)),
+        ("dollars=2", "agents", Usage(dollars=2.5)),
+        ("gpu_hours=1", "training", Usage(seconds=7200, gpu_seconds=3600)),
     ],
 )
-def test_launches_are_refused_once_a_limit_is_reached(tmp_path: Path, budget: str, key: Any, amounts: Spent) -> None:
+def test_launches_are_refused_once_a_limit_is_reached(tmp_path: Path, budget: str, key: Any, amounts: Usage) -> None:
     with opened(tmp_path / "j.db", Kept(budget)) as ledger:
         ledger.reserve("execute", 100)
         assert ledger.used_up() is None
@@ -161,7 +162,7 @@ def test_spending_is_shown_with_shares_of_the_budget(tmp_path: Path) -> None:
     with opened(tmp_path / "j.db", kept) as ledger:
         for seed in range(10):
             ledger.settle(rollout(seed))
-        ledger.spend("agent/1/0", "agents", Spent(tokens=5000, dollars=1.25))
+        ledger.spend("agent/1/0", "agents", Usage(tokens=5000, dollars=1.25))
         ledger.record(1)
     first, second = spent_lines(kept.files["spending.json"], kept.config.budget)
     assert "10 rollouts" in first and "1.25 dollars" in first and "verification 0.2 min" in first

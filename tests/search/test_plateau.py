@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from sia_core.domain.json_data import write
 from sia_core.domain.lineage import Node
 from sia_core.search.plateau import Plateau, find_plateau, tired
 from tests.search.test_lineage import SEED, child
@@ -27,7 +28,7 @@ def test_small_sure_gains_of_all_levers_are_a_plateau() -> None:
     assert found.threshold == pytest.approx(0.02 * 0.5)
     assert found.mean < found.upper < found.threshold
     assert "3 tries since the last promotion gained -0.0003 on average" in str(found)
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(write(found), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_small_sure_gains_of_all_levers_are_a_plateau() -> None:
 def test_anything_less_is_no_plateau(nodes: list[Node]) -> None:
     found = plateau(nodes)
     assert not found.reached
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(write(found), allow_nan=False)
 
 
 def test_share_of_zero_never_ends_a_run() -> None:

@@ -15,7 +15,6 @@ from sia_core.agents.command.spec import Commanding, parse_command
 from sia_core.agents.conversation import SubmissionError
 from sia_core.agents.library import Library, ReadingError
 from sia_core.agents.llm import Playing
-from sia_core.agents.prices import Usage
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.record import Keep
 from sia_core.agents.source import Source
@@ -29,6 +28,7 @@ from sia_core.domain.hashing import digest_json
 from sia_core.domain.lineage import Decision
 from sia_core.domain.patch import edits_between
 from sia_core.domain.task_config import describe_invalid
+from sia_core.domain.usage import ModelUsage
 
 _DIGITS = 12
 
@@ -75,7 +75,7 @@ def command_record(rounds: Rounds[Any], **more: Any) -> dict[str, Any]:
     """Rounds of a command as JSON data: their outputs and ends. The usage of the command's own model is unknown."""
     return {
         "messages": [],
-        "usage": asdict(Usage(requests=len(rounds.rounds), dollars=None)),
+        "usage": asdict(ModelUsage(requests=len(rounds.rounds), dollars=None)),
         "usage_known": False,
         "not_taken": rounds.faults,
         "trials": rounds.trials,

@@ -19,6 +19,7 @@ from typing import Any
 from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import MAX_BYTES, MAX_FILES
 from sia_core.domain.jail import GIVEN, Jail
+from sia_core.domain.json_data import Blob
 from sia_core.host.disk import cannot_write
 from sia_core.host.untrusted import UntrustedError, discard, opened, read_regular, read_tree, replace
 
@@ -36,7 +37,7 @@ _START = '#!/bin/sh\nexec {python} -I -S -B {given}/try_harness.py "$@"\n'
 class Handed:
     """Harness files and decision that a command handed in when it ended."""
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, Blob]
     """Files of the directory harness/, by name."""
     decision: dict[str, Any]
 

@@ -5,7 +5,6 @@ Each event is a JSON line, written before the event counts. An incomplete last l
 
 import json
 import os
-from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,13 +51,3 @@ class Log:
                 return
             self.events.append(event)
             self._end += len(line)
-
-
-def packed(files: Mapping[str, bytes]) -> dict[str, str]:
-    """Files as JSON data."""
-    return {name: b64encode(data).decode() for name, data in files.items()}
-
-
-def unpacked(files: Mapping[str, str]) -> dict[str, bytes]:
-    """Files from JSON data."""
-    return {name: b64decode(text) for name, text in files.items()}

@@ -7,10 +7,10 @@ resumed run repeats neither a trial nor a round that has ended.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from sia_core.agents.command.desk import DECISION, HARNESS, Desk, Handed
-from sia_core.agents.command.log import Log, packed, unpacked
+from sia_core.agents.command.log import Log
 from sia_core.agents.command.mail import Mailbox, Play, TryRequest
 from sia_core.agents.command.spec import PROMPT, Commanding
 from sia_core.agents.conversation import ATTEMPTS, SubmissionError
@@ -21,6 +21,7 @@ from sia_core.agents.trial import Trial
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
 from sia_core.domain.jail import GIVEN, WORK, Ended, Errand
+from sia_core.domain.json_data import Blob, read, write
 from sia_core.host.untrusted import UntrustedError
 
 T = TypeVar("T")
@@ -44,17 +45,13 @@ class Round:
     fault: str
     """Reason why the round has no result; empty if it has one."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
-        handed = self.handed and {"files": packed(self.handed.files), "decision": self.handed.decision}
-        return {"ended": vars(self.ended), "handed": handed, "fault": self.fault}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Round":
-        """Rebuild from `to_dict`."""
-        given = data["handed"]
-        handed = given and Handed(unpacked(given["files"]), given["decision"])
-        return cls(Ended(**data["ended"]), handed or None, data["fault"])
+@dataclass(frozen=True)
+class Tried:
+    """One draft that the command had played."""
+
+    files: Mapping[str, Blob]
+    request: TryRequest
 
 
 @dataclass
@@ -82,9 +79,9 @@ class Rounds(Generic[T]):
         """
         for event in list(self.log.events):
             if "trial" in event:
-                self._repeat(event["trial"])
+                self._repeat(read(Tried, event["trial"]))
                 continue
-            self.rounds.append(Round.from_dict(event["round"]))
+            self.rounds.append(read(Round, event["round"]))
             if (taken := self._judge(self.rounds[-1])) is not None:
                 return taken
         while len(self.rounds) < ATTEMPTS and self._left > 0:
@@ -110,7 +107,7 @@ class Rounds(Generic[T]):
             self.trials = mailbox.count
         ended = replace(ended, stdout=self.means.hide(ended.stdout), stderr=self.means.hide(ended.stderr))
         made = self._collect(ended)
-        self.log.append({"round": made.to_dict()})
+        self.log.append({"round": write(made)})
         return made
 
     def _errand(self) -> Errand:
@@ -158,13 +155,13 @@ class Rounds(Generic[T]):
             return None
 
     def _try(self, draft: Harness, request: TryRequest) -> Trial:
-        self.log.append({"trial": {"files": packed(draft.files), "request": request.model_dump()}})
+        self.log.append({"trial": write(Tried(draft.files, request))})
         return self.play(draft, request)
 
-    def _repeat(self, trial: Mapping[str, Any]) -> None:
+    def _repeat(self, trial: Tried) -> None:
         """Play a logged trial again, to restore drafts, allowance and costs."""
         self.trials += 1
         try:
-            self.play(Harness(unpacked(trial["files"])), TryRequest.model_validate(trial["request"]))
+            self.play(Harness(trial.files), trial.request)
         except (ReadingError, HarnessError):
             return
