@@ -1,4 +1,4 @@
-"""Filling an empty journal from MLflow: on another machine, rollouts of finished phases cost nothing either."""
+"""Fill an empty journal from MLflow, so that another machine need not repeat rollouts of finished phases."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from sia_core.record.store import RunRecord
 
 
 def refill(run: RunRecord, journal: Journal) -> int:
-    """Put every rollout that the run's generations have recorded, forgotten ones too, into a journal; how many are new.
+    """Put all recorded rollouts of a run into a journal, forgotten generations included, and return how many are new.
 
-    What they have cost is known from the record (`spending.json`), and is not counted here.
+    Their cost is already in the record (`spending.json`) and is not counted here.
     """
     generations = [*run.generations(), *forgotten(run)]
     return sum(journal.put(rollout) for generation in generations for rollout in _rollouts(generation))
