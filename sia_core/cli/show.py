@@ -123,7 +123,7 @@ def print_stand_ins(comparison: ArmsRecord) -> None:
     for run in comparison.summaries().values():
         if run.stand_ins:
             times = "once" if run.stand_ins == 1 else f"{run.stand_ins} times"
-            console.print(f"{run.name}: rules decided {times} in the place of its agent (sia status {run.name})")
+            console.print(f"{run.name}: rules decided {times} in place of its agent (sia status {run.name})")
 
 
 def _print_report(rows: Sequence[dict[str, str]]) -> None:

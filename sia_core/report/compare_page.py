@@ -1,4 +1,4 @@
-"""A comparison of runs as one file of HTML."""
+"""Format a comparison of runs as one HTML file."""
 
 from sia_core.agents.quote import elide
 from sia_core.report.charts import difference_chart
@@ -8,7 +8,7 @@ from sia_core.report.problems import cut_note, pair_rows
 
 
 def compare_page(found: RunComparison, link: str) -> str:
-    """The page; `link` is MLflow's own comparison of the runs."""
+    """Render the page; `link` leads to MLflow's own comparison of the runs."""
     return render(
         "compare",
         found=found,

@@ -1,4 +1,4 @@
-"""Describe what a run has spent, in lines of text."""
+"""Describe a run's spending in lines of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from sia_core.domain.budget import HOUR, Budget, read_spent, total
 
 
 def spent_lines(kept: Mapping[str, Any], budget: Budget) -> list[str]:
-    """Totals, time by role, and the shares of the budget.
+    """Return lines with totals, time by role, and shares of the budget.
 
     Args:
         kept: the run's `spending.json`.
-        budget: what it may spend.
+        budget: budget of the run.
     """
     roles = read_spent(kept["roles"])
     whole, wall = total(roles), kept["wall_seconds"]
