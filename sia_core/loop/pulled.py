@@ -1,4 +1,4 @@
-"""The outcome of pulling a lever."""
+"""Describe the outcome of pulling a lever."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

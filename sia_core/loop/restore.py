@@ -1,4 +1,4 @@
-"""A run that comes from another machine: what its record knows and this machine's journal does not."""
+"""Restore this machine's journal from the record of a run that comes from another machine."""
 
 from sia_core.loop.spending import Ledger
 from sia_core.record.journal import Journal
@@ -8,10 +8,10 @@ from sia_core.record.store import RunRecord
 
 
 def restore(run: RunRecord, ledger: Ledger, journal: Journal, siblings: int) -> int:
-    """Put the recorded rollouts of unfinished generations into the journal, with what they cost; how many were new.
+    """Put the recorded rollouts of unfinished generations into the journal, with their cost; return how many are new.
 
-    Those of a phase that was cut short are in no record yet, and are played again. A journal that was empty gets
-    those of all other generations too, whose cost the record has.
+    Rollouts of an interrupted phase are not in the record and are repeated. An empty journal also receives the rollouts
+    of all other generations, whose cost is already in the record.
     """
     empty = not len(journal)
     unfinished = [generation for generation in run.generations() if generation.phase(ImproveDone) is None]

@@ -1,4 +1,4 @@
-"""When a run ends, and that it is logged: after its generations, at a plateau, at its budget, by the agent's word."""
+"""End a run and record why: all generations done, a plateau, the budget, or the agent's decision."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,16 +12,16 @@ from sia_core.search.plateau import Plateau, find_plateau, tired
 
 
 def run_generations(session: Session, generation: Callable[[int], bool]) -> None:
-    """Generations until a rule ends them; the rule and its numbers are recorded.
+    """Run generations until a rule ends the run, and record the rule and its numbers.
 
     Args:
-        session: of the run.
-        generation: runs the one of that index; True if the Feedback-Agent wants to stop.
+        session: session of the run.
+        generation: runs the generation of an index; True if the Feedback-Agent decided to stop.
     """
     config = session.config
     for index in range(1, config.generations + 1):
         if asked_to_end():
-            raise KeyboardInterrupt  # Its own was lost on the way.
+            raise KeyboardInterrupt  # The original interrupt was lost.
         plateau = look_for_plateau(session, index)
         if plateau.reached and config.until_plateau:
             record_stop(session, "plateau", str(plateau), plateau)
@@ -38,16 +38,16 @@ def run_generations(session: Session, generation: Callable[[int], bool]) -> None
 
 
 def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
-    """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
+    """Record the rule that ended the run: `plateau`, `budget`, `agent` or `generations`."""
     if session.run.phase(StopDone) is None:
         tags = {Tag.STOPPED: rule, Tag.STOPPED_BECAUSE: reason}
         session.run.complete(StopDone(rule=rule, reason=reason, plateau=plateau.to_dict()), tags)
-        # The agent's reason stands in its decision and in the table at the end; it may be long.
+        # The decision and the final table show the agent's reason, which may be long.
         session.reporter.say(f"the run ends ({rule}): {'it decided to stop' if rule == 'agent' else reason}")
 
 
 def look_for_plateau(session: Session, index: int) -> Plateau:
-    """Before a generation: is there still a gain to be had? Logged with its numbers, whether or not it ends the run."""
+    """Look for a plateau before a generation, and log its numbers even if it does not end the run."""
     config, nodes = session.config, session.run.nodes()
     found = find_plateau(
         nodes, config.levers, share=config.plateau, confidence=config.confidence, floor=_floor(session)
@@ -60,7 +60,7 @@ def look_for_plateau(session: Session, index: int) -> Plateau:
 
 
 def unaffordable(session: Session, index: int) -> str | None:
-    """Why the budget has no room for another generation and the sealed test, or None; a generation begun goes on."""
+    """Return why the budget does not cover this generation and the sealed test, else None; a begun one is covered."""
     if session.run.generation_begun(index):
         return None
     plan = plan_rollouts(session.config, session.task.config.update)

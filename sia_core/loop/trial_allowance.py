@@ -1,4 +1,4 @@
-"""The allowance of one decision for playing drafts, as it shrinks."""
+"""Track the allowance of a decision for trials of drafts."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from sia_core.loop.session import Session
 
 
 class TrialAllowance:
-    """Rollouts and their seconds that an agent may still play. Counts each unit once."""
+    """Rollouts and seconds that an agent may still use for trials; each unit counts once."""
 
     def __init__(self, session: Session, counted: set[str]) -> None:
-        """Begin with what the run's configuration gives; `counted` holds keys of units that cost nothing more."""
+        """Start with the allowance of the configuration; `counted` holds keys of units that cost nothing more."""
         self._session = session
         self.counted = counted
         self.left = Left(session.config.agent_rollouts, session.config.agent_seconds)
 
     def objections(self, asked: int) -> tuple[str, ...]:
-        """Say why that many rollouts are too many; empty where they are not."""
+        """Return why that many rollouts are too many; empty if they are not."""
         if self.left.seconds <= 0:
             return (f"no time is left for trials: submit what you have ({self.left})",)
         if asked > self.left.rollouts:
@@ -28,7 +28,7 @@ class TrialAllowance:
         return () if lacking is None else (f"the run's budget does not hold this trial: {lacking}",)
 
     def take(self, rollouts: Sequence[Rollout]) -> Cost:
-        """Take what is new among these from the allowance, and return its cost."""
+        """Subtract new rollouts from the allowance, and return their cost."""
         new = [rollout for rollout in rollouts if rollout.unit.key not in self.counted]
         self.counted.update(rollout.unit.key for rollout in new)
         seconds = sum(rollout.seconds for rollout in new)

@@ -253,7 +253,7 @@ def test_rules_decides_where_the_model_does_not(sia: Sia) -> None:
     assert run.generations()[0].tags["sia.decided_by"] == "rules" and run.tags["sia.stand_ins"] == "1"
     notice = "rules decided in place of openai:m in generation 1: 3 submissions were not taken; the last: "
     lines = output.splitlines()
-    end = next(at for at, line in enumerate(lines) if line.startswith("all of it on one page"))
+    end = next(at for at, line in enumerate(lines) if line.startswith("for the report, type: sia report"))
     assert lines[end - 1].startswith(notice), output
     turns = [line for line in lines if re.fullmatch(r"asking the agent: turn \d+, .+, [\d,]+ tokens", line)]
     assert [line.split()[4] for line in turns] == ["1,", "2,", "3,"]
