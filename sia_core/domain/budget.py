@@ -1,9 +1,9 @@
-"""Budget of a run: its limits, and the amounts spent by each role.
+"""Define the budget of a run: its limits, and the amounts spent by each role.
 
-A launch is refused when it would pass a limit that is known beforehand (rollouts), and nothing more is launched once a
-limit that shows only afterwards (tokens, dollars, hours) is reached; what is in flight then ends as it began. A
-generation that would not fit any more is not begun, and the run ends with its sealed test. A run stopped in the middle
-of a generation goes on when it is given more.
+A launch that would exceed a limit known beforehand (rollouts) is refused. Once a limit that only shows afterwards
+(tokens, dollars, hours) is reached, nothing more is launched, and work in flight still ends. A generation that would
+not fit is not started, and the run ends with its sealed test. A run that stopped within a generation can be resumed
+with a larger budget.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,13 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Spent:
-    """Amounts; sums over roles and parts of a run."""
+    """Amounts that a role or a part of a run has spent."""
 
     rollouts: float = 0
     tokens: float = 0
     dollars: float = 0.0
     seconds: float = 0.0
-    """Seconds, added up over everything that runs side by side."""
+    """Seconds, added over everything that runs in parallel."""
     gpu_seconds: float = 0.0
     """Seconds times the GPUs that were set aside for the work."""
 
@@ -38,11 +38,11 @@ class Spent:
         return Spent(*(factor * getattr(self, one.name) for one in fields(Spent)))
 
     def at_least(self, other: "Spent") -> "Spent":
-        """The greater of the two, amount by amount."""
+        """Return the greater of both, amount by amount."""
         return Spent(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(Spent)))
 
     def to_dict(self) -> dict[str, float]:
-        """JSON data."""
+        """Return JSON data."""
         return asdict(self)
 
 
@@ -61,10 +61,10 @@ class Budget(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2`; any of them.
+        """Parse any of `rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2`.
 
         Raises:
-            UsageError: another name, or not a number above 0.
+            UsageError: a name is unknown, or a value is not a number above 0.
         """
         pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
         limits = {name.strip().replace("-", "_"): value for name, value in pairs}
@@ -82,11 +82,11 @@ class Budget(BaseModel):
         return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_none=True).items())
 
     def shares(self, spent: Spent, wall_s: float) -> Iterator[tuple[str, float, float]]:
-        """Name, amount and limit of all that is limited.
+        """Yield name, amount and limit for each limit.
 
         Args:
-            spent: by all roles together.
-            wall_s: wall clock of all sittings.
+            spent: amounts of all roles together.
+            wall_s: wall clock of all sessions.
         """
         amounts = {
             "rollouts": spent.rollouts,
@@ -100,7 +100,7 @@ class Budget(BaseModel):
 
 
 def total(spent: Mapping[Role, Spent]) -> Spent:
-    """Add up the amounts of all roles."""
+    """Sum the amounts of all roles."""
     return sum(spent.values(), Spent())
 
 

@@ -1,4 +1,4 @@
-"""A candidate: the pair (harness, adapter) that is rolled out, gated and promoted."""
+"""Define a candidate: the pair (harness, adapter) that is rolled out, gated and promoted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,12 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Digests of what is rolled out together. `adapter` None is the bare policy."""
+    """Digests of a harness and an adapter that are rolled out together; adapter None is the bare policy."""
 
     harness: str
     adapter: str | None = None
 
     @property
     def short(self) -> str:
-        """For tables: first digits of both digests."""
+        """First digits of both digests, for tables."""
         return f"{self.harness[:8]}+{self.adapter[:8] if self.adapter else 'base'}"

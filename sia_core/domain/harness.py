@@ -1,8 +1,7 @@
-"""A harness: a small directory of code and prompts, immutable, addressed by content.
+"""Define a harness: a small directory of code and prompts, immutable, addressed by content.
 
 `harness.toml` names the entry, the budget of one rollout and the knobs; the entry file holds
-`async def solve(problem, ctx)`. A harness is data to this process: it is never imported here,
-only handed to the sandbox.
+`async def solve(problem, ctx)`. To this process a harness is data: only the sandbox imports it.
 """
 
 import tomllib
@@ -31,13 +30,13 @@ class _Table(BaseModel):
 
 
 class Knob(_Table):
-    """One declared setting that an agent may move."""
+    """A declared setting that an agent may change."""
 
     value: KnobValue
     range: tuple[float, float] | None = None
     """Least and greatest number, inclusive."""
     options: tuple[KnobValue, ...] | None = None
-    """The values it may take, ordered from plain to rich."""
+    """Allowed values, ordered from plain to rich."""
     help: str = ""
 
     @model_validator(mode="after")
@@ -50,7 +49,7 @@ class Knob(_Table):
         return self
 
     def refuse(self, value: KnobValue) -> str | None:
-        """Why `value` is not allowed, or None when it is."""
+        """Return why `value` is not allowed, or None."""
         if self.options is not None:
             same = any(type(option) is type(value) and option == value for option in self.options)
             return None if same else f"{value!r} is not one of {list(self.options)}"
@@ -63,7 +62,7 @@ class Knob(_Table):
 
 
 class HarnessBudget(_Table):
-    """Ceilings of one rollout, enforced by the gateway before anything is forwarded."""
+    """Limits of one rollout, which the gateway enforces before it forwards anything."""
 
     calls: int = Field(default=32, ge=1)
     """Requests to the policy."""
@@ -72,20 +71,20 @@ class HarnessBudget(_Table):
     runs: int = Field(default=8, ge=0)
     """Programs run through `ctx.run`."""
     parallel: int = Field(default=8, ge=1, le=64)
-    """Requests to the policy in flight together; more wait."""
+    """Concurrent requests to the policy; further requests wait."""
     seconds: float = Field(default=60.0, gt=0)
-    """Wall clock."""
+    """Wall clock in seconds."""
 
 
 class HarnessConfig(_Table):
-    """The contents of harness.toml."""
+    """Contents of harness.toml."""
 
     name: str
     entry: str = "agent.py"
     modules: tuple[Literal["numpy", "scipy", "sklearn"], ...] = ()
     """Packages beyond the standard library that the harness imports."""
     needs: tuple[Literal["subprocesses"], ...] = ()
-    """Permissions that the sandbox grants beyond its default; `lab.Limits` says what becomes weaker."""
+    """Permissions beyond the sandbox's default; `lab.Limits` says which protection becomes weaker."""
     budget: HarnessBudget = HarnessBudget()
     knobs: dict[str, Knob] = {}
 
@@ -101,10 +100,10 @@ class Harness:
         """Read a harness directory.
 
         Raises:
-            HarnessError: missing, too large, or with a harness.toml that cannot be used.
+            HarnessError: the harness is missing or too large, or harness.toml is invalid.
         """
         if not (path / "harness.toml").is_file():
-            raise HarnessError("no harness.toml", where=str(path), hint="a harness is a directory with harness.toml")
+            raise HarnessError("no harness.toml", where=str(path), hint="a harness is a directory with a harness.toml")
         files = {}
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
@@ -115,10 +114,10 @@ class Harness:
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], *, where: str = "harness") -> "Harness":
-        """Check and wrap files that came from a record or an agent.
+        """Check and wrap files of a record or an agent.
 
         Raises:
-            HarnessError: as `load`.
+            HarnessError: see `load`.
         """
         size = sum(map(len, files.values()))
         if len(files) > MAX_FILES or size > MAX_BYTES:
@@ -143,12 +142,12 @@ class Harness:
 
     @cached_property
     def config(self) -> HarnessConfig:
-        """The parsed harness.toml."""
+        """Parsed harness.toml."""
         return HarnessConfig.model_validate(tomllib.loads(self.files["harness.toml"].decode()))
 
     @cached_property
     def digest(self) -> str:
-        """Content address over every file."""
+        """Content address of all files."""
         return digest_files(self.files)
 
     @property
@@ -157,10 +156,10 @@ class Harness:
         return {name: knob.value for name, knob in self.config.knobs.items()}
 
     def with_knobs(self, values: Mapping[str, KnobValue]) -> "Harness":
-        """A new harness in which knobs are moved; comments in harness.toml stay.
+        """Return a new harness with changed knobs; comments in harness.toml stay.
 
         Raises:
-            HarnessError: an unknown knob, or a value outside its declared range or options.
+            HarnessError: a knob is unknown, or a value is outside its range or options.
         """
         document = tomlkit.parse(self.files["harness.toml"].decode())
         for name, value in values.items():

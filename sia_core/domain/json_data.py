@@ -1,6 +1,6 @@
-"""Read the frozen data of the loop back from JSON.
+"""Read the frozen data of the loop from JSON written by `dataclasses.asdict`.
 
-Data are written by `dataclasses.asdict`. They are read by pydantic, which checks every field against its type.
+Pydantic checks every field against its type.
 """
 
 from collections.abc import Hashable
@@ -16,7 +16,7 @@ def read(kind: type[Kind], data: Any) -> Kind:
     """Rebuild an object from its JSON data.
 
     Raises:
-        ValidationError: the data are not of this kind.
+        ValidationError: the data do not fit the type.
     """
     found: Kind = _adapter(cast("Hashable", kind)).validate_python(data)
     return found

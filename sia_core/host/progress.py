@@ -1,4 +1,4 @@
-"""How long steps tell a person where they are, without knowing who listens."""
+"""Let long steps report their progress without knowing the listener."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -11,37 +11,37 @@ class Wait:
     """A wait for a language model's reply."""
 
     label: str
-    """The asker's purpose, such as `asking the agent`."""
+    """Purpose of the request, such as `asking the agent`."""
     turn: int
     """Number of the awaited reply in its conversation, from 1."""
     tokens: int
-    """Prompt and output tokens of the conversation so far, those of a reply that streams in included."""
+    """Prompt and output tokens of the conversation so far, including a reply that streams in."""
     began: float
     """Start of the conversation, in seconds since the epoch."""
 
     def describe(self, now: float) -> str:
-        """Label, turn, time since the conversation began, and tokens, in a line."""
+        """Format label, turn, time since the conversation began, and tokens in a line."""
         return f"{self.label}: turn {self.turn}, {_lasted(max(now - self.began, 0.0))}, {self.tokens:,} tokens"
 
 
 class Reporter(Protocol):
-    """Receives progress. The command line draws it; tests and workers drop it."""
+    """Receiver of progress. The command line draws progress; tests and workers drop it."""
 
     def progress(self, label: str, done: int, total: int) -> None:
-        """`done` of `total` equal parts of the step called `label`; the step ends when they are equal."""
+        """Report `done` of `total` equal parts of the step `label`, which ends when both are equal."""
         ...
 
     def say(self, text: str) -> None:
-        """One line worth keeping."""
+        """Report a line worth keeping."""
         ...
 
     def waiting(self, wait: Wait | None) -> None:
-        """The reply that is waited for now; None once there is no more waiting. A turn may be reported repeatedly."""
+        """Report the reply that is waited for, or None when the wait ends. A turn may be reported repeatedly."""
         ...
 
 
 class Silent:
-    """A reporter nobody listens to."""
+    """A reporter without a listener."""
 
     def progress(self, label: str, done: int, total: int) -> None:
         """See Reporter."""

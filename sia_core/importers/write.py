@@ -52,7 +52,7 @@ def write_task(source: Predictions | Pair, target: Path, options: Options) -> Pa
         TaskError: rows that cannot be dealt out.
     """
     if target.exists():
-        raise UsageError("is there already", where=str(target), hint="name another place: --to PATH")
+        raise UsageError("already exists", where=str(target), hint="name another place: --to PATH")
     if not options.low < options.high:
         raise UsageError(f"--range {options.low:g} {options.high:g} is empty")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ def test_a_verifier_with_turns_gets_the_record_or_none(make: Make) -> None:
 
 def test_what_is_shared_has_to_be_a_directory(make: Make, tmp_path: Path) -> None:
     assert make(VERIFY + f"def shared():\n    return {str(tmp_path)!r}\n").shared == tmp_path
-    with pytest.raises(TaskError, match="no directory"):
+    with pytest.raises(TaskError, match="not a directory"):
         _ = make(VERIFY + "def shared():\n    return '/no/such/place'\n").shared
 
 

@@ -55,7 +55,7 @@ def test_a_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished
             file.is_dir()
             or file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "winner")).read_bytes()
         )
-    assert "is there already" in finished.sia("export", run.name, str(tmp_path / "winner"), code=2)
+    assert "already exists" in finished.sia("export", run.name, str(tmp_path / "winner"), code=2)
 
 
 @pytest.mark.slow

@@ -314,7 +314,7 @@ def test_nothing_is_left_of_an_import_that_fails(tmp_path: Path) -> None:
         write_task(source, tmp_path / "to", Options(problems=40))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
     write_task(source, tmp_path / "to", Options())
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_task(source, tmp_path / "to", Options())
 
 
