@@ -1,6 +1,6 @@
-"""The lineage as a table that stays readable in a terminal of 100 columns.
+"""Format the lineage as a table that stays readable in a terminal of 100 columns.
 
-Where it does not fit, looks and costs are left out, an interval stands below its mean, and a model below its provider.
+In a narrow terminal looks and costs are left out, an interval stands below its mean, and a model below its provider.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from sia_core.domain.lineage import Node
 from sia_core.report.table import COLUMNS, lineage_rows
 
 WIDE = 160
-"""Columns of a terminal from which the table is shown with all its columns."""
+"""Width of a terminal, in characters, from which all columns are shown."""
 ONLY_WIDE = ("looks", "rollouts", "tokens")
 _WHOLE = ("generation", "parent", "score", "gain over parent")
 _FOLDS = {"score": (" [", "\n["), "gain over parent": (" [", "\n["), "decided by": (":", ":\n")}
-"""Column -> where a line is broken in a narrow table."""
+"""Line break in a narrow table, by column."""
 
 
 def lineage_table(nodes: Sequence[Node], width: int) -> Table:
-    """One row a node, in `width` columns."""
+    """Format a row for each node, in at most `width` characters."""
     rows = lineage_rows(nodes)
     whole = _table(COLUMNS, [[plain(row[column]) for column in COLUMNS] for row in rows], _WHOLE)
     if width >= WIDE or _natural_width(whole) <= width:

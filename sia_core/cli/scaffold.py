@@ -1,8 +1,10 @@
-"""Writes a small working task, from the templates that ship with the package: what `sia init` does.
+"""Write a small working task from the templates that ship with the package, for `sia init`.
 
-answer     short questions with one right answer, compared as text
-classify   texts with one label each; the policy chooses among the labels
-program    the answer is a program, run in the sandbox and judged by what it leaves behind
+| template | answer |
+|---|---|
+| answer | a short text with one correct value, compared as text |
+| classify | one label for a text, which the policy chooses from a list |
+| program | a program, run in the sandbox and judged by its output |
 """
 
 import re
@@ -17,15 +19,15 @@ Kind = Literal["answer", "program", "classify"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PLACEHOLDER = "my-task"
-"""Stands for the task's name in every file of a template."""
+"""Placeholder of the task's name in the files of a template."""
 
 
 def write_scaffold(target: Path, kind: Kind) -> Path:
-    """Write a task of that kind into a new directory, which appears whole; its name is the directory's.
+    """Write a task into a new directory, which appears whole and gives the task its name.
 
     Raises:
-        UsageError: there is something at `target` already.
-        RecordError: it cannot be written.
+        UsageError: `target` already exists.
+        RecordError: the directory cannot be written.
     """
     with new_directory(target) as folder:
         shutil.copytree(TEMPLATES / kind, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -37,15 +39,15 @@ def write_scaffold(target: Path, kind: Kind) -> Path:
 
 
 def task_name(folder: Path) -> str:
-    """A task's name made of a directory's: small letters, digits, `-` and `_`."""
+    """Make a task's name from a directory's: lower-case letters, digits, `-` and `_`."""
     return re.sub(r"[^a-z0-9_]+", "-", folder.name.lower()).strip("-_") or PLACEHOLDER
 
 
 def parse_kind(text: str) -> Kind:
-    """The kind of that name.
+    """Parse a kind.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the kind is unknown.
     """
     for kind in KINDS:
         if kind == text:
