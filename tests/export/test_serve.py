@@ -110,5 +110,5 @@ def test_a_harness_that_fails_is_told(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_named() -> None:
-    with listen(0) as bound, pytest.raises(ServiceError, match="cannot be had"):
+    with listen(0) as bound, pytest.raises(ServiceError, match="is not available"):
         listen(bound.getsockname()[1])
