@@ -62,7 +62,7 @@ def test_a_page_that_cannot_be_made_or_shown_is_told_in_a_line(
 
     monkeypatch.setattr(run_flow, broken, fail)
     run_flow.write_report.fn(run.name)
-    assert said == [f"no report was kept (OSError: no space); make one: sia report {run.name}"]
+    assert said == [f"no report was stored (OSError: no space); write one: sia report {run.name}"]
 
 
 def test_asked_for_by_name_it_fails_aloud(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
