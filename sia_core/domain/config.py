@@ -151,7 +151,7 @@ class RunConfig(BaseModel):
     test_problems: Annotated[int, Setting(is_late=True, is_printed=True, title="Sealed problems")] = Field(ge=2)
     """Sealed problems, scored once at the end; the task's plan if not given."""
     sandbox: Annotated[Tier, Setting(title="Sandbox", form=Tier)] = "strict"
-    """Sandbox tier: strict; landlock, which is weaker; or none, which protects nothing. Never lowered silently."""
+    """Sandbox tier: strict, landlock (weaker) or none (no protection). Never lowered silently."""
     threads: Annotated[int, Setting(is_printed=True, title="Threads")] = Field(default=2, ge=1)
     """CPU threads of the policy and of training; part of what makes a run repeatable."""
     batch: int = Field(default=1, ge=1)
