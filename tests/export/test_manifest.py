@@ -98,4 +98,4 @@ def test_no_key_goes_where_an_export_says(tmp_path: Path, monkeypatch: pytest.Mo
     export = Export.load(make_export(tmp_path, policy=spec, digest="ab" * 32))
     with pytest.raises(PolicyError) as caught:
         check_policy(export, "", Silent())
-    assert "name the server" in caught.value.hint and "sk-secret" not in str(caught.value)
+    assert "name it: --policy" in caught.value.hint and "sk-secret" not in str(caught.value)
