@@ -1,12 +1,12 @@
-"""How many decisions of a language model reach the gate? One run of the toy task, a conversation each generation.
+"""Count how many decisions of a language model reach the gate, in one run of the toy task with scripted conversations.
 
-Each conversation is written down: good, wrong in one way and then repaired as the reply asks for, cut, broken, slow.
-All branch from the seed, so that none depends on what came of another. A decision counts if its child met the gate
-in its own generation. The model is a server of this script; the run is `sia run`, with Prefect, Ray and MLflow.
+Each generation has one conversation: good, wrong in one way and then repaired as the reply asks, cut off, broken, slow.
+All branch from the seed, so that none depends on the outcome of another. A decision counts if its child met the gate in
+its own generation. The model is a server of this script; the run is `sia run`, with Prefect, Ray and MLflow.
 
     python -m bench.agent [--quick] [--json FILE] [--tree DIR]
 
---quick: the first four conversations. --tree: a checkout of another version, to be compared with; its `sia` is run by
+--quick: the first four conversations. --tree: a checkout of another version to compare with, whose `sia` runs under
 this Python.
 """
 
@@ -29,8 +29,8 @@ from tests.wire.server import Handler, chat, serve
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = dict(os.environ)
-"""Environment at the start. MLflow puts the store that it was last asked for into this process's environment, and the
-next run must not write there."""
+"""Environment at the start: MLflow changes this process's environment to its last store, where the next run must not
+write."""
 WIDE = 'MENU = ["red", "green", "blue"]\n'
 AGENT = """from menus import MENU
 
@@ -42,16 +42,16 @@ async def solve(problem, ctx):
 """
 QUICK = 4
 TURNS = 8
-"""Replies of a conversation at most: one that has nothing more to say then ends without a decision."""
+"""Most replies of a conversation, after which it ends without a decision."""
 
 
 def agent(tries: int, old: str = "", new: str = "") -> str:
-    """The rewritten entry; `tries` tells one conversation's harness from another's."""
+    """Write the entry; `tries` makes the harnesses of conversations differ."""
     return AGENT.replace("TRIES", str(tries)).replace(old, new) if old else AGENT.replace("TRIES", str(tries))
 
 
 def submit(asked: Asked, **given: Any) -> list[Said]:
-    """A submission whose claims hold, but for what a conversation changes."""
+    """Make a submission whose claims hold, except for the changes of a conversation."""
     whole = {
         "lever": "harness",
         "parent": 0,
@@ -68,32 +68,32 @@ def submit(asked: Asked, **given: Any) -> list[Said]:
 
 
 def rewrite(text: str, menu: str = WIDE) -> list[dict[str, str]]:
-    """Edits that give both files."""
+    """Make edits with both whole files."""
     return [{"file": "agent.py", "text": text}, {"file": "menus.py", "text": menu}]
 
 
 def good(tries: int) -> Step:
-    """A step that submits what can be taken."""
+    """Make a step with an acceptable submission."""
     return lambda asked: submit(asked, edits=rewrite(agent(tries)))
 
 
 def broken(tries: int, old: str, new: str) -> Step:
-    """A step whose rewrite has one fault."""
+    """Make a step whose rewrite has one fault."""
     return lambda asked: submit(asked, edits=rewrite(agent(tries, old, new)))
 
 
 @dataclass(frozen=True)
 class Talk:
-    """One conversation."""
+    """A scripted conversation."""
 
     name: str
     steps: Sequence[Step]
     cut: int | None = None
-    """The reply whose arguments are cut in the middle."""
+    """Number of the reply whose arguments are cut off."""
 
 
 def talks() -> list[Talk]:
-    """The set, in the order of generations."""
+    """List the conversations, in the order of generations."""
     seed = "from menus import MENU\n"
     base = "async def solve(problem, ctx):\n    "
     return [
@@ -104,7 +104,7 @@ def talks() -> list[Talk]:
         Talk(
             "every smoke rollout fails, then repaired", [broken(6, base, base + "await ctx.nothing()\n    "), good(6)]
         ),
-        Talk("foreign import, then repaired", [broken(7, seed, seed + "import torch\n"), good(7)]),
+        Talk("forbidden import, then repaired", [broken(7, seed, seed + "import torch\n"), good(7)]),
         Talk("options of a module's menu change", [_options]),
         Talk("a draft's one-line repair in the next decision", [broken(8, base, base + "problem['none']\n    ")]),
         Talk("... the repair", [good(8)]),
@@ -156,7 +156,7 @@ def _silent(_: Asked) -> list[Said]:
 
 
 class Model:
-    """The server's side: says what is written down, and counts what it was asked."""
+    """Server of the model, which plays the conversations and counts requests."""
 
     def __init__(self, chosen: Sequence[Talk]) -> None:
         self._talks = chosen
@@ -180,7 +180,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One conversation's end."""
+    """End of a conversation."""
 
     name: str
     gate: bool
@@ -189,10 +189,10 @@ class Outcome:
 
 
 def measure(chosen: Sequence[Talk], tree: Path) -> tuple[list[Outcome], int]:
-    """Run the conversations with `tree`'s sia; outcomes, and requests that were made.
+    """Run the conversations with `tree`'s sia; return their outcomes and the number of requests.
 
-    Each is a generation of one run. Where one comes to no decision, `rules` may stop the run in the model's place; the
-    conversations after it are then had in a run of their own.
+    Each is a generation of one run. After a conversation without a decision, `rules` may stop the run in the model's
+    place; the remaining conversations then get another run.
     """
     outcomes: list[Outcome] = []
     asked = 0
@@ -205,7 +205,7 @@ def measure(chosen: Sequence[Talk], tree: Path) -> tuple[list[Outcome], int]:
 
 
 def run_talks(chosen: Sequence[Talk], tree: Path) -> tuple[list[dict[str, Any]], int]:
-    """One run: the nodes of its generations in order, and requests that were made."""
+    """Make one run; return the nodes of its generations in order, and the number of requests."""
     with tempfile.TemporaryDirectory(prefix="sia-bench-") as folder, serve() as wire:
         model = wire.answer = Model(chosen)
         environment = {**ENVIRONMENT, "SIA_HOME": folder, "OPENAI_API_KEY": "bench", "PYTHONPATH": str(tree)}
@@ -231,7 +231,7 @@ def _outcome(talk: Talk, node: Mapping[str, Any]) -> Outcome:
 
 
 def _nodes(home: Path) -> list[dict[str, Any]]:
-    """Nodes of the one run there is, as stored: of another version they may not be read as objects."""
+    """Read the nodes of the only run as JSON, because another version's may not parse as objects."""
     record = open_record(home, None)
     runs = [RunRecord(record, found) for found in record.search(f"tags.`{Tag.KIND}` = 'evolution'")]
     found = [generation.get_json("phases/improve.json") for run in runs for generation in run.generations()]
@@ -239,7 +239,7 @@ def _nodes(home: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Print a line a conversation, and how many decisions reached the gate."""
+    """Print a line for each conversation, and how many decisions reached the gate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE")

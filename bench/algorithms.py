@@ -1,10 +1,10 @@
-"""Six algorithms on three synthetic settings: does each learn where it should?
+"""Train with six algorithms on three synthetic settings, to see whether each learns where it should.
 
-A tiny Llama, pretrained here for seconds to write random letters, is trained in on-policy rounds by the
-project's own Trainer, adapters saved and loaded as in a run. Every algorithm gets the same rollouts per
-round, rounds and learning rate; nothing is tuned to a setting. Scores before and after are those of 256 fresh
-rollouts; intervals are 95 % t-intervals over seeds. Overlapping intervals are no ranking. What the
-preconditions say of the first batch is shown, and not heeded: all are trained.
+A tiny Llama, pretrained here for seconds to write random letters, is trained in on-policy rounds by the project's
+Trainer, adapters saved and loaded as in a run. Every algorithm gets the same rollouts per round, rounds and learning
+rate, without tuning. Scores before and after are means of 256 fresh rollouts, with 95 % t-intervals over seeds.
+Overlapping intervals are no ranking. The verdict of the preconditions on the first batch is shown but not obeyed: all
+are trained.
 
     python -m bench.algorithms [--quick] [--json FILE]
 """
@@ -45,15 +45,15 @@ MEASURED = 256
 
 @dataclass(frozen=True)
 class Setting:
-    """Problems whose right letters are fixed; a rollout is some turns of one letter each."""
+    """Problems with fixed correct letters; a rollout has some turns of one letter each."""
 
     name: str
     problems: int
     turns: int
     score: Callable[[list[bool]], float]
-    """Score of a rollout, computed from which of its turns were right."""
+    """Score of a rollout, computed from its correct turns."""
     steps: bool = False
-    """True if the verdict says what each turn earned."""
+    """True if the verdict has a score for each turn."""
 
 
 SETTINGS = (
@@ -64,7 +64,7 @@ SETTINGS = (
 
 
 def make_base(folder: Path) -> Path:
-    """A Llama of 0.1 M parameters that has learned to write letters after a problem's token."""
+    """Pretrain a Llama of 0.1 M parameters to write letters after a problem's token."""
     names = ["<end>", "<pad>", *"abcdef", *(f"<p{number}>" for number in range(4))]
     tokenizer = Tokenizer(models.WordLevel({name: at for at, name in enumerate(names)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -98,7 +98,7 @@ def make_base(folder: Path) -> Path:
 
 @torch.no_grad()
 def play(base: Path, adapter: Adapter | None, setting: Setting, seed: int, each: int) -> list[Rollout]:
-    """`each` rollouts of every problem of a setting."""
+    """Sample `each` rollouts of every problem of a setting."""
     model: Any = load_base(base)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter.path)
@@ -131,7 +131,7 @@ def mean_score(base: Path, adapter: Adapter | None, setting: Setting, seed: int)
 
 
 def learn(base: Path, algorithm: str, setting: Setting, seed: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """One update: mean score before and after, and what the preconditions said of its first batch."""
+    """Run one update; return mean score before and after, and the preconditions' verdict on its first batch."""
     spec = UpdateSpec(
         parent_adapter=None,
         rounds=rounds,
@@ -164,7 +164,7 @@ def learn(base: Path, algorithm: str, setting: Setting, seed: int, rounds: int, 
 
 
 def interval(values: list[float]) -> str:
-    """Mean and 95 % t-interval."""
+    """Format mean and 95 % t-interval."""
     half = T_95.get(len(values), 0.0) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):.3f} ± {half:.3f}"
 

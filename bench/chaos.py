@@ -1,11 +1,11 @@
-"""Whatever dies, nothing is lost and nothing is counted twice: runs with faults at random moments, and a checker.
+"""Inject faults at random moments into runs, and check that nothing is lost and nothing is counted twice.
 
-An undisturbed run of the tests' toy task (scripted policy, harness lever) gives the end that is to be reached. Then,
-until time is up, the same run is begun afresh, something happens to it at a seeded moment, and it is resumed until it
-is finished. The same candidates, scores and decisions must be there, no unit twice, no process left, and each sitting
-that ended early must have said how to go on. The runs write to SQLite; those whose MLflow is restarted or frozen have a
-server of their own. With --sweep the driver is killed just after each of its writes to MLflow in turn, which is
-before the next one as well.
+An undisturbed run of the tests' toy task (scripted policy, harness lever) gives the expected end. Until time is up, the
+same run is then started afresh, a fault strikes at a seeded moment, and the run is resumed until it is finished. It
+must end with the same candidates, scores and decisions, no repeated unit and no process left, and each process that
+ended early must have printed how to resume. The runs write to SQLite, or to an MLflow server of their own if MLflow is
+restarted or frozen. With --sweep the driver is killed just after each of its writes to MLflow in turn, which is also
+before the next one.
 
 The weight lever is not pulled here: its rounds need a model that can be trained (tests/e2e/test_weights.py).
 
@@ -46,7 +46,7 @@ from tests.services.daemon import free_port, mlflow_server
 
 
 class Place:
-    """Where runs are made: each has a home and a store of its own, all share a Prefect server."""
+    """Place for runs, each with its own home and store; all share a Prefect server."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._prefect = folder, folder / "prefect"
@@ -57,14 +57,14 @@ class Place:
         self._made = 0
 
     def sia(self) -> Sia:
-        """The command line with a fresh home."""
+        """Return the command line with a fresh home."""
         self._made += 1
         folder = self._folder / str(self._made)
         folder.mkdir()
         return make_sia(folder, self._api, self._folder / "empty" / "mlflow.db")
 
     def struck(self, expected: Expected, fault: str, random: Random) -> Told:
-        """A run to which the fault has happened."""
+        """Make a run with the fault."""
         sia = self.sia()
         if fault not in NEEDS_SERVER:
             return strike_once(sia, expected, fault, random, prefect=self._prefect)
@@ -76,7 +76,7 @@ class Place:
 
 @contextmanager
 def place() -> Iterator[Place]:
-    """Servers up, and down again."""
+    """Start the servers, and stop them at the end."""
     with tempfile.TemporaryDirectory(prefix="sia-chaos-") as folder:
         try:
             yield Place(Path(folder))
@@ -85,14 +85,14 @@ def place() -> Iterator[Place]:
 
 
 def undisturbed(where: Place) -> Expected:
-    """The end to be reached."""
+    """Run without faults, for the expected end."""
     sia = where.sia()
     sia(*WORDS, timeout=1200)
     return Expected.of(sia)
 
 
 def chaos(where: Place, seed: int, seconds: float, faults: Sequence[str]) -> Iterator[Told]:
-    """Faults in a seeded order, each once before any comes again, until time is up."""
+    """Make runs with faults in a seeded order, each once before any repeats, until time is up."""
     random, began = Random(seed), time.monotonic()
     expected = undisturbed(where)
     while True:
@@ -103,14 +103,14 @@ def chaos(where: Place, seed: int, seconds: float, faults: Sequence[str]) -> Ite
 
 
 def sweep(where: Place, every: int) -> Iterator[Told]:
-    """SIGKILL after each write, or each `every`-th."""
+    """Make runs with a SIGKILL after each write, or each `every`-th."""
     expected = count_writes(where.sia())
     for write in range(1, expected.writes + 1, every):
         yield die_at(where.sia(), expected, write)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print a table, and write JSON where it is asked for."""
+    """Run, print a table, and write JSON on request."""
     options = _parse(arguments)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # As in a shell's background job; the runs would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -137,10 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=30.0, help="after which no run is begun")
-    parser.add_argument("--only", action="append", choices=tuple(FAULTS), help="this fault; may be given again")
+    parser.add_argument("--minutes", type=float, default=30.0, help="minutes after which no run is started")
+    parser.add_argument("--only", action="append", choices=tuple(FAULTS), help="only this fault; repeatable")
     parser.add_argument("--sweep", action="store_true", help="SIGKILL after each write to MLflow")
-    parser.add_argument("--every", type=int, default=1, help="of a sweep: only each N-th write")
+    parser.add_argument("--every", type=int, default=1, help="in a sweep, only each N-th write")
     parser.add_argument("--quick", action="store_true", help="one SIGKILL of the driver")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args(arguments)

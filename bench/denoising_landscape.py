@@ -1,13 +1,12 @@
 """Score the denoising menus: for each setting of the seed harness, a random policy and the best fixed path.
 
-Every path through the widest menus is written out as a program and scored by the task's real verifier on a few
-training problems; the best path of each setting also on gate problems, whose cells are others. Narrower
-menus are subsets of these paths. Several attempts with inner selection are
-simulated from the same table, by the harness's own rule. Menu programs are trusted: they run in this
-process, not in a sandbox.
+Every path through the widest menus is written as a program and scored by the task's real verifier on a few training
+problems; the best path of each setting also on gate problems, which have other cells. Narrower menus are subsets of
+these paths. Several attempts with inner selection are simulated from the same table, by the harness's rule. Menu
+programs are trusted: they run in this process, not in a sandbox.
 
 With `--sample N` the settings with more than N paths are estimated instead: N paths, drawn as a random policy draws
-them, are scored on one problem; `best` is the best of the drawn.
+them, are scored on one problem, and `best` is the best of these.
 
     python bench/denoising_landscape.py [--quick] [--problems N] [--sample N] [--json FILE]
 """
@@ -66,7 +65,7 @@ STEPS: tuple[tuple[str, dict[str, KnobValue]], ...] = (
 
 
 class InProcessLab:
-    """Runs trusted programs by exec in a temporary directory."""
+    """Runner of trusted programs by exec in a temporary directory."""
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
@@ -83,7 +82,7 @@ class InProcessLab:
 
 
 class FixedPath:
-    """A `ctx` that follows given choices, then first options, and remembers how wide each menu was."""
+    """A `ctx` that follows given choices, then first options, and stores the width of each menu."""
 
     def __init__(self, knobs: Knobs, path: Sequence[int]) -> None:
         self.knobs = {**knobs, "attempts": 1}
@@ -92,7 +91,7 @@ class FixedPath:
         self.labels: list[str] = []
 
     async def choose(self, _prompt: str, options: Sequence[str]) -> str:
-        """The option that the path says."""
+        """Choose the option of the path."""
         turn = len(self.widths)
         self.widths.append(len(options))
         self.labels.append(options[self.path[turn] if turn < len(self.path) else 0])
@@ -101,17 +100,17 @@ class FixedPath:
 
 @dataclass(frozen=True)
 class Way:
-    """One way through the menus."""
+    """Path through the menus."""
 
     label: str
     program: str
     chance: float
-    """Under a policy that picks uniformly at every turn."""
+    """Probability under a policy that picks uniformly at every turn."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One program on one problem."""
+    """Figures of a program on a problem."""
 
     score: float
     valid: bool
@@ -120,7 +119,7 @@ class Row:
 
 
 def load_agent(folder: Path) -> ModuleType:
-    """The harness's entry module, imported from its file."""
+    """Import the harness's entry module from its file."""
     spec = importlib.util.spec_from_file_location("denoising_agent", folder / "agent.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -129,7 +128,7 @@ def load_agent(folder: Path) -> ModuleType:
 
 
 def paths(agent: ModuleType, knobs: Knobs) -> list[Way]:
-    """Every way through the menus of one knob setting."""
+    """List every path through the menus of one knob setting."""
     found, path = [], [0]
     while path:
         ctx = FixedPath(knobs, path)
@@ -148,7 +147,7 @@ def _next(path: list[int], widths: Sequence[int]) -> list[int]:
 
 @cache
 def loaded() -> tuple[Task, ModuleType]:
-    """The task and its seed agent, once a process."""
+    """Load the task and its seed agent, once per process."""
     task = Task.load("denoising")
     return task, load_agent(task.path / task.config.harness)
 
@@ -165,7 +164,7 @@ def measure(job: tuple[str, int]) -> Row:
 
 
 class _Runner:
-    """The part of `ctx` that runs programs."""
+    """Part of `ctx` that runs programs."""
 
     def __init__(self, problem: Problem, lab: InProcessLab) -> None:
         self._problem, self._lab = problem, lab
@@ -177,7 +176,7 @@ class _Runner:
 
 
 def table(programs: Sequence[str], problems: int, workers: int) -> dict[str, list[Row]]:
-    """Rows of every program, one a problem."""
+    """Measure every program on every problem."""
     jobs = list(itertools.product(programs, range(problems)))
     rows: dict[str, list[Row]] = {program: [] for program in programs}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -189,7 +188,7 @@ def table(programs: Sequence[str], problems: int, workers: int) -> dict[str, lis
 
 
 def sampled(agent: ModuleType, knobs: Knobs, count: int) -> dict[str, Any]:
-    """Random policy under one knob setting, by `count` draws; each program is scored once."""
+    """Estimate a random policy under one knob setting by `count` draws, scoring each program once."""
     ways = paths(agent, knobs)
     drawn = np.random.RandomState(0).choice(len(ways), size=count, p=np.array([way.chance for way in ways]))
     (task, _), lab = loaded(), InProcessLab()
@@ -208,14 +207,14 @@ def sampled(agent: ModuleType, knobs: Knobs, count: int) -> dict[str, Any]:
 
 
 def gate_score(program: str, problems: int) -> float:
-    """Mean score on problems of the gate split."""
+    """Return the mean score on problems of the gate split."""
     task, _ = loaded()
     gate = task.problems("gate")[:problems]
     return float(np.mean([task.verify(problem, {"code": program}, InProcessLab()).score for problem in gate]))
 
 
 def summary(agent: ModuleType, knobs: Knobs, rows: Mapping[str, list[Row]]) -> dict[str, Any]:
-    """Random policy and best fixed path under one knob setting."""
+    """Summarise random policy and best fixed path under one knob setting."""
     ways = paths(agent, knobs)
     chance = np.array([way.chance for way in ways])
     scores = np.array([[row.score for row in rows[way.program]] for way in ways])
@@ -234,7 +233,7 @@ def summary(agent: ModuleType, knobs: Knobs, rows: Mapping[str, list[Row]]) -> d
 
 
 def _attempted(chance: Any, scores: Any, inner: Any, attempts: int) -> float:
-    """Expected score of the harness's pick among `attempts` random paths: the first with least inner error."""
+    """Return the expected score of the harness's pick, the first with least inner error of `attempts` random paths."""
     drawn = np.random.RandomState(0).choice(len(chance), size=(DRAWS, attempts), p=chance)
     if attempts == 1:
         return float(chance @ scores.mean(axis=1))

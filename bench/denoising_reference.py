@@ -1,8 +1,8 @@
-"""Reference points of the denoising task: what well-known methods score under both modes.
+"""Score well-known methods on the denoising task under both modes, as reference points.
 
-Each method is run on the parts of a few problems of each split, as an answer would be, and judged by the task's own
-code. Methods are written here, over numpy alone, and are trusted: no sandbox. `--data` names a setting of the task
-(`SIA_DENOISING_DATA`); what it needs is fetched. `--file` takes a matrix of counts in CSR (.npz: data, indices, indptr,
+Each method is run on the parts of a few problems of each split, as an answer would be, and scored by the task's own
+code. The methods use numpy alone and are trusted: no sandbox. `--data` names a setting of the task
+(`SIA_DENOISING_DATA`), whose data are fetched. `--file` takes a matrix of counts in CSR (.npz: data, indices, indptr,
 shape) instead, and measures one whole split of it.
 
     python bench/denoising_reference.py [--data NAME ...] [--file FILE ...] [--problems N] [--quick] [--json FILE]
@@ -33,7 +33,7 @@ Method = Callable[[Any], Any]
 
 @cache
 def denoiser() -> Any:
-    """The seed harness's program, imported from its file: a harness is no part of the package."""
+    """Import the seed harness's program from its file, because a harness is not part of the package."""
     file = Path(data.__file__).parent / "harness" / "denoiser.py"
     spec = importlib.util.spec_from_file_location("denoiser", file)
     assert spec is not None and spec.loader is not None
@@ -43,7 +43,7 @@ def denoiser() -> Any:
 
 
 def _smoothed(method: str, transform: str, size: int, raw: float = 0.0, expected: float = 0.0) -> Method:
-    """A program of the seed harness's menus, with these settings."""
+    """Make a program of the seed harness's menus, with these settings."""
 
     def run(train: Any) -> Any:
         counts = train.astype(np.float64)
@@ -91,7 +91,7 @@ def _dumped(smooth: Any, train: Any) -> Any:
 
 
 def measure(method: Method, parts: tuple[Recipe, ...]) -> dict[str, float]:
-    """One method on all parts of one problem; parts after a broken rule are measured all the same."""
+    """Measure one method on all parts of one problem, including parts after a broken rule."""
     started = time.perf_counter()
     answers = [method(matrices(part).train) for part in parts]
     seconds = time.perf_counter() - started
@@ -110,7 +110,7 @@ def measure(method: Method, parts: tuple[Recipe, ...]) -> dict[str, float]:
 
 
 def on_problems(name: str, count: int) -> dict[str, dict[str, float]]:
-    """Means over `count` problems of each split (0: one of train only), and the spread of the strict score."""
+    """Measure means over `count` problems of each split (0: one of train only), and the spread of the strict score."""
     os.environ[data.CHOICE] = name
     data.prepare(lambda _what, _done, _total: None)
     splits = SPLITS if count else SPLITS[:1]
@@ -124,7 +124,7 @@ def on_problems(name: str, count: int) -> dict[str, dict[str, float]]:
 
 
 def on_file(file: Path) -> dict[str, dict[str, float]]:
-    """One whole split of a matrix of counts, seed 42: no hidden parts."""
+    """Measure one whole split of a matrix of counts with seed 42, without hidden parts."""
     with np.load(file, allow_pickle=False) as parts:
         counts = np.zeros(tuple(parts["shape"]), dtype=np.int32)
         counts[np.repeat(np.arange(len(counts)), np.diff(parts["indptr"])), parts["indices"]] = parts["data"]
@@ -143,7 +143,7 @@ def on_file(file: Path) -> dict[str, dict[str, float]]:
 
 
 def show(title: str, table: Mapping[str, Mapping[str, float]]) -> None:
-    """The table as Markdown."""
+    """Print the table as Markdown."""
     columns = [column for column in COLUMNS if column in next(iter(table.values()))]
     print(f"\n{title}\n\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, row in table.items():
@@ -151,16 +151,16 @@ def show(title: str, table: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def main() -> None:
-    """Print one table a data set."""
+    """Print a table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="*", default=["celltypist"], choices=list(data.SETTINGS), metavar="NAME")
     parser.add_argument("--file", nargs="*", default=[], type=Path)
-    parser.add_argument("--problems", type=int, default=4, help="of each split")
+    parser.add_argument("--problems", type=int, default=4, help="problems of each split")
     parser.add_argument("--quick", action="store_true", help="one training problem")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     report = {}
-    # One thread: matrices of this size lose more by waiting for others than they win. Read when numpy is imported.
+    # One thread, set before numpy is imported: matrices of this size lose more by waiting than they gain.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         for name in arguments.data:

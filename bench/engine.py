@@ -1,18 +1,18 @@
-"""Rollouts a second from end to end, against a bare loop and against inspect-ai, in one run.
+"""Measure rollouts per second from end to end, against a bare loop and against inspect-ai, in one run.
 
-Every way does the same work for each rollout: one question to a model that costs nothing, one small
-Python program, one score.
+Every way does the same work for each rollout: one request to a model without cost, one small Python program, one score.
 
-- engine: Ray workers, gateway, strict sandbox, verifier, scripted policy; the harness runs the program itself,
-  so that there is one process a rollout, as with inspect-ai;
-- engine, program apart: the harness has it run in a second sandbox, which sees nothing of its own;
-- engine, grader apart: that with one worker that only verifies;
-- bare loop: the same calls in one process, no isolation at all, the program by exec();
-- inspect-ai: its `mockllm` model and its `local` sandbox (a subprocess, no isolation).
+| way | setup |
+|---|---|
+| engine | Ray workers, gateway, strict sandbox, verifier, scripted policy; the harness runs the program itself |
+| engine, program apart | the harness runs the program in a second sandbox, isolated from it |
+| engine, grader apart | that with one worker that only verifies |
+| bare loop | the same calls in one process, no isolation, the program by exec() |
+| inspect-ai | its `mockllm` model and its `local` sandbox (a subprocess, no isolation) |
 
-Ways take turns in rounds, so that a change of load on the machine reaches all of them; read the
-ratios, not the rates. inspect-ai lives in a virtual environment of its own, made at the first run
-with the newest version in the package index (or give its Python: --inspect PYTHON).
+`engine` has one process per rollout, as inspect-ai has. Ways take turns in rounds, so that a change of load
+reaches all of them: compare the ratios, not the rates. inspect-ai has its own virtual environment, which is made at the
+first run with the newest version in the package index (or give its Python: --inspect PYTHON).
 
     python bench/engine.py [--quick] [--json FILE] [--inspect PYTHON]
 """
@@ -143,7 +143,7 @@ def _bare_rate(task: Task, count: int) -> float:
         messages = ({"role": "user", "content": "Which?"},)
         policy.sample(Request(messages, Sampling(), derive_seed(number), None, ("a", "b", "c")))
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            exec(PROGRAM, {})  # noqa: S102  (our own line: what isolation is measured against)
+            exec(PROGRAM, {})  # noqa: S102  (SIA's own line: the baseline without isolation)
         if task.verify(problem, output.getvalue().strip(), None).score != 1.0:  # type: ignore[arg-type]
             raise RuntimeError("wrong score")
     return count / (time.perf_counter() - began)
@@ -172,7 +172,7 @@ def _inspect_rate(python: str, count: int) -> tuple[float, str]:
 
 
 def measure(rounds: int, count: int, inspect_count: int, inspect: str) -> dict[str, object]:
-    """Median rate of each way, and the ratios to the engine."""
+    """Measure the median rate of each way, and the ratios to the engine."""
     ways = ("engine", "engine, program apart", "bare loop", "inspect-ai local")
     rates: dict[str, list[float]] = {way: [] for way in ways}
     version = ""
@@ -208,7 +208,7 @@ def measure(rounds: int, count: int, inspect_count: int, inspect: str) -> dict[s
 
 
 def main() -> None:
-    """Print the table; write JSON where asked."""
+    """Print the table, and write JSON on request."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under a minute, once inspect-ai is installed")
     parser.add_argument("--json", type=Path, metavar="FILE")

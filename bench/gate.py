@@ -1,9 +1,9 @@
-"""How often the promotion gate is wrong, what it finds, and what it costs: simulated with the project's own functions.
+"""Simulate how often the promotion gate is wrong, what it finds, and what it costs, with the project's own functions.
 
-Rollout scores are drawn, everything after that is `search.gate.judge`, `search.sequential.read` and `search.lineage`,
-the code that a run uses. Rates carry their binomial 95 % half-width. For comparison: the paired percentile bootstrap
-over problems, and then over rollouts too, with one look, and an always-valid bound (the normal-mixture confidence
-sequence; Robbins 1970) looked at after every block.
+Rollout scores are drawn, and everything else is `search.gate.judge`, `search.sequential.read` and `search.lineage`, the
+code of a run. Rates carry their binomial 95 % half-width. For comparison: the paired percentile bootstrap over
+problems, and then over rollouts too, with one look, and an always-valid bound (the normal-mixture confidence sequence;
+Robbins 1970) read after every block.
 
     python -m bench.gate [--quick] [--gates N] [--only SECTION ...] [--json FILE]
 """
@@ -34,7 +34,7 @@ from sia_core.search.sequential import cut, read
 def gate(
     setting: Setting, rng: np.random.Generator, gain: float, alpha: float = ALPHA, *, floor: bool = True
 ) -> tuple[bool, float, int]:
-    """Play one gate: promoted or not, share of the rollouts it took, looks. Without `floor` ties are certainty."""
+    """Play one gate: return promotion, share of the rollouts, and looks. Without `floor` ties are certainty."""
     parent, child = draw(setting, rng, (0.0, gain))
     differences = child.mean(1) - parent.mean(1)
     ends = cut(setting.problems)
@@ -66,7 +66,7 @@ def rates(
 
 
 def bootstrap(setting: Setting, gain: float, gates: int, *, within: bool) -> float:
-    """Share promoted by a percentile bootstrap with one look; `within` resamples rollouts too (`stats.paired_gain`)."""
+    """Return the share promoted by a percentile bootstrap with one look; `within` also resamples rollouts."""
     rng, promoted = np.random.default_rng(17), 0
     for trial in range(gates):
         sides = draw(setting, rng, (0.0, gain))
@@ -81,7 +81,7 @@ def bootstrap(setting: Setting, gain: float, gates: int, *, within: bool) -> flo
 
 
 def always_valid(setting: Setting, gain: float, gates: int) -> float:
-    """Share promoted by a one-sided normal-mixture confidence sequence, tuned to the whole block."""
+    """Return the share promoted by a one-sided normal-mixture confidence sequence, tuned to the whole block."""
     rng, promoted = np.random.default_rng(17), 0
     ends = np.array(cut(setting.problems))
     for _ in range(gates):
@@ -97,28 +97,28 @@ def always_valid(setting: Setting, gain: float, gates: int) -> float:
 
 @dataclass(frozen=True)
 class Walk:
-    """How one run of many generations went."""
+    """Result of a run of many generations."""
 
     value: float
     """True gain of the last champion over the seed."""
     promoted: int
     wrong: int
-    """Promoted children that were in truth no better than their parent."""
+    """Number of promoted children that were not truly better than their parent."""
     rollouts: float
-    """Mean share of two whole blocks a gate took, the rival's rollouts included."""
+    """Mean share of two whole blocks that a gate took, including the rival's rollouts."""
 
 
 Step = float | Callable[[np.random.Generator], float]
 
 
 def walk(step: Step, seed: int, accept: str, generations: int) -> Walk:
-    """A run in which each child's true gain over its parent is `step`.
+    """Simulate a run in which each child's true gain over its parent is `step`.
 
     Args:
-        step: a true gain, or what draws one.
-        seed: of the scores.
-        accept: `gate` as the project does it, `no check` without the rival, `above` any gain, `always`.
-        generations: children in a row.
+        step: a true gain, or a function that draws one.
+        seed: seed of the scores.
+        accept: `gate` as in the project, `no check` without the rival, `above` any gain, `always`.
+        generations: number of children in a row.
     """
     rng = np.random.default_rng(seed)
     nodes, truth = [Node(0, None, Candidate("0"), "seed", True)], {0: 0.0}
@@ -174,7 +174,7 @@ def mixture(rng: np.random.Generator) -> float:
 
 
 def show_gates(gates: int) -> list[dict[str, Any]]:
-    """No-ops and true gains, setting by setting."""
+    """Show no-ops and true gains, setting by setting."""
     rows = []
     print(f"\n{gates} gates a row; alpha {ALPHA:.0%}; rollouts as a share of the whole block's\n")
     print(
@@ -194,7 +194,7 @@ def show_gates(gates: int) -> list[dict[str, Any]]:
 
 
 def show_rivals(gates: int) -> list[dict[str, Any]]:
-    """Other tests on the same draws."""
+    """Show other tests on the same draws."""
     rows = []
     print("\n| test | no-ops, 50 x 4 | no-ops, 8 x 4 normal | +10 points, 50 x 4 |")
     print("|---|---|---|---|")
@@ -213,7 +213,7 @@ def show_rivals(gates: int) -> list[dict[str, Any]]:
 
 
 def show_spending(gates: int) -> list[dict[str, Any]]:
-    """Other spending functions: alpha * t ** power."""
+    """Show other spending functions: alpha * t ** power."""
     rows = []
     print("\n| alpha spent after a share t | no-ops | +10 points | rollouts, no-ops | rollouts, +10 points |")
     print("|---|---|---|---|---|")
@@ -226,14 +226,14 @@ def show_spending(gates: int) -> list[dict[str, Any]]:
 
 
 def show_siblings(gates: int) -> dict[str, float]:
-    """Four no-op siblings share one error rate: is any of them promoted?"""
+    """Show how often any of four no-op siblings, which share one error rate, is promoted."""
     one = rates(SIZE, 0.0, gates, ALPHA / 4)["promoted"]
     print(f"\none of 4 no-op siblings is promoted: {one:.2%} each, {1 - (1 - one) ** 4:.1%} any (if independent)")
     return {"each": one}
 
 
 def show_walks(runs: int, generations: int = 20) -> list[dict[str, Any]]:
-    """Whole runs: drift, no-ops, and a mixture."""
+    """Show whole runs: drift, no-ops, and a mixture."""
     rows = []
     print(
         f"\n{runs} runs of {generations} generations a row, 50 problems x 4 rollouts; values are points over the seed\n"
@@ -277,7 +277,7 @@ SECTIONS: dict[str, Callable[[int], Any]] = {
     "siblings": show_siblings,
     "runs": show_walks,
 }
-"""Name of a section -> its simulation, given the number of gates or runs."""
+"""Simulations by name of the section, each for a number of gates or runs."""
 
 
 def main() -> None:
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer gates and runs: under a minute, wide intervals")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
-    parser.add_argument("--gates", type=int, metavar="N", help="gates a row, in place of 1,000 (40 with --quick)")
+    parser.add_argument("--gates", type=int, metavar="N", help="gates a row, instead of 1,000 (40 with --quick)")
     options = parser.parse_args()
     gates, runs = (40, 2) if options.quick else (1000, 100)
     gates = options.gates or gates

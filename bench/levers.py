@@ -1,10 +1,10 @@
-"""Is choosing between two levers worth it? A task of which each lever unlocks one half, through the whole system.
+"""Test whether a choice between two levers is worth it, on a task of which each lever unlocks one half.
 
-Half of the score is for the form of the answer, which only a knob of the harness sets; half for the right one of four
-colours, which only the policy can come to prefer: a tiny random model, which names that one a quarter of the time (of
-one that it never names, it could learn nothing). `sia arms` runs harness alone, weights alone, fixed alternation and
-free choice by `rules`, on the same seeds and sealed problems. The exit code is 1 when choice is not above each single
-lever, or is below alternation, by the interval over seeds.
+Half of the score is for the form of the answer, which only a knob of the harness sets. The other half is for the
+correct one of four colours, which only the policy can learn to prefer: a tiny random model, which names it a quarter of
+the time (from a colour that it never names, it could learn nothing). `sia arms` runs harness alone, weights alone,
+fixed alternation and free choice by `rules`, on the same seeds and sealed problems. The exit code is 1 if choice is not
+above each single lever, or is below alternation, by the interval over seeds.
 
     python -m bench.levers [--seeds 5] [--quick] [--json FILE]
 
@@ -77,7 +77,7 @@ options = ["bare", "full"]
 
 
 def measure(seeds: int, quick: bool) -> dict[str, object]:
-    """Run the arms; the comparison as JSON data."""
+    """Run the comparison, and return it as JSON data."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         home, task, model = (Path(folder) / name for name in ("home", "halves", "model"))

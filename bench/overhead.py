@@ -1,13 +1,13 @@
 """Measure the cost of Prefect, Ray and MLflow: time to first rollout, cost of a generation, whether either grows.
 
-A task whose rollouts do next to nothing is run through the command line, with servers of its own. All of a generation
-but its rollouts is then overhead: flows and tasks of Prefect, dispatch by Ray, phases and metrics in MLflow. Two runs:
-one of many generations of one rollout each (cost a generation, from first to last), and one of many rollouts in a few
-generations (memory of the driver, from the first to the last; a generation's rollouts are in memory until its end). No
-lever is pulled: gates and updates are rollouts and training.
+A task whose rollouts do next to nothing is run through the command line, with its own servers. All of a generation but
+its rollouts is then overhead: flows and tasks of Prefect, dispatch by Ray, phases and metrics in MLflow. One run has
+many generations of one rollout each (cost of a generation, from first to last). Another has many rollouts in a few
+generations (memory of the driver, from first to last; a generation's rollouts are in memory until its end). No lever is
+pulled, because gates and updates are rollouts and training.
 
 The share at five minutes is that of the median overhead in a generation whose rollouts take 300 s. The first start
-makes Prefect's and MLflow's tables, the second finds them; both include the sandbox's self-test.
+makes Prefect's and MLflow's tables, and the second finds them; both include the sandbox's self-test.
 
     python bench/overhead.py [--generations 100] [--rollouts 10000] [--quick] [--json FILE]
 """
@@ -54,18 +54,18 @@ def verify(problem, answer, lab):
 
 @dataclass
 class Sitting:
-    """One run, watched from outside."""
+    """Measurements of a run, watched from outside."""
 
     first_rollout_s: float = 0.0
     wall_s: float = 0.0
     memory: list[tuple[int, float]] = field(default_factory=list)
-    """Rollouts done, and resident memory of the driver in MB."""
+    """Finished rollouts, and resident memory of the driver in MB."""
     overheads: list[float] = field(default_factory=list)
-    """Seconds a generation, without its rollouts."""
+    """Seconds of each generation, without its rollouts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print, and write JSON where it is asked for."""
+    """Run, print, and write JSON on request."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory(prefix="sia-overhead-") as folder:
         home, task = Path(folder) / "home", Path(folder) / "task"
@@ -92,7 +92,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--rollouts", type=int, default=10_000)
     parser.add_argument(
-        "--quick", action="store_true", help="the second run alone, of 100 rollouts; it is the first start then"
+        "--quick", action="store_true", help="only the second run, of 100 rollouts, which then is the first start"
     )
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
@@ -102,7 +102,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def watch(home: Path, task: Path, *, generations: int, problems: int, rollouts: int) -> Sitting:
-    """Run the task and look at journal and driver while it runs."""
+    """Run the task, and watch journal and driver while it runs."""
     sizes = {"generations": generations, "problems": problems, "rollouts": rollouts // problems, "test-problems": 2}
     words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     command = [sys.executable, "-m", "sia_core.cli.main", "run", str(task), "--policy", "scripted", "--levers", ""]
@@ -128,7 +128,7 @@ def watch(home: Path, task: Path, *, generations: int, problems: int, rollouts: 
 
 
 def _overheads(run: RunRecord) -> list[float]:
-    """Wall clock of each generation's run in MLflow, less what its rollouts took on all cores."""
+    """Compute the wall clock of each generation's run in MLflow, without its rollouts' time on all cores."""
     found = []
     for generation, mlflow_run in zip(run.generations(), run.record.children(run.run_id), strict=True):
         wall = (mlflow_run.info.end_time - mlflow_run.info.start_time) / 1000
@@ -138,7 +138,7 @@ def _overheads(run: RunRecord) -> list[float]:
 
 
 def summary(sitting: Sitting) -> dict[str, Any]:
-    """Numbers of one run; `ends` are medians of the first and the last tenth, `driver_mb` of each."""
+    """Summarise one run; `ends` are medians of the first and the last tenth, `driver_mb` of each."""
     middle = statistics.median(sitting.overheads)
     return {
         "first_rollout_s": sitting.first_rollout_s,
@@ -158,7 +158,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _tenths(values: Sequence[float]) -> list[float]:
-    """Median of each tenth, in order."""
+    """Return the median of each tenth, in order."""
     bounds = [len(values) * number // 10 for number in range(11)]
     return [statistics.median(values[low:high]) for low, high in pairwise(bounds) if low < high]
 

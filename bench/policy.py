@@ -1,8 +1,7 @@
-"""How fast the local policy samples: one reply at a time against continuous batching, as ratios from one run.
+"""Measure how fast the local policy samples: single replies against continuous batching, as ratios from one run.
 
-The model is SmolLM2 where it has been converted, else a random Llama of 0.1 M parameters, on which
-nearly all time is overhead. Ways take turns in rounds, so that a change of load on the machine
-reaches all of them; read the ratios, not the rates.
+The model is SmolLM2 if it has been converted, else a random Llama of 0.1 M parameters, on which nearly all time is
+overhead. Ways take turns in rounds, so that a change of load reaches all of them: compare the ratios, not the rates.
 
     python bench/policy.py [--quick] [--json FILE]
 """
@@ -28,7 +27,7 @@ from sia_core.policy.smollm2 import SOURCE, directory
 if TYPE_CHECKING:
     from sia_core.policy.local import LocalPolicy
 
-# torch and what loads it is imported in functions: `share_cores` has to come first.
+# torch and modules that load it are imported in functions, because `share_cores` has to come first.
 
 _BATCH = 16
 _AT_ONCE = (1, 4, 8, 16)
@@ -38,7 +37,7 @@ _numbers = itertools.count()
 
 
 def _tiny_model(folder: Path) -> Path:
-    """A random Llama over bytes."""
+    """Make a random Llama over bytes."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -64,7 +63,7 @@ def _tiny_model(folder: Path) -> Path:
 
 
 def _adapters(base: Path, folder: Path) -> list[Adapter]:
-    """Three random adapters of rank 8 on all linear layers."""
+    """Make three random adapters of rank 8 on all linear layers."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -84,7 +83,7 @@ def _adapters(base: Path, folder: Path) -> list[Adapter]:
 def _requests(
     count: int, tokens: int, adapters: Sequence[Adapter | None] = (None,), options: tuple[str, ...] | None = None
 ) -> list[Request]:
-    """Prompts that were never asked before: nothing is remembered."""
+    """Make new prompts, for which nothing is cached."""
     made = []
     for number in itertools.islice(_numbers, count):
         messages = ({"role": "user", "content": f"{number}: {_TEXT}"},)
@@ -100,13 +99,13 @@ def _sample(policy: "LocalPolicy", requests: Sequence[Request], at_once: int) ->
 
 
 def _tokens(policy: "LocalPolicy", requests: Sequence[Request], at_once: int) -> float:
-    """Sampled tokens a second; a reply may end early."""
+    """Measure sampled tokens per second; a reply may end early."""
     done, seconds = _sample(policy, requests, at_once)
     return sum(completion.output_tokens for completion in done) / seconds
 
 
 def _choices(policy: "LocalPolicy", requests: Sequence[Request], at_once: int, nodes: int | None = None) -> float:
-    """Choices a second; with options read in trees of so many nodes."""
+    """Measure choices per second, with options read in trees of `nodes` nodes."""
     kept = policy._engine._tree_nodes
     policy._engine._tree_nodes = kept if nodes is None else nodes
     seconds = _sample(policy, requests, at_once)[1]
@@ -141,7 +140,7 @@ def _largest_difference(alone: "LocalPolicy", together: "LocalPolicy", adapters:
 
 
 def measure(base: Path, folder: Path, rounds: int, tokens: int) -> dict[str, float]:
-    """Median rate of each way, and the ratios of those that are to be compared."""
+    """Measure the median rate of each way, and the ratios to compare."""
     from sia_core.policy.local import LocalPolicy
 
     threads = min(4, os.cpu_count() or 1)

@@ -1,10 +1,9 @@
-"""How many programs a second: the zygote against cold starts, as ratios from one run; and their memory.
+"""Measure programs per second of the zygote against cold starts, as ratios from one run, and their memory.
 
-Three ways run the same small numpy program: a `strict` sandbox (zygote), bubblewrap with a fresh
-interpreter each time, and a plain subprocess. Ways take turns in rounds, so that a change of load on
-the machine reaches all of them; read the ratios, not the rates. Memory is the proportional share (PSS)
-of one more program that has done its work and waits, beside others like it. The goals, on two quiet
-cores: 150 runs a second, and 10 times cold bubblewrap.
+Three ways run the same small numpy program: a `strict` sandbox (zygote), bubblewrap with a fresh interpreter each time,
+and a plain subprocess. Ways take turns in rounds, so that a change of load reaches all of them: compare the ratios, not
+the rates. Memory is the proportional share (PSS) of one more program that has done its work and waits, beside others
+like it. The goals, on two quiet cores: 150 runs a second, and 10 times cold bubblewrap.
 
     python bench/sandbox.py [--quick] [--json FILE]
 """
@@ -41,7 +40,7 @@ def _cold(prefix: Sequence[str]) -> str:
 
 
 def _rate(ways: Sequence[Way], runs: int) -> float:
-    """Programs a second with one thread for each of `ways`."""
+    """Measure programs per second with one thread for each of `ways`."""
     threads = [threading.Thread(target=_repeat, args=(way, runs)) for way in ways]
     began = time.perf_counter()
     for thread in threads:
@@ -58,7 +57,7 @@ def _repeat(way: Way, runs: int) -> None:
 
 
 def _memory(live: int) -> dict[str, float]:
-    """PSS in MB of an idle zygote, and of each of `live` programs alive at once."""
+    """Measure the PSS in MB of an idle zygote, and of each of `live` concurrent programs."""
     sandboxes = [open_sandbox(modules=("numpy",)) for _ in range(live)]
     zygotes = [set(tree.below(box.start().pid, tree.tasks())) for box in sandboxes]  # type: ignore[attr-defined]
     idle = statistics.median(sum(map(pss_mb, zygote)) for zygote in zygotes)
@@ -84,7 +83,7 @@ def _private_mb(pid: int) -> float:
 
 
 def measure(rounds: int, runs: int) -> dict[str, float]:
-    """Median rate of each way, two at a time, and the ratios to the zygote."""
+    """Measure the median rate of each way, two at a time, and the ratios to the zygote."""
     sandboxes = [open_sandbox(modules=("numpy",)) for _ in range(2)]
     bwrap = [find_bubblewrap(), "--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "--unshare-net", "--"]
     ways: dict[str, tuple[list[Way], int]] = {
@@ -108,7 +107,7 @@ def measure(rounds: int, runs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few seconds, rougher")
+    parser.add_argument("--quick", action="store_true", help="a few seconds, less exact")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
     numbers = measure(*((3, 40) if options.quick else (7, 150))) | _memory(4)

@@ -1,13 +1,15 @@
-"""Thousands of rollouts through the real engine, one in twenty an attack: does anything grow, or any score change?
+"""Play thousands of rollouts through the real engine, one in twenty an attack, and check that nothing grows or changes.
 
-Ray, gateway, strict sandbox, verifier, scripted policy; the harness does honest work on most problems, and on the
-others runs an attack of the tests' table (or looks for what one has left). Attacks must get nothing and score 0, by
-their own fault and not by ours. Afterwards the same honest units are played without attacks: each score must be the
-same. All along the descriptors, processes and memory of the workers and all below them are counted, and mounts, files
-in /dev/shm and TMPDIR: the lowest of the last quarter must be that of the quarter before. What leaks lifts the lowest
-too, which does not depend on what is in flight when it is counted; the first half is for caches to fill. Only processes
-that outlive a rollout count, and of memory the pages that belong to no file; PSS, shown beside, moves with what else
-the machine runs. The exit code is 1 when anything is not as it must be.
+Ray, gateway, strict sandbox, verifier and scripted policy are real. The harness does honest work on most problems, and
+runs an attack of the tests' table on the others, or looks for traces of one. Attacks must get nothing, and score 0 by
+their own fault, not by an error of the infrastructure. Afterwards the same honest units are played without attacks, and
+each score must be the same.
+
+Meanwhile descriptors, processes and memory of the workers and their descendants are counted, and mounts, files in
+/dev/shm and TMPDIR. The lowest count of the last quarter must equal that of the quarter before: a leak lifts the lowest
+count too, which does not depend on work in flight. The first half lets caches fill. Only processes that outlive a
+rollout count, and of memory the pages that belong to no file; the PSS beside varies with other load. The exit code is 1
+on any violation.
 
     python bench/soak.py [--runs 10000] [--tier strict] [--quick] [--json FILE]
 """
@@ -41,7 +43,7 @@ from sia_core.policy.scripted import ScriptedPolicy
 _ATTACKS = 0.05
 _SAMPLES = 60
 _HONEST = 100
-"""Honest problems."""
+"""Number of honest problems."""
 _ALLOWED = {
     "anonymous_mb": 3.0,
     "pss_mb": math.inf,
@@ -49,9 +51,9 @@ _ALLOWED = {
     "ray_anonymous_mb": 20.0,
     "ray_descriptors": 8.0,
 }
-"""Growth over a quarter that is allowed: allocators settle, and Ray keeps a history of 10,000 tasks, at 6 kB each."""
+"""Allowed growth over a quarter: allocators settle, and Ray keeps a history of 10,000 tasks, at 6 kB each."""
 _OWN = ("inherited descriptors", "sockets in frames", "daemon")
-"""Attacks that say nothing about a harness, whose stream and event loop are descriptors of its own; or that wait."""
+"""Attacks that wait, or that say nothing about a harness, which has its own descriptors for stream and event loop."""
 _FILES = {
     "task.toml": """
 name = "soak"
@@ -91,7 +93,7 @@ PROGRAM = "import os; print(int(open('n.txt').read()) ** 2, sorted(os.listdir())
 
 async def solve(problem, ctx):
     if "attack" in problem:
-        sys.stdout = sys.stderr  # Whose end is in the record.
+        sys.stdout = sys.stderr  # Its end is in the record.
         exec(compile(problem["attack"], "attack", "exec"), {"__name__": "__main__"})
         return "attacked"
     letter = await ctx.choose("Which?", list("abcdefgh"))
@@ -103,12 +105,12 @@ async def solve(problem, ctx):
 
 @dataclass
 class Watch:
-    """Counts that are taken while rollouts are played, and errors that were found."""
+    """Counts that are taken while rollouts run, and errors found."""
 
     every: int
     done: int = 0
     known: set[int] = field(default_factory=set)
-    """Processes of the last sample; those that are there again outlive a rollout."""
+    """Processes of the last sample; those found again outlive a rollout."""
     scores: dict[str, float | None] = field(default_factory=dict)
     """Scores of honest units, by key of the unit."""
     wrong: list[str] = field(default_factory=list)
@@ -132,7 +134,7 @@ class Watch:
         self.done += 1
 
     def ends(self) -> dict[str, dict[str, float]]:
-        """Lowest of the first quarter, without the very first sample, of the third, and of the last."""
+        """Return the lowest counts of the first quarter without its first sample, of the third, and of the last."""
         quarter = max(2, len(self.samples) // 4)
         parts = {
             "first": self.samples[1 : quarter + 1],
@@ -143,7 +145,7 @@ class Watch:
 
 
 def _table() -> Any:
-    """The tests' attacks; they are no part of the installed package."""
+    """Load the tests' attacks, which are not part of the installed package."""
     root = Path(__file__).resolve().parents[1]
     sys.path.insert(0, str(root))
     try:
@@ -154,7 +156,7 @@ def _table() -> Any:
 
 
 def _programs(mode: str, names: dict[str, str]) -> dict[str, str]:
-    """Attacks, each with what looks for its traces behind it; without those that wait for a limit of time."""
+    """Return the attacks, each followed by a search for its traces, without those that wait for a timeout."""
     attack, suite, _ = _table()
     found = {}
     for one in suite.attacks_for(mode):
@@ -173,7 +175,7 @@ def _named(program: str, names: dict[str, str]) -> str:
 
 
 def _sample(known: set[int]) -> tuple[dict[str, float], set[int]]:
-    """Counts of rollout workers and all below them, apart from Ray's own processes and this one; and who was there."""
+    """Count resources of rollout workers and their descendants, without Ray's own; return counts and processes."""
     own, now = os.getpid(), tree.tasks()
     family = {own, *tree.below(own, now)}
     players = {pid for pid in family if b"RolloutActor" in _command(pid)}
@@ -211,7 +213,7 @@ def _pss_mb(pid: int) -> float:
 
 
 def _anonymous_mb(pid: int) -> float:
-    """Pages that belong to no file, in MB: what a leak of memory adds to."""
+    """Measure the pages that belong to no file, in MB, which a memory leak increases."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -222,7 +224,7 @@ def _anonymous_mb(pid: int) -> float:
 def _descriptors(pid: int) -> int:
     try:
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # it ended a moment ago, or is another user's
+    except OSError:  # it has just ended, or is another user's
         return 0
 
 
@@ -244,7 +246,7 @@ def _play(task: Task, harness: Harness, tier: Any, units: Sequence[Unit]) -> Wat
 
 
 def _warned(units: Sequence[Unit]) -> Iterator[Unit]:
-    """The units, with a word every now and then."""
+    """Yield the units, and print progress now and then."""
     for number, unit in enumerate(units):
         if number and number % 1000 == 0:
             print(f"  {number} of {len(units)} given out", file=sys.stderr)
@@ -252,7 +254,7 @@ def _warned(units: Sequence[Unit]) -> Iterator[Unit]:
 
 
 def soak(tier: Any, runs: int) -> dict[str, Any]:
-    """Play everything twice, once with attacks; what went wrong, and the counts of three quarters."""
+    """Play everything twice, once with attacks; return errors, and the counts of three quarters."""
     began = time.monotonic()
     _, _, scenes = _table()
     with scenes.scene() as names, tempfile.TemporaryDirectory() as folder:

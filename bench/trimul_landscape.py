@@ -1,4 +1,4 @@
-"""Score the trimul menus, and measure how far two verdicts on one program lie apart.
+"""Score the trimul menus, and measure the difference of two verdicts on one program.
 
 Programs of the seed harness's widest menus go through the real verifier in the strict sandbox, several times each:
 score, its spread over verdicts, microseconds, and the cost of a verification. The plan comes from SIA_TRIMUL_PLAN.
@@ -26,7 +26,7 @@ Settings = dict[str, Any]
 
 
 def paths(quick: bool) -> Iterator[Settings]:
-    """Settings of the programs: every form, then what else the menus offer."""
+    """Yield the settings of the programs: every form, then the other options of the menus."""
     forms = ("rows", "chunk", "einsum", "batched")
     if quick:
         yield from ({"FORM": form} for form in forms)
@@ -38,7 +38,7 @@ def paths(quick: bool) -> Iterator[Settings]:
 
 
 def measured(task: Task, code: str, lab: SandboxLab, repeats: int) -> dict[str, Any]:
-    """Figures over several verdicts on a program, each measured anew."""
+    """Measure a program with several fresh verdicts."""
     problem, scores, us, walls = task.problems("train")[0], [], [], []
     for _ in range(repeats):
         task.module.forget()
@@ -52,7 +52,7 @@ def measured(task: Task, code: str, lab: SandboxLab, repeats: int) -> dict[str, 
 
 
 def main() -> None:
-    """Print a table, and write it where asked."""
+    """Print a table, and write it on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="four programs, N = 32, twice each")
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,10 +1,10 @@
-"""Measure the cost of a verdict: seconds to verify a right answer once, for every task that offers one.
+"""Measure the cost of a verdict: seconds to verify a correct answer once, for every task that offers one.
 
-Tasks are those that ship with SIA and bring `gold(problem)` in task.py; others are named and skipped, and so are those
-whose data cannot be had here. Programs run in the strict sandbox. `first` is the first verdict of a process, with all
-that is computed once a problem; `next` the median of the others. Goals: denoising 2 s a candidate, trimul 3 s,
-lawbench 0.5 s for all 913 answers of its test set, at the sizes of the embedded form; measured here on training
-problems, the sealed ones are left alone.
+Tasks are those that ship with SIA and define `gold(problem)` in task.py. Other tasks, and those whose data are not
+available here, are named and skipped. Programs run in the strict sandbox. `first` is the first verdict of a process,
+with everything that is computed once per problem; `next` is the median of the others. The goals are 2 s a candidate for
+denoising, 3 s for trimul, and 0.5 s for all 913 answers of lawbench's test set, at the sizes of the embedded form. They
+are measured here on training problems, not on sealed ones.
 
     python bench/verifiers.py [--quick] [--task NAME ...] [--json FILE]
 """
@@ -28,7 +28,7 @@ from sia_core.engine.sandbox.protocol import Sandbox
 from sia_core.engine.worker import SandboxLab
 
 GOALS = {"denoising": (1, 2.0), "trimul": (1, 3.0), "lawbench": (913, 0.5)}
-"""Task -> (verdicts, seconds that they may take together)."""
+"""Number of verdicts and seconds that they may take together, by task."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,26 @@ class Cost:
     verdicts: int
     first_s: float
     next_s: float
-    """Median of wall clock, each verdict alone."""
+    """Median wall clock of single verdicts."""
     most_s: float
     cpu_s: float
-    """Median of this process's CPU clock: what is not spent in the sandbox."""
+    """Median of this process's CPU clock, outside the sandbox."""
     score: float
     goal_verdicts: int
     goal_s: float
-    """0: none is set."""
+    """Goal in seconds; 0 for none."""
 
     @property
     def goal_took_s(self) -> float:
-        """Seconds that the goal's number of verdicts takes."""
+        """Seconds for the goal's number of verdicts."""
         return self.goal_verdicts * self.next_s
 
 
 def measure(task: Task, sandbox: Sandbox, problems: int, rounds: int) -> Cost | str:
-    """The cost, or why there is none."""
+    """Return the cost, or the reason why there is none."""
     gold = getattr(task.module, "gold", None)
     if gold is None:
-        return "brings no gold(problem) in task.py: nothing to verify"
+        return "defines no gold(problem) in task.py: nothing to verify"
     try:
         task.prepare(lambda _what, _done, _total: None)
         chosen = sampled(task.problems("train"), problems)
@@ -65,10 +65,10 @@ def measure(task: Task, sandbox: Sandbox, problems: int, rounds: int) -> Cost | 
     except SiaError as error:
         return str(error).splitlines()[0]
     lab, walls, cpus, scores = SandboxLab(sandbox), [], [], []
-    # The first round fills what is computed once a problem.
+    # The first round computes what is cached for each problem.
     for number in range(rounds + 1):
         if (forget := getattr(task.module, "forget", None)) is not None:
-            forget()  # A verdict that was remembered costs nothing.
+            forget()  # A cached verdict costs nothing.
         for problem, answer in zip(chosen, answers, strict=True):
             started, used = time.perf_counter(), time.process_time()
             verdict = verified(task, problem, answer, lab)
@@ -92,7 +92,7 @@ def measure(task: Task, sandbox: Sandbox, problems: int, rounds: int) -> Cost | 
 
 
 def show(name: str, found: Cost | str) -> None:
-    """One line a task."""
+    """Print a line for a task."""
     if isinstance(found, str):
         print(f"{name:12} skipped: {found}")
         return
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure every task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two problems, two rounds")
-    parser.add_argument("--task", nargs="*", default=None, help="names or paths; all that ship when not given")
+    parser.add_argument("--task", nargs="*", default=None, help="names or paths; all shipped tasks if not given")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args(argv)
     problems, rounds = (2, 2) if options.quick else (8, 5)
@@ -127,6 +127,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     if "OPENBLAS_NUM_THREADS" not in os.environ:
-        # As rollout workers have it; numpy, which is imported by now, reads it once.
+        # As in rollout workers; numpy, already imported, reads it once.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     main()

@@ -1,18 +1,18 @@
-"""One optimiser step of a LoRA on one group: this project's packed step, TRL's GRPOTrainer and a padded batch.
+"""Time an optimiser step of a LoRA on one group: this project's packed step, TRL's GRPOTrainer and a padded batch.
 
-Same model, same rows, same adapter, same dtype and threads, GRPO's loss at ratio 1, Adam. The ways take turns,
-each time in a process of its own that has the machine's memory to itself, so that a change of load reaches all of
-them; a way's figure is the median of its steps. Read the ratios, not the seconds.
+All use the same model, rows, adapter, dtype and threads, GRPO's loss at ratio 1, and Adam. The ways take turns, each
+time in a process with the machine's memory to itself, so that a change of load reaches all of them; a way's figure is
+the median of its steps. Compare the ratios, not the seconds.
 
-Timed is: forward, loss, backward, clipping of the norm, optimiser step; entropies are computed too. Not timed
-are loading, generation, rewards, and the first step. Of TRL this is its `compute_loss` on a batch as its own
-generation would have prepared it, `accelerator.backward` and its optimiser's step. Tokens per second are those of
-all rows, prompts included, so that ways that feed shared tokens once are not punished for it.
+Forward, loss, backward, clipping of the norm and optimiser step are timed, with entropies. Loading, generation, rewards
+and the first step are not. Of TRL this covers `compute_loss` on a batch as its generation would have prepared it,
+`accelerator.backward` and its optimiser's step. Tokens per second count all rows with their prompts, so that ways that
+feed shared tokens once are not at a disadvantage.
 
-Without Triton, so on a CPU, TRL 1.16 passes every position through the output layer, prompts included; the padded
-way here passes completions only, and is what remains of the difference where shared tokens are paid again.
+Without Triton, so on a CPU, TRL 1.16 passes every position through the output layer, prompts included. The padded way
+passes completions only, and shows the remaining cost of repeated shared tokens.
 
-The model is SmolLM2-135M where it has been converted, else, and with --quick, a random Llama that is stated.
+The model is SmolLM2-135M if it has been converted, else, and with --quick, a random Llama that is named.
 
     python bench/weight_step.py [--quick] [--rounds N] [--bf16] [--checkpointing] [--json FILE]
 """
@@ -38,15 +38,15 @@ from sia_core.policy.smollm2 import directory
 if TYPE_CHECKING:
     import torch
 
-# torch and what loads it is imported in functions: `share_cores` has to come first.
+# torch and modules that load it are imported in functions, because `share_cores` has to come first.
 
 _SHAPES = ((512, 8, 16), (128, 8, 64), (32, 8, 128))
-"""Prompt, completions, tokens of each."""
+"""Tokens of the prompt, number of completions, tokens of each completion."""
 _GOALS = (5.0, None, 1.0)
-"""Speed aimed at in each, in TRL's."""
+"""Goal of the speed for each shape, as a multiple of TRL's."""
 _WAYS = ("packed", "trl", "padded")
 _STEPS = 2
-"""Timed steps of a process, after one that is not."""
+"""Timed steps of a process, after an untimed one."""
 _SMALL: Mapping[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -61,7 +61,7 @@ Step = Callable[[], Any]
 
 
 def _load(options: argparse.Namespace) -> Any:
-    """The model with an adapter that is off its beginning: with B = 0 there is no gradient in A."""
+    """Load the model with an adapter whose B is not 0, because A would otherwise have no gradient."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -90,7 +90,7 @@ def _trained(model: Any) -> list["torch.nn.Parameter"]:
 
 
 def _rows(shape: Shape, vocabulary: int) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """Ids of the prompt (P,), of the completions (B, T), and advantages (B,)."""
+    """Make ids of the prompt (P,), of the completions (B, T), and advantages (B,)."""
     import torch
 
     prompt, count, tokens = shape
@@ -142,7 +142,7 @@ def _packed(model: Any, shape: Shape) -> tuple[Step, Step]:
     def gradient() -> None:
         for part in forward.passes(sequences, choices):
             weight_N = torch.full((len(part.index),), 1 / len(choices))
-            # The recorded logprobs would be there: a rollout brings them.
+            # A rollout would bring the recorded logprobs.
             recorded_N = part.logprob.detach()
             policy_loss("clip", part.logprob, recorded_N, advantage_N[part.index], weight_N, spec).loss.backward()  # type: ignore[no-untyped-call]
 
@@ -222,7 +222,7 @@ def _trl(model: Any, shape: Shape) -> tuple[Step, Step]:
 
 
 def _work(way: str, shape: Shape, options: argparse.Namespace, gradients: Path, pipe: Connection) -> None:
-    """A process: a first step that leaves its gradient in a file, then some that are timed."""
+    """Run in a process: a first step that writes its gradient to a file, then some timed ones."""
     share_cores()
     import torch
 
@@ -247,12 +247,12 @@ def _work(way: str, shape: Shape, options: argparse.Namespace, gradients: Path, 
 
 
 def _peak() -> float:
-    """Most memory this process has had so far, GB."""
+    """Return the peak memory of this process, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def _run(way: str, shape: Shape, options: argparse.Namespace, gradients: Path) -> dict[str, Any]:
-    """Return the measurements of one way, made in a process of its own."""
+    """Measure one way in a separate process."""
     start = multiprocessing.get_context("spawn")
     here, there = start.Pipe()
     worker = start.Process(target=_work, args=(way, shape, options, gradients, there), daemon=True)
@@ -261,7 +261,7 @@ def _run(way: str, shape: Shape, options: argparse.Namespace, gradients: Path) -
     try:
         found: dict[str, Any] = here.recv()
     except EOFError:
-        raise SystemExit(f"{way} died at {shape}: is there memory enough?") from None
+        raise SystemExit(f"{way} ended without a result at {shape}: is there enough memory?") from None
     worker.join()
     return found
 
@@ -303,7 +303,7 @@ def _report(shape: Shape, ways: list[dict[str, Any]]) -> None:
 
 
 def machine() -> str:
-    """Processor and versions: what figures depend on."""
+    """Describe processor and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
@@ -312,7 +312,7 @@ def machine() -> str:
 
 
 def goals(results: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield one line a shape: speed and peak memory against TRL's, and whether each aim was met."""
+    """Yield a line for each shape: speed and peak memory against TRL's, and whether each aim was met."""
     for result in results:
         ways = {way["way"]: way for way in result["ways"]}
         packed, trl = ways["packed"], ways["trl"]

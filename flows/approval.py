@@ -19,7 +19,7 @@ from sia_core.record.phases import ApprovalDone
 from sia_core.report.markdown import proposal_markdown
 
 WAIT_S = 7 * 24 * 3600
-"""How long a run waits; then it fails, and can be resumed to ask again."""
+"""Seconds for which a run waits; then the run fails, and can be resumed to ask again."""
 
 
 class Approval(RunInput):
@@ -30,7 +30,7 @@ class Approval(RunInput):
 
 
 def ask(session: Session, index: int, decisions: Sequence[Decision]) -> None:
-    """Wait for human approval of a generation's decisions; asked once, kept in the record."""
+    """Wait for your approval of a generation's decisions, which is asked once and kept in the record."""
     generation = session.run.generation(index)
     idle = all(decision.lever in ("none", "stop") for decision in decisions)
     if not session.config.approve or idle or generation.phase(ApprovalDone) is not None:
@@ -55,18 +55,18 @@ def _diff(session: Session, decision: Decision) -> str:
 
 
 def answer(run: str, approval: Approval) -> str:
-    """Answer the flow of this run that waits; its name.
+    """Answer the waiting flow of a run, and return the flow's name.
 
     Raises:
-        RecordError: none waits.
+        RecordError: no flow waits.
     """
     with get_client(sync_client=True) as client:
         paused = FlowRunFilter.model_validate(
             {"name": {"like_": f"{run}/"}, "state": {"type": {"any_": [StateType.PAUSED]}}}
         )
-        # The newest: one that an interrupted process left behind waits for ever.
+        # The newest: a flow of an interrupted process waits for ever.
         waiting = client.read_flow_runs(flow_run_filter=paused, sort=FlowRunSort.START_TIME_DESC)
         if not waiting:
-            raise RecordError("waits for no answer", where=run, hint=f"see: sia status {run}")
+            raise RecordError("is not waiting for approval", where=run, hint=f"see: sia status {run}")
         client.resume_flow_run(waiting[0].id, run_input=approval.model_dump(mode="json"))
         return waiting[0].name

@@ -1,4 +1,4 @@
-"""A comparison of arms as a Prefect flow: one `evolve` run an arm and seed, then the table."""
+"""Run a comparison as a Prefect flow: an `evolve` run for each arm and seed, then the table."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,18 +27,18 @@ from sia_core.search.arms import ArmsPlan, Comparison, compare, read_member
 
 @flow(name="arms", flow_run_name="{name}", persist_result=False)
 def arms(name: str) -> Comparison:
-    """Run, or go on with, all arms of a comparison; what is finished is not run again."""
+    """Run or resume a comparison, without repeating finished runs."""
     return go_through(name)
 
 
 def arms_here(name: str) -> Comparison:
-    """Run `arms` with the tag that the watch over dead runs looks for; deployments set the tag themselves."""
+    """Run `arms` with the tag that the watch for crashed runs looks for, which deployments set themselves."""
     with tags("sia"), outage_explained():
         return arms(name)
 
 
 def go_through(name: str) -> Comparison:
-    """Run, or go on with, a comparison within a flow; every flow that runs a comparison calls this function."""
+    """Run or resume a comparison within a flow; every flow for a comparison calls this function."""
     crashed_runs.mark()
     crashed_runs.reap()
     comparison = ArmsRecord.open(create_run.record(), name)
@@ -65,13 +65,13 @@ def _play(run: RunRecord) -> None:
         with suppress(MissingResult):
             evolve(run.name)
         if run.status != "FINISHED":
-            # Prefect holds the sub-flow to be done in an earlier sitting; the record does not.
+            # Prefect counts the sub-flow as done in an earlier session; the record does not.
             see_through(run.name)
 
 
 @task(name="compare arms", cache_policy=NO_CACHE)
 def tabulate(name: str) -> Comparison:
-    """Put the finished runs side by side, and record it."""
+    """Compare the finished runs, and record the comparison."""
     comparison = ArmsRecord.open(create_run.record(), name)
     members: Mapping[tuple[int, str], RunRecord] = comparison.members()
     config = ArmsPlan.model_validate(comparison.plan).config

@@ -1,9 +1,9 @@
-"""Flow runs whose process died without a word: Prefect shows them as running until somebody says otherwise.
+"""Find flow runs whose process crashed without an error message, which Prefect still shows as running.
 
-Each flow run of ours is labelled with its process, and with which of its tries this is (`mark`). Whoever starts on the
-same machine afterwards marks those of dead processes as crashed (`reap`): they can be retried, and hold no place in a
-queue. A retry that has begun and is not yet labelled is known by its number. Runs of other machines are left alone; for
-them there is the automation of `deploy`, which waits for three missed heartbeats and a minute more.
+`mark` labels each flow run with its process and the number of its try. The next process on the same machine marks flow
+runs of dead processes as crashed (`reap`), so that they can be retried and hold no place in a queue. A retry that has
+begun but has no label yet is recognised by its number. Runs of other machines are left to the automation of `deploy`,
+which waits for three missed heartbeats and one more minute.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,15 +39,15 @@ def mark() -> None:
 
 
 def reap() -> list[str]:
-    """Mark flow runs of this machine's dead processes as crashed, and their tasks; their names."""
+    """Mark flow runs of this machine's dead processes, and their tasks, as crashed; return their names."""
     with get_client(sync_client=True) as client:
         dead = [run for run in _under_way(client) if _was_left(run)]
         return [run.name for run in dead if _crash(client, run)]
 
 
 def _crash(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Mark a flow run and its tasks as crashed; False where the server fails, for the next start does it again."""
-    message = f"{_process(run.labels)} died without a word; retry to go on where it stopped"
+    """Mark a flow run and its tasks as crashed; return False if the server fails, and leave them to the next start."""
+    message = f"{_process(run.labels)} crashed without an error message; retry to continue where it stopped"
     gone: State[None] = Crashed(message=message)
     try:
         client.set_flow_run_state(run.id, gone, force=True)

@@ -1,11 +1,11 @@
-"""Deployments: the flows that Prefect starts from a form, and the forms.
+"""Define deployments: the flows that Prefect starts from a form, and the forms.
 
-A deployed flow runs in a fresh process of a worker. A retry has to find what the first try made, so each record carries
-the id of the flow run it came from.
+A deployed flow runs in a fresh process of a worker. Each record carries the id of its flow run, so that a retry finds
+the record of the first try.
 
-A form is a pydantic model; its JSON schema is what the Prefect UI asks. The server checks values against the schema, so
-that most mistakes are refused in the form. What only the task's files can tell is told by the run, before anything is
-spent. Settings come from the fields of `RunConfig` that have a title.
+A form is a pydantic model, whose JSON schema the Prefect UI shows and the server checks, so that most errors are
+refused in the form. Errors that only the task's files reveal are reported by the run, before anything is spent. The
+settings come from the fields of `RunConfig` that have a title.
 """
 
 import os
@@ -33,26 +33,26 @@ from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 from sia_core.search.arms import ARMS, ArmsPlan, plan_arms
 
-_RUN = Field(title="Run", min_length=1, description="Name of a run, or how it begins; see sia status.")
+_RUN = Field(title="Run", min_length=1, description="Name of a run, or its beginning; see sia status.")
 
 
 def form_fields(model: type[RunConfig], names: Iterable[str]) -> dict[str, Any]:
-    """Fields of a form for these settings, as `pydantic.create_model` takes them."""
+    """Make the fields of a form for these settings, for `pydantic.create_model`."""
     return {one.name: (_kind(one), _field(one)) for one in (_on_form(model, name) for name in names)}
 
 
 def titled(model: type[RunConfig]) -> list[str]:
-    """Settings that stand on the form of a run."""
+    """List the settings on the form of a run."""
     return [name for name in model.model_fields if option(model, name).setting.title]
 
 
 def shared(model: type[RunConfig]) -> list[str]:
-    """Settings that stand on the form of a comparison."""
+    """List the settings on the form of a comparison."""
     return [name for name in titled(model) if name in ("task", *SHARED)]
 
 
 def _on_form(model: type[RunConfig], name: str) -> Option:
-    """Describe a setting with its own default where it has one: a form begins from no branch, which would change it."""
+    """Describe a setting with its own default if any: no branch, which could change the default, is on a form."""
     one, field = option(model, name), model.model_fields[name]
     return replace(one, default=field.default) if one.setting.is_late and not field.is_required() else one
 
@@ -73,21 +73,21 @@ def _field(one: Option) -> Any:
 
 
 class EvolveForm(create_model("_Settings", **form_fields(RunConfig, titled(RunConfig)))):  # type: ignore[misc]
-    """A new run of a task."""
+    """New run of a task."""
 
     model_config = ConfigDict(extra="forbid", title="Run")
 
     def config(self) -> RunConfig:
-        """The run's configuration.
+        """Build the run's configuration.
 
         Raises:
-            SiaError: as `build_config`.
+            SiaError: see `build_config`.
         """
         return build_config(**self.model_dump())
 
 
 class GenerationForm(BaseModel):
-    """Generations that a run is to make, again or in addition."""
+    """Generations of a run to repeat or add."""
 
     model_config = ConfigDict(extra="forbid", title="Generation")
 
@@ -95,15 +95,17 @@ class GenerationForm(BaseModel):
     generation: int = Field(
         ge=1,
         title="Generation",
-        description="One it has made: that and later ones are made again. A later one: the run is extended to it.",
+        description="An existing generation is repeated with all later ones; a later one extends the run.",
     )
     fork: bool = Field(
-        default=False, title="Fork", description="Leave the run as it is; go on in a child run, with what has changed."
+        default=False,
+        title="Fork",
+        description="Leave the run unchanged; continue in a child run with your changes.",
     )
 
 
 class ReportForm(BaseModel):
-    """A run whose report is made anew."""
+    """Run whose report is written again."""
 
     model_config = ConfigDict(extra="forbid", title="Report")
 
@@ -111,7 +113,7 @@ class ReportForm(BaseModel):
 
 
 class ArmsForm(create_model("_Compared", **form_fields(RunConfig, shared(RunConfig)))):  # type: ignore[misc]
-    """A comparison of arms."""
+    """New comparison on a task."""
 
     model_config = ConfigDict(extra="forbid", title="Comparison")
 
@@ -119,15 +121,15 @@ class ArmsForm(create_model("_Compared", **form_fields(RunConfig, shared(RunConf
         default="",
         title="Arms",
         pattern="^$|^({0})(,({0}))*$".format("|".join(ARMS)),
-        description="Some of harness,weights,alternate,rules,agent,best-of-n; all when left out.",
+        description="Some of harness,weights,alternate,rules,agent,best-of-n; all if left out.",
     )
-    seeds: int = Field(default=3, ge=1, title="Seeds", description="Runs of each arm, with a seed each.")
+    seeds: int = Field(default=3, ge=1, title="Seeds", description="Runs of each arm, each with its own seed.")
 
     def plan(self) -> ArmsPlan:
-        """The comparison that is asked for.
+        """Plan the comparison.
 
         Raises:
-            SiaError: as `build_config` and `plan_arms`.
+            SiaError: see `build_config` and `plan_arms`.
         """
         config = build_config(**self.model_dump(exclude={"arms", "seeds"}))
         return plan_arms(config, [name.strip() for name in self.arms.split(",") if name.strip()], self.seeds)
@@ -135,7 +137,7 @@ class ArmsForm(create_model("_Compared", **form_fields(RunConfig, shared(RunConf
 
 @flow(name="evolve", flow_run_name="{settings.task}", persist_result=False)
 def evolve_task(settings: EvolveForm) -> None:
-    """Start a run of a task and see it through; a retry goes on with the same run."""
+    """Start a run of a task and finish it; a retry resumes the same run."""
     with _prepared(settings.task):
         run = _begun(settings)
         _call(run.name)
@@ -145,7 +147,7 @@ def evolve_task(settings: EvolveForm) -> None:
 
 @flow(name="generation", flow_run_name="{settings.run}/{settings.generation}", persist_result=False)
 def redo_generation(settings: GenerationForm) -> None:
-    """Make a generation of a run again, or more of them, and see the run through."""
+    """Repeat or add generations of a run, and finish the run."""
     with _prepared(settings.run):
         run = app.rerun(settings.run, settings.generation, forked=settings.fork, origin=_origin())
         create_run.prepare(run.config, reporter.get())
@@ -156,7 +158,7 @@ def redo_generation(settings: GenerationForm) -> None:
 
 @flow(name="arms", flow_run_name="{settings.task}", persist_result=False)
 def compare_arms(settings: ArmsForm) -> None:
-    """Compare arms on a task; a retry goes on with the same comparison."""
+    """Compare settings of the levers on a task; a retry resumes the same comparison."""
     with _prepared(settings.task):
         record, origin = create_run.record(), _origin()
         found = record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'arms'")
@@ -172,7 +174,7 @@ def compare_arms(settings: ArmsForm) -> None:
 
 @flow(name="report", flow_run_name="{settings.run}", persist_result=False)
 def report_run(settings: ReportForm) -> None:
-    """Make the report of a run anew, as far as the run has come, and leave a link to it."""
+    """Write the report of a run again, finished or not, and link to it."""
     with _prepared(settings.run):
         run = create_run.record().open(settings.run)
         _call(run.name)
@@ -180,7 +182,7 @@ def report_run(settings: ReportForm) -> None:
 
 
 def _begun(settings: EvolveForm) -> RunRecord:
-    """The run of this flow run: as an earlier try began it, or a new one."""
+    """Return the run that an earlier try of this flow run began, or start one."""
     record, origin = create_run.record(), _origin()
     for found in record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
         run = RunRecord(record, found)
@@ -205,6 +207,6 @@ def _origin() -> str:
 
 
 def _call(name: str) -> None:
-    """Name the flow run after the run it turned out to be."""
+    """Name the flow run after its run."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_name(runtime.flow_run.id, name)

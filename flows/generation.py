@@ -1,7 +1,7 @@
-"""One generation as a Prefect flow: execute, analyze, improve.
+"""Run one generation as a Prefect flow: execute, analyze, improve.
 
-Prefect decides when a phase runs and shows it; what a phase does, and whether it is already
-done, is the record's business. Retrying the flow therefore costs nothing that was finished.
+Prefect schedules and shows the phases. The record decides what is already done, so a retry of the flow repeats nothing
+that was finished.
 """
 
 from prefect import flow, task
@@ -23,28 +23,28 @@ _PHASES = 3
 
 @task(name="execute", task_run_name="execute {index}", cache_policy=NO_CACHE)
 def execute(run: str, index: int) -> None:
-    """Rollouts of the current candidate."""
+    """Roll the current candidate out."""
     with open_session(run) as session:
         execute_phase(session, index)
 
 
 @task(name="analyze", task_run_name="analyze {index}", cache_policy=NO_CACHE)
 def analyze(run: str, index: int) -> list[Decision]:
-    """Evidence and decisions."""
+    """Compute the evidence and make decisions."""
     with open_session(run) as session:
         return analyze_phase(session, index)
 
 
 @task(name="improve", task_run_name="improve {index}", cache_policy=NO_CACHE)
 def improve(run: str, index: int) -> list[Node]:
-    """Lever, gate, lineage."""
+    """Pull levers, run the gate and extend the lineage."""
     with open_session(run) as session:
         return improve_phase(session, index)
 
 
 @flow(name="generation", flow_run_name="{run}/{index}", persist_result=False)
 def generation(run: str, index: int) -> bool:
-    """Run one generation; True if the Feedback-Agent wants to stop."""
+    """Run one generation; return True if the Feedback-Agent decided to stop."""
     crashed_runs.mark()
     with shown(run), open_session(run) as session:
         about = f"{run} generation {index}"
@@ -64,7 +64,7 @@ def generation(run: str, index: int) -> bool:
 
 
 def _diff(session: Session, node: Node) -> str:
-    """Return the diff from the parent's harness to the child's; empty where the two are the same."""
+    """Return the diff from the parent's harness to the child's; empty if both are the same."""
     before = session.run.nodes()[node.parent or 0].candidate.harness
     if before == node.candidate.harness:
         return ""

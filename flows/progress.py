@@ -1,6 +1,6 @@
-"""Progress in the Prefect UI: one artifact that shows the step at work, and lines in the flow run's log.
+"""Show progress in the Prefect UI: an artifact with the current step, and lines in the flow run's log.
 
-Showing is no part of the run: what Prefect does not take in time is dropped, and the run goes on.
+A run does not depend on this display: an update that Prefect does not accept in time is dropped.
 """
 
 import os
@@ -22,11 +22,11 @@ from sia_core.host.progress import Reporter, Wait
 from sia_core.loop.session import reporter
 
 EVERY_S = 3.0
-"""An update is a request of some 20 ms."""
+"""Seconds between updates, each of which is a request of some 20 ms."""
 
 
 class Shown:
-    """A Reporter that tells Prefect and another reporter."""
+    """A Reporter that reports to Prefect and to another reporter."""
 
     def __init__(self, run: str, also: Reporter) -> None:
         self.run, self.also = run, also
@@ -36,7 +36,7 @@ class Shown:
         """Label and turn of the wait that is shown."""
 
     def progress(self, label: str, done: int, total: int) -> None:
-        """See Reporter."""
+        """Implement `Reporter.progress`."""
         self.also.progress(label, done, total)
         if time.monotonic() < self._next:
             return
@@ -49,12 +49,12 @@ class Shown:
                 self._artifact = cast("UUID", made)
             else:
                 update_progress_artifact(self._artifact, share, description=text)
-        except Exception as error:  # noqa: BLE001  (whatever the client raises while the server is away)
+        except Exception as error:  # noqa: BLE001  (the client raises many kinds while the server is away)
             get_run_logger().debug("progress was not shown: %r", error)
         self._next = time.monotonic() + EVERY_S
 
     def waiting(self, wait: Wait | None) -> None:
-        """See Reporter. A turn is shown when it begins, however soon after the one before, and then every EVERY_S."""
+        """Implement `Reporter.waiting`: show a turn when it begins, and then every EVERY_S."""
         self.also.waiting(wait)
         if wait is None:
             return
@@ -64,7 +64,7 @@ class Shown:
             self._show(f"{self.run}, {wait.describe(time.time())}", 0.0)
 
     def say(self, text: str) -> None:
-        """See Reporter."""
+        """Implement `Reporter.say`."""
         self.also.say(text)
         get_run_logger().info("%s", text)
 
@@ -78,7 +78,7 @@ class Share:
         self.reach(0.0)
 
     def reach(self, share: float) -> None:
-        """Show so many per cent."""
+        """Show this percentage."""
         show_if_reachable(lambda: self._show(share))
 
     def _show(self, share: float) -> None:
@@ -90,7 +90,7 @@ class Share:
 
 @contextmanager
 def shown(run: str) -> Iterator[None]:
-    """Show the progress of what is done within; to be used in a flow."""
+    """Show the progress of the work within, in a flow."""
     before = reporter.get()
     if isinstance(before, Shown) and before.run == run:
         yield
@@ -103,7 +103,7 @@ def shown(run: str) -> Iterator[None]:
 
 
 def artifact_key(run: str, what: str) -> str:
-    """A key that Prefect takes: lower case, digits and dashes. One a run, so that the UI shows its history."""
+    """Make a key for Prefect, in lower case, digits and dashes; one per run, so that the UI shows its history."""
     return re.sub(r"[^a-z0-9]+", "-", f"{run}-{what}".lower()).strip("-")
 
 
@@ -111,7 +111,7 @@ AWAY = (httpx.TransportError, PrefectHTTPStatusError)
 
 
 def show_if_reachable(make: Callable[[], object]) -> None:
-    """Do what only shows something in Prefect, if Prefect is there."""
+    """Show something in Prefect, if Prefect can be reached."""
     try:
         make()
     except AWAY as error:
@@ -120,10 +120,10 @@ def show_if_reachable(make: Callable[[], object]) -> None:
 
 @contextmanager
 def outage_explained() -> Iterator[None]:
-    """Say in a line what Prefect's client says in a traceback.
+    """Report an outage of Prefect in a line instead of a traceback.
 
     Raises:
-        ServiceError: Prefect did not answer, or only with an error.
+        ServiceError: Prefect did not answer, or answered with an error.
     """
     try:
         yield
@@ -132,4 +132,4 @@ def outage_explained() -> Iterator[None]:
         what = "Prefect answers with an error" if answered else "Prefect does not answer"
         why = " ".join(str(error).split())[:200] or type(error).__name__
         where = masked(os.environ.get("PREFECT_API_URL", ""))
-        raise ServiceError(f"{what}: {why}", where=where, hint="see that it runs") from error
+        raise ServiceError(f"{what}: {why}", where=where, hint="check that it runs") from error

@@ -1,4 +1,4 @@
-"""Register what prefect.yaml says with a Prefect server: work pool, deployments, and who notices crashed runs."""
+"""Register prefect.yaml with a Prefect server: work pool, deployments, and the watch for crashed runs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -24,21 +24,21 @@ EVOLVE = "flows.deployments.evolve_task"
 TAG = "sia"
 ZOMBIES = "sia: crash runs that went silent"
 SILENT = timedelta(minutes=10)
-"""Three heartbeats of Prefect's default (180 s), and a minute more: a live run is never taken for a dead one, whatever
-process it runs in. A machine's own dead are found at its next start (`crashed_runs`), without waiting."""
+"""Time without a heartbeat after which a run counts as dead: three of Prefect's default (180 s) and one minute. The
+next process on the same machine finds its dead runs without waiting (`crashed_runs`)."""
 _FILE = "prefect.yaml"
 
 
 def deploy(tasks: Sequence[str] = (), limit: int | None = None) -> list[str]:
-    """Register everything, again if it is there; names of the deployments.
+    """Register or update everything, and return the names of the deployments.
 
     Args:
-        tasks: of the user's own, by path, that get a deployment beside those of prefect.yaml.
-        limit: runs at a time over all workers of the pool; as it is, or none, when not given.
+        tasks: paths of your own tasks, which get a deployment beside those of prefect.yaml.
+        limit: runs at a time over all workers of the pool; if not given, the limit is not changed.
 
     Raises:
         ServiceError: prefect.yaml cannot be found.
-        TaskError: a task that cannot be used.
+        TaskError: a task cannot be used.
     """
     rows = [*_rows(), *map(_row_of, tasks)]
     with get_client(sync_client=True) as client:
@@ -63,7 +63,7 @@ def _row_of(where: str) -> dict[str, Any]:
     return {
         **row,
         "name": task.name,
-        "description": f"{task.config.title}. A run of its own; Retry goes on where it was cut.",
+        "description": f"{task.config.title}. Starts a new run; Retry resumes it.",
         "tags": [TAG, task.name],
         "parameters": {"settings": {"task": task.where}},
         "schedules": [],
@@ -104,7 +104,7 @@ def _make_pool(client: SyncPrefectClient, limit: int | None) -> None:
 
 
 def _watch() -> None:
-    """The automation that crashes flow runs of ours whose process is silent: those of other machines, above all."""
+    """Register the automation that marks SIA's silent flow runs as crashed, above all on other machines."""
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
     trigger = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
@@ -116,10 +116,10 @@ def _watch() -> None:
         threshold=1,
         within=SILENT,
     )
-    message = f"silent for {SILENT.seconds // 60} minutes; retry to go on where it stopped"
+    message = f"silent for {SILENT.seconds // 60} minutes; retry to continue where it stopped"
     wanted = AutomationCore(
         name=ZOMBIES,
-        description="Its process, or the whole machine, died without a word.",
+        description="Its process or the whole machine crashed without an error message.",
         trigger=trigger,
         actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message=message, force=False)],
     )

@@ -1,7 +1,7 @@
-"""A whole run as a Prefect flow: generations until a stated rule ends it, then the sealed test.
+"""Run a whole run as a Prefect flow: generations until a stated rule ends it, then the sealed test.
 
-What is finished is the record's business, not Prefect's: a flow run that is retried, in whatever process, goes
-through the record and does what is missing.
+The record, not Prefect, says what is finished: a retried flow run, in any process, reads the record and does what is
+missing.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ from sia_core.report.page import FILE, report
 from sia_core.report.table import lineage_rows
 
 _COMPARED = 6
-"""Runs that MLflow's charts still tell apart."""
+"""Most runs that stay distinguishable in MLflow's charts."""
 
 
 @task(name="sealed test", cache_policy=NO_CACHE)
@@ -47,26 +47,26 @@ def seal(run: str) -> None:
 
 @task(name="first harness", cache_policy=NO_CACHE)
 def first_harness(run: str) -> None:
-    """Let the Meta-Agent write the first harness where the task brings none."""
+    """Let the Meta-Agent write the first harness if the task has none."""
     with open_session(run) as session:
         write_first(session)
 
 
 @task(name="report", cache_policy=NO_CACHE)
 def write_report(run: str) -> None:
-    """The finished run as one page; one that cannot be made is no reason to call the run failed."""
+    """Write the report of the finished run; an error does not make the run fail."""
     with open_session(run) as session:
         try:
             keep_report(session.run)
-        except Exception as error:  # noqa: BLE001  (whatever a page, the store or Prefect may raise)
-            session.reporter.say(f"no report was kept ({type(error).__name__}: {error}); make one: sia report {run}")
+        except Exception as error:  # noqa: BLE001  (page, store and Prefect raise many kinds)
+            session.reporter.say(f"no report was stored ({type(error).__name__}: {error}); write one: sia report {run}")
 
 
 def keep_report(run: RunRecord) -> None:
-    """Put the run's page beside its other artifacts, in the place of an earlier one, and show a link to it in Prefect.
+    """Store the run's report as an artifact, replacing an earlier one, and link to it in Prefect.
 
     Raises:
-        RecordError: as `report`.
+        RecordError: see `report`.
     """
     run.put_bytes(FILE, report(run).encode())
     link = mlflow_artifact(mlflow_address(), run.experiment_id, run.run_id, FILE)
@@ -76,27 +76,27 @@ def keep_report(run: RunRecord) -> None:
 
 
 def keep_decisions(session: Session) -> None:
-    """Put all decisions of the finished run beside its other artifacts, as one file for `--agent recorded:FILE`."""
+    """Store all decisions of the finished run as an artifact, for `--agent recorded:FILE`."""
     try:
         session.run.put_bytes(DECISIONS, write_recording(recording_of(session.run, session.task)))
-    except ValueError as error:  # A decision that the format does not take; the run itself is sound.
-        session.reporter.say(f"no {DECISIONS} was kept: {error}")
+    except ValueError as error:  # The format does not fit a decision; the run itself is sound.
+        session.reporter.say(f"no {DECISIONS} was stored: {error}")
 
 
 @flow(name="evolve", flow_run_name="{run}", persist_result=False)
 def evolve(run: str) -> None:
-    """Run, or go on with, the run of that name until it is finished."""
+    """Start or resume a run, and finish it."""
     see_through(run)
 
 
 def evolve_here(run: str) -> None:
-    """Run `evolve` with the tag that the watch over dead runs looks for; deployments set the tag themselves."""
+    """Run `evolve` with the tag that the watch for crashed runs looks for, which deployments set themselves."""
     with tags("sia"), outage_explained():
         evolve(run)
 
 
 def see_through(run: str) -> None:
-    """Run, or go on with, a run until it is finished, within a flow; every flow that runs a run calls this function."""
+    """Start or resume a run within a flow, and finish it; every flow for a run calls this function."""
     crashed_runs.mark()
     crashed_runs.reap()
     with listening(), shown(run), open_session(run) as session:
@@ -119,7 +119,7 @@ def see_through(run: str) -> None:
 
 @contextmanager
 def closing(run: RunRecord | ArmsRecord) -> Iterator[None]:
-    """Close the run's record if what is done within fails or is cut short; one taken over is another's to close."""
+    """Close the record if the work within fails or is interrupted, unless another process took the run over."""
     try:
         yield
     except HeldError:
@@ -131,13 +131,13 @@ def closing(run: RunRecord | ArmsRecord) -> Iterator[None]:
 
 
 def _generation(session: Session, index: int) -> bool:
-    """Make the generation that is not yet made; True if the Feedback-Agent wanted to stop."""
+    """Run the generation unless it is done; return True if the Feedback-Agent decided to stop."""
     record, name = session.run.generation(index), session.run.name
     if record.phase(ImproveDone) is None:
         with suppress(MissingResult):
             generation(name, index)
         if record.phase(ImproveDone) is None:
-            # Prefect holds the sub-flow to be done in an earlier sitting; the record has forgotten it since.
+            # Prefect counts the sub-flow as done in an earlier session; the record has since forgotten it.
             generation.fn(name, index)
         _show_lineage(session)
     analysis = record.phase(AnalyzeDone)
@@ -146,7 +146,7 @@ def _generation(session: Session, index: int) -> bool:
 
 
 def _link_comparison(run: RunRecord) -> None:
-    """The run beside the newest others of its task."""
+    """Link to MLflow's comparison of the run with the newest others of its task."""
     query = f"tags.`{Tag.KIND}` = 'evolution' and tags.`{Tag.TASK}` = '{run.tags[Tag.TASK]}'"
     others = [found.info.run_id for found in run.record.search(query) if found.info.run_id != run.run_id]
     if others:
@@ -159,7 +159,7 @@ def _link_comparison(run: RunRecord) -> None:
 
 def _show_lineage(session: Session) -> None:
     name = session.run.name
-    # A lone dash would be a list in Prefect's tables, which hold markdown.
+    # A single dash would be a list in Prefect's tables, which hold markdown.
     rows = [
         {column: "" if text == "-" else cell(text) for column, text in row.items()}
         for row in lineage_rows(session.run.nodes())

@@ -1,12 +1,12 @@
-"""Make `.venv` ready: one command on a bare machine, and nothing at all when nothing has changed.
+"""Prepare `.venv` with one command on a bare machine, and do nothing if nothing has changed.
 
 Run it with any Python from 3.11 on: `python3 infra/bootstrap.py`. It uses the standard library only. Steps: the
 virtual environment, pip, torch (CUDA build where nvidia-smi answers, else the CPU build), SIA with its
-extras, bubblewrap for the sandbox, byte code where Python keeps none by itself, a check that it all imports.
+extras, bubblewrap for the sandbox, byte code if imports keep none, a check of the imports.
 
-Invariants: every version comes from constraints.txt; `.venv/sia-stamp` exists only after all steps went well,
-and holds the digest of what they depend on; two bootstraps of one checkout wait for each other. Kept to
-syntax that older Pythons can parse, so that they get the message and not a SyntaxError.
+Invariants: every version comes from constraints.txt; `.venv/sia-stamp` exists only after all steps succeeded, and holds
+the digest of their inputs. Two bootstraps of one checkout wait for each other. The syntax stays parsable by older
+Pythons, so that they print the message and not a SyntaxError.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 
 
 class BootstrapError(Exception):
-    """A step that failed: what happened, and what to type next."""
+    """A step failed; the error says what happened and what to type next."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -45,7 +45,7 @@ class BootstrapError(Exception):
 
 
 def main() -> int:
-    """Run the steps that are due; 0 when `.venv` is ready."""
+    """Run the steps that are due; return 0 when `.venv` is ready."""
     try:
         check_python()
         if not ready():
@@ -59,7 +59,7 @@ def main() -> int:
         print(f"bootstrap: {error}\n  next: check permissions and free space of {ROOT}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("bootstrap: interrupted; run it again to go on", file=sys.stderr)
+        print("bootstrap: interrupted; run it again to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -76,17 +76,17 @@ def check_python() -> None:
 
 
 def dotted(version: tuple[int, ...]) -> str:
-    """(3, 11) as 3.11."""
+    """Format (3, 11) as 3.11."""
     return ".".join(str(part) for part in version)
 
 
 def ready() -> bool:
-    """Return True if the last bootstrap ended well and nothing that it depends on has changed since."""
+    """Return True if the last bootstrap succeeded and its inputs are unchanged."""
     return PYTHON.exists() and STAMP.is_file() and STAMP.read_text() == wanted()
 
 
 def wanted() -> str:
-    """Digest of the inputs: own files, this place (scripts hold absolute paths), the venv's Python, a GPU tool."""
+    """Compute the digest of the inputs: SIA's files, this path (scripts hold it), the venv's Python, a GPU tool."""
     facts = [str(VENV), str(shutil.which("nvidia-smi") is not None), venv_version()]
     files = [ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__)]
     digest = hashlib.sha256("\n".join(facts).encode())
@@ -96,7 +96,7 @@ def wanted() -> str:
 
 
 def venv_version() -> str:
-    """`version` of pyvenv.cfg, empty where there is none."""
+    """Read `version` of pyvenv.cfg, empty if there is none."""
     config = VENV / "pyvenv.cfg"
     found = re.search(r"^version\s*=\s*(\S+)", config.read_text(), re.MULTILINE) if config.is_file() else None
     return found.group(1) if found else ""
@@ -116,7 +116,7 @@ def locked() -> Iterator[None]:
 
 
 def install() -> None:
-    """All steps, in order; the stamp comes last."""
+    """Run all steps in order, and write the stamp last."""
     began = time.monotonic()
     make_venv()
     STAMP.unlink(missing_ok=True)
@@ -132,7 +132,7 @@ def install() -> None:
 
 
 def make_venv() -> None:
-    """Create `.venv`, or again from scratch where it is half-made, too old, or was moved here."""
+    """Create `.venv`, and replace one that is incomplete, too old, or moved."""
     if usable():
         return
     say("virtual environment in .venv")
@@ -160,11 +160,11 @@ def usable() -> bool:
 
 
 def install_torch() -> None:
-    """The pinned torch: the CUDA build where a GPU answers, else the CPU build, 200 MB in place of 3 GB.
+    """Install the pinned torch: the CUDA build if a GPU answers, else the CPU build, 200 MB instead of 3 GB.
 
-    Done first and alone (`--no-deps`), so that torch is the only project ever asked of the extra index. A local
-    version (2.13.0+cpu) sorts above the plain one, so pip takes it from that index or from the user's own links;
-    where neither can be reached pip warns and takes the plain build.
+    This step comes first and alone (`--no-deps`), so that only torch is ever requested from the extra index. A local
+    version (2.13.0+cpu) sorts above the plain one, so pip takes it from that index or from your own links; if neither
+    can be reached, pip warns and takes the plain build.
     """
     pin = pinned("torch")
     if has_gpu():
@@ -188,7 +188,7 @@ def has_gpu() -> bool:
 
 
 def pinned(project: str) -> str:
-    """The line of constraints.txt for a project."""
+    """Return the line of constraints.txt for a project."""
     line = re.search(rf"^{re.escape(project)}==\S+", CONSTRAINTS.read_text(), re.MULTILINE)
     if line is None:
         raise BootstrapError(f"constraints.txt does not pin {project}", "restore constraints.txt from the repository")
@@ -196,12 +196,12 @@ def pinned(project: str) -> str:
 
 
 def ensure_bubblewrap() -> None:
-    """The sandbox's launcher: there already, else Debian's package, else the prebuilt one of the index.
+    """Find the sandbox's launcher, or install Debian's package or the prebuilt one of the index.
 
-    Missing is no reason to stop: SIA itself refuses the strict sandbox tier without it, and says so.
+    A missing launcher does not stop the bootstrap: SIA itself refuses the strict sandbox tier without it.
     """
     if sys.platform != "linux":
-        say("bubblewrap is Linux only: the strict sandbox tier cannot be had here")
+        say("bubblewrap is Linux only: the strict sandbox tier is not available here")
         return
     if shutil.which("bwrap") or apt_bubblewrap():
         return
@@ -223,9 +223,9 @@ def apt_bubblewrap() -> bool:
 
 
 def compile_packages() -> None:
-    """Byte code of all packages and our own, where Python is told to keep none when it imports.
+    """Write byte code of all packages and SIA, if Python writes none on import.
 
-    Each of a run's processes would compile what it imports otherwise: ten seconds more before the first rollout.
+    Otherwise each process of a run would compile its imports: ten seconds more before the first rollout.
     """
     if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
         return
@@ -235,17 +235,17 @@ def compile_packages() -> None:
 
 
 def verify() -> None:
-    """Import what is heavy and what broke before: a wrong fastapi only shows when Prefect is imported."""
+    """Import the heavy packages, and those that broke before: a wrong fastapi only shows when Prefect is imported."""
     code = "import torch, ray, mlflow, prefect, transformers, sia_core; print('torch', torch.__version__)"
-    run("checking that it imports", [str(PYTHON), "-c", code], f"rm -r {VENV}, then run this again")
+    run("checking the imports", [str(PYTHON), "-c", code], f"rm -r {VENV}, then run this again")
 
 
 def pip(what: str, arguments: list[str]) -> None:
-    """`pip install` in the venv under constraints.txt."""
-    # Compiling 270 packages takes a minute; Python compiles what is really imported, once.
+    """Run `pip install` in the venv under constraints.txt."""
+    # Compiling 270 packages takes a minute; Python compiles only what is imported, once.
     how = ["--no-compile", "--progress-bar", "off", "-c", str(CONSTRAINTS)]
     command = [str(PYTHON), "-m", "pip", "install", *how, *arguments]
-    run(what, command, "check the network (or pip's own configuration), then run this again: it goes on from here")
+    run(what, command, "check the network (or pip's own configuration), then run this again: it continues from here")
 
 
 def capture(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -256,10 +256,10 @@ def capture(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def run(what: str, command: list[str], hint: str) -> None:
-    """Run one step with its output in the log and a line now and then.
+    """Run one step, with its output in the log and a line of progress now and then.
 
     Raises:
-        BootstrapError: the step failed; carries its last error lines.
+        BootstrapError: the step failed; the error has its last lines.
     """
     say(what)
     began, start = time.monotonic(), LOG.stat().st_size
@@ -279,7 +279,7 @@ def run(what: str, command: list[str], hint: str) -> None:
 
 
 def wait(process: subprocess.Popen[bytes]) -> int | None:
-    """The exit code, or None when it still runs after a heartbeat."""
+    """Return the exit code, or None if the process still runs after a heartbeat."""
     try:
         return process.wait(timeout=HEARTBEAT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -293,21 +293,21 @@ def doing(start: int) -> str:
 
 
 def why(start: int) -> str:
-    """The step's error lines, else its last ones."""
+    """Return the step's error lines, else its last ones."""
     lines = step_log(start)
     errors = [line for line in lines if re.match(r"\s*(ERROR|E:|error|\w*Error)\b", line)]
     return "\n".join(f"  {line}" for line in (errors or lines)[-8:])
 
 
 def step_log(start: int) -> list[str]:
-    """Lines of the log from byte `start`."""
+    """Read the lines of the log from byte `start`."""
     with LOG.open("rb") as log:
         log.seek(start)
         return [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
 
 
 def environment() -> dict[str, str]:
-    """The user's environment less what would send an install somewhere else than the venv."""
+    """Copy your environment without variables that would redirect an install out of the venv."""
     strays = (
         "PYTHONHOME",
         "PYTHONPATH",
@@ -323,7 +323,7 @@ def environment() -> dict[str, str]:
 
 
 def say(line: str) -> None:
-    """One progress line, at once even into a pipe."""
+    """Print a progress line, immediately even into a pipe."""
     print(f"bootstrap: {line}", flush=True)
 
 

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 
 def make_bucket(client: Any, name: str) -> bool:
-    """Make it; False if it was there. Any other refusal is raised as boto3's ClientError."""
+    """Make a bucket; return False if it exists. Any other refusal is raised as boto3's ClientError."""
     try:
         client.head_bucket(Bucket=name)
     except ClientError as error:
@@ -21,14 +21,14 @@ def make_bucket(client: Any, name: str) -> bool:
 
 
 def main(name: str) -> int:
-    """Exit code 0 when the bucket is there."""
+    """Make the bucket; return exit code 0 if it exists then."""
     client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"))
     try:
         made = make_bucket(client, name)
     except (BotoCoreError, ClientError) as error:
         print(f"bucket {name}: {error}", file=sys.stderr)
         return 1
-    print(f"bucket {name}: {'made' if made else 'was there'}")
+    print(f"bucket {name}: {'made' if made else 'already exists'}")
     return 0
 
 

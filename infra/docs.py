@@ -1,11 +1,9 @@
-"""Make the pages of the documentation's site: `python -m infra.docs`, then `mkdocs build`.
+"""Make the pages of the documentation site: `python -m infra.docs`, then `mkdocs build`.
 
-Pages are written for a code host: they lie beside the code they speak of and link to files by relative paths. Here
-they are copied to where the site wants them, with links to match, so that one text serves both. A link to a file that
-is no page takes the file along. The reference is generated: the command line by typer's own `utils docs`, configuration
-and API by mkdocstrings, from one directive a class. Nothing of this is committed.
-
-What builds the site finds plain Markdown under build/docs, and needs no plugin or hook of ours.
+Pages are written for a code host: they lie beside their code and link to files by relative paths. This script copies
+them to their places on the site and adapts the links. A linked file that is not a page is copied too. The reference is
+generated: the command line by typer's `utils docs`, configuration and API by mkdocstrings, from one directive a class.
+Nothing of this is committed. The site is built from plain Markdown under build/docs, without our own plugins or hooks.
 """
 
 import re
@@ -19,12 +17,12 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "build" / "docs"
 FILES = PurePosixPath("files")
-"""Where files that are linked to, and are no pages, go."""
+"""Place of linked files that are not pages."""
 PACKAGES = ("tasks/*", "sia_core/*", "bench")
-"""Directories whose README.md is a page; it is named after the directory."""
+"""Directories whose README.md is a page, named after the directory."""
 CONFIGURATION = {
     "A run": (
-        "What `sia run` records of itself; most fields have an option of their name ([command line](cli.md)).",
+        "Configuration that `sia run` records; most fields have an option of the same name ([command line](cli.md)).",
         ("sia_core.domain.config.RunConfig", "sia_core.domain.budget.Budget"),
     ),
     "task.toml": (
@@ -42,27 +40,27 @@ CONFIGURATION = {
         tuple(f"sia_core.domain.harness.{name}" for name in ("HarnessConfig", "HarnessBudget", "Knob")),
     ),
 }
-"""Title -> what to say of it, and the models that it shows."""
+"""Introduction and models of each section, by title."""
 
 _FIELDS_ONLY = """
       heading_level: 3
       show_symbol_type_heading: false
       filters: ["!^_", "!^(model_config|parse|shares|refuse)$"]"""
-"""mkdocstrings' options where the methods of a model are of no use to the reader."""
+"""Options of mkdocstrings that hide the methods of a model."""
 _FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[^)]*\))")
 
 
 Places = Mapping[PurePosixPath, PurePosixPath]
-"""Page of the repository -> page of the site."""
+"""Pages of the site by page of the repository."""
 
 
 class LinkError(Exception):
-    """A page links to a file that is not there."""
+    """A page links to a missing file."""
 
 
 def main(target: Path = TARGET) -> int:
-    """Write all pages anew, into an empty directory."""
+    """Write all pages into an empty directory."""
     shutil.rmtree(target, ignore_errors=True)
     texts, taken = relinked(ROOT, places(ROOT))
     for place, text in {**texts, **reference()}.items():
@@ -77,7 +75,7 @@ def main(target: Path = TARGET) -> int:
 
 
 def places(root: Path) -> Places:
-    """All pages."""
+    """List all pages."""
     pages = {_below(root, page): PurePosixPath(page.name) for page in sorted(root.glob("docs/*.md"))}
     for readme in sorted(path for package in PACKAGES for path in root.glob(f"{package}/README.md")):
         source = _below(root, readme)
@@ -91,10 +89,10 @@ def _below(root: Path, path: Path) -> PurePosixPath:
 
 
 def relinked(root: Path, pages: Places) -> tuple[dict[PurePosixPath, str], set[PurePosixPath]]:
-    """The text of each page by its place on the site, and the files that come with them.
+    """Return the text of each page by its place on the site, and the linked files.
 
     Raises:
-        LinkError: a page links to what is not there.
+        LinkError: a page links to a missing file.
     """
     texts: dict[PurePosixPath, str] = {}
     taken: set[PurePosixPath] = set()
@@ -112,7 +110,7 @@ def _relinked(root: Path, pages: Places, source: PurePosixPath) -> tuple[str, se
             return found.group()
         target = PurePosixPath(relpath((root / source.parent / found.group()).resolve(), root.resolve()))
         if not (root / target).is_file():
-            raise LinkError(f"{source} links to {found.group()}, which is no file")
+            raise LinkError(f"{source} links to {found.group()}, which is not a file")
         if target not in pages:
             taken.add(target)
         return relpath(pages.get(target, FILES / target), pages[source].parent)
@@ -122,7 +120,7 @@ def _relinked(root: Path, pages: Places, source: PurePosixPath) -> tuple[str, se
 
 
 def reference() -> dict[PurePosixPath, str]:
-    """Pages that are made from the code."""
+    """Make the pages that come from the code."""
     made = {"cli": _command_line(), "config": "".join(_configuration()), "api": "# API\n\n::: sia_core\n"}
     return {PurePosixPath("reference", f"{name}.md"): text for name, text in made.items()}
 

@@ -1,6 +1,6 @@
 """Write `.env` with a fresh secret for every variable that docker-compose.yml demands: `python3 infra/secrets.py`.
 
-Standard library only. What `.env` has already is kept: changing a database's password takes more than a file.
+Standard library only. Existing entries of `.env` are kept: a changed password would have to change in the database too.
 """
 
 import os
@@ -14,14 +14,14 @@ _DEMANDED = re.compile(r"\$\{(SIA_[A-Z0-9_]+):\?")
 
 
 def demanded(compose: str) -> list[str]:
-    """Names of the variables without which the file cannot be used."""
+    """List the variables that the file requires."""
     return sorted(set(_DEMANDED.findall(compose)))
 
 
 def complete(kept: str, names: list[str]) -> str:
-    """The text of an `.env` with what it had and a secret for each name that it lacked.
+    """Return the text of an `.env` with its entries and a secret for each missing name.
 
-    Hexadecimal, since they stand in URLs; 256 bits.
+    Secrets are 256 bits in hexadecimal, because they stand in URLs.
     """
     there = {line.partition("=")[0].strip() for line in kept.splitlines()}
     fresh = [f"{name}={secrets.token_hex(32)}\n" for name in names if name not in there]

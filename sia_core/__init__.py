@@ -1,4 +1,4 @@
-"""SIA's public interface: what a script, a notebook and a task's own code import.
+"""Export SIA's public interface for scripts, notebooks and tasks.
 
 Everything loads on first use, so that `import sia_core` costs nothing.
 """
@@ -43,10 +43,10 @@ _HOMES = {
     "domain.stats": ("Estimate", "Gain"),
     "domain.task": ("Problem", "Task"),
 }
-"""Module -> the public names that it holds."""
+"""Public names by module."""
 
 
-if not TYPE_CHECKING:  # To a type checker it would say that every name is there.
+if not TYPE_CHECKING:  # A type checker would conclude that every name exists.
 
     def __getattr__(name: str) -> Any:
         for module, names in _HOMES.items():

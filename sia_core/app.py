@@ -1,7 +1,7 @@
-"""Start, resume, rerun and compare: the steps that the command line, the Python API and deployments share.
+"""Start, resume, rerun and compare: steps that the command line, the Python API and deployments share.
 
-Each function checks what can be wrong before anything is spent, and returns a record. The flows in `flows/` see the
-record through; nothing here imports Prefect.
+Each function checks for errors before anything is spent, and returns a record. The flows in `flows/` run it to its end;
+nothing here imports Prefect.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,11 +36,11 @@ def start(
     """Create a run.
 
     Args:
-        config: of `build_config`.
-        reporter: hears of downloads.
-        meanwhile: starts what takes long and is needed later, such as a server.
-        member: tags of a run that belongs to a comparison.
-        origin: tags that tell what asked for it.
+        config: result of `build_config`.
+        reporter: receives the progress of downloads.
+        meanwhile: starts slow things that are needed later, such as a server.
+        member: tags of a run in a comparison.
+        origin: tags that say what requested the run.
 
     Raises:
         SiaError: task, harness, policy, agent or sandbox cannot be used.
@@ -52,21 +52,21 @@ def start(
 
 
 def resume(name: str, reporter: Reporter, *, generations: int | None = None, changes: Mapping[str, Any]) -> RunRecord:
-    """Open an interrupted run to go on with it.
+    """Open an interrupted run to resume it.
 
     Args:
-        name: of the run, or how that begins.
-        reporter: hears of downloads and of waiting.
-        generations: that it is to have in all; a finished run is extended.
+        name: name of the run, or its beginning.
+        reporter: receives the progress of downloads and waits.
+        generations: total number of generations; more extend a finished run.
         changes: settings that `sia resume` may change, by the names of `RunConfig`'s fields.
 
     Raises:
-        RecordError: unknown, finished, held by another process, or changed.
-        UsageError: it has as many generations, or more.
+        RecordError: the run is unknown, finished, held by another process, or changed.
+        UsageError: the run already has as many generations.
     """
     run = record().open(name)
     if run.status == "FINISHED" and (generations is None or generations <= run.config.generations):
-        more = f"give it more: sia resume {run.name} --generations {run.config.generations + 1}"
+        more = f"extend it: sia resume {run.name} --generations {run.config.generations + 1}"
         raise RecordError("is finished", where=run.name, hint=f"see it: sia status {run.name}; {more}")
     refuse_held(run)
     if generations is not None:
@@ -82,7 +82,7 @@ def resume(name: str, reporter: Reporter, *, generations: int | None = None, cha
 def compare(
     plan: ArmsPlan, reporter: Reporter, *, meanwhile: Callable[[], object] = lambda: None, origin: Tags | None = None
 ) -> ArmsRecord:
-    """Create a comparison of arms. Arguments and errors as `start`."""
+    """Create a comparison; see `start` for arguments and errors."""
     check_sandbox(plan.config)
     meanwhile()
     task, _ = prepare(plan.config, reporter)
@@ -90,16 +90,16 @@ def compare(
 
 
 def resume_comparison(name: str, seeds: int | None = None) -> ArmsRecord:
-    """Open a comparison to go on with it, over more seeds where they are given.
+    """Open a comparison to resume it, over more seeds if given.
 
     Raises:
-        RecordError: unknown, held by another process, or changed.
-        UsageError: it has more seeds.
+        RecordError: the comparison is unknown, held by another process, or changed.
+        UsageError: the comparison already has more seeds.
     """
     comparison = ArmsRecord.open(record(), name)
     refuse_held(comparison)
     if seeds is not None:
         plan = ArmsPlan.model_validate(comparison.plan).with_seeds(seeds)
-        check_alike(comparison, Task.load(plan.config.task))  # Before the plan is changed: it cannot be made smaller.
+        check_alike(comparison, Task.load(plan.config.task))  # Before the change, because a plan cannot shrink.
         comparison.set_plan(plan.about, plan.model_dump(mode="json"))
     return comparison

@@ -1,7 +1,7 @@
-"""Ties: effect and cost of the pair of unseen differences (`sequential`) at the gate and in the minibatch.
+"""Measure effect and cost of the pair of unseen differences (`sequential`) for ties, at the gate and in the minibatch.
 
-Before is the gate without the pair, and for the minibatch the percentile bootstrap that it used until then
-(`stats.paired_gain`). Both see the same draws as after.
+Before is the gate without the pair, and for the minibatch its former percentile bootstrap (`stats.paired_gain`). Before
+and after see the same draws.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ TIES = {"binary, rollouts agree": solved, "nearly all 0.5": constant}
 
 
 def show_ties(gates: int) -> list[dict[str, Any]]:
-    """Ends of a true gain of 10 points at 1.8 times the tokens, by the size of the gate."""
+    """Show verdicts on a true gain of 10 points at 1.8 times the tokens, by the size of the gate."""
     rows = []
     print(f"\ntrue gain +10 points, mostly ties, 1.8 times the tokens at a price of {PRICE:g}; {gates} gates a row\n")
     print("| scores | problems x rollouts | given up at look 1: before | after | no price | promoted: before | after |")
@@ -115,7 +115,7 @@ MINI = {
 
 
 def show_minibatch(gates: int) -> list[dict[str, Any]]:
-    """Children that the minibatch gives up, by their true gain."""
+    """Show the children that the minibatch gives up, by true gain."""
     rows = []
     gains = (0.1, 0.05, 0.0, -0.1, -0.2, -0.3)
     print(f"\nminibatch, {MINIBATCH_PROBLEMS} problems x {MINIBATCH_ROLLOUTS}: given up, bootstrap -> with the pair\n")
@@ -160,7 +160,7 @@ def _given_up(pairs: list[Pair]) -> tuple[float, float]:
 
 
 def show_detectable(gates: int, rates: Rates) -> list[dict[str, Any]]:
-    """Promotion of the gain that `search.power.detectable` names: 80 % is what it promises."""
+    """Show how often the gain of `search.power.detectable`, which promises 80 %, is promoted."""
     rows = []
     print("\n| scores | problems x rollouts | detectable gain | promoted at it |")
     print("|---|---|---|---|")
@@ -176,14 +176,14 @@ def show_detectable(gates: int, rates: Rates) -> list[dict[str, Any]]:
 
 
 def _spread(setting: Setting) -> float:
-    """Estimate the standard deviation of a difference, as earlier gates of a run would show it."""
+    """Estimate the standard deviation of a difference, as earlier gates of a run would."""
     rng = np.random.default_rng(1)
     drawn = [draw(setting, rng, (0.0, 0.1)) for _ in range(200)]
     return float(np.sqrt(np.mean([(child.mean(1) - parent.mean(1)).var(ddof=1) for parent, child in drawn])))
 
 
 def unseen_of(*sides: Floats) -> float:
-    """Give `search.gate.unseen` of these scores, whose floor is 0."""
+    """Return `search.gate.unseen` of these scores, whose floor is 0."""
     return gate.unseen(0.0, *(_scores(side) for side in sides))
 
 

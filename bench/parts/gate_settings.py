@@ -1,4 +1,4 @@
-"""Scores that the simulations of the gate draw: problems, rollouts, and how scores fall."""
+"""Draw scores for the simulations of the gate: problems, rollouts, and distributions of scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Setting:
-    """Problems and how their scores fall."""
+    """Problems and the distribution of their scores."""
 
     name: str
     problems: int
@@ -35,7 +35,7 @@ SETTINGS = (
 
 
 def draw(setting: Setting, rng: np.random.Generator, gains: Sequence[float]) -> list[Floats]:
-    """Scores of players with these true gains, on the same problems; each of shape (problems, rollouts)."""
+    """Draw scores of candidates with these true gains on the same problems, each of shape (problems, rollouts)."""
     shape = (setting.problems, setting.rollouts)
     if setting.kind in ("varied", "hard"):
         rate = rng.uniform(0, 0.9, setting.problems) if setting.kind == "varied" else np.full(setting.problems, 0.45)
@@ -46,5 +46,5 @@ def draw(setting: Setting, rng: np.random.Generator, gains: Sequence[float]) -> 
 
 
 def half_width(rate: float, count: int) -> float:
-    """Binomial 95 % half-width."""
+    """Return the binomial 95 % half-width."""
     return 1.96 * float(np.sqrt(max(rate * (1 - rate), 1e-9) / count))

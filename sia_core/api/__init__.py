@@ -1,4 +1,4 @@
-"""The loop from Python: `from sia_core import Task, evolve`. See docs/python.md."""
+"""Run the loop from Python: `from sia_core import Task, evolve`. See docs/python.md."""
 
 from sia_core.api.result import Result, Step
 from sia_core.api.run import evolve, load_result

@@ -1,4 +1,4 @@
-"""Result of a run, frozen: scores, lineage, the winner; as an object, a table and a plot."""
+"""Present the frozen result of a run, scores, lineage and winner, as an object, a table and a plot."""
 
 import html
 from collections.abc import Mapping
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One candidate of the lineage."""
+    """Candidate of the lineage."""
 
     node: int
     generation: int
-    """0 for the seed."""
+    """Generation of the candidate; 0 for the seed."""
     parent: int | None
     lever: str
     score: Estimate | None
-    """On fresh gate problems; None where none were played."""
+    """Score on fresh gate problems; None if none were played."""
     gain: Gain | None
-    """Over its parent, on the same problems."""
+    """Gain over the parent on the same problems."""
     promoted: bool
     failure: str
-    """Why no child came of it; empty where one did."""
+    """Reason why there is no child; empty if there is one."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Result:
     """Name of the run, as in `sia status RUN` and `sia export RUN DIR`."""
     task: str
     steps: tuple[Step, ...]
-    """The lineage, the seed first."""
+    """Steps of the lineage, the seed first."""
     winner: int
     """Node of the final candidate."""
     sealed: Estimate
     """Score of the final candidate on the sealed test."""
     seed_sealed: Estimate
-    """Score on the sealed test of the candidate that the run began with."""
+    """Score of the seed candidate on the sealed test."""
     gain: Gain
     """Final minus seed, paired over the sealed problems."""
     confidence: float
@@ -61,9 +61,9 @@ class Result:
     adapter: Path | None
     """Directory of the winner's adapter in PEFT layout; None for the bare policy."""
     rows: tuple[Mapping[str, str], ...] = field(repr=False)
-    """The lineage as `sia status` shows it."""
+    """Lineage as `sia status` shows it."""
     lines: tuple[str, ...] = field(repr=False)
-    """The sealed test in words, and the decisions that another agent made in the place of the run's."""
+    """Lines about the sealed test, and about decisions of `rules` in place of the run's agent."""
     _record: RunRecord = field(repr=False, compare=False)
 
     @property
@@ -75,7 +75,7 @@ class Result:
         """Write the winner into a new directory, as `sia export` does.
 
         Raises:
-            UsageError: the directory holds something already.
+            UsageError: the directory exists and is not empty.
             RecordError: the task's files have changed since the run.
         """
         from sia_core.domain.task import Task
@@ -87,10 +87,10 @@ class Result:
         return write_export(self._record, task, Path(directory))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw score over generations with intervals, and the sealed test; returns matplotlib's axes.
+        """Draw score over generations with intervals, and the sealed test; return matplotlib's axes.
 
         Args:
-            ax: axes to draw on; new ones when None.
+            ax: axes to draw on; new ones if None.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -116,7 +116,7 @@ class Result:
         return "\n".join([f"{self.run}: task {self.task}", *table, *self.lines])
 
     def _repr_html_(self) -> str:
-        """For notebooks. Texts come from agents too, and are escaped."""
+        """Format the result for notebooks, with escaped texts, some of which agents wrote."""
         head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(row[column])}</td>" for column in COLUMNS) + "</tr>"
@@ -128,14 +128,14 @@ class Result:
 
 
 def read_result(run: RunRecord) -> Result:
-    """The result of a finished run, from its record.
+    """Read the result of a finished run from its record.
 
     Raises:
-        RecordError: it is not finished.
+        RecordError: the run is not finished.
     """
     test = run.phase(SealedDone)
     if test is None:
-        raise RecordError("has no sealed test yet", where=run.name, hint=f"see it through: sia resume {run.name}")
+        raise RecordError("has no sealed test yet", where=run.name, hint=f"finish it: sia resume {run.name}")
     nodes, config = run.nodes(), run.config
     winner = champion(nodes)
     adapter = run.adapter(winner.candidate.adapter)
@@ -159,7 +159,7 @@ def read_result(run: RunRecord) -> Result:
 def _step(node: Node, nodes: list[Node]) -> Step:
     gate = node.gate
     score = gate.child if gate else None
-    if node.parent is None:  # The seed has no gate of its own: its score is the parent side of its first child's.
+    if node.parent is None:  # The seed's score is the parent side of its first child's gate.
         gates = [one.gate for one in nodes if one.parent == node.index and one.gate is not None]
         score = gates[0].parent if gates else None
     return Step(

@@ -1,7 +1,7 @@
-"""A run from a script or a notebook: what `sia run` does, with a result instead of a table.
+"""Run the loop from a script or a notebook, as `sia run` does, and return a result instead of a table.
 
-Prefect's server is started if none is there, progress is drawn where there is a terminal or a notebook, and what cuts
-the run short is raised, with the name to go on with: `sia resume RUN`, from any shell.
+Prefect's server is started if none is running, and progress is drawn in a terminal or notebook. An error that ends the
+run is raised with the command that resumes it, `sia resume RUN`.
 """
 
 import inspect
@@ -22,17 +22,17 @@ from sia_core.record.store import RunRecord
 
 
 def evolve(task: Task | str | Path, *, progress: bool = True, **settings: Any) -> Result:
-    """Improve a task agent on a task, see it through, and return the result.
+    """Improve a task agent on a task, and return the result once the run is finished.
 
     Args:
         task: a task, the name of one that ships, or the path of your own.
-        progress: whether to draw progress.
-        **settings: settings of the run, by the names of `sia_core.domain.config.RunConfig`; a text is read as on the
-            command line. What is not given is the task's plan or the setting's default.
+        progress: True to draw progress.
+        **settings: settings of the run, by the names of `sia_core.domain.config.RunConfig`. Texts are parsed as on the
+            command line; missing settings come from the task's plan or their default.
 
     Raises:
-        UsageError: an unknown setting, or a value that it does not take.
-        SiaError: whatever ends `sia run` with a message; where a run was begun, the message names it.
+        UsageError: a setting is unknown, or its value is invalid.
+        SiaError: any error that ends `sia run` with a message, which names the run if it was created.
     """
     be_quiet()
     place = task.where if isinstance(task, Task) else str(task)
@@ -59,10 +59,10 @@ evolve.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def load_result(run: str) -> Result:
-    """The result of a finished run, by its name or how that begins.
+    """Read the result of a finished run, by its name or the beginning of the name.
 
     Raises:
-        RecordError: unknown, or not finished.
+        RecordError: the run is unknown or not finished.
     """
     be_quiet()
     from sia_core.loop.create_run import record
@@ -95,15 +95,15 @@ def _run(config: RunConfig, console: Console) -> Result:
 
 
 def _give_up(run: RunRecord, error: BaseException) -> None:
-    """Close the record, and say how to go on."""
+    """Close the record, and add to the error how to resume."""
     if isinstance(error, HeldError):
-        return  # It is another process's to close.
+        return  # Another process holds the record and closes it.
     again = f"sia resume {run.name}"
     if isinstance(error, SiaError):
         error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
     else:
-        error.add_note(f"nothing finished is lost; go on with: {again}")
+        error.add_note(f"nothing finished is lost; resume with: {again}")
     try:
         run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-    except Exception as also:  # noqa: BLE001  (whatever the store raises when it is down or full)
+    except Exception as also:  # noqa: BLE001  (a store that is down or full raises many kinds)
         error.add_note(f"MLflow still shows the run as running: {type(also).__name__}")

@@ -1,4 +1,4 @@
-"""`sia approve RUN`: say yes or no to the decision a run waits with."""
+"""`sia approve RUN`: approve or reject the decision that a run waits for."""
 
 from typing import Annotated
 
@@ -6,9 +6,9 @@ import typer
 
 
 def approve(
-    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
-    reject: Annotated[bool, typer.Option("--reject", help="Do not pull the lever; the run goes on without.")] = False,
-    note: Annotated[str, typer.Option(help="Why; kept in the record, and told to the agent.")] = "",
+    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    reject: Annotated[bool, typer.Option("--reject", help="Do not pull the lever; the run continues without.")] = False,
+    note: Annotated[str, typer.Option(help="Your reason, which the record keeps and the agent receives.")] = "",
 ) -> None:
     """Answer a run that was started with --approve."""
     from sia_core.cli import servers  # Loads Prefect and MLflow.

@@ -1,4 +1,4 @@
-"""`sia check TASK`: is a task sound?"""
+"""`sia check TASK`: check that a task is sound."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ WORDS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 def check(
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
-    problems: Annotated[int, typer.Option(min=1, help="Training problems on which answers are tried.")] = 2,
-    sandbox: Annotated[str, typer.Option(help="Tier that programs run in: strict, landlock or none.")] = "strict",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings there.")] = None,
+    problems: Annotated[int, typer.Option(min=1, help="Number of training problems on which to try answers.")] = 2,
+    sandbox: Annotated[str, typer.Option(help="Sandbox tier of the programs: strict, landlock or none.")] = "strict",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the findings to this file.")] = None,
 ) -> None:
-    """Prove TASK sound, or say what is wrong with it (exit code 3)."""
+    """Check that TASK is sound, and list its faults (exit code 3)."""
     from rich.console import Console
 
     from sia_core.check.task import check_task  # Loads numpy and the engine.
@@ -36,12 +36,12 @@ def check(
         json_file.write_text(json.dumps(write(report), indent=2) + "\n")
     if report.failed:
         names = ", ".join(finding.check for finding in report.failed)
-        raise TaskError(f"unsound: {names}", where=report.task, hint="mend what is said above, then check again")
+        raise TaskError(f"unsound: {names}", where=report.task, hint="fix the faults above, then check again")
     print(f"{report.task} is sound")
 
 
 def tell(finding: "Finding") -> None:
-    """One line a check, and what to do about it where something is to be done."""
+    """Print a line for each check, and the next step if the check did not pass."""
     print(f"{WORDS[finding.status]:8} {finding.check:9} {finding.seen}")
     if finding.hint and finding.status != "passed":
         print(f"{'':18} next: {finding.hint}")

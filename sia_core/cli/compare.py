@@ -1,4 +1,4 @@
-"""`sia compare A B ...`: finished runs of one task, side by side."""
+"""`sia compare A B ...`: compare finished runs of one task."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Names of runs, or how they begin; the first is the reference.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as one HTML file.")] = None,
+    runs: Annotated[list[str], typer.Argument(help="Names of runs, or their beginnings; the first is the reference.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the comparison as one HTML file.")
+    ] = None,
 ) -> None:
-    """Compare RUNS problem by problem on the sealed problems they share: wins, intervals, costs, settings."""
+    """Compare RUNS on their common sealed problems: wins, intervals, costs, settings."""
     from sia_core.cli.report import write
     from sia_core.domain import json_data
     from sia_core.loop.create_run import mlflow_address, record
@@ -35,7 +37,7 @@ def compare(
 
 
 def print_comparison(found: "RunComparison", link: str) -> None:
-    """The tables of a comparison, what they mean, and where MLflow shows the same runs."""
+    """Print the tables of a comparison, notes that explain them, and a link to the same runs in MLflow."""
     from sia_core.cli.plain import plain
     from sia_core.cli.show import console, print_table
     from sia_core.report.compare import RUN_COLUMNS, VERSUS_COLUMNS, notes, run_rows, versus_rows

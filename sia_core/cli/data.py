@@ -1,4 +1,4 @@
-"""`sia data fetch TASK` and `sia data list`: the data that tasks need."""
+"""`sia data fetch TASK` and `sia data list`: fetch and list the data of tasks."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,17 +7,17 @@ import typer
 if TYPE_CHECKING:
     from sia_core.domain.task import Task
 
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch the data of tasks, or see what is there.")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch or list the data of tasks.")
 
 
 @data.command()
 def fetch(
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
     only: Annotated[
-        str, typer.Argument(metavar="[SET]", help="One of its data sets, as `sia data list` names them.")
+        str, typer.Argument(metavar="[SET]", help="One of the task's data sets, as listed by `sia data list`.")
     ] = "",
 ) -> None:
-    """Have the data of TASK on this machine. What was cut goes on where it broke; what is there stays."""
+    """Fetch the data of TASK. Interrupted downloads are resumed, and existing files are kept."""
     from rich.console import Console
 
     from sia_core.cli.live import Live
@@ -34,7 +34,7 @@ def fetch(
 
 @data.command("list")
 def list_() -> None:
-    """Show which data of the tasks that ship with SIA are on this machine."""
+    """List the data of the tasks that ship with SIA, and their files on this machine."""
     from sia_core.domain.task import Task, task_names
 
     for name in task_names():
@@ -44,7 +44,7 @@ def list_() -> None:
 def _print(task: "Task") -> None:
     sets = task.data_sets()
     if not sets:
-        print(f"{task.name:12} does not say where its data are; sia data fetch {task.where} sees to them")
+        print(f"{task.name:12} does not list its data; fetch them with sia data fetch {task.where}")
     for name, file in sets.items():
         state = f"{file.stat().st_size / 1e6:.1f} MB in {file}" if file.is_file() else "not here"
         print(f"{task.name:12} {name:14} {state}")

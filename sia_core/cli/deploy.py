@@ -1,4 +1,4 @@
-"""`sia deploy [TASK...]`: what can be started from the Prefect UI."""
+"""`sia deploy [TASK...]`: register what you can start from the Prefect UI."""
 
 from typing import Annotated
 
@@ -7,13 +7,13 @@ import typer
 
 def deploy(
     tasks: Annotated[
-        list[str] | None, typer.Argument(help="Paths of tasks of your own; the shipped ones always.")
+        list[str] | None, typer.Argument(help="Paths of your own tasks; shipped tasks are always included.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time over all workers; as many as they take when not given.")
+        int | None, typer.Option(min=1, help="Runs at a time over all workers; no limit if not given.")
     ] = None,
 ) -> None:
-    """Register deployments, their work pool and the watch over dead runs with the Prefect server."""
+    """Register deployments, their work pool and the watch for crashed runs with the Prefect server."""
     from sia_core.cli import servers  # Loads Prefect and MLflow.
 
     servers.use_prefect()
@@ -21,5 +21,5 @@ def deploy(
 
     for name in register(tasks or [], limit):
         print(name)
-    print("  next: sia worker, in a terminal of its own; then start runs in the Prefect UI")
+    print("  next: sia worker, in another terminal; then start runs in the Prefect UI")
     servers.print_links()

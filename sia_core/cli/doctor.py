@@ -1,4 +1,4 @@
-"""`sia doctor`: can a run start on this machine, and if not, what is to be done?"""
+"""`sia doctor`: check whether a run can start on this machine."""
 
 import json
 from typing import Annotated
@@ -7,11 +7,11 @@ import typer
 
 
 def doctor(
-    policy: Annotated[str, typer.Option(help="The policy that a run is to have.")] = "smollm2",
-    sandbox: Annotated[str, typer.Option(help="The sandbox tier that it is to have.")] = "strict",
+    policy: Annotated[str, typer.Option(help="Policy of the run.")] = "smollm2",
+    sandbox: Annotated[str, typer.Option(help="Sandbox tier of the run.")] = "strict",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at everything that a run needs. Exit code 0 when one can start, else the code it would end with."""
+    """Check everything that a run needs. The exit code is 0 if a run can start, else the code of that run."""
     from sia_core.doctor.examine import examine
     from sia_core.doctor.report import exit_code
     from sia_core.domain.json_data import write

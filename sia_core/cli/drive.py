@@ -1,4 +1,4 @@
-"""Seeing a run through: services, the flow, what to say when it ends or is cut short."""
+"""Drive a run to its end: start services and flow, and print the result or how to resume."""
 
 import logging
 import signal
@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 
 
 def start(config: RunConfig, *, ui: bool) -> None:
-    """Start a run and drive it to its end."""
+    """Start a run and finish it."""
     with Live(console) as live:
         run = app.start(config, live, meanwhile=servers.launch_prefect)
     console.print(f"run {run.name}: {Task.load(config.task).config.title}")
@@ -47,16 +47,16 @@ def start(config: RunConfig, *, ui: bool) -> None:
 
 
 def go_on(name: str, *, ui: bool, generations: int | None = None, changes: Mapping[str, Any]) -> None:
-    """Go on with an interrupted run, with more generations where they are given, and other changed settings."""
+    """Resume a run, with changed settings or more generations if given."""
     run = app.resume(name, _Lines(), generations=generations, changes=changes)
     _go_on(run, f"run {run.name}: resuming", ui)
 
 
 def go_back(name: str, generation: int, *, forked: bool, changes: Mapping[str, str], ui: bool) -> None:
-    """Make a generation again, in the run or in a child run, and see it through."""
+    """Repeat a generation in the run or in a child run, and finish that run."""
     run = app.rerun(name, generation, forked=forked, changes=changes)
     origin = f", forked from {run.tags[Tag.FORKED_FROM]}" if forked else ""
-    _go_on(run, f"run {run.name}{origin}: going on from generation {generation}", ui)
+    _go_on(run, f"run {run.name}{origin}: continuing from generation {generation}", ui)
 
 
 def _go_on(run: RunRecord, what: str, ui: bool) -> None:
@@ -69,19 +69,19 @@ def _go_on(run: RunRecord, what: str, ui: bool) -> None:
 
 
 def compare(plan: ArmsPlan) -> None:
-    """Start a comparison of arms and see it through."""
+    """Start a comparison and finish it."""
     with Live(console) as live:
         comparison = app.compare(plan, live, meanwhile=servers.launch_prefect)
     _drive_arms(comparison)
 
 
 def go_on_comparing(name: str, seeds: int | None = None, *, save: Path | None = None) -> None:
-    """Go on with a comparison that was cut short, over more seeds where they are given; or show a finished one.
+    """Resume a comparison, over more seeds if given, or show a finished one.
 
     Args:
-        name: of the comparison.
-        seeds: that it is to have in all.
-        save: file that the sealed scores by arm and seed are written to at the end.
+        name: name of the comparison.
+        seeds: total number of seeds.
+        save: file for the sealed scores by arm and seed.
     """
     comparison = app.resume_comparison(name, seeds)
     servers.launch_prefect()
@@ -91,10 +91,10 @@ def go_on_comparing(name: str, seeds: int | None = None, *, save: Path | None = 
 
 
 class _Lines(Silent):
-    """Prints what is said, and draws nothing."""
+    """Reporter that prints lines and draws nothing."""
 
     def say(self, text: str) -> None:
-        """See Reporter."""
+        """Implement `Reporter.say`."""
         console.print(text)
 
 
@@ -121,7 +121,7 @@ def _drive(run: RunRecord, ui: bool) -> None:
         task = Task.load(run.config.task)
         for line in (*recorded_lines(run.config.agent, task), *control_lines(task, run.config)):
             console.print(plain(line))
-    console.print(f"all of it on one page: sia report {run.name}")
+    console.print(f"for the report, type: sia report {run.name}")
     if ui:
         servers.start()
         servers.print_links(run)
@@ -145,7 +145,7 @@ def _drive_arms(comparison: ArmsRecord) -> None:
 def _see_through(
     work: Callable[[], Found], again: str, open_runs: Callable[[], Sequence[RunRecord | ArmsRecord]]
 ) -> Found:
-    """Do the work; whatever cuts it short, close the runs that are open and say how to go on."""
+    """Do the work; on any failure or interrupt, close the open runs and print how to resume."""
 
     def close(status: str) -> None:
         with in_haste(LEAVE_S), _told():
@@ -155,7 +155,7 @@ def _see_through(
 
     def leave() -> NoReturn:
         close("KILLED")
-        console.print(f"\ninterrupted; nothing finished is lost. Go on with: {again}")
+        console.print(f"\ninterrupted; nothing finished is lost. Resume with: {again}")
         sys.exit(INTERRUPTED)
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -171,31 +171,31 @@ def _see_through(
         except KeyboardInterrupt:
             leave()
         except HeldError:
-            raise  # Its record is another process's to close.
+            raise  # Another process holds the record and closes it.
         except SiaError as error:
             close("FAILED")
-            if not isinstance(error, BudgetError):  # Its hint says how, and with how much.
+            if not isinstance(error, BudgetError):  # Its hint already says how to resume.
                 error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
             raise
         except BaseException as error:
-            if asked_to_end():  # Libraries make other errors of the exception that a signal raises in them.
+            if asked_to_end():  # Libraries turn the exception of a signal into other errors.
                 leave()
             close("FAILED")
             if is_full(error):
                 full = cannot_write(error, home())
                 full.hint += f"; then: {again}"
                 raise full from error
-            console.print(f"\nunexpected failure; go on with: {again}")
+            console.print(f"\nunexpected failure; resume with: {again}")
             raise
 
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Close the record within; what cannot be written now is no reason to hide why the run ended."""
-    logging.disable()  # MLflow would log the whole traceback of what is told here in a line.
+    """Report errors while closing a record in a line, so that they do not hide why the run ended."""
+    logging.disable()  # MLflow would log a whole traceback for this line.
     try:
         yield
-    except Exception as error:  # noqa: BLE001  (whatever the store raises when it is down or full)
+    except Exception as error:  # noqa: BLE001  (a store that is down or full raises many kinds)
         console.print(f"\nMLflow still shows the run as running: {type(error).__name__}")
     finally:
         logging.disable(logging.NOTSET)

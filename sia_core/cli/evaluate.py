@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `sia export` wrote.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `sia export` wrote.")],
     task: Annotated[str, typer.Argument(help="Name of a task that ships with SIA, or a path to one.")],
-    rollouts: Annotated[int | None, typer.Option(min=1, help="Of each problem; as many as the record has.")] = None,
-    policy: Annotated[str, typer.Option(help="Where the base model is here, such as local:DIR or vllm:DIR.")] = "",
-    sandbox: Annotated[str, typer.Option(help="Tier in which harness and programs run.")] = "strict",
-    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs when not given.")] = None,
-    any_task: Annotated[bool, typer.Option("--any-task", help="Take another task than the export's.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures there.")] = None,
+    rollouts: Annotated[int | None, typer.Option(min=1, help="Rollouts a problem; the record's if not given.")] = None,
+    policy: Annotated[str, typer.Option(help="Base model on this machine, such as local:DIR or vllm:DIR.")] = "",
+    sandbox: Annotated[str, typer.Option(help="Sandbox tier of harness and programs.")] = "strict",
+    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts in flight; all CPUs if not given.")] = None,
+    any_task: Annotated[bool, typer.Option("--any-task", help="Allow another task than the export's.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Play the sealed test of DIR's run again on TASK and compare with the record."""
+    """Repeat the sealed test of DIR's run on TASK and compare the scores with the record."""
     from rich.console import Console
 
     from sia_core.cli.live import Live
@@ -33,7 +33,7 @@ def evaluate(
     from sia_core.loop.configure import parse_tier
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UsageError("its directory is not there", where=f"--json {json_file}", hint="make it first")
+        raise UsageError("its directory does not exist", where=f"--json {json_file}", hint="create the directory first")
     export, loaded = Export.load(directory), Task.load(task)
     options = Options(policy, rollouts, parse_tier(sandbox), workers, any_task)
     with Live(Console(stderr=True)) as live:
@@ -45,7 +45,7 @@ def evaluate(
 
 
 def evaluation_lines(found: "Evaluation") -> list[str]:
-    """Describe the score, and how it compares with the record."""
+    """Describe the score beside the recorded one."""
     score, recorded = found.score, found.recorded
     lines = [
         f"scored    {score} ({score.problems} problems, {score.rollouts} rollouts)",

@@ -1,4 +1,4 @@
-"""`sia export RUN DIR`: take a run's winner away."""
+"""`sia export RUN DIR`: export a run's winner."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or how it begins.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
+    run: Annotated[str, typer.Argument(help="Name of a finished run, or its beginning.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory to write.")],
 ) -> None:
     """Write harness, adapter, model card and manifest of RUN's winner into DIR."""
     from sia_core.domain.task import Task

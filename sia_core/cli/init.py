@@ -17,8 +17,8 @@ from sia_core.host.directories import new_directory
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory; its name is the task's.")],
-    kind: Annotated[str, typer.Option(help="answer, program or classify: what an answer is.")] = "answer",
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory, whose name becomes the task's.")],
+    kind: Annotated[str, typer.Option(help="Kind of answer: answer, program or classify.")] = "answer",
 ) -> None:
     """Write a small working task into DIR."""
     path = write_scaffold(directory, parse_kind(kind))

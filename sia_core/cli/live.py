@@ -1,4 +1,4 @@
-"""Progress bars in a terminal; plain lines, one a finished step, where there is none."""
+"""Draw progress bars in a terminal; elsewhere print a line for each finished step."""
 
 import time
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ from sia_core.host.progress import Wait
 
 
 class _Bars(Progress):
-    """Bars, and below them the wait for a model's reply, whose seconds go on by themselves."""
+    """Bars, and below them the wait for a model's reply, with a running clock."""
 
     wait: Wait | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """All that is drawn."""
+        """Yield everything to draw."""
         yield from super().get_renderables()
         wait = self.wait
         if wait is not None:
@@ -27,7 +27,7 @@ class _Bars(Progress):
 
 
 class Live:
-    """A Reporter that draws. Use as a context manager."""
+    """A Reporter that draws progress. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -41,7 +41,7 @@ class Live:
             disable=not _draws(console),
         )
         self._turn: tuple[str, int, float] | None = None
-        """The turn whose line is printed already."""
+        """Last turn whose line was printed."""
         self._steps: dict[str, tuple[TaskID, float]] = {}
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Live:
             self.say(f"{label}: {total} in {time.monotonic() - started:.1f} s")
 
     def waiting(self, wait: Wait | None) -> None:
-        """Draw the wait for a reply; where nothing can be drawn over, print a line when a turn begins."""
+        """Draw the wait for a reply; if nothing can be redrawn, print a line when a turn begins."""
         if not self._progress.disable:
             self._progress.wait = wait
             return
@@ -74,9 +74,9 @@ class Live:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(plain(text), emoji=False)  # `openai:m: ...` holds the code of one.
+        self._progress.console.print(plain(text), emoji=False)  # `openai:m: ...` contains an emoji code.
 
 
 def _draws(console: Console) -> bool:
-    """Return True if bars can be redrawn: in a terminal, and in a notebook that has ipywidgets."""
+    """Return True if bars can be redrawn: in a terminal, or in a notebook with ipywidgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)

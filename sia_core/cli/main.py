@@ -1,4 +1,4 @@
-"""The `sia` command. One verb a file; heavy libraries load only in the verb that needs them."""
+"""Define the `sia` command, with one verb per file. A verb loads the heavy libraries that it needs."""
 
 import sys
 from importlib.metadata import version
@@ -46,7 +46,7 @@ def _say_interrupted() -> int:
 
 
 class _Group(TyperGroup):
-    """Says that it was interrupted: Typer would end without a word."""
+    """Group that reports an interrupt; Typer would end without a message."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -90,7 +90,7 @@ def _options(
 
 
 def main() -> None:
-    """Entry point: errors a user can act on are printed without a traceback."""
+    """Run the command, and print errors that you can act on without a traceback."""
     be_quiet()
     code: object = 0
     with listening():
@@ -102,7 +102,7 @@ def main() -> None:
             print(f"sia: {plain_lines(str(error))}", file=sys.stderr)
             code = error.exit_code
         except Exception:
-            if not asked_to_end():  # Libraries make other errors of the exception that a signal raises in them.
+            if not asked_to_end():  # Libraries turn the exception of a signal into other errors.
                 raise
             code = _say_interrupted()
     end(code)

@@ -1,4 +1,4 @@
-"""Text that a model, a harness or a task may have written, on its way to a terminal."""
+"""Make text of models, harnesses and tasks safe to print in a terminal."""
 
 from rich.markup import escape
 
@@ -9,10 +9,10 @@ _LINE, _TEXT = 2000, 20_000
 
 
 def plain(text: str) -> str:
-    """One line in which neither rich's markup nor control or bidirectional codes have an effect."""
+    """Return one line in which neither rich's markup nor control or bidirectional codes have an effect."""
     return escape(one_line(elide(text, _LINE), 2 * _LINE))
 
 
 def plain_lines(text: str) -> str:
-    """Return a text of several lines without effective control codes, for where rich's markup is not read."""
+    """Return several lines without effective control codes, to print without rich."""
     return spell(elide(text, _TEXT))

@@ -1,4 +1,4 @@
-"""`sia report RUN`: a run as one file to read."""
+"""`sia report RUN`: write a run's report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
-    out: Annotated[Path | None, typer.Option(help="File to write; RUN.html here when not given.")] = None,
+    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; ./RUN.html if not given.")] = None,
 ) -> None:
     """Write RUN as one self-contained HTML file: scores, lineage, decisions, transcripts, spending."""
     from sia_core.loop.create_run import record
@@ -24,7 +24,7 @@ def write(path: Path, page: str) -> None:
     """Write a page to disk.
 
     Raises:
-        UsageError: the place cannot be written to.
+        UsageError: the file cannot be written.
     """
     from sia_core.domain.errors import UsageError
 

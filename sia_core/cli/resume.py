@@ -1,4 +1,4 @@
-"""`sia resume RUN`: go on with a run that was interrupted."""
+"""`sia resume RUN`: resume an interrupted run."""
 
 from typing import Annotated, Any
 
@@ -14,14 +14,14 @@ CHANGED = tuple(one.name for one in options(RunConfig) if one.setting.can_resume
 
 @with_settings(CHANGED, is_change=True)
 def resume(
-    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
+    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
     generations: Annotated[
-        int | None, typer.Option(min=1, help="Generations of the run in all: a finished run is extended.")
+        int | None, typer.Option(min=1, help="Total number of generations; more extend a finished run.")
     ] = None,
     ui: UiOption = True,
     **settings: Any,
 ) -> None:
-    """Finish an interrupted run. What is finished is not run again."""
+    """Finish an interrupted run, without repeating finished work."""
     from sia_core.cli.drive import go_on  # Loads Prefect, Ray and MLflow.
     from sia_core.loop.configure import read_settings
 

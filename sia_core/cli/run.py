@@ -1,4 +1,4 @@
-"""`sia run TASK`: start a run and see it through."""
+"""`sia run TASK`: start a run and finish it."""
 
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ def run(
 
 
 def print_plan(config: RunConfig) -> None:
-    """Print what the run would do, and how many rollouts each phase would take."""
+    """Print the plan of the run, with the rollouts of each phase."""
     from sia_core.agents.registry import asks_model
     from sia_core.domain.plan import plan_rollouts
     from sia_core.domain.task import Task
@@ -49,7 +49,7 @@ def print_plan(config: RunConfig) -> None:
     plan = plan_rollouts(config, task.config.update)
     print(f"task {task.name} ({task.digest[:12]}), policy {config.policy}, agent {config.agent}, seed {config.seed}")
     if config.branch_from:
-        print(f"begins from {config.branch_from}")
+        print(f"starts from {config.branch_from}")
     print(f"{config.generations} generations, levers: {', '.join(config.levers) or 'none'}, sandbox {config.sandbox}")
     print(f"  execute      {plan.execute:6d} rollouts a generation ({config.problems} problems x {config.rollouts})")
     if plan.gate:
@@ -60,11 +60,11 @@ def print_plan(config: RunConfig) -> None:
     if plan.trials:
         print(f"  trials       {plan.trials:6d} rollouts of drafts at most for each decision")
     if plan.update:
-        print(f"  update       {plan.update:6d} rollouts at most each time that lever is pulled")
+        print(f"  update       {plan.update:6d} rollouts at most for each weight update")
     print(f"  sealed test  {plan.sealed:6d} rollouts, once")
     most = config.generations * plan.generation + plan.sealed
     paid = parse_spec(config.policy)
-    price = f"are asked of {paid.base_url}" if paid else "run on this machine and cost no money"
+    price = f"are requested from {paid.base_url}" if paid else "run on this machine and cost no money"
     print(f"at most {most} rollouts, which {price}")
     if str(config.budget):
         print(f"budget: {config.budget}")

@@ -1,4 +1,4 @@
-"""`sia serve DIR`: an export behind an OpenAI-compatible endpoint of this machine."""
+"""`sia serve DIR`: serve an export behind an OpenAI-compatible endpoint of this machine."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,10 @@ TOKEN = "SIA_SERVE_TOKEN"
 
 
 def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `sia export` wrote.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback; 0 picks a free one.")] = 8400,
-    policy: Annotated[str, typer.Option(help="Where the base model is here, such as local:DIR.")] = "",
-    sandbox: Annotated[str, typer.Option(help="Tier in which the harness runs.")] = "strict",
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `sia export` wrote.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 picks a free one.")] = 8400,
+    policy: Annotated[str, typer.Option(help="Base model on this machine, such as local:DIR.")] = "",
+    sandbox: Annotated[str, typer.Option(help="Sandbox tier of the harness.")] = "strict",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a local policy.")] = None,
 ) -> None:
     """Answer chat completions with DIR's agent, or with its policy and adapter alone."""

@@ -1,4 +1,4 @@
-"""Options of the command line, made from the fields of the configuration."""
+"""Make options of the command line from the fields of the configuration."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -14,11 +14,11 @@ from sia_core.domain.setting import Option, option
 def with_settings(
     names: Iterable[str], *, is_change: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb an option for each of these settings, in the place of its `**settings`.
+    """Give a verb an option for each of these settings, instead of its `**settings`.
 
     Args:
         names: fields of the configuration.
-        is_change: whether the verb changes a run that is there, so that no option has a default.
+        is_change: True if the verb changes an existing run, so that no option has a default.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -36,7 +36,7 @@ def with_settings(
 
 
 def parameter(one: Option) -> inspect.Parameter:
-    """Make the parameter that Typer reads an option from."""
+    """Make the parameter from which Typer reads an option."""
     kind: Any = one.kind if one.kind is bool or one.default is not None else one.kind | None
     flags = [one.flag] if one.kind is bool else []
     least = None if one.low is None else one.kind(one.low)

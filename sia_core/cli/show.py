@@ -25,7 +25,7 @@ from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lin
 from sia_core.search.arms import ArmsPlan, Comparison
 
 _LINE = 200
-"""Width where there is no terminal: a log should hold whole rows."""
+"""Width outside a terminal, so that logs hold whole rows."""
 
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _LINE)
 
@@ -36,7 +36,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_runs(summaries: Sequence[RunSummary]) -> None:
-    """One line a run, newest first."""
+    """Print a line for each run, newest first."""
     if not summaries:
         console.print("no runs yet; start one: sia run denoising")
         return
@@ -49,7 +49,7 @@ def print_runs(summaries: Sequence[RunSummary]) -> None:
 
 
 def print_comparisons(comparisons: Sequence[ArmsRecord]) -> None:
-    """One line a comparison of arms, newest first; nothing if there is none."""
+    """Print a line for each comparison, newest first."""
     rows = []
     for comparison in comparisons:
         plan = ArmsPlan.model_validate(comparison.plan)
@@ -61,7 +61,7 @@ def print_comparisons(comparisons: Sequence[ArmsRecord]) -> None:
 
 
 def print_comparison(comparison: ArmsRecord) -> None:
-    """The runs of a comparison of arms, and its tables once there are any."""
+    """Print the runs of a comparison, and its tables once there are any."""
     plan = ArmsPlan.model_validate(comparison.plan)
     console.print(f"{comparison.name}: {comparison.status.lower()}, task {comparison.task}. {plain(plan.about)}")
     runs, rows = comparison.summaries(), []
@@ -74,11 +74,11 @@ def print_comparison(comparison: ArmsRecord) -> None:
         print_arms(read(Comparison, found))
     print_stand_ins(comparison)
     if comparison.status not in ("RUNNING", "FINISHED"):
-        console.print(f"not finished; go on with: sia arms --resume {comparison.name}")
+        console.print(f"not finished; resume with: sia arms --resume {comparison.name}")
 
 
 def print_result(run: RunRecord) -> None:
-    """The lineage table and the sealed test of one run."""
+    """Print the lineage table and the sealed test of a run."""
     config = run.config
     console.print(f"{run.name}: {run.status.lower()}, task {config.task}, levers {', '.join(config.levers) or 'none'}")
     nodes = run.nodes()
@@ -104,13 +104,13 @@ def print_result(run: RunRecord) -> None:
         for line in spent_lines(kept, run.config.budget):
             console.print(line)
     if test is None and run.status != "RUNNING":
-        console.print(f"not finished; go on with: sia resume {run.name}")
+        console.print(f"not finished; resume with: sia resume {run.name}")
     for line in stand_in_lines(nodes):
         console.print(plain(line))
 
 
 def print_arms(found: Comparison) -> None:
-    """The tables of a comparison of arms, and what they mean."""
+    """Print the tables of a comparison, and notes that explain them."""
     for columns, rows in ((ROW_COLUMNS, arm_rows(found)), (VERSUS_COLUMNS, versus_rows(found))):
         if rows:
             print_table(columns, rows)
@@ -119,11 +119,11 @@ def print_arms(found: Comparison) -> None:
 
 
 def print_stand_ins(comparison: ArmsRecord) -> None:
-    """One line for each run of a comparison in which `rules` decided in the agent's place."""
+    """Print a line for each run of a comparison in which `rules` decided in the agent's place."""
     for run in comparison.summaries().values():
         if run.stand_ins:
             times = "once" if run.stand_ins == 1 else f"{run.stand_ins} times"
-            console.print(f"{run.name}: rules decided {times} in the place of its agent (sia status {run.name})")
+            console.print(f"{run.name}: rules decided {times} in place of its agent (sia status {run.name})")
 
 
 WIDE = 160

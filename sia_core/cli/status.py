@@ -1,4 +1,4 @@
-"""`sia status [RUN]`: what runs there are, or how one stands."""
+"""`sia status [RUN]`: list runs, or show one."""
 
 from typing import Annotated
 
@@ -6,9 +6,9 @@ import typer
 
 
 def status(
-    run: Annotated[str, typer.Argument(help="Name of a run or of a comparison; all when left out.")] = "",
+    run: Annotated[str, typer.Argument(help="Name of a run or comparison; all if left out.")] = "",
 ) -> None:
-    """List runs and comparisons of arms, or show one."""
+    """List runs and comparisons, or show one."""
     from sia_core.cli.show import print_comparison, print_comparisons, print_result, print_runs
     from sia_core.loop.create_run import record
     from sia_core.record.arms import ArmsRecord

@@ -1,4 +1,4 @@
-"""`sia task import`: tasks of other systems, as ordinary task directories."""
+"""`sia task import`: import tasks of other systems as task directories."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,25 +10,25 @@ task = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with 
 
 @task.callback()
 def _group() -> None:
-    """Keeps `import` a word of its own while it is the only verb."""
+    """Make `import` a subcommand, although it is the only verb."""
 
 
 @task.command("import")
 def import_(
-    source: Annotated[list[Path], typer.Argument(help="A directory, or an initial program and its evaluator.")],
-    to: Annotated[Path, typer.Option(help="Where to write the task directory.")],
-    name: Annotated[str, typer.Option(help="Of the task; from --to when not given.")] = "",
-    metric: Annotated[str, typer.Option(help="Which of the grader's figures is the score.")] = "",
+    source: Annotated[list[Path], typer.Argument(help="Directory, or initial program and its evaluator.")],
+    to: Annotated[Path, typer.Option(help="Task directory to write.")],
+    name: Annotated[str, typer.Option(help="Name of the task; from --to if not given.")] = "",
+    metric: Annotated[str, typer.Option(help="Figure of the grader that is the score.")] = "",
     score_range: Annotated[tuple[float, float], typer.Option("--range", help="Least and greatest score.")] = (0.0, 1.0),
     lower_is_better: Annotated[bool, typer.Option(help="Score by 1 / (1 + figure).")] = False,
-    id_column: Annotated[str, typer.Option("--id", help="Column that tells rows of the test set apart.")] = "",
-    grader: Annotated[Path | None, typer.Option(help="evaluate.py or grade.py, where it lies elsewhere.")] = None,
+    id_column: Annotated[str, typer.Option("--id", help="Column that identifies rows of the test set.")] = "",
+    grader: Annotated[Path | None, typer.Option(help="evaluate.py or grade.py, if elsewhere.")] = None,
     problems: Annotated[int, typer.Option(min=2, help="Problems of each split.")] = 4,
-    seconds: Annotated[float, typer.Option(min=1, help="Of one program, and of one grading.")] = 60.0,
-    sandbox: Annotated[str, typer.Option(help="Tier in which an initial program is measured.")] = "strict",
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of one program, and of one grading.")] = 60.0,
+    sandbox: Annotated[str, typer.Option(help="Sandbox tier for measuring an initial program.")] = "strict",
     memory: Annotated[int, typer.Option(min=256, help="MB of one program, and of one grading.")] = 2048,
 ) -> None:
-    """Make a task of a sia-agent task, an MLE-bench competition or an OpenEvolve pair. Its grader is trusted."""
+    """Import a sia-agent task, an MLE-bench competition or an OpenEvolve pair, with a trusted grader."""
     from sia_core.check.task import measure_gold
     from sia_core.domain.task import Task
     from sia_core.importers.find import Pair, find

@@ -1,4 +1,4 @@
-"""`sia ui`: the Prefect and MLflow UIs."""
+"""`sia ui`: start the Prefect and MLflow UIs."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ import typer
 def ui(
     prefect_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for Prefect.")] = None,
     mlflow_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for MLflow.")] = None,
-    stop: Annotated[bool, typer.Option("--stop", help="End both servers.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop both servers.")] = False,
 ) -> None:
     """Start or find both UIs and print their links."""
     from sia_core.cli import servers

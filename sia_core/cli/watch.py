@@ -1,4 +1,4 @@
-"""`sia watch RUN`: a run from another terminal or another machine, read from the record only."""
+"""`sia watch RUN`: follow a run from another terminal or machine, from the record alone."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="Name of a run, or how it begins; see sia status.")],
-    once: Annotated[bool, typer.Option("--once", help="Look once and end, as into a pipe.")] = False,
+    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    once: Annotated[bool, typer.Option("--once", help="Look once and end, for a pipe.")] = False,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
 ) -> None:
-    """Show how RUN stands, again and again until it ends."""
+    """Show the state of RUN until it ends."""
     from rich.live import Live
 
     from sia_core.cli.show import console
@@ -35,16 +35,16 @@ def watch(
                 pulse = watcher.look_again(every)
                 live.update(draw(pulse), refresh=True)
     else:
-        while not pulse.ended:  # Into a pipe or a log: a line a change, not a screen a look.
+        while not pulse.ended:  # In a pipe or a log: a line for each change.
             before, pulse = pulse, watcher.look_again(every)
             if _place(pulse) != _place(before):
                 console.print(headline(pulse), soft_wrap=True)
     if pulse.status != "FINISHED":
-        raise RecordError(f"has ended as {pulse.status}", where=pulse.name, hint=f"go on with: sia resume {pulse.name}")
+        raise RecordError(f"has ended as {pulse.status}", where=pulse.name, hint=f"resume it: sia resume {pulse.name}")
 
 
 def _place(pulse: "Pulse") -> tuple[object, ...]:
-    """The parts of the headline that do not change with time alone."""
+    """Return the parts of the headline that do not change with time alone."""
     step = pulse.progress
     wait = None if step is None or step.wait is None else (step.wait.label, step.wait.turn, step.wait.began)
     at = None if step is None else (step.label, step.done, step.total)
@@ -52,7 +52,7 @@ def _place(pulse: "Pulse") -> tuple[object, ...]:
 
 
 def headline(pulse: "Pulse") -> str:
-    """Where the run is, in a line of rich's markup."""
+    """Summarise the run's state in a line of rich's markup."""
     from sia_core.cli.plain import plain
 
     total = pulse.config.generations
@@ -60,7 +60,7 @@ def headline(pulse: "Pulse") -> str:
         return f"{pulse.name}: {pulse.status.lower()}, {pulse.generation} of {total} generations begun"
     said = f"{pulse.name}: running, generation {pulse.generation} of {total}, {pulse.phase}"
     if pulse.lost and pulse.silent_s is not None:
-        return f"{said}; not heard of for {pulse.silent_s:.0f} s: it may have been killed (sia resume {pulse.name})"
+        return f"{said}; no update for {pulse.silent_s:.0f} s: it may have been killed (sia resume {pulse.name})"
     step = pulse.progress
     if step is not None and step.wait is not None:
         return f"{said}; {plain(step.wait.describe(step.at + (pulse.silent_s or 0.0)))}"
@@ -70,7 +70,7 @@ def headline(pulse: "Pulse") -> str:
 
 
 def draw(pulse: "Pulse") -> "RenderableType":
-    """A look at a run, for the terminal."""
+    """Render a look at a run for the terminal."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
 

@@ -1,4 +1,4 @@
-"""All checks in the order in which a run would need what they look at."""
+"""Run all checks, in the order in which a run needs their subjects."""
 
 from collections.abc import Callable, Iterator
 
@@ -31,7 +31,7 @@ def examine(policy: str, tier: Tier) -> Iterator[Finding]:
 
 
 def _extra(policy: str) -> str:
-    """The extra of the package that a policy needs."""
+    """Return the extra of the package that a policy needs."""
     if policy == "smollm2" or policy.startswith("local:"):
         return "train"
     return "llm" if parse_spec(policy) is not None else ""

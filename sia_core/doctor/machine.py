@@ -1,4 +1,4 @@
-"""The machine: sandbox, GPU, directory and disk."""
+"""Check the machine: sandbox, GPU, directory and disk."""
 
 import os
 import shutil
@@ -13,12 +13,12 @@ from sia_core.host.home import home
 
 GIGABYTE = 1e9
 LEAST_GB, GOOD_GB = 1.0, 5.0
-"""Free space below which a run is likely to fill the disk, and below which it is said."""
+"""Free space below which a run is likely to fill the disk, and below which you are warned."""
 _TIMEOUT_S = 10
 
 
 def check_sandbox(tier: Tier) -> Finding:
-    """Start a sandbox of the tier and let its self-test try to get out."""
+    """Start a sandbox of the tier, whose self-test tries to escape."""
     subject = "sandbox"
     if tier == "none":
         return Finding(subject, "warning", "tier none protects nothing: code of models runs as you", "use strict")
@@ -27,7 +27,7 @@ def check_sandbox(tier: Tier) -> Finding:
     except SandboxError as error:
         other = _works("landlock") if tier == "strict" else ""
         return Finding(subject, "failed", f"tier {tier}: {error.what}{other}", error.hint, SandboxError.exit_code)
-    seen = f"tier {tier} holds: {len(found.probes)} probes ended as they must"
+    seen = f"tier {tier} holds: {len(found.probes)} probes ended as expected"
     if found.missing:
         lacking = f"{seen}; without {', '.join(found.missing)}"
         return Finding(subject, "warning", lacking, "a kernel from 5.13 on with Landlock enabled adds a layer")
@@ -43,7 +43,7 @@ def _works(tier: Tier) -> str:
 
 
 def check_gpu() -> Finding:
-    """GPUs that the driver names, and whether torch was built for them."""
+    """Check the GPUs that the driver names, and that torch was built for them."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return Finding("gpu", "ok", "none; policies and training run on the CPU")
@@ -74,11 +74,11 @@ def check_home() -> Finding:
 
 
 def check_disk() -> Finding:
-    """Free space where runs, models and data are kept."""
+    """Check the free space for runs, models and data."""
     try:
         where = home()
     except RecordError:
-        return Finding("disk", "warning", "not looked at, for there is no directory to look at")
+        return Finding("disk", "warning", "not checked, because there is no directory")
     free = shutil.disk_usage(where).free / GIGABYTE
     seen, fix = f"{free:.1f} GB free in {where}", "free some space, or set SIA_HOME to a directory on a larger disk"
     if free < LEAST_GB:

@@ -1,4 +1,4 @@
-"""Python, the packages that SIA declares, and the versions that were tested together."""
+"""Check Python, the packages that SIA declares, and the versions that were tested together."""
 
 import platform
 import sys
@@ -12,14 +12,14 @@ from sia_core.host.environment import installed
 
 MINIMUM = (3, 11)
 CODE = 1
-"""A run without them ends by an error that nobody foresaw."""
+"""Exit code of a run without them, which ends with an unexpected error."""
 _PLACES = (Path(__file__).parents[1] / "constraints.txt", Path(__file__).parents[2] / "constraints.txt")
-"""In the wheel, in a checkout."""
+"""Places of the file in the wheel and in a checkout."""
 _SHOWN = 4
 
 
 def check_python() -> Finding:
-    """Version and system."""
+    """Check version and system."""
     seen = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} ({sys.executable})"
     if sys.version_info[:2] < MINIMUM:
         return Finding("python", "failed", seen, "make a virtual environment with Python 3.11 or later", CODE)
@@ -41,7 +41,7 @@ def check_packages(extra: str = "") -> Finding:
     wanted = [one for one in declared if one.marker is None or one.marker.evaluate({"extra": extra})]
     missing = [one.name for one in wanted if installed(one.name) is None]
     outside = [
-        f"{one.name} {found} (wants {one.specifier})"
+        f"{one.name} {found} (needs {one.specifier})"
         for one in wanted
         if (found := installed(one.name)) is not None and not one.specifier.contains(found, prereleases=True)
     ]
@@ -50,7 +50,7 @@ def check_packages(extra: str = "") -> Finding:
         return Finding("packages", "failed", f"missing: {', '.join(missing)}", install, CODE)
     if outside:
         return Finding("packages", "failed", f"outside their ranges: {_some(outside)}", install, CODE)
-    return Finding("packages", "ok", f"SIA {version('sia')}; {len(wanted)} declared packages are there")
+    return Finding("packages", "ok", f"SIA {version('sia')}; {len(wanted)} declared packages are installed")
 
 
 def check_pins() -> Finding:

@@ -1,11 +1,11 @@
-"""Findings of `sia doctor`: one line for each subject, and a command to type where something needs a fix."""
+"""Describe findings of `sia doctor`: a line for each subject, and a command that fixes it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["ok", "warning", "failed"]
-"""`failed`: a run cannot start. `warning`: it can, but something is missing or unlike what was tested."""
+"""Status of a finding: with `failed` a run cannot start; with `warning` something is missing or was not tested."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Finding:
     status: Status
     seen: str
     fix: str = ""
-    """Command or action that fixes the problem; empty where there is nothing to do."""
+    """Command or action that fixes the problem, if any."""
     code: int = 0
-    """Exit code of a run that fails for this; 0 unless it failed."""
+    """Exit code of a run that fails for this reason; 0 unless failed."""
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """0 when a run can start, else that of the first finding that keeps it from it."""
+    """Return 0 if a run can start, else the code of the first failed finding."""
     return next((finding.code for finding in findings if finding.status == "failed"), 0)

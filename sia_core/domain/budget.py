@@ -1,9 +1,9 @@
-"""Budget of a run: its limits, and the amounts spent by each role.
+"""Define the budget of a run: its limits, and the amounts spent by each role.
 
-A launch is refused when it would pass a limit that is known beforehand (rollouts), and nothing more is launched once a
-limit that shows only afterwards (tokens, dollars, hours) is reached; what is in flight then ends as it began. A
-generation that would not fit any more is not begun, and the run ends with its sealed test. A run stopped in the middle
-of a generation goes on when it is given more.
+A launch that would exceed a limit known beforehand (rollouts) is refused. Once a limit that only shows afterwards
+(tokens, dollars, hours) is reached, nothing more is launched, and work in flight still ends. A generation that would
+not fit is not started, and the run ends with its sealed test. A run that stopped within a generation can be resumed
+with a larger budget.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,10 +35,10 @@ class Budget(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2`; any of them.
+        """Parse any of `rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2`.
 
         Raises:
-            UsageError: another name, or not a number above 0.
+            UsageError: a name is unknown, or a value is not a number above 0.
         """
         pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
         limits = {name.strip().replace("-", "_"): value for name, value in pairs}
@@ -59,8 +59,8 @@ class Budget(BaseModel):
         """Name, amount and limit of all that is limited.
 
         Args:
-            spent: by all roles together.
-            wall_s: wall clock of all sittings.
+            spent: amounts of all roles together.
+            wall_s: wall clock of all sessions.
         """
         amounts = {
             "rollouts": spent.rollouts,

@@ -1,8 +1,8 @@
-"""Canaries: random strings that a task puts in its private data, to be seen nowhere else.
+"""Detect canaries: random strings that a task puts into its private data and that must appear nowhere else.
 
-One found in a harness, a prompt, an answer, a note or a decision proves that private data got out, and ends the
-run: what came of it can no longer be told from copying. Seen as they stand only: text that was encoded,
-translated or cut in two goes unnoticed. The message names the place and never holds the string.
+A canary in a harness, a prompt, an answer, a note or a decision proves a leak of private data and ends the run, whose
+results can no longer be distinguished from copying. Encoded, translated or split text goes unnoticed. The error names
+the place and never holds the string.
 """
 
 import re
@@ -17,10 +17,10 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
 class Canaries:
-    """Searches texts for any of a set of strings, all in one pass."""
+    """Search of texts for any of a set of strings, in one pass."""
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
-        """Raises ValueError for a string that could stand in a text by chance or be written in several ways."""
+        """Raise ValueError for a string that could occur by chance or be written in several ways."""
         found = sorted(set(strings))
         if not all(map(_SHAPE.fullmatch, found)):
             raise ValueError("a canary is 16 to 128 random letters, digits, - or _")
@@ -28,12 +28,12 @@ class Canaries:
         self._search = re.compile("|".join(map(re.escape, found))).search if found else None
 
     def check(self, text: str, where: str) -> None:
-        """Raises LeakError when one of the strings is in the text."""
+        """Raise LeakError if one of the strings is in the text."""
         if self._search is not None and self._search(text) is not None:
             raise LeakError(
                 "a canary of the task's private data was seen here",
                 where=where,
-                hint="find out how private data got out, mend it, and start a new run; this one cannot be trusted",
+                hint="find and fix the leak, then start a new run; this one cannot be trusted",
             )
 
     def check_data(self, value: Any, where: str) -> None:
@@ -51,7 +51,7 @@ class Canaries:
         """Check a rollout: prompts, outputs, tool calls, answer, notes, feedback and failure reason.
 
         Raises:
-            LeakError: one of the texts holds a canary.
+            LeakError: a text holds a canary.
         """
         where = f"rollout {rollout.unit.key[:12]} of problem {rollout.unit.problem}"
         for number, turn in enumerate(rollout.turns, 1):

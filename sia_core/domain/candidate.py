@@ -1,4 +1,4 @@
-"""A candidate: the pair (harness, adapter) that is rolled out, gated and promoted."""
+"""Define a candidate: the pair (harness, adapter) that is rolled out, gated and promoted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Digests of what is rolled out together. `adapter` None is the bare policy."""
+    """Digests of a harness and an adapter that are rolled out together; adapter None is the bare policy."""
 
     harness: str
     adapter: str | None = None

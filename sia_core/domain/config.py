@@ -1,6 +1,6 @@
-"""The configuration of a run: frozen, validated, recorded whole, compared on resume.
+"""Define the configuration of a run: frozen, validated, recorded whole, compared on resume.
 
-A new setting is a field of `RunConfig`, and nothing else (`sia_core.domain.setting`).
+To add a setting, add a field to `RunConfig` and nothing else (`sia_core.domain.setting`).
 """
 
 from typing import Annotated, Literal
@@ -18,22 +18,22 @@ SMOKE_ROLLOUTS = 4
 MINIBATCH_PROBLEMS = 6
 MINIBATCH_ROLLOUTS = 2
 LADDER_ROLLOUTS = 2 * (SMOKE_ROLLOUTS + MINIBATCH_PROBLEMS * MINIBATCH_ROLLOUTS)
-"""Most rollouts that validating one rewrite takes; fewer where the parent's are there already."""
+"""Most rollouts that the validation of one rewrite takes; rollouts of the parent may exist already."""
 MAX_VALIDATIONS = 6
 """Most rewrites that are validated for one decision."""
 LEVERS: tuple[Lever, ...] = ("harness", "weights")
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Read names with commas between them."""
+    """Split comma-separated names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def parse_levers(text: str) -> tuple[Lever, ...]:
-    """Read `harness,weights`, one of them, or nothing.
+    """Parse `harness,weights`, one of them, or nothing.
 
     Raises:
-        UsageError: an unknown lever.
+        UsageError: a lever is unknown.
     """
     names = parse_names(text)
     unknown = [name for name in names if name not in LEVERS]
@@ -147,7 +147,7 @@ class RunConfig(BaseModel):
     test_problems: Annotated[int, Setting(is_late=True, is_printed=True, title="Sealed problems")] = Field(ge=2)
     """Sealed problems, scored once at the end; the task's plan if not given."""
     sandbox: Annotated[Tier, Setting(title="Sandbox", form=Tier)] = "strict"
-    """Sandbox tier: strict; landlock, which is weaker; or none, which protects nothing. Never lowered silently."""
+    """Sandbox tier: strict, landlock (weaker) or none (no protection). Never lowered silently."""
     threads: Annotated[int, Setting(is_printed=True, title="Threads")] = Field(default=2, ge=1)
     """CPU threads of the policy and of training; part of what makes a run repeatable."""
     batch: int = Field(default=1, ge=1)
@@ -174,5 +174,5 @@ class RunConfig(BaseModel):
 
     @property
     def plays_drafts(self) -> bool:
-        """The agent may play drafts before it decides."""
+        """True if the agent may try drafts before it decides."""
         return self.agent not in ("rules", "alternate") and not self.agent.startswith("recorded")

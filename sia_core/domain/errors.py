@@ -1,7 +1,7 @@
-"""Errors a user can act on, one class per boundary crossed, each with its exit code.
+"""Define errors that you can act on, one class per boundary crossed, each with its exit code.
 
-A message says what happened, where, and what to do next. A bad rollout is data
-(`rollout.Failure`), never an exception that ends a run; an exception here ends the command.
+A message says what happened, where, and what to do next. A failed rollout is data (`rollout.Failure`) and never an
+exception that ends a run; an exception of this module ends the command.
 """
 
 from typing import ClassVar
@@ -31,65 +31,65 @@ def _rebuild(kind: type[SiaError], what: str, where: str, hint: str) -> SiaError
 
 
 class UsageError(SiaError):
-    """An option or argument that cannot be meant."""
+    """An option or argument is invalid."""
 
     exit_code = 2
 
 
 class TaskError(SiaError):
-    """A task that is missing, malformed or unsound."""
+    """A task is missing, malformed or unsound."""
 
     exit_code = 3
 
 
 class HarnessError(SiaError):
-    """A harness that cannot be loaded or rewritten as asked."""
+    """A harness cannot be loaded, or rewritten as requested."""
 
     exit_code = 4
 
 
 class PolicyError(SiaError):
-    """A policy, model file or adapter that cannot be used."""
+    """A policy, model file or adapter cannot be used."""
 
     exit_code = 5
 
 
 class SandboxError(SiaError):
-    """No sandbox of the demanded tier can be had."""
+    """No sandbox of the requested tier is available."""
 
     exit_code = 6
 
 
 class RecordError(SiaError):
-    """A run that is unknown, finished, held by another process, or a store that cannot be used."""
+    """A run is unknown, finished or held by another process, or a store cannot be used."""
 
     exit_code = 7
 
 
 class HeldError(RecordError):
-    """A run that another process holds, or has taken over: its record is not ours to write."""
+    """Another process holds the run or has taken it over, so this process may not write its record."""
 
 
 class ServiceError(SiaError):
-    """A server (Prefect, MLflow, Ray) that cannot be started or reached."""
+    """A server (Prefect, MLflow, Ray) cannot be started or reached."""
 
     exit_code = 8
 
 
 class FetchError(SiaError):
-    """Data or a model that could not be fetched, or has the wrong digest."""
+    """Data or a model could not be fetched, or has the wrong digest."""
 
     exit_code = 9
 
 
 class LeakError(SiaError):
-    """Private data of a task were seen outside its verifier: nothing of the run can be trusted any more."""
+    """Private data of a task appeared outside its verifier, so the run can no longer be trusted."""
 
     exit_code = 10
 
 
 class BudgetError(SiaError):
-    """The run's budget is used up; it can be resumed with a greater one."""
+    """The run's budget is used up; you can resume the run with a larger budget."""
 
     exit_code = 11
 

@@ -1,15 +1,15 @@
-"""The terms of a promotion gate, as an agent is told them before it decides.
+"""Describe the terms of a promotion gate for the agent, before it decides.
 
-Owns the margin that a child with more tokens has to exceed; the gate and the terms compute it here, so they agree.
+Gate and terms share one `margin`, which a child with more tokens has to exceed.
 """
 
 from dataclasses import dataclass
 from math import isinf, log2
 
 COUNTED_TOKEN_RATIO = 1.5
-"""Tokens of the child over the parent's from which the price is asked for: below it is noise."""
+"""Ratio of tokens, child over parent, from which the margin applies; smaller ratios are noise."""
 RATIOS = (1.5, 2.0, 4.0)
-"""Ratios of tokens whose margins are told."""
+"""Ratios of tokens whose margins are listed."""
 
 
 def margin(gain_per_token_doubling: float, level: float, token_ratio: float) -> float:
@@ -17,7 +17,7 @@ def margin(gain_per_token_doubling: float, level: float, token_ratio: float) -> 
 
     Args:
         gain_per_token_doubling: share of the parent's score for each doubling of tokens.
-        level: the parent's score above the lowest there is.
+        level: the parent's score above the lowest possible.
         token_ratio: tokens of the child over the parent's.
     """
     return gain_per_token_doubling * max(level, 0.0) * log2(token_ratio) if token_ratio >= COUNTED_TOKEN_RATIO else 0.0
@@ -25,10 +25,10 @@ def margin(gain_per_token_doubling: float, level: float, token_ratio: float) -> 
 
 @dataclass(frozen=True)
 class GateTerms:
-    """How the next child is compared with its parent, and the gain that this can detect."""
+    """Terms of the next comparison of child and parent, and the gain that the gate can detect."""
 
     problems: int
-    """Problems planned; fewer are played where an earlier look decides."""
+    """Planned problems; fewer are played if an earlier look decides."""
     rollouts: int
     """Rollouts of each problem and side."""
     looks: int
@@ -36,20 +36,20 @@ class GateTerms:
     tries: int
     """Siblings that share the error rate."""
     level: float
-    """The executed node's score above the lowest there is; price and tolerance are shares of it."""
+    """Score of the executed node above the lowest possible; price and tolerance are shares of it."""
     gain_per_token_doubling: float
     """Share of the level for each doubling of tokens."""
     tolerance: float
     """Share of the level that a child may fall short of the best earlier node."""
     detectable: float | None
-    """True gain that is promoted with 80 % probability at equal tokens; infinite where no gain is, None if unknown."""
+    """True gain that is promoted with 80 % probability at equal tokens; infinite if no gain is, None if unknown."""
 
     def margin(self, token_ratio: float) -> float:
         """Compute the gain that a child must exceed at this ratio of tokens."""
         return margin(self.gain_per_token_doubling, self.level, token_ratio)
 
     def describe(self) -> str:
-        """Tell the terms, one sentence a line."""
+        """List the terms, one sentence per line."""
         return "\n".join([self._plan(), self._power(), self._price(), self._drift()])
 
     __str__ = describe

@@ -1,8 +1,7 @@
-"""A harness: a small directory of code and prompts, immutable, addressed by content.
+"""Define a harness: a small directory of code and prompts, immutable, addressed by content.
 
 `harness.toml` names the entry, the budget of one rollout and the knobs; the entry file holds
-`async def solve(problem, ctx)`. A harness is data to this process: it is never imported here,
-only handed to the sandbox.
+`async def solve(problem, ctx)`. To this process a harness is data: only the sandbox imports it.
 """
 
 import tomllib
@@ -34,7 +33,7 @@ class Knob(Strict):
     range: tuple[float, float] | None = None
     """Least and greatest number, inclusive."""
     options: tuple[KnobValue, ...] | None = None
-    """The values it may take, ordered from plain to rich."""
+    """Allowed values, ordered from plain to rich."""
     help: str = ""
 
     @model_validator(mode="after")
@@ -47,7 +46,7 @@ class Knob(Strict):
         return self
 
     def refuse(self, value: KnobValue) -> str | None:
-        """Why `value` is not allowed, or None when it is."""
+        """Return why `value` is not allowed, or None."""
         if self.options is not None:
             same = any(type(option) is type(value) and option == value for option in self.options)
             return None if same else f"{value!r} is not one of {list(self.options)}"
@@ -69,9 +68,9 @@ class HarnessBudget(Strict):
     runs: int = Field(default=8, ge=0)
     """Programs run through `ctx.run`."""
     parallel: int = Field(default=8, ge=1, le=64)
-    """Requests to the policy in flight together; more wait."""
+    """Concurrent requests to the policy; further requests wait."""
     seconds: float = Field(default=60.0, gt=0)
-    """Wall clock."""
+    """Wall clock in seconds."""
 
 
 class HarnessConfig(Strict):
@@ -82,7 +81,7 @@ class HarnessConfig(Strict):
     modules: tuple[Literal["numpy", "scipy", "sklearn"], ...] = ()
     """Packages beyond the standard library that the harness imports."""
     needs: tuple[Literal["subprocesses"], ...] = ()
-    """Permissions that the sandbox grants beyond its default; `lab.Limits` says what becomes weaker."""
+    """Permissions beyond the sandbox's default; `lab.Limits` says which protection becomes weaker."""
     budget: HarnessBudget = HarnessBudget()
     knobs: dict[str, Knob] = Field(default={})
 
@@ -98,10 +97,10 @@ class Harness:
         """Read a harness directory.
 
         Raises:
-            HarnessError: missing, too large, or with a harness.toml that cannot be used.
+            HarnessError: the harness is missing or too large, or harness.toml is invalid.
         """
         if not (path / "harness.toml").is_file():
-            raise HarnessError("no harness.toml", where=str(path), hint="a harness is a directory with harness.toml")
+            raise HarnessError("no harness.toml", where=str(path), hint="a harness is a directory with a harness.toml")
         files = {}
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
@@ -112,10 +111,10 @@ class Harness:
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], *, where: str = "harness") -> "Harness":
-        """Check and wrap files that came from a record or an agent.
+        """Check and wrap files of a record or an agent.
 
         Raises:
-            HarnessError: as `load`.
+            HarnessError: see `load`.
         """
         size = sum(map(len, files.values()))
         if len(files) > MAX_FILES or size > MAX_BYTES:
@@ -140,12 +139,12 @@ class Harness:
 
     @cached_property
     def config(self) -> HarnessConfig:
-        """The parsed harness.toml."""
+        """Parsed harness.toml."""
         return HarnessConfig.model_validate(tomllib.loads(self.files["harness.toml"].decode()))
 
     @cached_property
     def digest(self) -> str:
-        """Content address over every file."""
+        """Content address of all files."""
         return digest_files(self.files)
 
     @property
@@ -154,10 +153,10 @@ class Harness:
         return {name: knob.value for name, knob in self.config.knobs.items()}
 
     def with_knobs(self, values: Mapping[str, KnobValue]) -> "Harness":
-        """A new harness in which knobs are moved; comments in harness.toml stay.
+        """Return a new harness with changed knobs; comments in harness.toml stay.
 
         Raises:
-            HarnessError: an unknown knob, or a value outside its declared range or options.
+            HarnessError: a knob is unknown, or a value is outside its range or options.
         """
         document = tomlkit.parse(self.files["harness.toml"].decode())
         for name, value in values.items():

@@ -1,6 +1,6 @@
-"""The interface of a jail: a command of the user's runs in it, on a directory of its own, watched from outside.
+"""Define the interface of a jail, which runs your command in its own directory, watched from outside.
 
-`engine.jail` builds it; agents are handed one.
+`engine.jail` implements it for agents.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,56 +9,56 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 WORK = "/sia/work"
-"""Directory of the command, as the command sees the path."""
+"""Path of the command's directory inside the jail."""
 HOME = "/sia/home"
 GIVEN = "/sia/given"
-"""Directory that the command may read and never write, as the command sees the path."""
+"""Path of a read-only directory inside the jail."""
 
 Killer = Literal["time", "disk", "memory"]
 
 
 @dataclass(frozen=True)
 class Errand:
-    """One start of a command."""
+    """A command to run in the jail."""
 
     command: tuple[str, ...]
     work: Path
-    """Seen as WORK, writable, and the working directory."""
+    """Writable working directory, seen as WORK."""
     home: Path
-    """Seen as HOME, writable."""
+    """Writable directory, seen as HOME."""
     given: Path
-    """Seen as GIVEN, read-only."""
+    """Read-only directory, seen as GIVEN."""
     stdin: bytes = b""
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 3600.0
-    """Wall clock; then everything in the jail is killed."""
+    """Wall clock after which everything in the jail is killed."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a command: nothing that it started is alive any more."""
+    """End of a command, when nothing that it started is alive."""
 
     code: int
     """Exit code; negative for a signal."""
     killed_for: Killer | None
-    """The limit for which the jail killed it."""
+    """Limit for which the jail killed the command."""
     stdout: str
-    """The end of it, as of `stderr`."""
+    """Last part of the output, as for `stderr`."""
     stderr: str
     seconds: float
 
 
 class Jail(Protocol):
-    """Runs commands that see their own directories and nothing else of this machine."""
+    """Runner of commands that see their own directories and nothing else of this machine."""
 
     def own(self, *folders: Path) -> None:
         """Give directories, with all that is in them, to the user that commands run as."""
 
     def run(self, errand: Errand, meanwhile: Callable[[], None]) -> Ended:
-        """Run a command to its end, calling `meanwhile` again and again in this thread.
+        """Run a command to its end, and call `meanwhile` repeatedly in this thread.
 
         Raises:
-            SandboxError: the jail cannot be had.
+            SandboxError: no jail is available.
         """
 
     def remove(self, folder: Path) -> None:

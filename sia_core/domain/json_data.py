@@ -31,7 +31,7 @@ def read(kind: type[Kind], data: Any) -> Kind:
     """Rebuild an object from its JSON data.
 
     Raises:
-        ValidationError: the data are not of this kind.
+        ValidationError: the data do not fit the type.
     """
     found: Kind = _adapter(cast("Hashable", kind)).validate_python(data)
     return found

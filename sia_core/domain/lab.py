@@ -1,7 +1,7 @@
-"""Limits for untrusted code, and the result of running it.
+"""Define limits for untrusted code, and the result of running it.
 
-`Lab` is the only door through which a verifier executes code that a model wrote. The
-engine's sandbox backends implement it; nothing here can run anything.
+A verifier executes code of a model only through `Lab`, which the engine's sandbox backends implement. This module can
+run nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,67 +9,67 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
 SandboxStatus = Literal["ok", "error", "timeout", "memory", "disk", "output", "infrastructure"]
-"""`ok`: exit code 0. `infrastructure`: the sandbox failed, not the code; never a score of 0."""
+"""`ok` is exit code 0; `infrastructure` means that the sandbox failed, not the code, and is never a score of 0."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Ceilings for one program. Passing one ends the program, never the machine."""
+    """Limits of one program; a program that exceeds one is ended."""
 
     wall_s: float = 60.0
-    """Wall clock, enforced from outside."""
+    """Wall clock in seconds, enforced from outside."""
     cpu_s: float = 60.0
     """CPU seconds over all threads."""
     memory_mb: int = 1024
-    """Address space."""
+    """Address space in MB."""
     disk_mb: int = 64
-    """Private working directory."""
+    """Size of the private working directory in MB."""
     output_kb: int = 256
-    """Standard output and standard error, each."""
+    """Size of standard output and of standard error, each, in KB."""
     files_mb: int = 64
-    """All collected files together."""
+    """Size of all collected files together, in MB."""
     subprocesses: bool = False
     """True if the program may fork and run other programs: at most 32 processes and threads.
 
-    Weaker: `memory_mb` and `cpu_s` hold for all processes together only by a watch from outside, so
-    they may be passed for some tens of milliseconds; each process alone is held by the kernel. There is
-    more of the kernel to attack, and every program of the system can be run. All else stays as it is.
+    This weakens the sandbox: `memory_mb` and `cpu_s` for all processes together are only watched from outside, so they
+    may be exceeded for some tens of milliseconds; the kernel still limits each process alone. The program can also
+    reach more of the kernel and run every program of the system. All other limits stay.
     """
     native: bool = False
-    """True if files in the program's directory may be loaded as machine code: a compiler's output of an earlier run."""
+    """True if the program may load machine code from its directory, such as a compiler's output of an earlier run."""
 
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """Output and files that one program left behind. Files are bytes: nothing is unpickled or imported."""
+    """Output and files of a program. Files are bytes, and nothing is unpickled or imported."""
 
     status: SandboxStatus
     reason: str = ""
-    """One line for `status` other than ok."""
+    """Reason for a `status` other than ok, in one line."""
     stdout: str = ""
     stderr: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """Collected regular files by the name they were asked for; missing ones are absent."""
+    """Collected regular files by requested name, without missing ones."""
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
 
 class ProgramEndedError(Exception):
-    """A session is over before its time, by the program's own fault."""
+    """A session ended early by the program's own fault."""
 
     def __init__(self, status: SandboxStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
-        """One line, which may quote what the program wrote."""
+        """Reason in one line, which may quote the program's output."""
 
 
 class LiveProgram(Protocol):
-    """A program that lives on and is given one piece of work after the other.
+    """A program that stays alive and is given one piece of work after the other.
 
-    It finds a stream, whose descriptor is in the environment variable SIA_STREAM, and the shared memory as its
-    standard input, to be mapped. Frames on the stream are a length (4 bytes, big-endian) and that many bytes.
-    Every method may raise ProgramEndedError; the program is then dead.
+    The program finds a stream, whose descriptor is in the environment variable SIA_STREAM, and as its standard input
+    the shared memory to map. Frames on the stream are a length (4 bytes, big-endian) and that many bytes. Every method
+    may raise ProgramEndedError; the program is then dead.
     """
 
     @property
@@ -83,10 +83,10 @@ class LiveProgram(Protocol):
         """The next frame. One above `limit` bytes, or none in time, ends the program."""
 
     def cpu_s(self) -> float:
-        """CPU seconds of the program's process so far, over all of its threads, by a clock it cannot touch.
+        """Return the CPU seconds of the program's process so far, over all threads, by a clock that it cannot touch.
 
-        With `Limits.subprocesses`, and in the tier none, its descendants count too: the living exactly, those it
-        waited for in steps of the kernel's tick (10 ms), those that ended unwaited for not at all.
+        With `Limits.subprocesses`, and in tier none, descendants count too: living ones exactly, those it waited for in
+        steps of the kernel's tick (10 ms), and those that ended without being waited for not at all.
         """
 
     def close(self) -> SandboxResult:
@@ -98,7 +98,7 @@ class LiveProgram(Protocol):
 
 
 class Lab(Protocol):
-    """Runs untrusted programs for the verifier."""
+    """Runner of untrusted programs for the verifier."""
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
@@ -107,7 +107,7 @@ class Lab(Protocol):
 
 
 class LiveProgramLab(Lab, Protocol):
-    """A lab that can also keep programs running; the one that a verifier is given always can."""
+    """A lab that can also keep programs running; each verifier is given such a lab."""
 
     def open(
         self,
@@ -120,6 +120,6 @@ class LiveProgramLab(Lab, Protocol):
     ) -> LiveProgram:
         """Start `entry` and leave it running.
 
-        Several may be open at once, each in a sandbox of its own. `modules` are those imported once for all
-        programs to come; without them the program imports what it needs itself.
+        Several may be open at once, each in its own sandbox. `modules` are imported once for all later programs;
+        without `modules` each program imports what it needs itself.
         """

@@ -1,7 +1,7 @@
-"""The nouns of the loop: evidence, decision, node.
+"""Define the nouns of the loop: evidence, decision, node.
 
-They are frozen JSON data: what one phase of a generation writes to the record and the next
-phase, an agent, a report or a resumed run reads back.
+They are frozen JSON data: a phase of a generation writes them to the record, and the next phase, an agent, a report or
+a resumed run reads them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,25 +21,25 @@ SEED_NODE = 0
 
 @dataclass(frozen=True)
 class Evidence:
-    """Statistics that are computed from a generation's rollouts before any agent is asked."""
+    """Statistics of a generation's rollouts, computed before any agent is asked."""
 
     candidate: Candidate
-    """The pair the rollouts came from; evidence about any other pair is stale."""
+    """Candidate of the rollouts; evidence about any other candidate is stale."""
     score: Estimate
     best_of: float
-    """Mean over problems of the best score in the group: what the pair reaches at k tries."""
+    """Mean over problems of the best score in the group, which the candidate reaches with k tries."""
     group_size: int
     mixed: float
     """Share of groups with more than one outcome."""
     constant: float
-    """Share of groups with one outcome: they carry no signal for a weight update."""
+    """Share of groups with one outcome, which carry no signal for a weight update."""
     failures: Mapping[str, float]
-    """Failure kind -> share of rollouts."""
+    """Share of rollouts by kind of failure."""
     unscored: int
     trainable: bool
     """True if every scored rollout that did not fail has token ids and logprobs."""
     examples: tuple[str, ...]
-    """Unit keys worth reading, failures first."""
+    """Unit keys of rollouts worth reading, failures first."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Decision:
     parent: int
     """Lineage node to branch from."""
     reason: str
-    """The diagnosis."""
+    """Diagnosis of the agent."""
     parent_reason: str = field(default="", kw_only=True)
     """Reason why the decision branches from another node than the proposed one."""
     agent: str
@@ -65,11 +65,11 @@ class Decision:
     edits: tuple[Edit, ...] = ()
     """Lever harness: changes of files, applied before the knobs."""
     update: Mapping[str, Any] = field(default_factory=dict)
-    """Lever weights: settings of the update, by name (`weights.proposal.SETTINGS`); empty for the task's own."""
+    """Lever weights: settings of the update, by name (`weights.proposal.SETTINGS`); empty for the task's defaults."""
     hypothesis: str = ""
-    """Why the change is expected to help."""
+    """Reason why the change is expected to help."""
     category: str = ""
-    """Kind of hypothesis; the lever memory counts by it."""
+    """Kind of hypothesis, by which the lever memory counts."""
     fixes: tuple[str, ...] = ()
     """Problems that are predicted to be solved better."""
     risks: tuple[str, ...] = ()
@@ -77,23 +77,23 @@ class Decision:
     falsifier: str = ""
     """Observation that would show that the hypothesis is wrong."""
     memo: str = ""
-    """A note of the agent to itself, shown before its next decision."""
+    """Note of the agent to itself, shown before its next decision."""
     cites: tuple[str, ...] = ()
     """Unit keys of the rollouts that the decision rests on."""
     refused: tuple[str, ...] = ()
     """Reasons for which earlier decisions of this generation were refused."""
     instead_of: str = ""
-    """Spec of the agent that was asked and came to no decision; empty where `agent` is the one that was asked. The
-    reason is the first of `refused`."""
+    """Spec of the agent that was asked and came to no decision; empty if it is `agent`. The reason is the first of
+    `refused`."""
 
 
 Outcome = Literal["promoted", "undecided", "futile", "behind", "void", "open"]
-"""`open` is never recorded: the gate goes on. `behind`: better than the parent, not shown as good as the best node."""
+"""`open` (the gate continues) is never recorded; `behind`: better than the parent, not shown as good as the best."""
 
 
 @dataclass(frozen=True)
 class Against:
-    """A child beside the best earlier node, on the problems of its gate."""
+    """A comparison of a child with the best earlier node, on the problems of the child's gate."""
 
     node: int
     gain: Gain
@@ -102,12 +102,12 @@ class Against:
     """Amount by which the child's score may fall short of the best earlier node's."""
     passed: bool
     parent_bound: float
-    """Bound of parent minus that node: above 0 the parent is confirmed, and the best earlier node from then on."""
+    """Bound of parent minus that node; above 0 the parent is confirmed and becomes the best earlier node."""
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """The promotion gate's answer for one child."""
+    """Verdict of the promotion gate on a child."""
 
     parent: Estimate
     child: Estimate
@@ -126,13 +126,13 @@ class GateVerdict:
     child_front: float = 0.0
     """Share of the problems on which the child scored at least as well as its parent."""
     parent_front: float = 0.0
-    """Share on which the parent scored at least as well as the child."""
+    """Share of the problems on which the parent scored at least as well as the child."""
     against: Against | None = None
-    """None where the parent itself is the best earlier node, or the child was not better than it."""
+    """None if the parent is the best earlier node, or the child was not better than the parent."""
 
     @property
     def void(self) -> bool:
-        """True if nothing can be concluded."""
+        """True if the gate allows no conclusion."""
         return self.outcome == "void"
 
 
@@ -156,9 +156,9 @@ class RungResult:
     rung: str
     passed: bool
     reason: str
-    """One line: why it was rejected, or what passed."""
+    """Reason for the rejection, or what passed, in one line."""
     details: tuple[str, ...] = ()
-    """Everything else worth knowing, warnings among it."""
+    """Further details, including warnings."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     cost: Cost = Cost()
@@ -167,7 +167,7 @@ class RungResult:
 
 @dataclass(frozen=True)
 class LadderReport:
-    """How far a rewrite climbed: the rungs it was put to, cheapest first; only the last can have failed."""
+    """Rungs that a rewrite climbed, cheapest first; only the last can have failed."""
 
     child: str
     """Digest of the rewritten harness."""
@@ -175,12 +175,12 @@ class LadderReport:
 
     @property
     def failure(self) -> str:
-        """`RUNG: reason` of the rung that rejected it; empty when none did."""
+        """`RUNG: reason` of the rejecting rung; empty if none rejected."""
         return next((f"{rung.rung}: {rung.reason}" for rung in self.rungs if not rung.passed), "")
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Everything that the rejecting rung found, `RUNG: reason` first; empty when none rejected."""
+        """All faults that the rejecting rung found, `RUNG: reason` first; empty if none rejected."""
         rejecting = next((rung for rung in self.rungs if not rung.passed), None)
         return () if rejecting is None else (self.failure, *rejecting.details)
 
@@ -196,15 +196,15 @@ DRAFT_ID = 12
 
 @dataclass(frozen=True)
 class Draft:
-    """A rewritten harness that an agent played or submitted in a generation, whether or not a child came of it."""
+    """A rewritten harness that an agent tried or submitted in a generation, with or without a resulting child."""
 
     harness: str
-    """Digest."""
+    """Digest of the rewritten harness."""
     parent: int | None
-    """Lineage node whose adapter it was played with and with which it was compared; None for a first harness."""
+    """Lineage node whose adapter the draft used and with which it was compared; None for a first harness."""
     origin: Literal["tried", "submitted"]
     failure: str = ""
-    """`RUNG: reason` of the rung that rejected it; empty when none did."""
+    """`RUNG: reason` of the rejecting rung; empty if none rejected."""
     hypothesis: str = ""
     category: str = ""
     predicted_gain: float = 0.0
@@ -214,13 +214,13 @@ class Draft:
 
     @property
     def name(self) -> str:
-        """The name by which agents read it and edit from it."""
+        """Name by which agents read the draft and edit from it."""
         return f"draft {self.harness[:DRAFT_ID]}"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One point of the lineage: a candidate and how it came to be. Nodes are never evicted."""
+    """A node of the lineage: a candidate and its origin. Nodes are never evicted."""
 
     index: int
     parent: int | None
@@ -232,28 +232,28 @@ class Node:
     decision: Decision | None = None
     cost: Cost = Cost()
     failure: str = ""
-    """Why no child came of it: the validation ladder or the trainer said no."""
+    """Reason why there is no child: a rejection by the validation ladder or a failure of the trainer."""
     generation: int = 0
-    """The generation that made it; several siblings may be of one."""
+    """Generation that made the node; siblings have the same."""
     predicted: Mapping[str, int] = field(default_factory=dict)
-    """Problems that the decision named and the minibatch played: `fixes`, `risks`, how many of them were `fixes_right`,
-    `risks_right`, and of all `played` how many became `better`, `worse`. Empty where none was played."""
+    """Counts of problems: `fixes` and `risks` named by the decision and played by the minibatch, `fixes_right` and
+    `risks_right` of them, all `played`, and how many of these became `better` or `worse`. Empty if none was played."""
     draft: str = ""
-    """Digest of the harness that its decision asked for, where a rung rejected it; empty otherwise."""
+    """Digest of the harness that the decision asked for, if a rung rejected it; empty otherwise."""
     sibling: int = 0
-    """Number of its decision among those of the generation."""
+    """Number of the node's decision in its generation."""
 
     @property
     def harness(self) -> str:
-        """Digest of the harness that agents read under this node's number: of the draft where there is one."""
+        """Digest of the harness that agents read under this node's number: the draft if there is one."""
         return self.draft or self.candidate.harness
 
 
 def stand_ins(nodes: Sequence[Node]) -> list[Node]:
-    """Nodes that another agent decided than the one that was asked."""
+    """Return the nodes that `rules` decided in place of the agent."""
     return [node for node in nodes if node.decision is not None and node.decision.instead_of]
 
 
 def champion(nodes: list[Node]) -> Node:
-    """The last promoted node; the seed counts as promoted."""
+    """Return the last promoted node; the seed counts as promoted."""
     return next(node for node in reversed(nodes) if node.promoted)

@@ -1,7 +1,6 @@
-"""Changes of a harness's files: a new text, a deletion, or blocks of text to be replaced.
+"""Change a harness's files: a new text, a deletion, or blocks of text to replace.
 
-A block names the text it replaces, which must occur exactly once: a rewrite that could land in two
-places is refused rather than guessed at.
+The text that a block replaces must occur exactly once. A block that fits two places is refused.
 """
 
 import difflib
@@ -16,12 +15,12 @@ EditScope = Literal["all", "prompts"]
 PROMPT_FILES = (".md", ".txt")
 """File name endings of prompt and skill files."""
 _NEAR_LINES = 12
-"""Most lines of the file's own text shown beside a block that was not found."""
+"""Most lines of the file shown for a block that was not found."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Text to be replaced, and what comes in its place."""
+    """Text to replace, and its replacement."""
 
     search: str
     replace: str
@@ -33,9 +32,9 @@ class Edit:
 
     file: str
     text: str | None = None
-    """The whole new text."""
+    """Whole new text of the file."""
     blocks: tuple[Block, ...] = ()
-    """Applied one after the other."""
+    """Blocks to replace, in order."""
     delete: bool = False
 
 
@@ -43,8 +42,8 @@ def apply_edits(harness: Harness, edits: Sequence[Edit]) -> Harness:
     """Make the edits in order and return the new harness.
 
     Raises:
-        HarnessError: edits that say too little or too much, a file that is not there or is no text, blocks that are
-            not found or found twice, or files that make no harness. All faults of all edits are in one error.
+        HarnessError: edits contradict each other, a file is missing or not text, a block is not found or found twice,
+            or the files make no valid harness. One error holds all faults of all edits.
     """
     files = dict(harness.files)
     faults = [fault for edit in edits for fault in _apply(edit, files)]
@@ -58,10 +57,10 @@ def apply_edits(harness: Harness, edits: Sequence[Edit]) -> Harness:
 
 
 def edits_between(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tuple[Edit, ...]:
-    """Write a change as whole texts, so that it applies to any harness and equal changes are equal edits.
+    """Write a change as whole texts, so that it applies to any harness, and equal changes are equal edits.
 
     Raises:
-        HarnessError: a new or changed file is no text.
+        HarnessError: a new or changed file is not text.
     """
     edits = []
     for name in sorted(before.keys() | after.keys()):
@@ -73,7 +72,7 @@ def edits_between(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tu
 
 
 def _apply(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
-    """Make one edit in `files`, or say what is wrong with it."""
+    """Make one edit in `files`, or return its faults."""
     if (edit.text is not None) + bool(edit.blocks) + edit.delete != 1:
         return [HarnessError("give exactly one of text, blocks and delete", where=edit.file)]
     if edit.text is not None:
@@ -90,11 +89,11 @@ def _apply(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
 
 @dataclass(frozen=True)
 class EditLimits:
-    """How far one rewrite may go; SkillOpt's bounded edits are `prompts` with a number of lines."""
+    """Limits of one rewrite; SkillOpt's bounded edits are `prompts` with a number of lines."""
 
     scope: EditScope = "all"
     lines: int | None = None
-    """Added and removed, over all files."""
+    """Most lines added and removed, over all files."""
 
     def __str__(self) -> str:
         parts = [f"only {' and '.join(PROMPT_FILES)} files may change"] if self.scope == "prompts" else []
@@ -103,10 +102,10 @@ class EditLimits:
         return ", and ".join(parts)
 
     def check(self, before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
-        """Refuse a rewrite that goes further.
+        """Refuse a rewrite that exceeds the limits.
 
         Raises:
-            HarnessError: it touches another file, or too many lines.
+            HarnessError: the rewrite changes another file, or too many lines.
         """
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         outside = [name for name in changed if self.scope == "prompts" and not name.endswith(PROMPT_FILES)]
@@ -118,14 +117,14 @@ class EditLimits:
 
 
 def _changed_lines(before: bytes, after: bytes) -> int:
-    """Lines removed and lines added."""
+    """Count removed and added lines."""
     old, new = before.splitlines(), after.splitlines()
     same = sum(block.size for block in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks())
     return len(old) + len(new) - 2 * same
 
 
 def unified_diff(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> str:
-    """The difference of two harnesses' files, as `diff -u` shows it; files that are no text by name alone."""
+    """Compare the files of two harnesses, as `diff -u` does; binary files are only named."""
     parts = []
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name), after.get(name)
@@ -170,7 +169,7 @@ def _replace(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
 
 
 def _nearest(text: str, search: str) -> str:
-    """The place that was probably meant, for whoever wrote the block to compare."""
+    """Show the author of a block the place that was probably meant."""
     lines, wanted = text.splitlines(), search.splitlines()
     first = next((line for line in wanted if line.strip()), "")
     shared, start = max(((_shared(line, first), -at) for at, line in enumerate(lines)), default=(0, 0))
@@ -181,5 +180,5 @@ def _nearest(text: str, search: str) -> str:
 
 
 def _shared(line: str, wanted: str) -> int:
-    """Length of the longest text that both have."""
+    """Return the length of the longest common text."""
     return difflib.SequenceMatcher(None, line, wanted, autojunk=False).find_longest_match().size

@@ -1,4 +1,4 @@
-"""Plan of a run: how many rollouts at most, which problems, under which seeds."""
+"""Plan a run: most rollouts, problems, and seeds."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -10,25 +10,25 @@ from sia_core.domain.rollout import Split
 from sia_core.domain.task_config import UpdateDefaults
 
 SEALED = "sealed"
-"""Name of the sealed test's block: what its seeds derive from."""
+"""Name of the sealed test's block, from which its seeds derive."""
 
 
 @dataclass(frozen=True)
 class RolloutPlan:
-    """Rollouts at most; a rewrite that is rejected, or an update that is refused, takes fewer."""
+    """Most rollouts of each part of a run; a rejected rewrite or a refused update takes fewer."""
 
     execute: int
     """Rollouts of a generation's execute phase."""
     gate: int
     """Rollouts of a child's gate."""
     validation: int
-    """Rollouts that validate a rewritten harness, including versions that went back to their author before it."""
+    """Rollouts that validate a rewritten harness, including earlier versions that went back to their author."""
     trials: int
     """Rollouts of drafts that an agent plays before it decides."""
     update: int
     """Rollouts of an update of the weights."""
     sealed: int
-    """Rollouts of the test at the end."""
+    """Rollouts of the sealed test."""
     siblings: int
 
     @property
@@ -38,9 +38,9 @@ class RolloutPlan:
 
 
 def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
-    """The plan of a run on a task with these update defaults."""
+    """Plan a run on a task with these update defaults."""
     execute = config.problems * config.rollouts
-    # The first round is the evidence's rollouts, or as many new ones where these are of another pair.
+    # The first round uses the evidence's rollouts, or as many new ones if the evidence is of another pair.
     anchors = 2 * update.anchors * config.gate_rollouts
     return RolloutPlan(
         execute=execute,
@@ -55,7 +55,7 @@ def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
 
 
 def shuffled(ids: Iterable[str], seed: int, split: Split) -> list[str]:
-    """Problem ids of a split in the order in which a run of that seed deals them out."""
+    """Order the problem ids of a split as a run with this seed uses them."""
     order = list(ids)
     random.Random(derive_seed(seed, split)).shuffle(order)
     return order
@@ -63,17 +63,17 @@ def shuffled(ids: Iterable[str], seed: int, split: Split) -> list[str]:
 
 @dataclass(frozen=True)
 class Shape:
-    """How the rollouts of an execute phase are laid out."""
+    """Layout of the rollouts of an execute phase."""
 
     problems: int
     rollouts: int
     """Rollouts of each problem."""
     reason: str = ""
-    """Why it differs from what was asked for; empty where it does not."""
+    """Reason for a difference from the configuration; empty if there is none."""
 
 
 FEW = 2
-"""Rollouts of a problem where more would say the same; one alone would not show that they still do."""
+"""Rollouts of each problem if more would say the same; a single one would not show a change of that."""
 SAME = 0.1
 """Share of the scores' variance within problems up to which rollouts of one problem say the same."""
 
@@ -81,12 +81,12 @@ SAME = 0.1
 def shape_of(config: RunConfig, within: float | None, available: int) -> Shape:
     """Lay out as many rollouts as the configuration asks for, given how a candidate's scores vary.
 
-    The variance of the mean over P problems of k rollouts is (between + within / k) / P. Where nearly all variance is
+    The variance of the mean over P problems of k rollouts is (between + within / k) / P. If nearly all variance is
     between problems, only more problems make the score more certain.
 
     Args:
-        within: share of the variance that lies within problems, of rollouts seen before; None where none were.
-        available: training problems that there are.
+        within: share of the variance that lies within problems, in earlier rollouts; None without any.
+        available: number of training problems.
     """
     asked = Shape(config.problems, config.rollouts)
     if config.reuse_states or within is None or within > SAME or config.rollouts <= FEW:
@@ -102,7 +102,7 @@ def deal(order: Sequence[str], block: int, count: int, start: int | None = None)
     """Deal one block; blocks of one size share no problem until all have been used.
 
     Args:
-        start: place of the first problem, where blocks are of several sizes.
+        start: place of the first problem, for blocks of several sizes.
     """
     start = block * count if start is None else start
     return [order[(start + offset) % len(order)] for offset in range(min(count, len(order)))]

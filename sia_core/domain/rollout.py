@@ -1,8 +1,8 @@
-"""The nouns of execution: unit, turn, trajectory, verdict, rollout.
+"""Define the nouns of execution: unit, turn, trajectory, verdict, rollout.
 
-A `Unit` says what is to be run; its key is the content address of everything that can change
-the result, so a finished unit is never run twice. A `Rollout` is the one terminal record of
-a unit. Turns are written by the gateway, verdicts by the verifier; the harness writes neither.
+A `Unit` says what to run. Its key is the content address of everything that can change the result, so a finished unit
+never runs twice. A `Rollout` is the one terminal record of a unit. The gateway writes turns, the verifier writes
+verdicts, and the harness writes neither.
 """
 
 import math
@@ -17,18 +17,18 @@ from sia_core.domain.hashing import digest_json
 from sia_core.domain.json_data import Number
 
 Split = Literal["train", "gate", "test"]
-"""`train` feeds evidence and training, `gate` decides promotion, `test` is sealed."""
+"""Split of the problems: `train` feeds evidence and training, `gate` decides promotion, `test` is sealed."""
 SPLITS: tuple[Split, ...] = ("train", "gate", "test")
 
 HARNESS_FAILURES = ("error", "timeout", "memory", "disk", "output", "invalid", "budget")
-"""The candidate's fault: the rollout scores 0."""
+"""Failures of the candidate, for which the rollout scores 0."""
 INFRASTRUCTURE_FAILURES = ("sandbox", "worker", "endpoint", "verifier")
-"""Nobody's answer: retried with backoff, then left unscored, never 0."""
+"""Failures of the infrastructure, which are retried with backoff, then left unscored, never 0."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the policy samples. Training rollouts keep the whole distribution (no top-p, no top-k)."""
+    """Settings of the policy's sampling, from the whole distribution (no top-p, no top-k)."""
 
     temperature: Number = 1.0
     max_tokens: int = 256
@@ -36,7 +36,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Unit:
-    """One rollout to be run: who works on what, with which randomness."""
+    """A rollout to run: a candidate, a problem, and a source of randomness."""
 
     task: str
     """Digest of the task."""
@@ -51,10 +51,10 @@ class Unit:
     seed: int
     sampling: Sampling = Sampling()
     twin: str | None = None
-    """Key of another unit whose randomness this one shares, so that the two differ only by what their harnesses
-    do. A twin is traced."""
+    """Key of another unit whose randomness this one shares, so that the two differ only by their harnesses. A twin is
+    traced."""
     state: str | None = None
-    """The earlier answer it begins from, as `search.states.state_of` writes it; None: from the problem alone."""
+    """Earlier answer to start from, as `search.states.state_of` writes it; None to start from the problem alone."""
 
     @cached_property
     def key(self) -> str:
@@ -62,7 +62,7 @@ class Unit:
         fields = asdict(self)
         for name in ("twin", "state"):
             if fields[name] is None:
-                del fields[name]  # The keys of units without one are older than these.
+                del fields[name]  # Keys without these fields are older than the fields.
         return digest_json(fields)
 
     @property
@@ -78,20 +78,20 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-    """JSON, as the model wrote it."""
+    """Arguments as JSON, as the model wrote them."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One exchange with the policy as the gateway saw it.
+    """An exchange with the policy as the gateway saw it.
 
     Attributes:
-        prompt_ids: token ids given to the model, length P; None when the policy has none to give.
-        output_ids: token ids it sampled, length T.
-        logprobs: length T, natural logarithm under the distribution actually sampled from
-            (temperature applied, restricted to `allowed`).
-        allowed: length T; the token ids that position was restricted to, None where free.
-            A single allowed token is forced: its logprob is 0 and it is never trained.
+        prompt_ids: token ids given to the model, length P; None if the policy reports none.
+        output_ids: sampled token ids, length T.
+        logprobs: length T, natural logarithm under the sampled distribution (temperature applied, restricted to
+            `allowed`).
+        allowed: length T, token ids to which a position was restricted, or None. A single allowed token is forced: its
+            logprob is 0 and it is never trained.
     """
 
     kind: Literal["chat", "choose"]
@@ -119,7 +119,7 @@ class Turn:
 
     @property
     def tokens(self) -> int:
-        """Prompt and output tokens; 0 when the policy counts none."""
+        """Prompt and output tokens; 0 if the policy counts none."""
         if self.prompt_ids is None or self.output_ids is None:
             return self.prompt_tokens + self.output_tokens
         return len(self.prompt_ids) + len(self.output_ids)
@@ -127,17 +127,17 @@ class Turn:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verifier's judgement of one answer.
+    """Verdict of the verifier on an answer.
 
     Raises:
-        ValueError: a score or metric that is not finite.
+        ValueError: a score or metric is not finite.
     """
 
     score: Number
     valid: bool = True
     metrics: Mapping[str, Number] = field(default_factory=dict)
     feedback: str = ""
-    """Text the agents may read; never the expected answer."""
+    """Text that agents may read; never the expected answer."""
 
     def __post_init__(self) -> None:
         for name, value in {"score": self.score, **self.metrics}.items():
@@ -147,35 +147,35 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a rollout has no answer worth verifying."""
+    """Reason why a rollout has no answer to verify."""
 
     kind: str
-    """One of HARNESS_FAILURES or INFRASTRUCTURE_FAILURES."""
+    """Member of HARNESS_FAILURES or INFRASTRUCTURE_FAILURES."""
     reason: str
 
     @property
     def infrastructure(self) -> bool:
-        """True when the candidate is not to blame."""
+        """True if the candidate is not at fault."""
         return self.kind in INFRASTRUCTURE_FAILURES
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Lines and knobs that a harness says it used: untrusted, and used to tell no-ops apart only."""
+    """Lines and knobs that a harness reports to have used: untrusted, and only used to detect no-ops."""
 
     lines: Mapping[str, tuple[int, ...]]
-    """File -> lines run inside functions."""
+    """Lines that ran inside functions, by file."""
     knobs: tuple[str, ...]
     """Knobs that were read."""
 
 
 @dataclass(frozen=True)
 class ProgramRun:
-    """One program that a harness had run by `ctx.run`, as the gateway saw it; long texts are cut."""
+    """A program that a harness ran by `ctx.run`, as the gateway saw it; long texts are cut."""
 
     code: str
     status: str
-    """`ok`, `error`, `timeout`, `memory`, `disk` or `output`."""
+    """Status: `ok`, `error`, `timeout`, `memory`, `disk` or `output`."""
     reason: str = ""
     stdout: str = ""
     stderr: str = ""
@@ -201,11 +201,11 @@ class Rollout:
     trace: Trace | None = None
     """Trace of a twin that ran to its end."""
     programs: tuple[ProgramRun, ...] = ()
-    """In the order in which the harness asked for them."""
+    """Programs in the order of the harness's requests."""
 
     @property
     def score(self) -> float | None:
-        """Verified score; 0 for a harness failure; None when unscored."""
+        """Verified score: 0 for a harness failure, None if unscored."""
         if self.failure is not None and self.failure.infrastructure:
             return None
         if self.failure is not None or self.verdict is None:

@@ -1,8 +1,8 @@
-"""The places where people meet a field of the configuration: command line, Prefect's forms, printed commands.
+"""Describe a configuration field for command line, Prefect's forms and printed commands.
 
-`RunConfig` is the only list of settings. Each of its fields has a type, a default, a range and a description, and where
-those are not enough a `Setting`. The options of `sia run` and `sia arms`, the forms, the Python API, the command that a
-report prints and the reference are made from it.
+`RunConfig` is the only list of settings. Each field has a type, a default, a range and a description, and a `Setting`
+if these are not enough. The options of `sia run` and `sia arms`, the forms, the Python API, the command that a report
+prints and the reference are made from the fields.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ SHARED = (
     *("generations", "policy", "agent", "agent_timeout", "budget", "seed", "rollouts", "problems"),
     *("sandbox", "batch", "threads", "workers"),
 )
-"""Settings that all runs of a comparison share. The arms differ in the others."""
+"""Settings that all runs of a comparison share."""
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,25 @@ class Setting:
 
     metavar: str = ""
     parse: Callable[[str], Any] | None = None
-    """Reads the text of an option, where the value is no text, number or flag."""
+    """Parser of an option whose value is not a text, number or flag."""
     write: Callable[[Any], str] = str
-    """Writes a value as the text of its option."""
+    """Function that writes a value as the text of its option."""
     is_option: bool = True
-    """False: the task's plan alone sets the field."""
+    """False if the task's plan alone sets the field."""
     is_late: bool = False
-    """The default is found later, in the task's plan or in the run that a branch begins from."""
+    """True if the default comes from the task's plan, or from the run that a branch starts from."""
     is_printed: bool = False
-    """Printed commands give it even at its default, which another version may change."""
+    """True if printed commands include the setting at its default, which another version may change."""
     can_fork: bool = True
-    """A child run may change it (`sia retry --fork --set`)."""
+    """True if a child run may change the setting (`sia retry --fork --set`)."""
     can_resume: bool = False
-    """`sia resume` may change it."""
+    """True if `sia resume` may change the setting."""
     title: str = ""
-    """Its name on Prefect's forms; not on a form if empty."""
+    """Name on Prefect's forms; empty if on no form."""
     pattern: str = ""
-    """Regular expression that a form checks its text against."""
+    """Regular expression by which a form checks the text."""
     form: Any = None
-    """Its type on forms, where that differs."""
+    """Type on forms, if different."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Option:
     name: str
     flag: str
     kind: type
-    """bool, int, float or str; a text is read by `parse`."""
+    """Type bool, int, float or str; `parse` reads a text."""
     default: Any
-    """None: found later, or no limit."""
+    """None if the default is found later, or for no limit."""
     low: float | None
     high: float | None
     description: str
@@ -78,17 +78,17 @@ def option(model: type[BaseModel], name: str) -> Option:
 
 
 def read_text(model: type[BaseModel], name: str, text: str) -> Any:
-    """Read the text of an option.
+    """Parse the text of an option.
 
     Raises:
-        ValueError: not a number where one is expected.
-        UsageError: whatever the setting's `parse` refuses.
+        ValueError: the text is not a number where one is expected.
+        UsageError: the setting's `parse` refuses the text.
     """
     one = option(model, name)
     return one.setting.parse(text) if one.setting.parse is not None else one.kind(text)
 
 
 def options(model: type[BaseModel]) -> Iterator[Option]:
-    """Every field that an option sets, in order."""
+    """Yield every field that an option sets, in order."""
     found = (option(model, name) for name in model.model_fields)
     return (one for one in found if one.setting.is_option)

@@ -1,7 +1,7 @@
-"""The two statistics every printed number rests on: a mean with its interval, a paired gain.
+"""Compute the two statistics behind every printed number: a mean with its interval, and a paired gain.
 
-Scores of one problem are not independent, so both resample problems first and rollouts within
-them (cluster bootstrap; Davison & Hinkley 1997, section 3.8). Deterministic in `seed`.
+Scores of one problem are not independent, so both statistics resample problems first and rollouts within them (cluster
+bootstrap; Davison & Hinkley 1997, section 3.8). They are deterministic in `seed`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 RESAMPLES = 4000
 
 Scores = Mapping[str, Sequence[float]]
-"""Problem id -> scores of its rollouts."""
+"""Scores of rollouts by problem id."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Estimate:
 
     @property
     def basis(self) -> str:
-        """The mean, its interval, and how many problems and rollouts they rest on."""
+        """Mean, interval, and number of problems and rollouts, as text."""
         return f"{self} over {self.problems} problems ({self.rollouts} rollouts)"
 
     def __str__(self) -> str:
@@ -54,10 +54,10 @@ class Gain:
 
 
 def within_share(scores: Scores) -> float | None:
-    """Share of the variance of scores that lies within problems, from 0 (each problem one score) to 1.
+    """Return the share of the scores' variance that lies within problems, from 0 (each problem one score) to 1.
 
-    The two components are those of a one-way analysis of variance with random effects (Searle et al. 1992, chapter
-    3), the between one cut at 0. None where fewer than two problems have two scores.
+    Both components are those of a one-way analysis of variance with random effects (Searle et al. 1992, chapter 3); a
+    negative between component counts as 0. None if fewer than two problems have two scores.
     """
     groups = [np.asarray(found, float) for _, found in sorted(scores.items()) if len(found) > 1]
     if len(groups) < 2:
@@ -69,10 +69,10 @@ def within_share(scores: Scores) -> float | None:
 
 
 def estimate(scores: Scores, *, confidence: float, seed: int = 0) -> Estimate:
-    """Mean over problems of the mean over rollouts, with a percentile bootstrap interval.
+    """Estimate the mean over problems of the mean over rollouts, with a percentile bootstrap interval.
 
     Raises:
-        ValueError: no scores.
+        ValueError: there are no scores.
     """
     groups = [np.asarray(scores[problem], float) for problem in sorted(scores) if len(scores[problem])]
     if not groups:
@@ -86,13 +86,13 @@ def estimate(scores: Scores, *, confidence: float, seed: int = 0) -> Estimate:
 
 
 def paired_gain(parent: Scores, child: Scores, *, confidence: float, seed: int = 0) -> Gain:
-    """Bootstrap of child minus parent over the problems both have scores for.
+    """Bootstrap child minus parent over the problems with scores of both.
 
     Each resample draws problems with replacement, the same for both sides, then rollouts
     within each problem and side.
 
     Raises:
-        ValueError: fewer than two problems in common.
+        ValueError: fewer than two problems are common.
     """
     common = sorted(problem for problem in parent if parent[problem] and child.get(problem))
     if len(common) < 2:
@@ -108,10 +108,10 @@ def paired_gain(parent: Scores, child: Scores, *, confidence: float, seed: int =
 
 
 def _resampled_problem_means(groups: list[NDArray[np.float64]], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Mean of resampled rollouts, shape (RESAMPLES, problems).
+    """Return the means of resampled rollouts, shape (RESAMPLES, problems).
 
-    A problem drawn twice in one resample shares its rollout resample: slightly conservative,
-    and one matrix instead of a ragged loop.
+    A problem drawn twice in one resample shares its rollout resample. This is slightly conservative, and gives one
+    matrix instead of a ragged loop.
     """
     columns = [group[rng.integers(len(group), size=(RESAMPLES, len(group)))].mean(axis=1) for group in groups]
     return np.stack(columns, axis=1)

@@ -1,13 +1,19 @@
-"""A task: problems and a deterministic verifier, in one directory anywhere on disk.
+"""Load a task: problems and a deterministic verifier, in one directory anywhere on disk.
 
-`task.toml` declares; `task.py` brings `load(split)` and `verify(problem, answer, lab)`, and may
-bring `prepare(progress)` to fetch data, `canaries(split)` to find leaks, `gold(problem)` and `baits(problem)`
-for `sia check`, `shared()` for files that every harness may read, and `report(split, rollouts)` for what it has to
-say of a sealed test. `task.py` is trusted code: it runs in verifier processes and in the driver, never in the
-sandbox. `Problem.private` never leaves them.
+`task.toml` declares the task. `task.py` defines `load(split)` and `verify(problem, answer, lab)`, and may define the
+functions below. `task.py` is trusted code: it runs in verifier processes and in the driver, never in the sandbox, and
+`Problem.private` never leaves these processes.
 
-A *form* is another way to work on the same problems, with a harness, limits and plan of its own: `NAME:FORM`
-lays the table [forms.FORM] of task.toml over the rest. Scores compare over forms: verifier and digest are the same.
+| function | purpose |
+|---|---|
+| `prepare(progress)` | fetch data |
+| `canaries(split)` | find leaks |
+| `gold(problem)`, `baits(problem)` | answers for `sia check` |
+| `shared()` | directory that every harness may read |
+| `report(split, rollouts)` | figures of a sealed test |
+
+A *form* is another way to work on the same problems, with its own harness, limits and plan: `NAME:FORM` lays the table
+[forms.FORM] of task.toml over the rest. Scores of different forms compare, because verifier and digest are the same.
 """
 
 import importlib.util
@@ -29,23 +35,23 @@ from sia_core.domain.rollout import SPLITS, Rollout, Sampling, Split, Turn, Verd
 from sia_core.domain.task_config import TaskConfig, read_config
 
 RECORDED = "recorded.json"
-"""Decisions of a run that ship with a task; no part of its digest, for they name it."""
+"""File of decisions that ship with a task; not part of the task's digest, which it names."""
 ARMS = "arms.json"
-"""Sealed scores of a comparison of arms that ship with a task; no part of its digest either."""
+"""File with the sealed scores of a comparison; not part of the task's digest."""
 Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) while data are prepared."""
+"""Function that is called with (what, done, total) while data are prepared."""
 Report = dict[str, float | str]
-"""Task's report on a set of rollouts: figure or remark, by name, in the order to show them in."""
+"""Figures and remarks of a task on a set of rollouts, by name, in the order to show them."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. The harness sees `public` and may hand `files` to programs it runs."""
+    """A problem; the harness sees `public` and may give `files` to programs that it runs."""
 
     id: str
     split: Split
     public: Mapping[str, Any] = field(default_factory=dict)
-    """JSON data."""
+    """JSON data that the harness sees."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Public inputs too large for JSON, by file name."""
     private: Any = field(default=None, repr=False)
@@ -53,22 +59,22 @@ class Problem:
 
 @dataclass(frozen=True)
 class Task:
-    """A loaded task. Problems are made on first use and kept."""
+    """A loaded task, which makes its problems on first use and keeps them."""
 
     path: Path
     config: TaskConfig
     digest: str
-    """Over every file of the directory but the seed harnesses, README.md, recorded.json, arms.json and caches."""
+    """Digest of all files of the directory but seed harnesses, README.md, recorded.json, arms.json and caches."""
     form: str = ""
-    """Which of [forms] this is; the plain task when empty."""
+    """Name of the form; empty for the plain task."""
 
     @classmethod
     def load(cls, where: str | Path) -> "Task":
-        """Load a task by name (one that ships with the project) or by path, in the form after a colon if any.
+        """Load a task by name, if it ships with the project, or by path; a form may follow after a colon.
 
         Raises:
-            UsageError: no such task or form.
-            TaskError: a task.toml or task.py that cannot be used.
+            UsageError: the task or form is unknown.
+            TaskError: task.toml or task.py is invalid.
         """
         place, form = _split_form(str(where))
         path = find_task(place)
@@ -77,13 +83,13 @@ class Task:
         return cls(path, config, digest_files(_digested_files(path, plain)), form)
 
     def file_digests(self) -> dict[str, str]:
-        """Digest by name of the files that the task's digest is over, as they are now."""
+        """Compute the digests of all files in the task's digest, by name."""
         files = _digested_files(self.path, read_config(self.path / "task.toml"))
         return {name: digest_bytes(data) for name, data in files.items()}
 
     @property
     def where(self) -> str:
-        """Argument of `load` for this task: its name if it ships with the project, else its path; with the form."""
+        """Argument of `load` for this task: name if it ships with the project, else path, with the form."""
         place = self.path.name if self.path.parent == _shipped() else str(self.path)
         return f"{place}:{self.form}" if self.form else place
 
@@ -94,26 +100,26 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The task's name, as MLflow and the command line show it."""
+        """Name of the task, as MLflow and the command line show it."""
         return self.config.name
 
     @property
     def sampling(self) -> Sampling:
-        """How the policy samples on this task."""
+        """Sampling of the policy on this task."""
         return Sampling(**self.config.sampling.model_dump())
 
     @property
     def description(self) -> str:
-        """The text agents read."""
+        """Text that agents read."""
         file = self.path / "task.md"
         return file.read_text() if file.exists() else self.config.title
 
     @cached_property
     def module(self) -> ModuleType:
-        """The trusted code of the task, imported from its file.
+        """Trusted code of the task, imported from its file.
 
         Raises:
-            TaskError: it does not import, or lacks `load` or `verify`.
+            TaskError: task.py does not import, or lacks `load` or `verify`.
         """
         file = self.path / "task.py"
         name = f"sia_task_{self.digest[:16]}"
@@ -136,22 +142,22 @@ class Task:
         return {}
 
     def prepare(self, progress: Progress) -> None:
-        """Fetch what the task needs; a no-op when all is there."""
+        """Fetch what the task needs; a no-op if nothing is missing."""
         prepare = getattr(self.module, "prepare", None)
         if prepare is not None:
             prepare(progress)
 
     def data_sets(self) -> dict[str, Path]:
-        """Data sets the task knows of -> the file that each is kept in, there or not; empty when it does not say."""
+        """Return the file of each data set of the task, whether it exists or not; empty if the task names none."""
         known: Callable[[], Mapping[str, Path]] | None = getattr(self.module, "data_sets", None)
         return dict(known()) if known is not None else {}
 
     def prepare_set(self, name: str, progress: Progress) -> None:
-        """Fetch one data set, whether the task is going to use it or not.
+        """Fetch one data set, even if the task will not use it.
 
         Raises:
-            UsageError: the task knows no such set.
-            FetchError: it cannot be had.
+            UsageError: the task has no such data set.
+            FetchError: the data set cannot be fetched.
         """
         prepare = getattr(self.module, "prepare_set", None)
         if prepare is None or name not in self.data_sets():
@@ -160,10 +166,10 @@ class Task:
         prepare(name, progress)
 
     def problems(self, split: Split) -> tuple[Problem, ...]:
-        """All problems of a split, in a fixed order.
+        """Return all problems of a split, in a fixed order.
 
         Raises:
-            TaskError: none, or two with one id.
+            TaskError: there are no problems, or two have the same id.
         """
         if split not in self._splits:
             problems = tuple(self.module.load(split))
@@ -174,15 +180,15 @@ class Task:
         return self._splits[split]
 
     def problem(self, split: Split, problem_id: str) -> Problem:
-        """One problem by id."""
+        """Return a problem by id."""
         return next(problem for problem in self.problems(split) if problem.id == problem_id)
 
     @cached_property
     def canaries(self) -> Canaries:
-        """The strings that stand in this task's private data and must be seen nowhere else.
+        """Strings in the task's private data that must appear nowhere else.
 
         Raises:
-            TaskError: canaries that could be there by chance.
+            TaskError: a canary could occur by chance.
         """
         make = getattr(self.module, "canaries", None)
         try:
@@ -194,24 +200,24 @@ class Task:
 
     @cached_property
     def shared(self) -> Path | None:
-        """Directory that every harness of this task may read; None where the task has none.
+        """Directory that every harness of this task may read; None if the task has none.
 
         Raises:
-            TaskError: what shared() gave is no directory.
+            TaskError: shared() returned something other than a directory.
         """
         shared = getattr(self.module, "shared", None)
         if shared is None:
             return None
         path = Path(shared())
         if not path.is_dir():
-            raise TaskError(f"shared() gave {path}, which is no directory", where=str(self.path / "task.py"))
+            raise TaskError(f"shared() gave {path}, which is not a directory", where=str(self.path / "task.py"))
         return path
 
     def report(self, split: Split, rollouts: Sequence[Rollout]) -> Report:
         """Return the task's figures and remarks on one candidate's rollouts on a split; empty if the task has none.
 
         Raises:
-            TaskError: something other than finite numbers and texts by name.
+            TaskError: the report holds something other than finite numbers and texts by name.
         """
         report = getattr(self.module, "report", None)
         if report is None:
@@ -227,7 +233,7 @@ class Task:
         """Score an answer.
 
         Args:
-            turns: what the gateway recorded of the rollout; for a verifier that has a parameter of this name.
+            turns: recorded turns of the rollout, for a verifier with a parameter of this name.
 
         Raises:
             TaskError: the verifier returned something that is not a verdict in the declared range.
@@ -242,15 +248,15 @@ class Task:
 
 
 def task_names() -> list[str]:
-    """Names of the tasks that ship with the project."""
+    """List the tasks that ship with the project."""
     return sorted(file.parent.name for file in _shipped().glob("*/task.toml"))
 
 
 def find_task(where: str | Path) -> Path:
-    """Directory of a task given by name or path.
+    """Return the directory of a task by name or path.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such task.
     """
     text = str(where)
     shipped = _shipped() / text
@@ -272,7 +278,7 @@ def _shipped() -> Path:
 
 
 def _split_form(where: str) -> tuple[str, str]:
-    """(task, form): what stands behind the last colon, unless it belongs to a path that is there."""
+    """Split (task, form) at the last colon, unless it belongs to an existing path."""
     place, colon, form = where.rpartition(":")
     if not colon or "/" in form or Path(where).exists():
         return where, ""
@@ -289,6 +295,6 @@ def _digested_files(path: Path, plain: TaskConfig) -> dict[str, bytes]:
 
 
 def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:
-    """Return True if a file is no part of the task's digest."""
+    """Return True if a file is not part of the task's digest."""
     apart = name in (Path(RECORDED), Path(ARMS)) or bool({"README.md", "__pycache__"}.intersection(name.parts))
     return apart or any(map(name.is_relative_to, harnesses))

@@ -1,4 +1,4 @@
-"""task.toml: the tables in which a task declares what it is and what it needs."""
+"""Define task.toml, in which a task declares its properties and needs."""
 
 import tomllib
 from pathlib import Path
@@ -17,7 +17,7 @@ class Plan(Strict):
     generations: int = Field(default=4, ge=1)
     """Generations of execute, analyze, improve."""
     problems: int = Field(default=8, ge=1)
-    """Training problems a generation executes."""
+    """Training problems of a generation."""
     rollouts: int = Field(default=8, ge=1)
     """Rollouts of each training problem: the group size of a weight update."""
     gate_problems: int = Field(default=12, ge=2)
@@ -33,7 +33,7 @@ class Plan(Strict):
     tolerance: float = Field(default=0.02, ge=0)
     """Share of the best earlier node's score that a promoted child may fall short of it."""
     plateau: float = Field(default=0.02, ge=0)
-    """Share of the champion's score below which a gain still to be had is not worth going on for."""
+    """Share of the champion's score; a possible gain below it ends the run as a plateau."""
 
 
 class UpdateDefaults(Strict):
@@ -49,14 +49,14 @@ class UpdateDefaults(Strict):
     """Optimiser steps per round."""
     learning_rate: float | None = Field(default=None, gt=0)
     rank: int = Field(default=16, ge=1)
-    """LoRA rank; alpha equals it."""
+    """LoRA rank, and alpha."""
     kl_base: float | None = Field(default=None, ge=0)
     """Weight of the KL to the bare policy."""
     gamma: float | None = Field(default=None, gt=0, le=1)
     lam: float | None = Field(default=None, ge=0, le=1)
-    """ppo: discount, and lambda of generalised advantage estimation."""
+    """Discount `gamma` and lambda of generalised advantage estimation, for ppo."""
     beta: float | None = Field(default=None, gt=0)
-    """dpo, kto."""
+    """Beta of dpo and kto."""
     margin: float | None = Field(default=None, ge=0)
     threshold: float | None = None
     dtype: Literal["fp32", "bf16"] | None = None
@@ -64,13 +64,13 @@ class UpdateDefaults(Strict):
     checkpointing: bool | None = None
     """Gradient checkpointing: less memory, more time."""
     max_gap: float | None = Field(default=None, gt=0)
-    """Mean difference that engine's and trainer's logprobs may have; 0.05 when None. Engines in bf16 may need more."""
+    """Allowed mean difference of engine's and trainer's logprobs; 0.05 if None. Engines in bf16 may need more."""
     max_kl: float | None = Field(default=None, gt=0)
-    """KL to the policy that sampled at which a round ends; 0.5 when None."""
+    """KL to the sampling policy at which a round ends; 0.5 if None."""
     anchors: int = Field(default=0, ge=0)
-    """Training problems set aside: never trained on, played by parent and child after each update. 0, or 2 and more."""
+    """Training problems never trained on, but played by parent and child after each update: 0, or 2 and more."""
     anchor_tolerance: float = Field(default=0.02, ge=0)
-    """Loss on them, in units of the score, above which an update is rejected."""
+    """Loss on the anchor problems, in units of the score, above which an update is rejected."""
 
     @field_validator("anchors")
     @classmethod
@@ -88,7 +88,7 @@ class UpdateDefaults(Strict):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Values that the task sets in an update's spec, by field."""
+        """Values that the task sets in the spec of an update, by field."""
         return self.model_dump(exclude_none=True, exclude={"anchors", "anchor_tolerance"})
 
 
@@ -97,7 +97,7 @@ class RolloutLimits(Strict):
 
     seconds: float = Field(default=120.0, gt=0)
     verify_seconds: float = Field(default=600.0, gt=0)
-    """Wall clock of one verification; a worker that takes much longer is ended."""
+    """Wall clock of one verification, in seconds; a worker that takes much longer is ended."""
     memory_mb: int = Field(default=1024, ge=64)
     disk_mb: int = Field(default=64, ge=1)
     """Size limit of the harness's private directory, in MB."""
@@ -108,13 +108,13 @@ class Resources(Strict):
 
     cpus: float = Field(default=1.0, gt=0)
     gpus: float = Field(default=0.0, ge=0)
-    """A fraction, or whole GPUs where programs are timed. 0 hides them."""
+    """GPUs of one rollout: a fraction, or whole GPUs if programs are timed; 0 hides them."""
     grade_cpus: float = Field(default=1.0, gt=0)
     grade_gpus: float = Field(default=0.0, ge=0)
     train_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray sets aside for the trainer; 0 lets the trainer share the GPUs that it sees."""
     train_device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a CUDA device where one is seen."""
+    """Device of the trainer; auto takes a CUDA device if there is one."""
 
 
 class SamplingDefaults(Strict):
@@ -128,9 +128,9 @@ class RewriteLimits(Strict):
     """How far a rewritten harness may go beyond the one the run began with."""
 
     budget: float = Field(default=2.0, ge=1)
-    """Each ceiling of a rollout, as a multiple of the first harness's."""
+    """Largest multiple of each limit of a rollout in the first harness."""
     modules: tuple[str, ...] = ()
-    """Modules that it may declare besides the first harness's."""
+    """Modules that a rewritten harness may declare besides the first harness's."""
     needs: tuple[str, ...] = ()
     """Entries of `needs` that a rewritten harness may declare besides the first harness's."""
 
@@ -139,11 +139,11 @@ class CheckLimits(Strict):
     """Limits to which `sia check` holds the task."""
 
     chance: float | None = None
-    """Greatest mean score of null, constant, random and copied answers; the least of score_range when None."""
+    """Greatest mean score of null, constant, random and copied answers; the least of score_range if None."""
     gold: float | None = None
-    """Least score of right answers; more than chance when None."""
+    """Least score of correct answers; more than chance if None."""
     tolerance: float = Field(default=0.0, ge=0, lt=1)
-    """Relative difference that two verdicts on one answer may have: for tasks that measure time."""
+    """Relative difference that two verdicts on one answer may have, for tasks that measure time."""
 
 
 class TaskConfig(Strict):
@@ -156,7 +156,7 @@ class TaskConfig(Strict):
     metrics: dict[str, str] = Field(default={})
     """Meaning of each metric that verdicts carry, for agents and people."""
     score_range: tuple[float, float] = (0.0, 1.0)
-    """Least and greatest score a verdict may have. Higher is better."""
+    """Least and greatest score of a verdict; higher is better."""
     harness: str = "harness"
     """Directory of the seed harness."""
     data: dict[str, str] = Field(default={})
@@ -184,11 +184,11 @@ def _with_form(table: dict[str, Any], form: str) -> dict[str, Any]:
 
 
 def read_config(file: Path, form: str = "") -> TaskConfig:
-    """A task.toml, in one of its forms where one is named.
+    """Read a task.toml, in the named form if any.
 
     Raises:
-        TaskError: it is not one.
-        UsageError: it has no such form.
+        TaskError: the file is not a valid task.toml.
+        UsageError: the task has no such form.
     """
     try:
         table = tomllib.loads(file.read_text())
@@ -200,5 +200,5 @@ def read_config(file: Path, form: str = "") -> TaskConfig:
 
 
 def describe_invalid(error: ValidationError) -> str:
-    """One line a field: where in the file, and what is wrong with it."""
+    """List the invalid fields in one line: place in the file and error of each."""
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())

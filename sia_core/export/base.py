@@ -1,4 +1,4 @@
-"""The base model of an export on this machine: found, and seen to be the one that the run used."""
+"""Find the base model of an export on this machine, and check that the run used the same."""
 
 from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.export.manifest import Export
@@ -9,24 +9,24 @@ from sia_core.policy.spec import parse_spec
 
 
 def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
-    """The spec to play with; its base model is fetched where it can be, and is the export's.
+    """Return the spec of the policy, after its base model was fetched if possible and checked.
 
     Raises:
-        PolicyError: it is another base model, it cannot be found, or it is behind a server that nobody named here.
+        PolicyError: the base model differs or cannot be found, or it is behind a server that you did not name.
     """
     spec = asked or export.manifest.policy.spec
     server = None if asked else parse_spec(spec)
     if server is not None and not server.own:
-        # An export may come from a stranger, and a spec says which key goes to which address.
+        # An export may be untrusted, and its spec says which key goes to which address.
         what = f"the export's policy is behind a server ({spec}), and nothing is sent to one that an export names"
-        raise PolicyError(what, where=str(export.path), hint=f"if you trust it, name it yourself: --policy '{spec}'")
+        raise PolicyError(what, where=str(export.path), hint=f"if you trust the server, name it: --policy '{spec}'")
     check_spec(spec)
     try:
         prepare_policy(spec, reporter.progress)
         found = policy_digest(spec)
     except PolicyError as error:
         if not asked:
-            error.hint = "say where the base model is on this machine: --policy local:DIR"
+            error.hint = "name the base model on this machine: --policy local:DIR"
         raise
     wanted = export.manifest.policy
     if found == wanted.digest or (wanted.base is not None and _base(spec) == wanted.base):
@@ -40,7 +40,7 @@ def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
 
 
 def _base(spec: str) -> str | None:
-    """Digest of the base model behind a spec; None where there are no files to be seen."""
+    """Return the digest of a spec's base model; None if it has no local files."""
     try:
         return base_digest(base_directory(spec))
     except UsageError:

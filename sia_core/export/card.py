@@ -1,6 +1,6 @@
-"""The model card: README.md of an export, in the form that model hubs read.
+"""Write the model card: README.md of an export, in the form that model hubs read.
 
-Figures come from the record. Texts of agents (reasons, knobs, file names) are put where markdown and HTML do nothing.
+Figures come from the record. In texts of agents (reasons, knobs, file names) markdown and HTML have no effect.
 """
 
 import json
@@ -17,7 +17,7 @@ from sia_core.record.phases import SealedDone
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines, spent_lines
 
 _HUB = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
-"""Policies that ship: name on the hub, licence there."""
+"""Name and licence on the hub of each policy that ships."""
 _ACTIVE = re.compile(r"[\\`*|<>#~&]|(?<=\])[(\[]|!(?=\[)")
 _SECTION = re.compile(r"^## .*$", re.MULTILINE)
 
@@ -30,14 +30,14 @@ class Story:
     config: RunConfig
     nodes: Sequence[Node]
     test: SealedDone
-    """The run's phase `test`."""
+    """Phase `test` of the run."""
     spending: Mapping[str, Any] | None
     """The run's spending.json, if it kept one."""
     task: Task
 
 
 def write_card(story: Story) -> str:
-    """The card as markdown."""
+    """Format the card as markdown."""
     parts = (_front, _what, _use, _scores, _lineage, _cost, _data, _licences, _limits, _again)
     return "\n\n".join("\n".join(part(story)) for part in parts) + "\n"
 
@@ -72,7 +72,7 @@ def _what(story: Story) -> Iterator[str]:
     yield f"- `{HARNESS}/`: code, prompts and knobs; it runs in SIA's sandbox."
     if manifest.adapter:
         yield f"- `{ADAPTER}/`: LoRA weights as PEFT lays them out."
-    yield "- `sia.json`: digests, and what the sealed test was played with. The base model is not included."
+    yield "- `sia.json`: digests, and the settings of the sealed test. The base model is not included."
 
 
 def _use(story: Story) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _use(story: Story) -> Iterator[str]:
     yield "sia serve .    # an OpenAI-compatible endpoint on this machine"
     yield "```"
     if story.manifest.adapter:
-        yield "The adapter without the harness, which is another thing than what was scored:"
+        yield "The adapter without the harness, which was not scored:"
         yield "```python"
         yield "from peft import PeftModel"
         yield f'model = PeftModel.from_pretrained(base_model, "{ADAPTER}")'
@@ -90,7 +90,7 @@ def _use(story: Story) -> Iterator[str]:
         yield "```"
         yield f"vllm serve BASE --enable-lora --lora-modules winner={ADAPTER}"
         yield "```"
-        yield f"BASE has to be the model whose files have the digest {story.manifest.policy.base or 'unknown'}."
+        yield f"BASE is the model whose files have the digest {story.manifest.policy.base or 'unknown'}."
         if story.manifest.policy.spec == "smollm2":
             yield "That is what `sia run` keeps under `$SIA_HOME/models`: the hub's model, dequantised from 4 bits."
 
@@ -118,7 +118,7 @@ def _scores(story: Story) -> Iterator[str]:
     rows = report_rows(story.test)
     if rows:
         yield ""
-        yield "What the task itself says of these rollouts:"
+        yield "The task's own figures of these rollouts:"
         yield ""
         yield from _table(tuple(rows[0]), [tuple(row.values()) for row in rows])
 
@@ -126,8 +126,8 @@ def _scores(story: Story) -> Iterator[str]:
 def _lineage(story: Story) -> Iterator[str]:
     yield "## Lineage"
     yield (
-        "Every candidate that was tried. Scores and gains here are on gate problems of each generation; they helped to "
-        "choose, and are too good on average. The sealed test is the figure to quote."
+        "All candidates that were tried. Scores and gains here are on gate problems of each generation. They helped to "
+        "choose, so they are too good on average: quote the sealed test."
     )
     yield ""
     rows = lineage_rows(story.nodes)
@@ -137,7 +137,7 @@ def _lineage(story: Story) -> Iterator[str]:
 def _cost(story: Story) -> Iterator[str]:
     yield "## Cost"
     if story.spending is None:
-        yield "The run kept no account."
+        yield "The run recorded no spending."
         return
     yield from (f"- {line}" for line in spent_lines(story.spending, story.config.budget))
 
@@ -173,14 +173,14 @@ def _licences(story: Story) -> Iterator[str]:
 
 def _limits(story: Story) -> Iterator[str]:
     yield "## Limits"
-    yield "- The scores speak for this task's problems, and for harness, adapter and policy together."
-    yield "- The verifier is the task's. A way to please it that its author did not think of counts as skill here."
+    yield "- The scores hold for this task's problems, and for harness, adapter and policy together."
+    yield "- The verifier is the task's. A flaw of the verifier that a candidate exploits counts as skill."
     yield (
         f"- Local policies repeat bit for bit on one machine, with {story.manifest.policy.threads} threads and batches "
-        f"of {story.manifest.policy.batch}; another CPU may round otherwise. Models behind a server do not repeat."
+        f"of {story.manifest.policy.batch}; another CPU may round differently. Models behind a server do not repeat."
     )
     if story.manifest.task.shares_files:
-        yield "- The harness reads files that the task shares with it; they come with the task, not with this export."
+        yield "- The harness reads files that the task shares with it; this export does not include them."
 
 
 def _again(story: Story) -> Iterator[str]:
@@ -192,7 +192,7 @@ def _again(story: Story) -> Iterator[str]:
 
 
 def _sections(task: Task, words: Sequence[str]) -> Iterator[str]:
-    """Bodies of the sections of the task's README whose headings name one of the words."""
+    """Yield the bodies of sections of the task's README whose headings contain one of the words."""
     file = task.path / "README.md"
     text = file.read_text(errors="replace") if file.is_file() else ""
     headings = [*_SECTION.finditer(text)]
@@ -213,11 +213,11 @@ def _span(interval: Interval) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which markdown and HTML find nothing to do, on one line."""
+    """Put a text on one line, with markdown and HTML escaped."""
     one_line = " ".join(text.split())
     return _ACTIVE.sub(lambda found: f"&#{ord(found.group())};", one_line)
 
 
 def _code(text: str) -> str:
-    """Text that stays inside a code span."""
+    """Change a text so that it stays inside a code span."""
     return " ".join(text.replace("`", "'").split())

@@ -1,4 +1,4 @@
-"""The decisions of a run as one file, read from its record alone: the same run gives the same bytes."""
+"""Collect the decisions of a run in one file, from its record alone; the same run gives the same bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,15 +19,15 @@ from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
 A_MODEL = "a language model"
-"""Label of every agent behind a server: its address and its name are nobody's business."""
+"""Label of every agent behind a server, instead of its address and name."""
 
 
 def recording_of(run: RunRecord, task: Task) -> recording.Recording:
     """The decisions of all generations that are done, with what came of them.
 
     Args:
-        run: with a seed harness.
-        task: that of the run.
+        run: run with a seed harness.
+        task: task of the run.
     """
     nodes, tags, config = run.nodes(), run.tags, run.config
     keys = dict(_keys(run, nodes))
@@ -89,7 +89,7 @@ def _entry(
 
 
 def _whole(run: RunRecord, parent: Node, decision: Decision) -> Sequence[Edit]:
-    """The edits as whole texts; agents of earlier versions recorded blocks."""
+    """Return the edits as whole texts; agents of earlier versions recorded blocks."""
     if not any(edit.blocks for edit in decision.edits):
         return decision.edits
     before = run.harness(parent.candidate.harness)
@@ -133,7 +133,7 @@ def _first(run: RunRecord, seed: Node, config: RunConfig) -> recording.FirstHarn
 
 
 def _texts(harness: Harness) -> dict[str, str] | None:
-    """Its files as texts; None where one is no text, which a file of decisions cannot hold."""
+    """Return a harness's files as texts; None if a file is not text, which a file of decisions cannot hold."""
     try:
         return {name: data.decode() for name, data in sorted(harness.files.items())}
     except UnicodeDecodeError:

@@ -1,8 +1,8 @@
-"""Scores an export again: the units of its run's sealed test, played by the engine that plays every rollout.
+"""Score an export again: run the units of its run's sealed test with the usual engine.
 
-A unit's key is made of task, harness, policy, adapter, problem, seed and sampling, and all randomness of a rollout
-derives from it. So where the policy repeats itself, as local ones do, the figures are those of the record to the
-last digit; where it does not, or where something else was asked for, it is said.
+The key of a unit is made of task, harness, policy, adapter, problem, seed and sampling, and all randomness of its
+rollout derives from the key. With a deterministic policy, such as local ones, the figures therefore equal the record to
+the last digit. Otherwise, or with other options, the evaluation says why they may differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ class Options:
     """Options of an evaluation."""
 
     policy: str = ""
-    """Where the base model is to be found, or how it is served; as in the export when empty."""
+    """Spec of the policy on this machine; the export's if empty."""
     rollouts: int | None = None
-    """Rollouts of each problem; as many as the record has when None."""
+    """Rollouts of each problem; as in the record if None."""
     tier: Tier = "strict"
     workers: int | None = None
     any_task: bool = False
-    """True if a task other than the export's may be played; figures of such a task compare with nothing."""
+    """True if another task than the export's is allowed, whose figures have nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Evaluation:
     policy_digest: str
     score: Estimate
     scores: Mapping[str, Sequence[float]]
-    """Problem -> scores, in the order of unit keys."""
+    """Scores by problem, in the order of unit keys."""
     unscored: int
-    """Rollouts without a score, for reasons that are not the candidate's."""
+    """Rollouts without a score, for reasons other than the candidate."""
     report: Mapping[str, float | str]
     """Report of the task itself on these rollouts."""
     recorded: Mapping[str, float]
@@ -62,18 +62,18 @@ class Evaluation:
 
 
 def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -> Evaluation:
-    """Play the sealed test of an export's run on `task`, and score it.
+    """Repeat the sealed test of an export's run on `task`, and score it.
 
     Raises:
-        TaskError: another task than the one that the export was made on, or no rollout was scored.
-        PolicyError: another base model.
-        SandboxError, ServiceError, FetchError: what playing takes cannot be had.
+        TaskError: the task is not the export's, or no rollout was scored.
+        PolicyError: the base model differs.
+        SandboxError, ServiceError, FetchError: a sandbox, server or file is not available.
     """
     manifest = export.manifest
     check_task(export, task, any_task=options.any_task)
     spec = check_policy(export, options.policy, reporter)
     task.prepare(reporter.progress)
-    # A log of its own for each policy: replies that were paid for are not bought again.
+    # Each policy has its own log, so that paid replies are not requested again.
     folder = home() / "evals" / f"{manifest.harness[:12]}-{policy_digest(spec)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     settings = EngineConfig(
@@ -90,10 +90,10 @@ def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -
 
 
 def check_task(export: Export, task: Task, *, any_task: bool) -> None:
-    """Refuse a task whose files are not those that the export was made on.
+    """Refuse a task whose files differ from the export's.
 
     Raises:
-        TaskError: they are not.
+        TaskError: the files differ.
     """
     made_on = export.manifest.task
     if task.digest != made_on.digest and not any_task:
@@ -101,16 +101,16 @@ def check_task(export: Export, task: Task, *, any_task: bool) -> None:
             f"is not the task of the export: its digest is {task.digest[:12]}, {made_on.name}'s was "
             f"{made_on.digest[:12]}",
             where=str(task.path),
-            hint="restore the task's files; or --any-task, for figures that compare with nothing",
+            hint="restore the task's files, or use --any-task for figures without comparison",
         )
 
 
 def sealed_units(export: Export, task: Task, policy: str, rollouts: int | None) -> list[Unit]:
-    """The units of the sealed test; of another task, as a run with the same seed would choose them.
+    """Plan the units of the sealed test; for another task, as a run with the same seed would choose them.
 
     Args:
-        policy: digest of the policy that is going to answer.
-        rollouts: of each problem; None for the record's.
+        policy: digest of the policy that answers.
+        rollouts: rollouts of each problem; None for the record's.
     """
     manifest = export.manifest
     test, sampling = manifest.test, manifest.task.sampling
@@ -160,17 +160,17 @@ def _compare(
 ) -> tuple[bool | None, str]:
     manifest = export.manifest
     if task.digest != manifest.task.digest:
-        return None, "another task than the export's: the figures compare with nothing"
+        return None, "another task than the export's: there is nothing to compare with"
     if policy != manifest.policy.digest:
-        return None, "the same base model, served in another way, which rounds otherwise"
+        return None, "the same base model, served in another way, which rounds differently"
     if options.rollouts not in (None, manifest.test.rollouts):
         return None, f"{options.rollouts} rollouts a problem, the record has {manifest.test.rollouts}"
     recorded = manifest.test.scores
     if not recorded:
-        return None, "the record keeps no single scores"
+        return None, "the record has no scores by problem"
     differing = [
         problem for problem in sorted({*recorded, *scores}) if list(scores.get(problem, ())) != recorded.get(problem)
     ]
     if not differing:
         return True, ""
-    return False, f"{len(differing)} of {len(recorded)} problems scored otherwise, first {differing[0]}"
+    return False, f"{len(differing)} of {len(recorded)} problems have other scores, first {differing[0]}"

@@ -1,14 +1,14 @@
-"""Answers with an export on this machine: as the whole agent, or as its policy alone.
+"""Answer with an export on this machine, as the whole agent or as its policy alone.
 
-Two models are served, because they are two things:
+Two models are served:
 
-- `agent` is what was scored. The user's message is a problem: a JSON object as the task shows it to a harness. The
-  harness solves it in the sandbox, asking the policy through a gateway as in any rollout, and its answer is the reply,
-  as JSON unless it is text. Nothing is verified: there is no verifier here, and a problem out of the world has none.
+- `agent` is the agent that was scored. Your message is a problem: a JSON object as the task shows it to a harness. The
+  harness solves the problem in the sandbox and asks the policy through a gateway, as in any rollout. The reply is its
+  answer, as JSON unless it is text, and is not verified.
 - `policy` is the base model with the adapter, as a plain chat model.
 
-Harnesses run one at a time. A problem's large files, earlier answers and files that a task shares are not offered; a
-harness that needs them fails, and its failure is told.
+Harnesses run one at a time. Large files of a problem, earlier answers and files that a task shares are not available: a
+harness that needs them fails, and the reply is its failure.
 """
 
 import secrets
@@ -35,7 +35,7 @@ MODELS = (AGENT, POLICY)
 
 
 class _OneProblem(Task):
-    """The task of an export without its verifier and data: limits, and the one problem that is asked."""
+    """The task of an export, with its limits and the current problem, but without verifier and data."""
 
     def problem(self, split: Split, problem_id: str) -> Problem:  # noqa: ARG002  (as Task.problem)
         """Return the problem that is being solved."""
@@ -44,16 +44,16 @@ class _OneProblem(Task):
 
     @cached_property
     def shared(self) -> Path | None:
-        """Return None: files that a task shares are not exported."""
+        """Return None, because files that a task shares are not exported."""
         return None
 
     def ask(self, problem: Problem) -> None:
-        """Set the problem to be solved."""
+        """Set the problem to solve."""
         self.__dict__["asked"] = problem
 
 
 class _Shared:
-    """A policy that is asked by several threads: no more of them at a time than it serves."""
+    """A policy for several threads, which serves no more of them at a time than its concurrency."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -72,7 +72,7 @@ class _Shared:
             return self._policy.probe(adapter)
 
     def close(self) -> None:
-        """End the policy's own thread, where it has one."""
+        """End the policy's thread, if any."""
         close = getattr(self._policy, "close", None)
         if close is not None:
             close()
@@ -104,20 +104,20 @@ class Player:
         """Open and test the sandbox.
 
         Raises:
-            SandboxError: none of the demanded tier can be had.
+            SandboxError: the requested tier is not available.
         """
         with self._playing:
             self._runner.open()
 
     def solve(self, problem: Mapping[str, Any], seed: int | None = None) -> Rollout:
-        """Let the harness solve a problem; the record has an answer or a failure, and no verdict.
+        """Let the harness solve a problem; the record has an answer or a failure, but no verdict.
 
         Args:
             problem: public data, as the task shows them.
-            seed: of every random choice; drawn when None.
+            seed: seed of every random choice; random if None.
 
         Raises:
-            PolicyError: the policy cannot be used at all.
+            PolicyError: the policy cannot be used.
         """
         export = self._export
         unit = Unit(
@@ -135,16 +135,16 @@ class Player:
             return self._runner.play(unit, export.harness, export.adapter, self._policy)
 
     def reply(self, request: Request) -> Completion:
-        """Sample one reply of the policy with the export's adapter. Raises as `Policy.sample` does."""
+        """Sample one reply of the policy with the export's adapter. Raise as `Policy.sample` does."""
         return self._policy.sample(replace(request, adapter=self._export.adapter))
 
     def seeds(self, seed: int | None, count: int) -> list[int]:
-        """Seeds of several samples of one request; drawn when None is given."""
+        """Derive seeds for several samples of one request; random if `seed` is None."""
         first = secrets.randbits(62) if seed is None else seed
         return [derive_seed("sia serve", first, number) for number in range(count)]
 
     def close(self) -> None:
-        """End the sandbox, and the policy's thread where it has one."""
+        """End the sandbox, and the policy's thread if any."""
         with self._playing:
             self._runner.close()
         self._policy.close()

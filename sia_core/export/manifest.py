@@ -1,14 +1,14 @@
-"""An export: the directory that a run's winner is taken away in.
+"""Define an export: the directory of a run's winner.
 
-    sia.json     this manifest: what the winner is, what it was measured with, digests of every file
-    README.md    the model card, for people
-    harness/     the harness, file by file
-    adapter/     adapter_config.json and adapter_model.safetensors, as PEFT lays them out; absent for the bare policy
+    sia.json          this manifest: the winner, settings of its test, digests of all files
+    README.md         the model card, for people
+    harness/          the harness, file by file
+    adapter/          adapter_config.json and adapter_model.safetensors in PEFT layout; absent for the bare policy
     decisions.json    every decision of the run (`agents.recording`), for --agent recorded:FILE
 
-The manifest holds all that `sia eval` needs to play the sealed test again, unit by unit, and all that `sia serve`
-needs to answer. Nothing is used before its digest was seen to be the one that the manifest names. The base model
-is not part of an export: it is named by its digest.
+The manifest holds everything that `sia eval` needs to repeat the sealed test, unit by unit, and that `sia serve` needs
+to answer. Each file is checked against its digest in the manifest before use. The base model is not part of an export:
+the manifest holds its digest.
 """
 
 import json
@@ -41,7 +41,7 @@ class TaskPart(Strict):
     sampling: SamplingDefaults
     limits: RolloutLimits
     problem_keys: tuple[str, ...]
-    """Names of the entries in a problem's public data, which a harness may expect."""
+    """Names in a problem's public data, which a harness may expect."""
     shares_files: bool
     """True if the task's harnesses also read files of the task (`ctx.shared`), which are not exported."""
 
@@ -52,7 +52,7 @@ class PolicyPart(Strict):
     spec: str
     digest: str
     base: str | None
-    """Digest of the base model's files; None for a policy that has none."""
+    """Digest of the base model's files; None for a policy without files."""
     threads: int
     batch: int
 
@@ -76,10 +76,10 @@ class SealedTest(Strict):
     confidence: float
     final: Interval
     first: Interval
-    """Mean score of the harness that the run began with, under the bare policy."""
+    """Mean score of the run's first harness, under the bare policy."""
     gain: Interval
     scores: dict[str, list[float]]
-    """Problem -> scores of the final candidate, in the order of unit keys; unscored rollouts are left out."""
+    """Scores of the final candidate by problem, in the order of unit keys, without unscored rollouts."""
 
 
 class Manifest(Strict):
@@ -99,12 +99,12 @@ class Manifest(Strict):
     policy: PolicyPart
     test: SealedTest
     files: dict[str, str]
-    """sha256 of every other file by name."""
+    """Sha256 of every other file by name."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """An export on disk whose files are those that the manifest names."""
+    """An export on disk with checked files."""
 
     path: Path
     manifest: Manifest
@@ -116,9 +116,9 @@ class Export:
         """Read and check an export.
 
         Raises:
-            RecordError: no export, one of another format, or files that are missing or were changed.
-            HarnessError: its harness is not the one that was exported.
-            PolicyError: its adapter is missing, or not the one that was exported.
+            RecordError: there is no export, its format is another, or files are missing or changed.
+            HarnessError: the harness differs from the exported one.
+            PolicyError: the adapter is missing, or differs from the exported one.
         """
         path = path.expanduser().absolute()
         manifest = _read_manifest(path / MANIFEST)
@@ -130,7 +130,7 @@ class Export:
 
 
 def list_files(path: Path) -> dict[str, str]:
-    """sha256 of every file of an export but its manifest."""
+    """Compute the sha256 of every file of an export but its manifest."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file != path / MANIFEST)
     return {file.relative_to(path).as_posix(): digest_path(file) for file in files}
 
@@ -156,7 +156,7 @@ def _read_harness(folder: Path, expected: str) -> Harness:
     harness = Harness.load(folder)
     if harness.digest != expected:
         what = f"harness has digest {harness.digest}, expected {expected}"
-        raise HarnessError(what, where=str(folder), hint="its files were changed: export the run again")
+        raise HarnessError(what, where=str(folder), hint="files were changed: export the run again")
     return harness
 
 
@@ -167,20 +167,20 @@ def _read_adapter(folder: Path, expected: str) -> Adapter:
     try:
         found = adapter_digest(folder)
     except PolicyError as error:
-        raise PolicyError(f"the adapter is not whole: {error.what}", where=error.where, hint=hint) from None
+        raise PolicyError(f"the adapter is incomplete: {error.what}", where=error.where, hint=hint) from None
     if found != expected:
         what = f"adapter has digest {found}, expected {expected}"
-        raise PolicyError(what, where=str(folder), hint="its files were changed or torn: export the run again")
+        raise PolicyError(what, where=str(folder), hint="files were changed or are incomplete: export the run again")
     return Adapter(expected, folder)
 
 
 def _check_file(path: Path, name: str, expected: str) -> None:
-    """The card is for people, who may write on it."""
+    """Check one file, except the card, which you may edit."""
     if name == CARD:
         return
     file = (path / name).resolve()
     if not file.is_relative_to(path.resolve()):
-        raise RecordError(f"names {name!r}, a file outside of it", where=str(path / MANIFEST))
+        raise RecordError(f"names {name!r}, a file outside the export", where=str(path / MANIFEST))
     if not file.is_file() or digest_path(file) != expected:
         what = f"{name} is missing or was changed"
         raise RecordError(what, where=str(path), hint="copy the whole directory, or export the run again")

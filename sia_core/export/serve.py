@@ -1,10 +1,10 @@
-"""The HTTP side of `sia serve`: OpenAI's chat completions, with a bearer token, on the loopback.
+"""Serve OpenAI's chat completions over HTTP for `sia serve`, with a bearer token, on the loopback.
 
     GET  /health                  no token needed
     GET  /v1/models               agent, policy
-    POST /v1/chat/completions     see `player` for what the two models are
+    POST /v1/chat/completions     see `inference` for the two models
 
-What a request asks for is done or refused with status 400; nothing is silently left out. Errors have OpenAI's form.
+Each parameter of a request is obeyed, or the request is refused with status 400. Errors have OpenAI's form.
 """
 
 import hmac
@@ -30,15 +30,15 @@ HOST = "127.0.0.1"
 BODY_LIMIT = 1 << 20
 """Bytes of one request."""
 _SAME = {"top_p": (1, None), "store": (False, None), "tool_choice": ("auto", "none", None)}
-"""Parameters that mean nothing else than the default here: other values are refused."""
+"""Parameters with only a default value; other values are refused."""
 
 
 def build_app(player: Player, token: str) -> FastAPI:
-    """The application.
+    """Build the application.
 
     Args:
-        player: what answers.
-        token: that every request but /health has to bear.
+        player: export that answers.
+        token: bearer token of every request but /health.
     """
     app = FastAPI(title="sia serve", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -46,7 +46,7 @@ def build_app(player: Player, token: str) -> FastAPI:
     async def guard(request: HttpRequest, call_next: Callable[[HttpRequest], Awaitable[Response]]) -> Response:
         shown = request.headers.get("authorization", "").removeprefix("Bearer ")
         if request.url.path != "/health" and not hmac.compare_digest(shown.encode(), token.encode()):
-            return _error(401, "authentication", "no token, or a wrong one; send Authorization: Bearer TOKEN")
+            return _error(401, "authentication", "missing or wrong token; send Authorization: Bearer TOKEN")
         return await call_next(request)
 
     @app.get("/health")
@@ -80,7 +80,7 @@ def answer(player: Player, data: bytes) -> Response:
     """Answer one chat request.
 
     Raises:
-        RefusedError: malformed, or asking for what is not offered.
+        RefusedError: the request is malformed, or asks for something that is not offered.
         SiaError: the policy cannot answer.
     """
     body = _parse(data)
@@ -102,9 +102,9 @@ def answer(player: Player, data: bytes) -> Response:
 
 def _solve(player: Player, body: dict[str, Any], ask: Ask) -> Response:
     if len(ask.messages) != 1 or ask.messages[0]["role"] != "user" or ask.n != 1 or ask.tools:
-        raise RefusedError("request", "agent takes one user message, which is a problem; no tools, and n = 1")
+        raise RefusedError("request", "agent takes one user message with a problem, no tools, and n = 1")
     if any(body.get(name) is not None for name in ("temperature", "max_tokens", "max_completion_tokens")):
-        raise RefusedError("request", "agent samples as it was scored: leave temperature and max_tokens out")
+        raise RefusedError("request", "agent samples as it was scored: leave out temperature and max_tokens")
     problem = _problem(player, str(ask.messages[0]["content"]))
     rollout = player.solve(problem, _seed(body))
     failure = rollout.failure
@@ -122,10 +122,10 @@ def _problem(player: Player, text: str) -> dict[str, Any]:
     try:
         problem = json.loads(text)
     except (ValueError, RecursionError):
-        raise RefusedError("request", f"the message is no problem: it has to be {wanted}") from None
+        raise RefusedError("request", f"the message is not a problem: expected {wanted}") from None
     missing = [key for key in player.problem_keys if key not in problem] if isinstance(problem, dict) else []
     if not isinstance(problem, dict) or missing:
-        raise RefusedError("request", f"the problem lacks {', '.join(missing) or 'a form'}: it has to be {wanted}")
+        raise RefusedError("request", f"the problem lacks {', '.join(missing) or 'a form'}: expected {wanted}")
     return problem
 
 
@@ -134,7 +134,7 @@ def _sampling(default: Sampling, body: dict[str, Any], ask: Ask) -> Sampling:
     if temperature is None:
         temperature = default.temperature
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature <= 2:
-        raise RefusedError("request", "temperature: a number above 0, at most 2; nothing is sampled greedily here")
+        raise RefusedError("request", "temperature: expected a number above 0, at most 2; no greedy sampling")
     return Sampling(float(temperature), ask.max_tokens or default.max_tokens)
 
 
@@ -143,7 +143,7 @@ def _seed(body: dict[str, Any]) -> int | None:
     if seed is None:
         return None
     if isinstance(seed, bool) or not isinstance(seed, int) or abs(seed) >= 1 << 63:
-        raise RefusedError("request", "seed: a whole number of at most 63 bits")
+        raise RefusedError("request", "seed: expected a whole number of at most 63 bits")
     return seed
 
 
@@ -158,9 +158,9 @@ def _parse(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
-        raise RefusedError("request", "the body is no JSON") from None
+        raise RefusedError("request", "the body is not JSON") from None
     if not isinstance(body, dict):
-        raise RefusedError("request", "the body is no JSON object")
+        raise RefusedError("request", "the body is not a JSON object")
     return body
 
 
@@ -169,7 +169,7 @@ def _error(status: int, kind: str, message: str) -> JSONResponse:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on the loopback; port 0 takes a free one.
+    """Listen on a socket on the loopback; port 0 takes a free port.
 
     Raises:
         ServiceError: the port is taken.
@@ -178,9 +178,9 @@ def listen(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((HOST, port))
-        made.listen()  # Whoever reads the address and connects at once waits, instead of being refused.
+        made.listen()  # A client that connects immediately waits instead of being refused.
     except OSError as error:
         made.close()
-        what = f"port {port} cannot be had: {error.strerror}"
-        raise ServiceError(what, where="sia serve", hint="take another: --port 0 picks a free one") from error
+        what = f"port {port} is not available: {error.strerror}"
+        raise ServiceError(what, where="sia serve", hint="use another: --port 0 picks a free one") from error
     return made

@@ -1,4 +1,4 @@
-"""Writes a finished run's winner as an export. The same run gives the same bytes."""
+"""Write a finished run's winner as an export; the same run gives the same bytes."""
 
 import json
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ def write_export(run: RunRecord, task: Task, target: Path) -> manifest.Manifest:
     """Write the winner of a finished run into a new directory, which appears whole.
 
     Args:
-        run: finished.
-        task: that of the run, unchanged.
-        target: does not exist, or is empty.
+        run: a finished run.
+        task: its unchanged task.
+        target: a directory that does not exist or is empty.
 
     Raises:
-        UsageError: there is something at `target`.
-        RecordError: no sealed test yet, something stored is missing or was changed, or `target` cannot be written.
+        UsageError: `target` exists and is not empty.
+        RecordError: there is no sealed test yet, stored data are missing or changed, or `target` cannot be written.
     """
     test = run.phase(SealedDone)
     if test is None:
-        hint = f"see it through: sia resume {run.name}"
-        raise RecordError("has no sealed test yet, so there are no scores to export it with", where=run.name, hint=hint)
+        hint = f"finish it: sia resume {run.name}"
+        raise RecordError("has no sealed test yet, so there are no scores to export", where=run.name, hint=hint)
     winner = champion(run.nodes())
     harness, adapter = run.harness(winner.candidate.harness), run.adapter(winner.candidate.adapter)
     with new_directory(target) as folder:
@@ -118,7 +118,7 @@ def _interval(found: Estimate | Gain) -> manifest.Interval:
 
 
 def _base(spec: str, policy: str, adapter: Adapter | None) -> str | None:
-    """Digest of the base model: that of a local policy, else what the adapter says that it was trained on."""
+    """Return the digest of the base model: a local policy's, else the one that the adapter names."""
     if spec == "smollm2" or spec.startswith("local:"):
         return policy
     if adapter is None:

@@ -12,15 +12,15 @@ from sia_core.host.disk import cannot_write
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """A directory to write into, which becomes `target` when all went well.
+    """Yield a directory to write into, which becomes `target` on success.
 
     Raises:
-        UsageError: there is something at `target`, other than an empty directory.
-        RecordError: it cannot be written.
+        UsageError: `target` exists and is not an empty directory.
+        RecordError: the directory cannot be written.
     """
     target = target.expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError("is there already", where=str(target), hint="name a new directory; nothing is overwritten")
+        raise UsageError("already exists", where=str(target), hint="name a new directory; nothing is overwritten")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))

@@ -1,4 +1,4 @@
-"""A full disk: told from other errors, however deep it lies, and said so that a person can act on it."""
+"""Recognise a full disk in nested errors, and report it so that you can act on it."""
 
 import errno
 import sqlite3
@@ -12,16 +12,16 @@ _WORDS = ("database or disk is full", "No space left on device", "Disk quota exc
 
 
 def is_full(error: BaseException) -> bool:
-    """Return True if an error comes of a full disk; libraries that wrap errors keep the words."""
+    """Return True if an error is caused by a full disk; libraries that wrap errors keep the words."""
     return any(_is_full(one) for one in chain(error))
 
 
 def cannot_write(error: BaseException, path: Path) -> RecordError:
-    """The error that ends the run: what, where, what to do."""
+    """Create the error that ends the run: what, where, what to do."""
     if is_full(error):
         where = path if path.is_dir() else path.parent
         return RecordError(f"the disk is full ({error})", where=str(path), hint=f"free space there: df -h {where}")
-    return RecordError(f"cannot be written: {error}", where=str(path), hint="see that its disk works")
+    return RecordError(f"cannot be written: {error}", where=str(path), hint="check its disk")
 
 
 def _is_full(error: BaseException) -> bool:
@@ -33,7 +33,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those it came of, the last one first."""
+    """Yield an error and its causes, the last one first."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:

@@ -1,6 +1,6 @@
-"""Describe what a run was made with: Python, processor, memory, GPUs and versions of libraries that decide results.
+"""Describe the environment of a run: Python, processor, memory, GPUs and versions of libraries that decide results.
 
-Recorded when a run begins, for whoever repeats it. No name of machine, user or place is in it.
+Each run records the description at its start, without names of machine, user or place, so that you can repeat it.
 """
 
 import os
@@ -18,7 +18,7 @@ _CPUINFO, _MEMINFO, _GPUS = Path("/proc/cpuinfo"), Path("/proc/meminfo"), Path("
 
 
 def describe() -> dict[str, Any]:
-    """Return JSON data; a figure that cannot be had is None. No library named in the data is loaded."""
+    """Return JSON data, in which unavailable figures are None, without loading the listed libraries."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -44,7 +44,7 @@ def _memory_gb() -> float | None:
 
 
 def _values(file: Path, name: str) -> Iterator[str]:
-    """Values of lines `NAME : VALUE`; none where the file is not there."""
+    """Yield values of lines `NAME : VALUE`; nothing if the file does not exist."""
     try:
         lines = file.read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Where SIA keeps what outlives a run: `$SIA_HOME`, else `~/.sia`.
+"""Locate SIA's directory: `$SIA_HOME`, else `~/.sia`.
 
-The store (MLflow's SQLite file, caches, fetched models) lies under it. Only the path is decided here.
+Everything that outlives a run is kept in it: MLflow's SQLite file, caches, fetched models.
 """
 
 import os
@@ -10,13 +10,13 @@ from sia_core.domain.errors import RecordError
 
 
 def home() -> Path:
-    """The directory itself, created on first use, absolute.
+    """Return the absolute path of the directory, which is created on first use.
 
     Raises:
-        RecordError: it cannot be created or written.
+        RecordError: the directory cannot be created or written.
     """
     asked = os.environ.get("SIA_HOME", "").strip()
-    hint = "set SIA_HOME to a directory that you can write, e.g. export SIA_HOME=$PWD/.sia"
+    hint = "set SIA_HOME to a directory that you can write, such as export SIA_HOME=$PWD/.sia"
     try:
         path = (Path(asked) if asked else Path.home() / ".sia").expanduser().absolute()
         path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Keeps libraries quiet: none phones home or talks over the progress bars, unless the user says otherwise."""
+"""Keep libraries quiet: none sends usage data or prints over the progress bars, unless you set its variable."""
 
 import os
 
@@ -15,6 +15,6 @@ SETTINGS = {
 
 
 def be_quiet() -> None:
-    """Set what is not set. Before the libraries are imported: some read it then."""
+    """Set the variables that are not set, before libraries are imported, because some read them then."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

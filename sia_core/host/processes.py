@@ -1,7 +1,7 @@
-"""Which process is meant by a number: a host, one boot and namespace of it, a pid, and when that pid began.
+"""Identify a process by host, boot, pid namespace, pid and start time.
 
-Numbers are used again, and containers share host names or have pid 7 each; so a process is told to be dead only
-where this process could see it alive.
+Pids are reused, and containers may share host names and pids. A process is therefore known to be dead only where this
+process could see it alive.
 """
 
 import os
@@ -19,14 +19,14 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """One process of one machine."""
+    """A process of a machine."""
 
     host: str
     machine: str
-    """Digest of host name, boot and pid namespace: two processes that have it in common can see each other."""
+    """Digest of host name, boot and pid namespace; two processes with the same digest can see each other."""
     pid: int
     began: int
-    """Clock ticks from boot to its start; 0 where the system does not tell."""
+    """Clock ticks from boot to the start of the process; 0 if unknown."""
 
     @classmethod
     def this(cls) -> "Process":
@@ -58,11 +58,11 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> int | None:
-    """Clock ticks from boot to a process's start; 0 where the system does not tell, None where there is none."""
+    """Return clock ticks from boot to a process's start; 0 if unknown, None if there is no such process."""
     if not (_PROC / "self").exists():
         return 0 if psutil.pid_exists(pid) else None
     try:
-        # The name, in brackets, may hold anything; 20 fields follow before the start time.
+        # The name in brackets may hold any text; the start time is field 20 after it.
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None

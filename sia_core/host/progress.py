@@ -1,4 +1,4 @@
-"""How long steps tell a person where they are, without knowing who listens."""
+"""Let long steps report their progress without knowing the listener."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -11,11 +11,11 @@ class Wait:
     """A wait for a language model's reply."""
 
     label: str
-    """The asker's purpose, such as `asking the agent`."""
+    """Purpose of the request, such as `asking the agent`."""
     turn: int
     """Number of the awaited reply in its conversation, from 1."""
     tokens: int
-    """Prompt and output tokens of the conversation so far, those of a reply that streams in included."""
+    """Prompt and output tokens of the conversation so far, including a reply that streams in."""
     began: float
     """Start of the conversation, in seconds since the epoch."""
 
@@ -27,7 +27,7 @@ class Wait:
 
 
 class Reporter(Protocol):
-    """Receives progress. The command line draws it; tests and workers drop it."""
+    """Receiver of progress. The command line draws progress; tests and workers drop it."""
 
     def progress(self, label: str, done: int, total: int) -> None:
         """`done` of `total` equal parts of the step called `label`; the step ends when they are equal."""
@@ -40,7 +40,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """A reporter nobody listens to."""
+    """A reporter without a listener."""
 
     def progress(self, label: str, done: int, total: int) -> None:
         """See Reporter."""

@@ -1,7 +1,7 @@
-"""Signals that ask this process to end, heard even where what their handlers raise is lost.
+"""Notice signals that ask this process to end, even if exceptions of their handlers are lost.
 
-Python drops an exception that a handler raises in a weakref's callback or a finalizer, libraries make other
-errors of it, and Ray puts a handler of its own in the place of the one that was there.
+Python drops an exception that a handler raises in a weakref's callback or a finalizer, libraries turn it into other
+errors, and Ray replaces an existing handler by its own.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ from typing import Any
 _ASK = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 0.1
 _SIGACTION_BYTES = 1024
-"""More than the C library's struct has on any machine, 152 on most."""
+"""Size of a buffer for the C library's struct, which takes 152 bytes on most machines."""
 
 
 class _Ear:
-    """The numbers of signals, as the interpreter writes them before any handler runs."""
+    """Receiver of signal numbers, which the interpreter writes before any handler runs."""
 
     def __init__(self) -> None:
         self._numbers, self.written = socket.socketpair()
@@ -32,7 +32,7 @@ class _Ear:
 
     @property
     def last(self) -> int | None:
-        """The newest signal that asked to end, if any."""
+        """Newest signal that asked to end, if any."""
         try:
             while data := self._numbers.recv(1 << 10):
                 self._last = next((number for number in reversed(data) if number in _ASK), self._last)
@@ -50,7 +50,7 @@ _ear: _Ear | None = None
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Hear SIGINT and SIGTERM, and send one again whose exception Python dropped. Only in the main thread; once."""
+    """Notice SIGINT and SIGTERM in the main thread, and resend a signal whose exception Python dropped."""
     global _ear
     if _ear is not None or threading.current_thread() is not threading.main_thread():
         yield
@@ -81,13 +81,13 @@ def asked_to_end() -> bool:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A handler that makes any signal what Ctrl-C is."""
+    """Handle any signal like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 @contextmanager
 def keeping_handler() -> Iterator[None]:
-    """Put SIGTERM's handler back afterwards, also where other code than Python's has set one, from any thread."""
+    """Restore SIGTERM's handler afterwards, even if code outside Python or another thread has set one."""
     handler = signal.getsignal(signal.SIGTERM)
     kernels = ctypes.create_string_buffer(_SIGACTION_BYTES)
     _sigaction(None, kernels)
@@ -95,12 +95,12 @@ def keeping_handler() -> Iterator[None]:
         yield
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Only there does Python, and code in Python, set one.
+            signal.signal(signal.SIGTERM, handler)  # Python code can set handlers only in this thread.
         _sigaction(kernels, None)
 
 
 def _sigaction(new: Any, old: Any) -> None:
-    """See sigaction(2). Python's own module reaches only handlers that are Python's."""
+    """Call sigaction(2), because Python's module reaches only Python's handlers."""
     if ctypes.CDLL(None, use_errno=True).sigaction(signal.SIGTERM, new, old):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

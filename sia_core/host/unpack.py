@@ -1,6 +1,6 @@
 """Take one file out of a wheel (a zip), by its exact name.
 
-Invariants: only the named member is read; at most `max_bytes` are written; the file appears whole or not at all.
+Invariants: only the named member is read, at most `max_bytes` are written, and the file appears whole or not at all.
 """
 
 import os
@@ -20,7 +20,8 @@ def extract(wheel: Path, member: str, dest: Path, *, max_bytes: int = MAX_BYTES)
     """Write the member's bytes to `dest`.
 
     Raises:
-        FetchError: an unsafe or unknown name, a member over `max_bytes`, a damaged wheel, or no room on the disk.
+        FetchError: the name is unsafe or unknown, the member exceeds `max_bytes`, the wheel is damaged, or the disk is
+            full.
     """
     _check_name(wheel, member)
     try:
@@ -58,7 +59,7 @@ def _member(archive: zipfile.ZipFile, wheel: Path, member: str, max_bytes: int) 
 
 
 def _write(source: IO[bytes], dest: Path, max_bytes: int) -> None:
-    """Copy to a temporary file beside `dest`, then rename; the header's size is not trusted."""
+    """Copy to a temporary file beside `dest`, then rename; do not trust the header's size."""
     handle, name = tempfile.mkstemp(dir=dest.parent, prefix=f".{dest.name}.")
     partial = Path(name)
     try:

@@ -1,7 +1,7 @@
-"""Reading and writing in a directory that untrusted code fills, while that code may still run.
+"""Read and write in a directory that untrusted code fills, while that code may still run.
 
-Everything goes by descriptors from a directory of our own making. No link is followed at any step of a name, nothing
-that could block is waited for, and number, size and depth of what is looked at are bounded.
+All access starts at the descriptor of a directory that this process made. No link is followed, no call can block, and
+number, size and depth of the files are bounded.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _BLOCK = 512
 
 
 class UntrustedError(Exception):
-    """A file that cannot be taken, and why, in words for whoever left it there."""
+    """A file is refused, for a reason addressed to its author."""
 
 
 def open_folder(path: Path) -> int:
@@ -36,7 +36,7 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def open_regular(folder: int, name: str) -> int:
-    """A descriptor on the file `name`; -1 when there is none, or a link on the way, or no file."""
+    """Open the regular file `name`; -1 if there is none or a link is in its path."""
     fd = _walk(folder, name)
     if fd >= 0 and not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -45,10 +45,10 @@ def open_regular(folder: int, name: str) -> int:
 
 
 def read_regular(folder: int, name: str, cap: int) -> bytes | None:
-    """The content of the file `name`; None when there is none, or a link on the way, or no file.
+    """Read the regular file `name`; None if there is none or a link is in its path.
 
     Raises:
-        UntrustedError: it is larger than `cap` bytes.
+        UntrustedError: the file is larger than `cap` bytes.
     """
     fd = open_regular(folder, name)
     if fd < 0:
@@ -61,10 +61,10 @@ def read_regular(folder: int, name: str, cap: int) -> bytes | None:
 
 
 def read_tree(folder: int, name: str, *, files: int, cap: int, ignored: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """All files below the directory `name`, but for hidden ones and those of `ignored` names.
+    """Read all files below the directory `name`, without hidden ones and `ignored` names.
 
     Raises:
-        UntrustedError: there is no such directory, or it holds a link, another thing that is no file, or too much.
+        UntrustedError: the directory is missing, or holds links, special files or too much data.
     """
     top = _walk(folder, name)
     if top < 0:
@@ -86,7 +86,7 @@ def read_tree(folder: int, name: str, *, files: int, cap: int, ignored: tuple[st
 
 
 def replace(folder: int, name: str, data: bytes) -> None:
-    """Write the file `name`, whatever is in its place."""
+    """Write the file `name`, and move anything in its place out of the way."""
     token = f".{os.urandom(8).hex()}"
     fd = os.open(token, _CREATE, 0o644, dir_fd=folder)
     with os.fdopen(fd, "wb") as file:
@@ -97,13 +97,13 @@ def replace(folder: int, name: str, data: bytes) -> None:
 
 
 def discard(folder: int, name: str) -> None:
-    """Move whatever is at `name` out of the way."""
+    """Move anything at `name` out of the way."""
     with contextlib.suppress(FileNotFoundError):
         os.rename(name, f".{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def measure(folder: Path, most: int) -> int:
-    """Bytes on disk below a directory.
+    """Measure the bytes on disk below a directory.
 
     Raises:
         UntrustedError: there are more than `most` files, or they are nested too deep.
@@ -113,7 +113,7 @@ def measure(folder: Path, most: int) -> int:
 
 
 def _below(top: int, most: int, ignored: tuple[str, ...] | None) -> Iterator[tuple[str, int, os.stat_result]]:
-    """Path, parent's descriptor and status of all that is no directory; of hidden ones too where `ignored` is None."""
+    """Yield path, parent's descriptor and status of all but directories; hidden files only if `ignored` is None."""
     count = 0
 
     def visit(folder: int, prefix: str, depth: int) -> Iterator[tuple[str, int, os.stat_result]]:
@@ -153,7 +153,7 @@ def _names(folder: int, most: int) -> list[str]:
 
 
 def _walk(folder: int, name: str) -> int:
-    """A descriptor on what is at `name`, with no link on the way; -1 where that cannot be."""
+    """Open `name` without following links; -1 if that fails."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         return -1

@@ -1,4 +1,4 @@
-"""Tells what kind of foreign task lies in a directory, and reads what its import needs to know.
+"""Find the kind of an external task in a directory, and read what its import needs.
 
 - `sia-agent`: data/public, data/private, and an evaluate.py (in data/public, data/private or above) that takes
   `--gen-dir DIR` with the submission in it and leaves DIR/results.json.
@@ -31,15 +31,15 @@ class Predictions:
     private: Path
     grader: Path
     answers: Path
-    """Among the private files, the table of true answers."""
+    """Private file with the table of true answers."""
     table: Table
     id: str
-    """Column that tells rows apart, in all tables with test rows."""
+    """Column that identifies rows in all tables with test rows."""
     split: tuple[str, ...]
-    """Public files with test rows, of which a problem shows its own."""
+    """Public files with test rows; a problem shows only its own rows."""
     submission: str
     columns: tuple[str, ...]
-    """Columns of a submission; empty where no sample shows them."""
+    """Columns of a submission; empty without a sample."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find(sources: Sequence[Path], *, id_column: str = "", grader: Path | None = 
     """Return the task that these paths hold: a table of predictions, or a program with its evaluator.
 
     Raises:
-        UsageError: none that is known.
+        UsageError: the paths hold no known kind of task.
     """
     missing = [str(source) for source in sources if not source.exists()]
     if missing:
@@ -80,7 +80,7 @@ def _in_directory(folder: Path, id_column: str, grader: Path | None) -> Predicti
         return _pair(programs[0], folder / "evaluator.py")
     layouts = " or ".join(f"{public} and {private}" for public, private in _LAYOUTS)
     raise UsageError(
-        "no kind of task that is known",
+        "holds no known kind of task",
         where=str(folder),
         hint=f"it needs {layouts}; or initial_program.* and evaluator.py",
     )
@@ -123,7 +123,7 @@ def _grader(folder: Path, public: Path, private: Path) -> Path:
 
 
 def _answers(private: Path, columns: Sequence[str], id_column: str) -> tuple[Path, Table]:
-    """The private table that holds the columns of a submission; the only table, where there is no sample."""
+    """Find the private table with the columns of a submission; without a sample, the only table."""
     found = [(file, table) for file in _files(private) if (table := read_file(file)) is not None]
     wanted = {*columns, *([id_column] if id_column else [])}
     fitting = [(file, table) for file, table in found if wanted <= set(table.columns)] or found
@@ -140,7 +140,7 @@ def _id_column(table: Table, columns: Sequence[str]) -> str:
         ids = table.ids(name)
         if len(set(ids)) == len(ids):
             return name
-    raise UsageError("no column of the answers tells its rows apart", hint="name one: --id COLUMN")
+    raise UsageError("no column of the answers identifies its rows", hint="name one: --id COLUMN")
 
 
 def _is_test(table: Table, column: str, known: set[str]) -> bool:
@@ -152,7 +152,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def description(folders: Sequence[Path], otherwise: str) -> str:
-    """The text that says what is to be done."""
+    """Read the text that describes the task."""
     for folder in folders:
         for name in _TEXTS:
             if (folder / name).is_file():

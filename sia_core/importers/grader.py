@@ -1,7 +1,7 @@
-"""The process in which a foreign grader runs: `python grader.py JOB`. Imports nothing of ours.
+"""Run an imported grader in its own process: `python grader.py JOB`. Nothing of SIA is imported.
 
-JOB is a JSON file: `kind`, `memory_mb`, and what the kind needs. The score goes to the file `out`, as JSON: {"score"},
-{"metrics"}, or {"refused": why} where the grader says that the submission is malformed.
+JOB is a JSON file: `kind`, `memory_mb`, and the data of the kind. The score goes to the file `out`, as JSON: {"score"},
+{"metrics"}, or {"refused": why} if the grader calls the submission malformed.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def main(job_file: str) -> None:
 
 
 def _mlebench(job: dict[str, Any]) -> dict[str, Any]:
-    """`grade(submission, answers)` of an MLE-bench competition, on data frames."""
+    """Call `grade(submission, answers)` of an MLE-bench competition, on data frames."""
     import pandas as pd
 
     _stand_in()
@@ -43,7 +43,7 @@ def _mlebench(job: dict[str, Any]) -> dict[str, Any]:
     try:
         submission = pd.read_csv(job["submission"])
     except (ValueError, UnicodeDecodeError) as error:
-        return {"refused": f"the submission is no table: {error}"[:300]}
+        return {"refused": f"the submission is not a table: {error}"[:300]}
     try:
         return {"score": float(module.grade(submission, pd.read_csv(job["answers"])))}
     except InvalidSubmissionError as error:
@@ -51,7 +51,7 @@ def _mlebench(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stand_in() -> None:
-    """The part of the package mlebench that graders import, so that it need not be installed."""
+    """Provide the part of the package mlebench that graders import, so that it need not be installed."""
     helpers = types.ModuleType("mlebench.grade_helpers")
     helpers.InvalidSubmissionError = InvalidSubmissionError  # type: ignore[attr-defined]
     package = types.ModuleType("mlebench")
@@ -61,7 +61,7 @@ def _stand_in() -> None:
 
 
 def _evaluate(job: dict[str, Any]) -> dict[str, Any]:
-    """`evaluate.py --gen-dir DIR`, which leaves DIR/results.json."""
+    """Run `evaluate.py --gen-dir DIR`, which writes DIR/results.json."""
     sys.argv = [job["grader"], "--gen-dir", job["folder"]]
     sys.path.insert(0, str(Path(job["grader"]).parent))
     try:

@@ -1,9 +1,9 @@
-"""Runs a foreign grader in a process of its own, outside every sandbox, and reads one score back.
+"""Run an imported grader in its own process, outside every sandbox, and read one score.
 
-Whoever imports a task vouches for its grader as for a task.py: it is trusted to mean well. It is not trusted to
-behave: it reads text that a model wrote, may print, hang, or eat memory, and may keep state. So it gets a fresh process
-for each verdict, a directory of its own, an environment without keys, and limits on time and memory. Code that a
-model wrote never runs here.
+If you import a task, you trust its grader as you trust a task.py. The grader is benign, but need not behave: it reads
+text that a model wrote, may print, hang, use too much memory, or keep state. Each verdict therefore gets a fresh
+process, its own directory, an environment without keys, and limits on time and memory. Code that a model wrote never
+runs here.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ class Graded:
 
     metrics: dict[str, float]
     refused: str = ""
-    """Why the submission is malformed; empty where it was graded."""
+    """Reason why the submission is malformed; empty if it was graded."""
 
 
 def grade(job: dict[str, Any], folder: Path, *, seconds: float, memory_mb: int) -> Graded:
     """Run one job of `grader.py` in `folder`.
 
-    A grader that crashes, hangs or eats memory on a submission refuses it: what it was given comes from a model, and a
-    sound grader would have said so itself. `sia check` shows whether it is sound, by right answers.
+    A grader that crashes, hangs or runs out of memory on a submission refuses it: submissions come from models, and a
+    sound grader would report the error itself. `sia check` tests a grader with correct answers.
     """
     out, file = folder / "_score.json", folder / "_job.json"
     file.write_text(json.dumps({**job, "out": str(out), "memory_mb": memory_mb}))
@@ -77,10 +77,10 @@ def _read(found: dict[str, Any]) -> Graded:
 
 
 def pick(metrics: dict[str, float], name: str) -> float:
-    """The metric that is the score.
+    """Return the metric that is the score.
 
     Raises:
-        TaskError: it is not there.
+        TaskError: the metric is missing.
     """
     if name not in metrics:
         known = ", ".join(sorted(metrics)) or "none"
@@ -91,7 +91,7 @@ def pick(metrics: dict[str, float], name: str) -> float:
 
 
 def to_score(value: float, low: float, high: float, *, lower_is_better: bool) -> float:
-    """A score within [low, high]: the metric cut off there, or 1 / (1 + metric) of one where less is better."""
+    """Compute a score within [low, high]: the clipped metric, or 1 / (1 + metric) if lower is better."""
     if lower_is_better:
         value = 1.0 / (1.0 + max(value, 0.0))
     return min(max(value, low), high)

@@ -1,10 +1,9 @@
-"""The running part of imported OpenEvolve tasks: the answer is a program, which the evaluator loads and runs.
+"""Run imported OpenEvolve tasks, whose answer is a program that the evaluator loads and runs.
 
-OpenEvolve's evaluators import the program that is to be judged into their own process. That program is a model's, so
-both run together in the sandbox, a second one that the harness never sees. What follows from it: nothing can be kept
-secret from the program, and one that is written to cheat can tell the evaluator what to say. The evaluator's word
-comes with a number that is drawn anew for each verdict and taken out of the way first; that stops a program
-that merely writes a result and ends, not one that looks for the number.
+OpenEvolve's evaluators import the program under test into their own process. A model wrote that program, so both run
+together in a second sandbox that the harness never sees. The evaluator therefore has no secrets from the program, and a
+program written to cheat can forge a result. Each result carries a random number, which is new for each verdict and
+removed first. This stops a program that merely writes a result and ends, but not one that looks for the number.
 """
 
 import json
@@ -62,14 +61,14 @@ if __name__ == "__main__":
 
 
 class ProgramTask:
-    """`load`, `verify` and `gold` of one imported task, from its import.json and the copied files."""
+    """Functions `load`, `verify` and `gold` of an imported task, from its import.json and the copied files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._table: dict[str, Any] = json.loads((folder / "import.json").read_text())
 
     def load(self, split: Split) -> Iterable[Problem]:
-        """The one problem there is, numbered: no data are held out, so neither gate nor test are other problems."""
+        """Number the single problem: no data are held out, so gate and test repeat it."""
         count = self._table["problems"]
         first = SPLITS.index(split) * count
         public = {
@@ -85,7 +84,7 @@ class ProgramTask:
         ]
 
     def gold(self, _problem: Problem) -> dict[str, str]:
-        """The initial program: the least that has to work."""
+        """Return the initial program, which has to work."""
         return {"code": self._initial}
 
     def verify(self, problem: Problem, answer: Any, lab: Lab) -> Verdict:
@@ -106,7 +105,7 @@ class ProgramTask:
         )
 
     def _evaluate(self, problem: Problem, code: str, lab: Lab) -> tuple[dict[str, float], str]:
-        """Metrics, or why there are none."""
+        """Return metrics, or the reason why there are none."""
         number, program = secrets.token_hex(16), self._table["program"]
         main = MAIN.replace("EVALUATOR", self._table["evaluator"]).replace("PROGRAM", program).replace("RESULT", RESULT)
         files = {**problem.files, program: code.encode(errors="replace"), "_main.py": main.encode()}
@@ -126,7 +125,7 @@ class ProgramTask:
 
 
 def _read(data: bytes, number: str) -> tuple[dict[str, float], str]:
-    """Untrusted bytes: the program was in the same process."""
+    """Parse untrusted bytes: the program ran in the same process."""
     try:
         found = json.loads(data)
         metrics = {str(name): float(value) for name, value in found["metrics"].items()}
@@ -137,7 +136,7 @@ def _read(data: bytes, number: str) -> tuple[dict[str, float], str]:
 
 
 def _score(metrics: dict[str, float], name: str) -> float | None:
-    """The metric asked for; else combined_score, else the mean of all, as OpenEvolve has it."""
+    """Return the requested metric; else combined_score, else the mean of all, as OpenEvolve does."""
     if name in metrics:
         return metrics[name]
     if name != "combined_score" or not metrics:

@@ -1,7 +1,7 @@
-"""The running part of imported tasks whose answer is a file of predictions: sia-agent's and MLE-bench's.
+"""Run imported tasks whose answer is a file of predictions: sia-agent's and MLE-bench's.
 
 An answer is {"submission": text of the file} or {"code": a program that writes it}. The program runs in the sandbox
-next to the public files; the grader runs outside it, on the rows of the problem alone.
+next to the public files. The grader runs outside the sandbox, on the rows of the problem alone.
 """
 
 import json
@@ -27,28 +27,28 @@ _SAID = 300
 
 
 class SubmissionTask:
-    """`load`, `verify` and `gold` of one imported task, from its import.json and the copied files."""
+    """Functions `load`, `verify` and `gold` of an imported task, from its import.json and the copied files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._table: dict[str, Any] = json.loads((folder / "import.json").read_text())
 
     def load(self, split: Split) -> Iterable[Problem]:
-        """Each problem is a part of the rows of the test set; `private` is their ids."""
+        """Make problems of parts of the test set's rows; `private` holds their ids."""
         count = self._table["problems"]
         parts = deal(self._answers.ids(self._id), len(SPLITS) * count, self._table["name"])
         start = SPLITS.index(split) * count
         return [self._problem(split, number, part) for number, part in enumerate(parts[start : start + count])]
 
     def gold(self, problem: Problem) -> Any:
-        """The true answers as a submission, where a sample submission shows the form."""
+        """Return the true answers as a submission, if a sample submission shows the form."""
         columns = self._table["columns"]
         if not columns or not set(columns) <= set(self._answers.columns):
             return None
         return {"submission": self._answers.only(self._id, problem.private).select(columns).write().decode()}
 
     def verify(self, problem: Problem, answer: Any, lab: Lab) -> Verdict:
-        """Grade a submission, or what a program leaves as one."""
+        """Grade a submission, or the one that a program writes."""
         low, high = self._table["range"]
         data, fault = self._submitted(problem, answer, lab)
         fault = fault or self._malformed(problem, data or b"")
@@ -77,13 +77,13 @@ class SubmissionTask:
         return Problem(name, split, public, files, private=tuple(ids))
 
     def _public(self, name: str, ids: list[str]) -> bytes:
-        """A public file; of one with test rows, those of the problem."""
+        """Read a public file; of one with test rows, only the problem's rows."""
         data = (self._folder / "foreign" / "public" / name).read_bytes()
         table = Table.read(name, data) if name in self._table["split"] else None
         return data if table is None else table.only(self._id, set(ids)).write()
 
     def _submitted(self, problem: Problem, answer: Any, lab: Lab) -> tuple[bytes | None, str]:
-        """The bytes of the submission, or why there are none."""
+        """Return the bytes of the submission, or the reason why there are none."""
         keys = set(answer) if isinstance(answer, dict) else set()
         text = answer[keys.pop()] if keys in ({"submission"}, {"code"}) else None
         if not isinstance(text, str):
@@ -111,8 +111,8 @@ class SubmissionTask:
     def _malformed(self, problem: Problem, data: bytes) -> str:
         """Return the error in a submission's form, or an empty text; without a sample, the grader judges the form.
 
-        Graders differ in what they let through: rows twice, rows missing, columns missing. Here none of it passes, and
-        no process is started for it.
+        Graders differ in the errors that they accept: repeated rows, missing rows, missing columns. All of these are
+        refused here, without starting a process.
         """
         columns = self._table["columns"]
         if not columns or self._id not in columns:
@@ -135,7 +135,7 @@ class SubmissionTask:
             return grade(job, folder, seconds=self._table["seconds"], memory_mb=self._table["memory_mb"])
 
     def _lay_out(self, folder: Path, problem: Problem, data: bytes) -> dict[str, Any]:
-        """The grader and its files as it expects them, with the rows of the problem only."""
+        """Write the grader and its files in the layout that it expects, with the problem's rows only."""
         answers = self._answers.only(self._id, set(problem.private)).write()
         grader = self._folder / "foreign" / self._table["grader"]
         if self._table["kind"] == "mlebench":

@@ -1,7 +1,7 @@
-"""Tables of rows with ids, as CSV or as a JSON list of objects, and how their rows are dealt out to problems.
+"""Read tables of rows with ids, from CSV or a JSON list of objects, and deal their rows out to problems.
 
-A foreign task has one test set. Its rows are dealt out by the digest of their ids, so that the parts share no row, do
-not depend on the order of the file, and stay the same when rows are added elsewhere.
+An external task has one test set. The rows are dealt out by the digests of their ids, so that the parts share no row,
+do not depend on the order of the file, and stay the same if rows are added elsewhere.
 """
 
 import csv
@@ -29,7 +29,7 @@ class Table:
 
     @classmethod
     def read(cls, name: str, data: bytes) -> "Table | None":
-        """A table out of a file's bytes, None where it is none."""
+        """Parse a file's bytes as a table, None if it is not one."""
         try:
             return cls._json(data) if name.endswith(".json") else cls._csv(data) if name.endswith(".csv") else None
         except (ValueError, csv.Error):
@@ -49,16 +49,16 @@ class Table:
         return cls(tuple(rows[0]), tuple(rows), json=True)
 
     def ids(self, column: str) -> list[str]:
-        """The ids, in the order of the rows."""
+        """Return the ids, in the order of the rows."""
         return [str(row.get(column)) for row in self.rows]
 
     def only(self, column: str, ids: Collection[str]) -> "Table":
-        """Rows with these ids."""
+        """Select the rows with these ids."""
         rows = tuple(row for row in self.rows if str(row.get(column)) in ids)
         return Table(self.columns, rows, self.json)
 
     def select(self, columns: Sequence[str]) -> "Table":
-        """Some of the columns, in this order."""
+        """Select some columns, in this order."""
         return Table(tuple(columns), tuple({name: row[name] for name in columns} for row in self.rows), self.json)
 
     def write(self) -> bytes:
@@ -73,7 +73,7 @@ class Table:
 
 
 def read_file(file: Path) -> Table | None:
-    """The table in a file, None where there is none."""
+    """Read the table in a file, None if there is none."""
     return Table.read(file.name, file.read_bytes())
 
 
@@ -81,14 +81,14 @@ def deal(ids: Sequence[str], parts: int, seed: str) -> list[list[str]]:
     """Deal ids out to `parts` groups of nearly equal size.
 
     Raises:
-        TaskError: an id twice, or too few of them.
+        TaskError: an id repeats, or there are too few ids.
     """
     if len(set(ids)) < len(ids):
-        raise TaskError("ids of the test set repeat", hint="name the column that tells rows apart: --id COLUMN")
+        raise TaskError("ids of the test set repeat", hint="name a column that identifies rows: --id COLUMN")
     if len(ids) < parts * LEAST_ROWS:
         raise TaskError(
             f"{len(ids)} rows cannot make {parts} problems",
-            hint=f"each takes {LEAST_ROWS} rows at least: import with fewer --problems",
+            hint=f"each needs at least {LEAST_ROWS} rows: import with fewer --problems",
         )
     order = sorted(ids, key=lambda one: digest_json([seed, one]))
     return [order[start::parts] for start in range(parts)]

@@ -1,10 +1,10 @@
-"""Writes an imported task as an ordinary task directory.
+"""Write an imported task as an ordinary task directory.
 
     task.toml task.md task.py harness/ README.md     as every task has them
-    import.json                                       what task.py's running part needs to know
-    foreign/                                          the other system's files as they were
+    import.json                                       data that the imported functions of task.py need
+    foreign/                                          unchanged files of the other system
 
-What is written is complete or absent: it is made beside the target and renamed.
+The directory is complete or absent: it is made beside the target and renamed.
 """
 
 import json
@@ -30,7 +30,7 @@ _SKIPPED = shutil.ignore_patterns("__pycache__", ".*", "evaluate.py", "grade.py"
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a task that a person gives because the task's files do not say them."""
+    """Settings that you give because the task's files do not hold them."""
 
     name: str = ""
     metric: str = ""
@@ -48,8 +48,8 @@ def write_task(source: Predictions | Pair, target: Path, options: Options) -> Pa
     """Write the task directory.
 
     Raises:
-        UsageError: the target is there, or an option that cannot be meant.
-        TaskError: rows that cannot be dealt out.
+        UsageError: the target exists, or an option is invalid.
+        TaskError: the rows cannot be dealt out.
     """
     if not options.low < options.high:
         raise UsageError(f"--range {options.low:g} {options.high:g} is empty")
@@ -60,7 +60,7 @@ def write_task(source: Predictions | Pair, target: Path, options: Options) -> Pa
 
 
 def declare_first(folder: Path, score: float) -> None:
-    """Write into task.toml what the initial program scores: all that handing it back may be worth."""
+    """Write the initial program's score into task.toml, as the score of an unchanged program."""
     file = folder / "task.toml"
     document = tomlkit.parse(file.read_text())
     document["check"] = {"chance": score, "gold": score}
@@ -74,7 +74,7 @@ def _predictions(source: Predictions, folder: Path, options: Options, name: str)
     shutil.copy(source.grader, foreign / source.grader.name)
     public = [file.relative_to(foreign / "public").as_posix() for file in sorted((foreign / "public").rglob("*"))]
     public = [one for one in public if (foreign / "public" / one).is_file()]
-    deal(source.table.ids(source.id), 3 * options.problems, name)  # Before anything is kept: are there enough rows?
+    deal(source.table.ids(source.id), 3 * options.problems, name)  # Raises if there are too few rows.
     inside = source.grader.is_relative_to(source.folder)
     text = description((source.public, source.folder), f"Predict {source.submission}.")
     table = {
@@ -95,8 +95,8 @@ def _predictions(source: Predictions, folder: Path, options: Options, name: str)
     note = (
         f"The {len(source.table.rows)} rows of the test set are dealt out by `{source.id}` to {3 * options.problems} "
         "problems, so that train, gate and test share none. The grader (`foreign/`) is trusted like a task.py; it "
-        "runs outside the sandbox in a process of its own, with limits, for each verdict. A program in an answer "
-        "runs in the sandbox and meets public files only."
+        "runs outside the sandbox in its own process, with limits, for each verdict. A program in an answer "
+        "runs in the sandbox and reads public files only."
     )
     _write(folder, table, "submission", text, note)
 
@@ -122,9 +122,9 @@ def _pair(source: Pair, folder: Path, options: Options, name: str) -> None:
     }
     note = (
         "There is one problem, numbered: no data are held out, so gate and test repeat it, and a gain there shows that "
-        "a program is better, not that it is better elsewhere. The evaluator runs the program in its own process, so "
-        "both run in the sandbox, apart from the harness's; a program written to cheat can tell such an evaluator "
-        "what to say."
+        "a program is better on this problem, not on others. The evaluator runs the program in its own process, so "
+        "both run in the sandbox, separate from the harness's; a program written to cheat can forge the result of "
+        "such an evaluator."
     )
     _write(folder, table, "program", text, note)
 
@@ -183,5 +183,5 @@ def _toml(table: dict[str, Any]) -> str:
 def _name(text: str) -> str:
     name = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
     if not name:
-        raise UsageError(f"{text!r} makes no name of a task", hint="give one: --name NAME")
+        raise UsageError(f"{text!r} cannot be a task's name", hint="give one: --name NAME")
     return name

@@ -1,4 +1,4 @@
-"""The jail of a run whose agent is a command, and what can be told to be wrong with it before anything is spent."""
+"""Build the jail of an agent that is a command, and find errors in its settings before anything is spent."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ _OF_COMMANDS = ("agent_network", "agent_env", "agent_files", "agent_mounts")
 
 
 def check_command(config: RunConfig) -> None:
-    """Refuse a command that could not be run as it is asked for; nothing where the agent is none.
+    """Refuse an agent's command that could not be run; do nothing for other agents.
 
     Raises:
-        UsageError: its program, a variable or a file is missing, or something would be shown that must stay hidden.
+        UsageError: a program, variable or file is missing, or a mount would show what must stay hidden.
         SandboxError: bubblewrap or libseccomp is missing.
     """
     if config.agent.startswith(PREFIX):
@@ -32,11 +32,12 @@ def check_command(config: RunConfig) -> None:
 
 
 def commanding(config: RunConfig, task: Task, folder: Path, forgotten: str) -> Commanding | None:
-    """The means of a command agent; None for other agents.
+    """Collect what a command agent needs; None for other agents.
 
     Args:
-        folder: the run's.
-        forgotten: how often generations of the run were forgotten: what was handed in then is asked for again.
+        folder: folder of the run.
+        forgotten: number of times that generations were forgotten. Work handed in before the last time is requested
+            again.
     """
     if not config.agent.startswith(PREFIX):
         return None

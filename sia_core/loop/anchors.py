@@ -1,4 +1,4 @@
-"""Play the anchor problems with parent and child of a weight update, and record what they say."""
+"""Roll parent and child of a weight update out on the anchor problems, and record the verdict."""
 
 from dataclasses import asdict
 
@@ -15,10 +15,10 @@ from sia_core.search.anchors import judge_anchors
 def check_anchors(
     session: Session, generation: GenerationRecord, parent: Candidate, child: Candidate
 ) -> tuple[str | None, Cost]:
-    """Why a child must not be kept, or None; and what finding out took.
+    """Return the reason why a child must be rejected, or None, and the cost of the check.
 
-    Units do not depend on the generation: a parent that has played them before is read from the journal, at no
-    expense, though its rollouts are counted again.
+    Units do not depend on the generation, so the rollouts of a parent that was checked before come from the journal.
+    They cost nothing, though they are counted again.
     """
     problems, config, update = anchor_problems(session), session.config, session.task.config.update
     if not problems:
@@ -39,7 +39,7 @@ def check_anchors(
     )
     generation.put_json("update/anchors.json", None if verdict is None else asdict(verdict))
     if verdict is None:
-        return "too few anchor rollouts were scored to tell whether the update forgets", cost
+        return "too few anchor rollouts were scored to know whether the update forgets", cost
     generation.log_metrics(
         {
             "anchors.parent": verdict.parent.mean,

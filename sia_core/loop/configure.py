@@ -1,6 +1,6 @@
-"""A run's configuration from what a person asks for, on the command line or in a form, and the task's plan.
+"""Build a run's configuration from your settings, of the command line or a form, and the task's plan.
 
-Everything that can be told to be wrong without loading Prefect, Ray or MLflow is told here.
+All errors that can be found without loading Prefect, Ray or MLflow are found here.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ from sia_core.weights.algorithms import check_algorithm
 
 
 def build_config(task: str, **given: Any) -> RunConfig:
-    """The run's configuration, from what a person gives and the task's plan.
+    """Build the run's configuration from your settings and the task's plan.
 
     Args:
-        task: name of a task that ships, or the path of one.
-        **given: values of `RunConfig`'s fields, by name. A text is read as on the command line; None is not given.
-            With `branch_from` the harness is another run's, and the field itself is set later.
+        task: name of a task that ships, or path of a task.
+        **given: values of `RunConfig`'s fields, by name. A text is parsed as on the command line; None counts as not
+            given. With `branch_from` the harness is another run's, and the field itself is set later.
 
     Raises:
-        UsageError: an option that cannot be meant.
-        TaskError: a task.toml or task.py that cannot be used.
-        HarnessError: a harness that cannot be loaded.
+        UsageError: an option is invalid.
+        TaskError: task.toml or task.py is invalid.
+        HarnessError: the harness cannot be loaded.
     """
     settings = read_settings(given)
     is_branch = settings.pop("branch_from", None) is not None
@@ -44,7 +44,7 @@ def build_config(task: str, **given: Any) -> RunConfig:
     asked_meta = settings.get("meta", False)
     # Cheap to check here; Prefect, Ray and MLflow take seconds to load.
     if asked_meta and is_branch:
-        raise UsageError("a branch has its harness already", where="--meta", hint="leave out --meta or --branch-from")
+        raise UsageError("a branch already has a harness", where="--meta", hint="leave out --meta or --branch-from")
     if not is_branch and not (loaded.path / loaded.config.harness).exists():
         settings["meta"] = True
     if not settings.get("meta") and not is_branch:
@@ -65,7 +65,7 @@ def build_config(task: str, **given: Any) -> RunConfig:
             if not asked_meta
             else f"{config.agent} writes no harness",
             where="--agent",
-            hint="name one that writes it: --agent anthropic:MODEL, openai:MODEL[@URL] or command:CMD",
+            hint="name an agent that writes one: --agent anthropic:MODEL, openai:MODEL[@URL] or command:CMD",
         )
     check_fit(config, loaded)
     check_command(config)
@@ -73,10 +73,10 @@ def build_config(task: str, **given: Any) -> RunConfig:
 
 
 def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the texts among values of `RunConfig`'s fields; what is None is left out.
+    """Parse the texts among values of `RunConfig`'s fields, and leave out None.
 
     Raises:
-        UsageError: no such setting, or a text that cannot be read.
+        UsageError: a setting is unknown, or a text cannot be parsed.
     """
     known = {one.name: one for one in options(RunConfig)}
     found = {name: value for name, value in given.items() if value is not None}
@@ -94,22 +94,22 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(config: RunConfig) -> None:
-    """Refuse an agent or a policy that cannot be asked or paid within the budget, and an agent with nothing to do."""
+    """Refuse an agent or policy that is unavailable or has no known price under a budget, and an agent without work."""
     check_agent(config.agent, config.agent_dollars or config.budget.dollars)
     check_priced(config.policy, config.budget)
     if config.edit_scope == "prompts" and config.agent in WITHOUT_MODEL:
-        what = f"{config.agent} moves knobs, which stand in harness.toml, and writes no prompts"
+        what = f"{config.agent} moves knobs in harness.toml and writes no prompts"
         raise UsageError(what, where="--edit-scope prompts", hint="--agent anthropic:MODEL or openai:MODEL[@URL]")
 
 
 def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
-    """The configuration of a child run: its parent's with some settings changed.
+    """Build the configuration of a child run: its parent's with some settings changed.
 
     Args:
-        changes: value, as a person writes it, by the name of a field of RunConfig.
+        changes: values as texts, by the name of a field of RunConfig.
 
     Raises:
-        UsageError: no such setting, one that a lineage cannot go on under, or a value that it does not take.
+        UsageError: a setting is unknown or cannot change within a lineage, or a value is invalid.
     """
     for name in changes:
         if name not in _CHANGEABLE:
@@ -128,14 +128,14 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
 
 
 _CHANGEABLE = frozenset(name for name in RunConfig.model_fields if option(RunConfig, name).setting.can_fork)
-"""Another policy does not fit the lineage's adapters; another seed deals played problems out again."""
+"""Settings that a child run may change: not the policy, which adapters must fit, nor the seed, which deals problems."""
 
 
 def parse_tier(text: str) -> Tier:
-    """The sandbox tier of that name.
+    """Parse the name of a sandbox tier.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the tier is unknown.
     """
     if text not in get_args(Tier):
         raise UsageError(f"unknown sandbox tier {text!r}", where="--sandbox", hint="use strict, landlock or none")

@@ -1,4 +1,4 @@
-"""Opening a run: everything that must be right before anything is spent, then its first record."""
+"""Open a run: check everything before anything is spent, then write the first record."""
 
 import os
 from collections.abc import Mapping
@@ -34,21 +34,21 @@ from sia_core.weights.algorithms import check_algorithm
 
 
 def record() -> Record:
-    """The MLflow store of MLFLOW_TRACKING_URI, or the one under SIA_HOME."""
+    """Open the MLflow store of MLFLOW_TRACKING_URI, or the one under SIA_HOME."""
     return open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None]:
     """Check task, harness and policy, and fetch what they need. Idempotent.
 
-    None where the harness is yet to be written, or is that of another run.
+    The harness is None if it will be written, or comes from another run.
     """
     check_spec(config.policy)
     check_agent(config.agent, config.agent_dollars)
     check_command(config)
     task = Task.load(config.task)
     if differences := check_fit(config, task):
-        reporter.say(f"not as in the recorded run: {'; '.join(differences)}")
+        reporter.say(f"differs from the recorded run: {'; '.join(differences)}")
     check_algorithm(task.config.update.algorithm, str(task.path / "task.toml"))
     harness = None if config.meta or config.branch_from else Harness.load(task.path / task.config.harness)
     _ = task.module
@@ -58,7 +58,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
 
 
 def check_sandbox(config: RunConfig) -> TierReport | None:
-    """Run the self-test of the demanded tier; None for tier `none`, which has nothing to prove."""
+    """Run the self-test of the requested tier; None for tier `none`, which has none."""
     return None if config.sandbox == "none" else probe(tier=config.sandbox)
 
 
@@ -70,11 +70,11 @@ def open_run(
     member: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> RunRecord:
-    """Create the run in MLflow, with its seed candidate where there is one already.
+    """Create the run in MLflow, with its seed candidate if it already exists.
 
     Args:
-        member: tags of a run that belongs to a comparison; its agents see no other run, so that arms stay independent.
-        origin: tags that tell where it comes from.
+        member: tags of a run in a comparison. Its agents see no other run, so that the runs stay independent.
+        origin: tags that say where the run comes from.
     """
     taken = fingerprint.take(config, task)
     tags = {
@@ -101,7 +101,7 @@ def open_run(
 
 
 def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None) -> None:
-    """Write what a run lacks before its first generation; an earlier opening may have been interrupted."""
+    """Write what a run needs before its first generation and an interrupted opening may have left out."""
     if run.phase(StartDone) is not None:
         return
     config = run.config
@@ -123,16 +123,15 @@ def plant_seed(run: RunRecord, harness: Harness, adapter: str | None = None) -> 
 
 
 def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:
-    """Let the run begin from a node of another run.
+    """Let the run start from a node of another run.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         text: `RUN:GENERATION`, or `RUN` for its champion.
-        seed: the one asked for; None: the one after that run's.
+        seed: requested seed; None for that run's seed plus 1.
 
     Raises:
-        UsageError: as `Branch.find` and `Branch.check`.
-        RecordError: likewise.
+        UsageError, RecordError: see `Branch.find` and `Branch.check`.
     """
     found = Branch.find(record(), text)
     seed = found.run.config.seed + 1 if seed is None else seed
@@ -141,7 +140,7 @@ def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:
 
 
 def _plant_branch(run: RunRecord, found: Branch) -> None:
-    """Copy the node's harness and adapter, so that the run needs no other, and begin there."""
+    """Copy the node's harness and adapter into the run and start there."""
     candidate = found.node.candidate
     adapter = found.run.adapter(candidate.adapter)
     if adapter is not None:

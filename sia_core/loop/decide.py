@@ -1,4 +1,4 @@
-"""Making the decisions of a generation: what the agent is told, what is asked of it, who decides where it does not."""
+"""Make the decisions of a generation: describe the situation, ask the agent, and fall back to `rules`."""
 
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -24,16 +24,16 @@ PULLS = ("harness", "weights", "both")
 
 
 def baseline(executed: Node) -> Decision:
-    """The decision of a run without levers."""
+    """Return the decision of a run without levers."""
     return Decision("none", executed.index, "this run has no levers: it is the baseline that only samples", "none")
 
 
 def decide(
     session: Session, generation: GenerationRecord, nodes: list[Node], evidence: Evidence
 ) -> tuple[list[Decision], Cost]:
-    """Make one decision for each sibling, until there is none left to make, and count what was played for them.
+    """Make one decision for each sibling, until the agent stops; return them and the cost of their trials.
 
-    The first decision may be to stop.
+    Only the first decision may be to stop.
     """
     situation = _situation(session, generation, nodes, evidence)
     decisions: list[Decision] = []
@@ -53,13 +53,13 @@ def decide(
 
 
 def _decide_one(session: Session, situation: Situation, source: SessionSource) -> Decision:
-    """Return the agent's decision, or that of `rules` where the agent comes to no decision."""
+    """Return the agent's decision, or that of `rules` if the agent comes to none."""
     agent = session.agents.feedback
     try:
         decision = _ask(agent, situation, source)
         if decision.lever == "none":
             why = "; ".join(decision.refused)
-            session.reporter.say(f"generation {situation.generation}: the recorded decision is not made here: {why}")
+            session.reporter.say(f"generation {situation.generation}: the recorded decision is not used: {why}")
         return decision
     except NoDecisionError as error:
         decision = _ask(RulesAgent(), replace(situation, refused=(f"{agent.spec}: {error}",)), source)
@@ -67,7 +67,7 @@ def _decide_one(session: Session, situation: Situation, source: SessionSource) -
 
 
 def _tell(session: Session, generation: int, decision: Decision) -> None:
-    """Say what was decided, once it is known to hold none of the task's canaries."""
+    """Report the decision after a check that it contains none of the task's canaries."""
     session.task.canaries.check_data(asdict(decision), f"generation {generation}, decision")
     if decision.instead_of:
         session.reporter.say(stand_in_line(decision, generation))
@@ -112,7 +112,7 @@ def _reference(session: Session, seed: Node) -> str:
 
 
 def _spending(session: Session, generation: GenerationRecord) -> str:
-    """Spent and left at the first asking: a resumed conversation has to read the same, or it is paid for again."""
+    """Return the spending when it was first needed: a resumed conversation must be identical, or it is paid again."""
     found = generation.get_json("agent/spending.json")
     if found is None:
         found = session.ledger.describe()
@@ -121,7 +121,7 @@ def _spending(session: Session, generation: GenerationRecord) -> str:
 
 
 def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> Decision:
-    """Ask until a decision passes its preconditions and the first rungs; refusals go back with their reasons."""
+    """Ask until a decision passes its preconditions and the first rungs, and return refusals with their reasons."""
     for _ in range(MAX_VALIDATIONS):
         decision = agent.decide(situation, source)
         if faults := source.objections(decision):
@@ -137,7 +137,7 @@ def _ask(agent: FeedbackAgent, situation: Situation, source: SessionSource) -> D
 
 
 def executed_node(generation: GenerationRecord, nodes: list[Node]) -> Node:
-    """The node that the generation executed."""
+    """Return the node that the generation executed."""
     phase = generation.phase(ExecuteDone)
     assert phase is not None
     return nodes[phase.node]

@@ -1,7 +1,7 @@
-"""Execute phase: roll the candidate to be improved out over training problems.
+"""Execute phase: roll the candidate to improve out over training problems.
 
-A phase first asks the record whether it is complete and then does nothing. Otherwise it works from what earlier
-phases recorded and marks itself complete last, so that a killed process loses at most the rollouts in flight.
+Each phase first asks the record whether it is complete, and then does nothing. Otherwise it works from the results of
+earlier phases and is marked complete last, so that a killed process loses at most the rollouts in flight.
 """
 
 from sia_core.loop.rollouts import cost_of, execute_shape, plan_groups, roll_out, training_rollouts

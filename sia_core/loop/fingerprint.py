@@ -1,9 +1,8 @@
-"""Compute digests of what decides a run's outcome: task, code, policy and configuration.
+"""Compute digests of everything that decides a run's outcome: task, code, policy and configuration.
 
-A run goes on only if its own digests are unchanged.
-
-Code is every module of the packages that can change an outcome, as its syntax tree without docstrings, comments and
-layout. How runs are shown, recorded, scheduled or checked is not part of it.
+A run can be resumed only while its digests are unchanged. The code is every module of the packages that can change an
+outcome, as a syntax tree without docstrings, comments and layout. The packages that show, record, schedule or check
+runs do not count.
 """
 
 import ast
@@ -24,14 +23,14 @@ from sia_core.record.tags import Tag
 FILE = "fingerprint.json"
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("agents", "domain", "engine", "importers", "loop", "policy", "search", "weights")
-"""Packages of `sia_core` that can change an outcome. A new module in them is covered by itself."""
+"""Packages of `sia_core` that can change an outcome. New modules in them are covered automatically."""
 _SHOWN = ("sia_core/agents/prompts/*.md", "sia_core/engine/sdk/*.py")
-"""Texts that agents read, docstrings of the SDK among them: every byte counts."""
+"""Texts that agents read, including docstrings of the SDK: every byte counts."""
 _NAMED = 5
 
 
 def take(config: RunConfig, task: Task) -> dict[str, dict[str, Any]]:
-    """Digests by name: files of task and code, the policy, settings of the configuration."""
+    """Compute the digests: files of task and code, the policy, settings of the configuration."""
     return {
         "task": dict(task.file_digests()),
         "code": code_digests(),
@@ -41,7 +40,7 @@ def take(config: RunConfig, task: Task) -> dict[str, dict[str, Any]]:
 
 
 def code_digests(root: Path = _ROOT) -> dict[str, str]:
-    """Digest by path of the modules and prompts below `root` that decide a run's outcome."""
+    """Compute digests by path of the modules and prompts below `root` that decide a run's outcome."""
     modules = [path for package in _PACKAGES for path in (root / "sia_core" / package).rglob("*.py")]
     found = {path: digest_json(_written(ast.parse(path.read_bytes()))) for path in modules}
     found |= {path: digest_path(path) for pattern in _SHOWN for path in root.glob(pattern)}
@@ -49,7 +48,7 @@ def code_digests(root: Path = _ROOT) -> dict[str, str]:
 
 
 def _written(node: object) -> object:
-    """Write a syntax tree as JSON data. Empty fields are left out, as later versions of Python add some."""
+    """Write a syntax tree as JSON data. Empty fields are left out, because later versions of Python add some."""
     if isinstance(node, list):
         return [_written(one) for one in node if not _is_docstring(one)]
     if not isinstance(node, ast.AST):
@@ -59,19 +58,19 @@ def _written(node: object) -> object:
 
 
 def _is_docstring(node: object) -> bool:
-    """Tell a text that stands alone: a docstring, or the text below a field."""
+    """Return True for a text that stands alone: a docstring, or the text below a field."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def tags(taken: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the run's tags, which reveal a change in a part of the fingerprint; the file `FILE` names what changed."""
+    """Return the run's tags, one digest for each part; the file `FILE` holds the details."""
     return {f"{Tag.FINGERPRINT}.{name}": digest_json(part) for name, part in taken.items()}
 
 
 def changes(run: RunRecord, task: Task) -> list[str]:
     """List what has changed since the run began, one line a part, with files and settings; empty if nothing has."""
     recorded, now = run.tags, take(run.started_with, task)
-    if f"{Tag.FINGERPRINT}.{next(iter(now))}" not in recorded:  # Begun before there were fingerprints.
+    if f"{Tag.FINGERPRINT}.{next(iter(now))}" not in recorded:  # The run is older than fingerprints.
         changed = recorded[Tag.TASK_DIGEST] != task.digest
         return [f"task {task.name} has changed since the run began"] if changed else []
     differ = [name for name, digest in tags(now).items() if recorded.get(name) != digest]
@@ -80,40 +79,40 @@ def changes(run: RunRecord, task: Task) -> list[str]:
 
 
 def check_same_task(run: RunRecord, task: Task) -> None:
-    """Check that the task is the one that the run was made on; SIA's own code may have changed since.
+    """Check that the run's task is unchanged; SIA's own code may have changed.
 
     Raises:
         RecordError: the task has changed.
     """
     if run.tags[Tag.TASK_DIGEST] != task.digest:
         what = f"task {task.name} has changed since the run"
-        raise RecordError(what, where=run.name, hint=f"put the files of {task.path} back as they were")
+        raise RecordError(what, where=run.name, hint=f"restore the files of {task.path}")
 
 
 def check_unchanged(run: RunRecord, task: Task) -> None:
-    """Check that a run goes on only with what the run began with.
+    """Check that nothing has changed since the run began.
 
     Raises:
-        RecordError: something has changed; it says what.
+        RecordError: something has changed; the message says what.
     """
     found = changes(run, task)
     if found:
         raise RecordError(
             "; ".join(found),
             where=run.name,
-            hint=f"put it back; or go on in a child run, from generation N: sia retry {run.name} --generation N --fork",
+            hint=f"restore it, or continue in a child run: sia retry {run.name} --generation N --fork",
         )
 
 
 def check_alike(comparison: ArmsRecord, task: Task) -> None:
-    """Check that nothing has changed since the runs of a comparison began: the runs may differ only in how they spend.
+    """Check that nothing has changed since the runs of a comparison began: only their arms may differ.
 
     Raises:
         RecordError: something has changed since a run of the comparison began.
     """
     for run in comparison.members().values():
         if found := changes(run, task):
-            hint = f"put it back to go on; or compare anew: sia arms {task.where}"
+            hint = f"restore it to resume, or start a new comparison: sia arms {task.where}"
             raise RecordError("; ".join(found), where=f"{comparison.name}, run {run.name}", hint=hint)
 
 

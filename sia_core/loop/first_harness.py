@@ -1,4 +1,4 @@
-"""The first harness, where the Meta-Agent writes it: validated, then planted as the seed of the lineage."""
+"""Let the Meta-Agent write the first harness, validate it, and make it the seed of the lineage."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -24,18 +24,18 @@ from sia_core.report.decided import short_spec
 
 SMOKE_PROBLEMS = 2
 _NAMES = 200
-"""Characters of the names of files that are told."""
+"""Characters shown of the files' names."""
 
 
 class SeedBench:
-    """The place where the Meta-Agent's drafts are validated and played."""
+    """Bench on which the Meta-Agent's drafts are validated and tried."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._allowance = TrialAllowance(session, set())
 
     def faults(self, harness: Harness) -> Sequence[str]:
-        """List why a first harness cannot be used: the rungs that need no parent, then a few rollouts."""
+        """List the faults of a first harness, from the rungs that need no parent and a few rollouts."""
         report = climb_first(self._session, harness)
         if report.failure:
             return report.faults
@@ -45,7 +45,7 @@ class SeedBench:
         return []
 
     def play(self, harness: Harness, problems: Sequence[str], rollouts: int) -> Trial:
-        """Play a draft on training problems."""
+        """Roll a draft out on training problems."""
         faults = tuple(climb_first(self._session, harness).faults) or self._allowance.objections(
             len(problems) * rollouts
         )
@@ -66,10 +66,10 @@ class SeedBench:
 
 
 def write_first(session: Session) -> None:
-    """Let the Meta-Agent write the seed harness; a no-op when there is one.
+    """Let the Meta-Agent write the seed harness, unless there is one.
 
     Raises:
-        HarnessError: it wrote none that passes validation.
+        HarnessError: no harness passed validation.
     """
     if session.run.phase(StartDone) is not None:
         return
@@ -88,9 +88,9 @@ def write_first(session: Session) -> None:
         harness = session.agents.meta.write(brief, SeedBench(session))
     except NoDecisionError as error:
         raise HarnessError(
-            f"{session.agents.meta.spec} wrote no harness that can be used: {error}",
+            f"{session.agents.meta.spec} wrote no usable harness: {error}",
             where=session.run.name,
-            hint="read agent/conversation.json of the run in MLflow; try another agent, or write a harness yourself",
+            hint="read agent/conversation.json of the run in MLflow; use another agent, or write a harness yourself",
         ) from error
     plant_seed(session.run, harness)
     names = one_line(", ".join(sorted(harness.files)), _NAMES)

@@ -1,6 +1,6 @@
-"""Play the gate: blocks of fresh problems for parent and child, until the verdict is there or the cap is reached.
+"""Run the gate: play blocks of fresh problems with parent and child until a verdict or the cap is reached.
 
-Owns its terms too: what the next child is told to expect of it.
+Also compute the gate's terms, which tell the agent in advance what its next child has to reach.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from sia_core.search.sequential import cut
 def play_gate(
     session: Session, generation: GenerationRecord, nodes: Sequence[Node], parent: Node, child: Candidate, siblings: int
 ) -> tuple[GateVerdict, Cost]:
-    """The verdict on a child, and what it took.
+    """Return the verdict on a child, and its cost.
 
-    The problems are the generation's own block whatever the looks do: what one gate leaves unplayed no other gets.
-    The rival is played only once the child is better than its parent, on the problems played by then.
+    The generation's block of problems does not depend on the looks: problems that one gate leaves unplayed go to no
+    other. The rival is played only once the child is better than its parent, on the problems played by then.
     """
     config = session.config
     problems = pick_problems(session, "gate", generation.index - 1, config.gate_problems)
@@ -54,7 +54,7 @@ def play_gate(
 
 
 def gate_terms(session: Session, nodes: Sequence[Node], rollouts: Sequence[Rollout]) -> GateTerms:
-    """Compute the terms of the next gate, with the spread of earlier gates or else that of these rollouts."""
+    """Compute the terms of the next gate, with the spread of earlier gates or else of these rollouts."""
     config, rules = session.config, _rules(session, session.config.siblings)
     scores = scores_by_problem(rollouts)
     jump = unseen(rules.floor, scores)
@@ -83,7 +83,7 @@ def _rules(session: Session, tries: int, seed: int = 0) -> Rules:
 def _play(
     session: Session, generation: GenerationRecord, name: str, candidate: Candidate, problems: Sequence[str]
 ) -> list[Rollout]:
-    """All rollouts of these problems; those of earlier looks come from the journal."""
+    """Roll a candidate out on these problems; rollouts of earlier looks come from the journal."""
     config = session.config
     units = plan_units(session, candidate, "gate", problems, config.gate_rollouts, f"{generation.index}/gate")
     label = f"generation {generation.index}: gate, {name}, {len(problems)} problems"

@@ -1,4 +1,4 @@
-"""Harness lever: apply a decision's edits and knobs, and put the rewrite to the validation ladder."""
+"""Harness lever: apply a decision's edits and knobs, and validate the rewrite on the ladder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ class Pulled:
 
 
 def rewrite(session: Session, decision: Decision, parent: Node) -> Harness:
-    """The harness a decision asks for: edits, then knobs.
+    """Return the harness that a decision asks for: edits, then knobs.
 
     Raises:
-        HarnessError: an edit or a knob that cannot be applied, or that goes further than the run allows.
+        HarnessError: an edit or a knob cannot be applied, or exceeds the run's edit limits.
     """
     harness, config = session.run.harness(parent.candidate.harness), session.config
     child = apply_edits(harness, decision.edits).with_knobs(decision.knobs)
@@ -57,7 +57,7 @@ def pull_harness(session: Session, generation: GenerationRecord, decision: Decis
     candidate = None if report.failure else Candidate(child.digest, parent.candidate.adapter)
     last = report.rungs[-1]
     predicted = {name: int(last.metrics[name]) for name in _PREDICTED if name in last.metrics}
-    # What the rungs of the validation have cost, the analyze phase has counted.
+    # The analyze phase has already counted the cost of the validation rungs.
     cost = sum((rung.cost for rung in report.rungs if rung.rung not in VALIDATION), Cost())
     return Pulled(candidate, cost, report.failure, predicted, "" if candidate else child.digest)
 

@@ -18,8 +18,8 @@ from sia_core.search.lineage import rank
 def improve(session: Session, index: int) -> list[Node]:
     """Pull the lever of each decision, gate the children, and add the generation's nodes to the lineage.
 
-    Siblings share the gate's confidence (Bonferroni), so that several tries promote a no-op no more often than one.
-    Of those that are promoted the best comes last, and is the champion (`lineage.rank`).
+    Siblings share the gate's confidence (Bonferroni), so that several tries promote a no-op no more often than one try.
+    The best promoted sibling comes last and is the champion (`lineage.rank`).
     """
     generation = session.run.generation(index)
     done = generation.phase(ImproveDone)
@@ -50,7 +50,7 @@ def _child(
     siblings: int,
     rejected: str | None,
 ) -> Node:
-    """The node of one decision; its place in the lineage is not known yet."""
+    """Make the node of one decision, without its place in the lineage."""
     parent = nodes[decision.parent]
     pulled = Pulled(None, Cost(), rejected) if rejected else pull(session, generation, decision, parent)
     gate, cost = None, pulled.cost
@@ -96,7 +96,7 @@ def _log_node(generation: GenerationRecord, node: Node) -> None:
 
 
 def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[Node]) -> None:
-    """Add the nodes to the lineage; the last is the one that tags and charts show."""
+    """Add the nodes to the lineage; tags and charts show the last one."""
     last = nodes[-1]
     if last.gate is not None:
         charted = {"gate.child": last.gate.child.mean, "gate.parent": last.gate.parent.mean}
@@ -116,7 +116,7 @@ def _record_nodes(session: Session, generation: GenerationRecord, nodes: list[No
 
 
 def _rejection(generation: GenerationRecord) -> str | None:
-    """Why a person has forbidden the decision, or None."""
+    """Return your reason for rejecting the decision, or None."""
     said = generation.phase(ApprovalDone)
     if said is None or said.approved:
         return None

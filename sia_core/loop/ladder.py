@@ -1,16 +1,16 @@
-"""The validation ladder: what a rewritten harness has to pass before it meets its parent at the gate.
+"""Validate a rewritten harness on the ladder of rungs, before it meets its parent at the gate.
 
-Rungs from the cheapest on; the first that says no ends the climb. `static` reads, `import` and `contract` run the
-harness alone in a sandbox of this machine, `smoke`, `activation` and `minibatch` play training problems through the
-session's engine. The rungs of VALIDATION are climbed while the agent still decides (`sia_core.loop.workbench`), so
-that a rewrite that falls there goes back to its author and costs no generation; `minibatch` follows once the decision
-stands.
+The rungs come in order of cost, and the first rejection ends the climb. `static` reads the files, `import` and
+`contract` run the harness alone in a sandbox of this machine, `smoke`, `activation` and `minibatch` play training
+problems through the session's engine. The rungs of VALIDATION are climbed while the agent still decides
+(`sia_core.loop.workbench`), so that a rejected rewrite goes back to its author and costs no generation. `minibatch`
+follows once the decision is made.
 
-Each rung's result is an artifact of the generation as soon as it is there, by the digest of the rewrite, and is taken
-from there when the rewrite climbs again or the run is resumed; rollouts come from the journal.
+Each rung's result is stored at once as an artifact of the generation, by the digest of the rewrite, and reused when the
+rewrite climbs again or the run is resumed. Rollouts come from the journal.
 
-Smoke rollouts are twins of the parent's (`Unit.twin`): the same problems and randomness. Those that the decision cites
-come first, because there the change is most likely to show.
+Smoke rollouts are twins of the parent's (`Unit.twin`), with the same problems and randomness. Twins of rollouts that
+the decision cites come first, because the change most likely shows there.
 """
 
 from collections import Counter
@@ -43,16 +43,16 @@ CONTRACT_PROBLEMS = 2
 FUTILITY = 0.95
 """Confidence of the upper bound of the gain that must lie below 0 for a child to be given up."""
 ANSWER_CHARS = 24
-"""Private texts from this length on are looked for in files: shorter ones may stand there by chance."""
+"""Shortest private text that is searched for in files: shorter texts may occur by chance."""
 READING = ("static", "import", "contract")
-"""Rungs that play no rollout."""
+"""Rungs that need no rollout."""
 VALIDATION = (*READING, "smoke", "activation")
-"""Rungs that a rewrite has to pass before it is taken as a decision."""
+"""Rungs that a rewrite has to pass to be accepted as a decision."""
 
 
 @dataclass(frozen=True)
 class Climb:
-    """One rewrite and all that its rungs need."""
+    """A rewrite and everything that its rungs need."""
 
     session: Session
     generation: GenerationRecord
@@ -60,7 +60,7 @@ class Climb:
     parent: Node
     child: Harness
     counted: set[str] = field(default_factory=set)
-    """Keys of rollouts that this generation has counted already, those of the execute phase from the beginning."""
+    """Keys of rollouts that this generation has already counted, including those of the execute phase."""
 
     def __post_init__(self) -> None:
         if self.generation.phase(ExecuteDone) is not None:
@@ -80,11 +80,11 @@ class Climb:
 
 
 def climb(it: Climb) -> LadderReport:
-    """Put a rewrite to every rung until one rejects it, and store the report as `ladder.json`.
+    """Try a rewrite on every rung until one rejects it, and store the report as `ladder.json`.
 
     Raises:
-        LeakError: a canary of the task is in the rewrite, or in what a rung made of it.
-        SandboxError: no sandbox can be had.
+        LeakError: the rewrite, or the output of a rung, contains a canary of the task.
+        SandboxError: no sandbox is available.
     """
     report = climb_rungs(it, tuple(RUNGS))
     it.generation.put_json("ladder.json", asdict(report))
@@ -92,7 +92,7 @@ def climb(it: Climb) -> LadderReport:
 
 
 def climb_rungs(it: Climb, names: Sequence[str]) -> LadderReport:
-    """Put a rewrite to some of the rungs until one rejects it. Raises as `climb` does."""
+    """Try a rewrite on some of the rungs until one rejects it; see `climb` for errors."""
     session = it.session
     session.task.canaries.check_files(it.child.files, f"generation {it.generation.index}, rewritten harness")
     session.run.put_harness(it.child)
@@ -101,7 +101,7 @@ def climb_rungs(it: Climb, names: Sequence[str]) -> LadderReport:
         known = _stored(it, name)
         rungs.append(known or _put(it, RUNGS[name](it)))
         if known is None or not known.passed:
-            # A draft that was tried passed its first rungs already, and said so.
+            # For a draft that was tried, the first rungs were reported before.
             session.reporter.say(f"rung {name}: {'passed' if rungs[-1].passed else 'rejected'}: {rungs[-1].reason}")
         if not rungs[-1].passed:
             break
@@ -109,7 +109,7 @@ def climb_rungs(it: Climb, names: Sequence[str]) -> LadderReport:
 
 
 def climb_first(session: Session, harness: Harness) -> LadderReport:
-    """The rungs that need no parent, for a first harness; smoke excepted. Nothing is stored."""
+    """Try a first harness on the rungs that need no parent, without smoke, and store nothing."""
     session.task.canaries.check_files(harness.files, "first harness")
     allowed = static.Allowed.of(Harness.from_files(_PLAIN).config, session.task.config.rewrite)
     rungs = [static.check(harness, None, allowed, answers=_answers(session))]
@@ -186,11 +186,11 @@ def _minibatch(it: Climb) -> RungResult:
     count = min(MINIBATCH_PROBLEMS, shape.problems)
     named = {*it.decision.fixes, *it.decision.risks}
     block = training_block(session, index - 1, shape)
-    problems = sorted(block, key=lambda problem: problem not in named)[:count]  # What was predicted is looked at first.
+    problems = sorted(block, key=lambda problem: problem not in named)[:count]  # Problems of the prediction come first.
     each = min(MINIBATCH_ROLLOUTS, shape.rollouts)
     sides, cost, said = [], Cost(), ""
     for name, candidate in {"parent": it.parent.candidate, "child": it.candidate}.items():
-        # The block of the execute phase: where the parent is what was executed, its rollouts are there.
+        # The block of the execute phase: if the parent was executed, its rollouts exist.
         units = plan_units(session, candidate, "train", problems, each, f"{index}/execute")
         rollouts = roll_out(session, candidate, units, f"minibatch, {name}")
         sides.append(scores_by_problem(rollouts))
@@ -210,7 +210,7 @@ def _minibatch(it: Climb) -> RungResult:
 
 
 def _predicted(it: Climb, parent: Scores, child: Scores) -> dict[str, int]:
-    """Which of the problems that the decision names became better or worse, beside all that both played."""
+    """Count which problems became better or worse, among all played and among those that the decision names."""
     means = {problem: (fmean(parent[problem]), fmean(child[problem])) for problem in parent.keys() & child.keys()}
     better = {problem for problem, (before, after) in means.items() if after > before}
     worse = {problem for problem, (before, after) in means.items() if after < before}
@@ -237,7 +237,7 @@ RUNGS: Mapping[str, Callable[[Climb], RungResult]] = {
 
 
 def _parent_units(it: Climb) -> list[Unit]:
-    """Units of the parent that the smoke rollouts are twins of: some cited, then others of the execute phase."""
+    """Choose the parent's units for smoke rollouts: some cited ones, then others of the execute phase."""
     session, index = it.session, it.generation.index
     shape = executed_shape(it.generation)
     problems = training_block(session, index - 1, shape)
@@ -245,7 +245,7 @@ def _parent_units(it: Climb) -> list[Unit]:
     cited = set(it.decision.cites)
     chosen = [unit for unit in block if unit.key in cited][:CITED]
     seen = Counter(unit.problem for unit in chosen)
-    # One a problem before a second of any.
+    # Each problem gets one unit before any gets a second.
     others = sorted((unit for unit in block if unit not in chosen), key=lambda unit: seen[unit.problem])
     for unit in others:
         if len(chosen) < SMOKE_ROLLOUTS and seen[unit.problem] <= min(seen[problem] for problem in problems):
@@ -255,39 +255,39 @@ def _parent_units(it: Climb) -> list[Unit]:
 
 
 def twins(it: Climb) -> list[Rollout]:
-    """Smoke rollouts of the rewrite."""
+    """Return the smoke rollouts of the rewrite."""
     candidate = it.candidate
     units = [replace(unit, harness=candidate.harness, twin=unit.key) for unit in _parent_units(it)]
     return roll_out(it.session, candidate, units, "smoke test")
 
 
 def _scored(rollout: Rollout) -> Rollout | None:
-    """None for one that was lost: nothing can be compared with it."""
+    """Return the rollout, or None if it is unscored and cannot be compared."""
     return rollout if rollout.score is not None else None
 
 
 def _cost(it: Climb, rollouts: Sequence[Rollout]) -> Cost:
-    """Cost of those that nothing in this generation has counted: neither the execute phase nor an earlier rung."""
+    """Return the cost of the rollouts that this generation has not yet counted."""
     new = [rollout for rollout in rollouts if rollout.unit.key not in it.counted]
     it.counted.update(rollout.unit.key for rollout in new)
     return cost_of(new)
 
 
 def _rejected(it: Climb, nodes: Sequence[Node]) -> Iterator[static.Rejected]:
-    """Earlier rewrites that lost to their parent under the same weights, at the minibatch or at the gate."""
+    """Yield earlier rewrites that lost to their parent under the same weights, at minibatch or gate."""
     for node in nodes:
         if node.parent is None or node.lever not in ("harness", "both"):
             continue
         lost = node.lever == "harness" and node.gate is not None and not node.promoted and not node.gate.void
         futile = bool(node.draft) and node.failure.startswith("minibatch:")
         if not (lost or futile) or nodes[node.parent].candidate.adapter != it.parent.candidate.adapter:
-            continue  # Under other weights it may do better, and a repair of a defect is a new try.
+            continue  # Under other weights a rewrite may do better, and a repair of a defect is a new try.
         reason = node.failure or (f"gate: {node.gate.reason}" if node.gate else "")
         yield static.Rejected(f"node {node.index}", it.session.run.harness(node.harness), reason)
 
 
 def _answers(session: Session) -> list[str]:
-    """Long texts in the private data of all problems."""
+    """Collect the long texts in the private data of all problems."""
     found: set[str] = set()
     todo = [problem.private for split in SPLITS for problem in session.task.problems(split)]
     while todo:

@@ -1,6 +1,6 @@
-"""Pull the lever of a decision: a decision in, a child candidate or the reason for its absence out.
+"""Pull the lever of a decision: return a child candidate, or the reason why there is none.
 
-Engine, weights and record meet here; none of them knows of the others.
+Engine, weights and record meet here and are otherwise independent.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sia_core.record.generation import GenerationRecord
 
 
 def objections(session: Session, decision: Decision, parent: Node, evidence: Sequence[Rollout]) -> list[str]:
-    """List every reason why a decision cannot be carried out. Reads only, so that it costs nothing."""
+    """List every reason why a decision cannot be carried out. This only reads and costs nothing."""
     needed = ("harness", "weights") if decision.lever == "both" else (decision.lever,)
     found = [
         f"lever {lever} is not among this run's levers"
@@ -31,7 +31,7 @@ def objections(session: Session, decision: Decision, parent: Node, evidence: Seq
 
 
 def pull(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
-    """Pull the lever of a decision. The child is not gated yet."""
+    """Pull the lever of a decision. The child has not passed the gate yet."""
     if decision.lever == "harness":
         return pull_harness(session, generation, decision, parent)
     if decision.lever == "weights":
@@ -47,7 +47,7 @@ def pull(session: Session, generation: GenerationRecord, decision: Decision, par
 
 
 def _train_on_evidence(session: Session, generation: GenerationRecord, decision: Decision, parent: Node) -> Pulled:
-    """Train on the evidence's rollouts where they are the parent's; evidence of another pair is stale."""
+    """Train on the evidence's rollouts if they are the parent's, else on fresh ones."""
     first = generation.rollouts("train")
     cost = Cost()
     if is_stale(first, parent.candidate):

@@ -1,7 +1,7 @@
-"""Making a generation of a run again, or more of them; in the run itself, or in a child run.
+"""Repeat generations of a run or add more, in the run itself or in a child run.
 
-What is forgotten stays in the record (`record.rewind`). Rollouts that are still valid are in the run's journal by their
-keys, and cost nothing: with the same task, code, policy and seed all of them are.
+Forgotten generations stay in the record (`record.rewind`). Rollouts that are still valid stay in the run's journal by
+their keys and cost nothing; with the same task, code, policy and seed, all of them are valid.
 """
 
 import sqlite3
@@ -29,18 +29,18 @@ _KEPT = (*(Tag.TASK, Tag.POLICY, Tag.VERSION), *(Tag.SANDBOX_TIER, Tag.SANDBOX_M
 def rerun(
     name: str, first: int, *, forked: bool = False, changes: Mapping[str, str] | None = None, origin: str = ""
 ) -> RunRecord:
-    """The run to see through from generation `first` on.
+    """Prepare a run, or a child run, to continue from generation `first`, and return it.
 
     Args:
-        name: of a run.
-        first: a generation it has made: that and all later ones are made again. One beyond: it is extended to it.
-        forked: leave the run as it is, and go on in a child run with task, code and policy as they are now.
-        changes: of a child run's settings, by name (`configure.change_config`).
-        origin: what asks for it. Asking twice is asking once.
+        name: name of a run.
+        first: a generation of the run, which is repeated with all later ones, or the next one, which is added.
+        forked: leave the run unchanged, and continue in a child run with the current task, code and policy.
+        changes: changed settings of a child run, by name (`configure.change_config`).
+        origin: id of the request; repeating a request has no effect.
 
     Raises:
-        RecordError: unknown run, one held by another process, or one that has changed and is not forked.
-        UsageError: there is no such generation to make, or settings that cannot be changed.
+        RecordError: the run is unknown, held by another process, or changed and not forked.
+        UsageError: the generation cannot be made, or the settings cannot be changed.
     """
     run = record().open(name)
     task = Task.load(run.config.task)
@@ -60,15 +60,15 @@ def rerun(
 
 
 def extend(run: RunRecord, generations: int) -> None:
-    """Let a run have so many generations in all; what it concluded with fewer is forgotten.
+    """Raise the total number of a run's generations, and forget its conclusions.
 
     Raises:
-        RecordError: held by another process, or changed.
-        UsageError: it has as many, or more.
+        RecordError: another process holds the run, or it has changed.
+        UsageError: the run already has as many generations.
     """
     if generations <= run.config.generations:
-        what = f"has {run.config.generations} generations already"
-        raise UsageError(what, where=run.name, hint="--generations is how many it is to have in all")
+        what = f"already has {run.config.generations} generations"
+        raise UsageError(what, where=run.name, hint="--generations is the total number")
     rerun(run.name, generations)
 
 
@@ -79,7 +79,7 @@ def _check_number(run: RunRecord, first: int) -> None:
         raise UsageError(what, where=run.name, hint=f"sia resume {run.name}")
     stop = run.phase(StopDone)
     if first > made and stop is not None and stop.rule == "agent":
-        what = f"the agent ended it in generation {made}: more generations would not be begun"
+        what = f"the agent ended the run in generation {made}: no further generation would start"
         raise UsageError(what, where=run.name, hint=f"ask again: sia retry {run.name} --generation {made}")
 
 
@@ -90,7 +90,7 @@ def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], o
             if child.begun and is_whole(child):
                 return child
     if first > len(run.generations()) + 1:
-        what = f"has no generation {first - 1} to go on from"
+        what = f"has no generation {first - 1} to continue from"
         raise UsageError(what, where=run.name, hint=f"it has {len(run.generations())}: see sia status {run.name}")
     config = change_config(run.config, changes)
     taken = fingerprint.take(config, task)
@@ -117,7 +117,7 @@ def _child(run: RunRecord, task: Task, first: int, changes: Mapping[str, str], o
 
 
 def _take_rollouts(source: Path, target: Path) -> None:
-    """Let the child's journal begin with its parent's rollouts; what they cost is the parent's expense."""
+    """Copy the parent's rollouts into the child's journal, without their cost."""
     if not (source / "journal.db").exists():
         return  # The parent was run on another machine.
     target.mkdir(parents=True, exist_ok=True)

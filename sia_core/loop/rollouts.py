@@ -1,4 +1,4 @@
-"""Plan units and get their records: from the journal where they are done, else from Ray."""
+"""Plan units and get their records, from the journal if they are done, else from Ray."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from sia_core.search.states import choose_states
 
 
 def pick_problems(session: Session, split: Split, block: int, count: int) -> list[str]:
-    """Problem ids of one block.
+    """Return the problem ids of one block.
 
     The split is shuffled once by the run's seed and dealt out in blocks, so that blocks share
     no problem until all have been used. Anchor problems are not dealt out.
@@ -39,7 +39,7 @@ def execute_shape(session: Session, node: Node) -> Shape:
 
 
 def executed_shape(generation: GenerationRecord) -> Shape:
-    """The layout that a generation's execute phase had."""
+    """Return the layout of a generation's execute phase."""
     phase = generation.phase(ExecuteDone)
     assert phase is not None
     return phase.shape
@@ -59,17 +59,17 @@ def _seen(session: Session, node: Node) -> list[Rollout]:
 
 
 def anchor_problems(session: Session) -> list[str]:
-    """Training problems set aside to tell whether updates forget, the same for the whole run.
+    """Return the training problems that test whether updates forget, the same for the whole run.
 
     Raises:
-        TaskError: nothing is left to train on.
+        TaskError: no problem is left to train on.
     """
     count, problems = session.task.config.update.anchors, _shuffled(session, "train")
     if count >= len(problems):
         raise TaskError(
             f"anchors = {count} leaves none of {len(problems)} training problems",
             where=f"{session.task.path / 'task.toml'}: [update]",
-            hint="set fewer aside",
+            hint="use fewer anchors",
         )
     return problems[:count]
 
@@ -84,12 +84,12 @@ def plan_groups(
 ) -> list[Unit]:
     """Plan a block of training problems, a group of `config.rollouts` each, or of another shape.
 
-    Where the run reuses states, each group begins from an earlier answer to its problem, and a task of fewer problems
-    than the block has groups gets several groups a problem, from several states.
+    If the run reuses states, each group starts from an earlier answer to its problem, and a problem gets several
+    groups, from several states, if the block has more groups than the task has problems.
 
     Args:
-        block: of the training problems.
-        name: what the seeds derive from.
+        block: number of the block of training problems.
+        name: text from which the seeds derive.
         earlier: training rollouts of this run.
     """
     config = session.config
@@ -112,7 +112,7 @@ def plan_groups(
 def plan_units(
     session: Session, candidate: Candidate, split: Split, problems: Sequence[str], rollouts: int, block: str
 ) -> list[Unit]:
-    """Units of one candidate; two candidates given the same block share problems and seeds."""
+    """Plan the units of one candidate; two candidates with the same block share problems and seeds."""
     return [
         Unit(
             task=session.task.digest,
@@ -130,11 +130,11 @@ def plan_units(
 
 
 def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], label: str) -> list[Rollout]:
-    """Records of all units, in the order of their keys; only those not in the journal are run.
+    """Return the records of all units, in the order of their keys, and run those not in the journal.
 
     Raises:
-        BudgetError: they would pass the budget.
-        LeakError: a canary of the task is in one of them.
+        BudgetError: the rollouts would exceed the budget.
+        LeakError: a rollout contains a canary of the task.
     """
     done = session.journal.get(unit.key for unit in units)
     todo = [unit for unit in units if unit.key not in done]
@@ -157,7 +157,7 @@ def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], labe
 
 
 def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]:
-    """The units, until the budget is used up: those in flight then end, and are kept."""
+    """Yield the units until the budget is used up; units in flight still end and are kept."""
     for unit in units:
         if session.ledger.used_up():
             return
@@ -165,7 +165,7 @@ def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]
 
 
 def training_rollouts(session: Session, before: int) -> list[Rollout]:
-    """Every training rollout that generations before that one have recorded."""
+    """Return all recorded training rollouts of generations before this one."""
     records = [record for record in session.run.generations() if record.index < before]
     return [rollout for record in records for name in record.training() for rollout in record.rollouts(name)]
 
@@ -191,5 +191,5 @@ def _dealt(session: Session, split: Split) -> list[str]:
 
 
 def _shuffled(session: Session, split: Split) -> list[str]:
-    """Problem ids of a split, shuffled once by the run's seed."""
+    """Return the problem ids of a split, shuffled once by the run's seed."""
     return shuffled((problem.id for problem in session.task.problems(split)), session.config.seed, split)

@@ -1,4 +1,4 @@
-"""The `Source` of one decision, out of a session: the training split alone, and a workbench for drafts."""
+"""Offer an agent the `Source` of a decision: the training split only, and a workbench for drafts."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -56,7 +56,7 @@ class TaskMaterials:
 
 
 class SessionSource(TaskMaterials):
-    """The `Source` of one decision of a generation. Rollouts of its gate and of the sealed test are not reachable."""
+    """The `Source` of a decision, which cannot reach rollouts of the gate and of the sealed test."""
 
     def __init__(self, session: Session, generation: int, siblings: Sequence[Decision] = ()) -> None:
         super().__init__(session.task)
@@ -137,7 +137,7 @@ class SessionSource(TaskMaterials):
 
     @cached_property
     def _proposed(self) -> int:
-        """The node that the parent policy proposed, and that the evidence is about."""
+        """Node that the parent policy proposed and the evidence describes."""
         phase = self._records[self._generation].phase(ExecuteDone)
         assert phase is not None
         return phase.node
@@ -153,7 +153,7 @@ class SessionSource(TaskMaterials):
 
     @cached_property
     def _parts(self) -> list[GenerationRecord]:
-        """Earlier generations and their siblings, then what this one has of earlier siblings."""
+        """Earlier generations with their siblings, then this generation's earlier siblings."""
         return [
             record.sibling(number)
             for index, record in sorted(self._records.items())

@@ -15,9 +15,9 @@ from sia_core.search.gate import sealed_gain
 
 
 def seal(session: Session) -> None:
-    """Score the final candidate and the seed on the sealed test problems, once, with seeds of their own.
+    """Score the final candidate and the seed on the sealed test problems, once, with separate seeds.
 
-    These are the scores to report: those of the gate helped to choose the candidate, and are too good on average.
+    Report these scores: those of the gate helped to choose the candidate, and are too good on average.
     """
     if session.run.phase(SealedDone) is not None:
         return

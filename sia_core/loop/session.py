@@ -1,8 +1,7 @@
-"""Resources that the phases of one run share: record, task, engine, journal, agents.
+"""Share the resources of a run between its phases: record, task, engine, journal, agents.
 
-A session is opened once by whoever comes first, the `evolve` flow or a single `generation`
-retried on its own, and joined by every flow and task below it. It holds the run's lease, so
-two processes never write one run, on whatever machines they are.
+The first flow of a process, `evolve` or a single retried `generation`, opens the session, and every flow and task below
+it joins. The session holds the run's lease, so that no two processes on any machines write to one run.
 """
 
 import os
@@ -37,7 +36,7 @@ from sia_core.record.tags import Tag
 from sia_core.record.traces import RunTrace
 
 reporter: ContextVar[Reporter] = ContextVar("reporter", default=Silent())  # noqa: B039  (stateless)
-"""Who listens to progress in this process."""
+"""Listener for progress in this process."""
 
 _current: ContextVar["Session | None"] = ContextVar("session", default=None)
 
@@ -63,8 +62,8 @@ def open_session(name: str) -> Iterator[Session]:
     """Join the open session of this run, or open one.
 
     Raises:
-        RecordError: unknown run, a run held by another process, or one whose task, code, policy or configuration
-            has changed.
+        RecordError: the run is unknown, held by another process, or its task, code, policy or configuration has
+            changed.
     """
     joined = _current.get()
     if joined is not None and joined.run.name == name:
@@ -107,7 +106,7 @@ def _load_agents(
     def keep(generation: int, sibling: int, conversation: Mapping[str, Any]) -> None:
         used = read(ModelUsage, conversation["usage"])
         stored = run.generation(generation).sibling(sibling) if generation else run
-        # By MLflow's id: a generation that is made again asks again, and is paid for again.
+        # By MLflow's id: a repeated generation asks again, and is paid again.
         key = f"agent/{stored.run_id}/{sibling}"
         ledger.spend(key, "agents", Usage(tokens=used.tokens, dollars=used.dollars or 0.0))
         stored.put_json("agent/conversation.json", conversation)
@@ -117,7 +116,7 @@ def _load_agents(
         task,
         allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
         silence_s=config.agent_timeout,
-        # What was said in generations that are forgotten is not to be repeated, but asked again.
+        # Answers in forgotten generations are not reused: the agent is asked again.
         log=folder / f"agent{f'-{forgotten}' if forgotten != '0' else ''}.jsonl",
         history=lambda: read_history(run),
         keep=keep,

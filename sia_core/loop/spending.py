@@ -1,4 +1,4 @@
-"""The run's budget at work: what was spent is in the journal, is shown in MLflow, and decides what may be begun."""
+"""Enforce a run's budget: keep the spending in the journal, show it in MLflow, and refuse what would exceed it."""
 
 import os
 import time
@@ -33,12 +33,12 @@ class Ledger:
         self._began = time.monotonic()
         self._sitting = f"{os.getpid()}-{time.time_ns()}"
         kept: dict[str, Any] = run.get_json(_FILE) or {}
-        # A sitting on another machine is in MLflow and not in this journal; one that was cut, the other way round.
+        # MLflow has sessions of other machines, this journal has sessions that were interrupted.
         before = read_spent(kept.get("roles", {}))
         self._spent = {role: here.get(role, Usage()).at_least(before.get(role, Usage())) for role in ROLES}
         self._wall_before = max(here.get(_WALL, Usage()).seconds, float(kept.get("wall_seconds", 0.0)))
         self._warned = {name: amount / limit for name, amount, limit in self._shares()}
-        """How much of each limit was spent when it was last spoken of."""
+        """Share of each limit that was spent at the last warning."""
 
     def spent(self) -> dict[Role, Usage]:
         """Return the amounts spent so far, by role."""
@@ -46,11 +46,11 @@ class Ledger:
 
     @property
     def wall_s(self) -> float:
-        """Wall clock of all sittings."""
+        """Wall clock of all sessions."""
         return self._wall_before + time.monotonic() - self._began
 
     def settle(self, rollout: Rollout) -> bool:
-        """Put a finished rollout, and what it has cost, into the journal; False if it was there."""
+        """Put a finished rollout and its cost into the journal; return False if it was already there."""
         cost = self._cost(rollout)
         if not self._journal.put(rollout, cost):
             return False
@@ -79,10 +79,10 @@ class Ledger:
         self._warn()
 
     def reserve(self, what: str, rollouts: int) -> None:
-        """Refuse a launch that would pass the budget.
+        """Refuse a launch that would exceed the budget.
 
         Raises:
-            BudgetError: it would, or the budget is used up.
+            BudgetError: the launch would exceed the budget, or the budget is used up.
         """
         limit = self.budget.rollouts
         done = total(self.spent()).rollouts
@@ -91,21 +91,21 @@ class Ledger:
         self.check(what)
 
     def check(self, what: str) -> None:
-        """Let nothing more begin once a limit is reached.
+        """Refuse to start anything once a limit is reached.
 
         Raises:
-            BudgetError: one is.
+            BudgetError: a limit is reached.
         """
         used = self.used_up()
         if used is not None:
-            raise self._refusal(f"{what} was to come", *used)
+            raise self._refusal(f"{what} would start", *used)
 
     def used_up(self) -> tuple[str, float, float] | None:
-        """Name, amount and limit of what is used up; rollouts are refused before they are launched."""
+        """Return name, amount and limit of a used-up limit other than rollouts, which `reserve` refuses."""
         return next((one for one in self._shares() if one[0] != "rollouts" and one[1] >= one[2]), None)
 
     def lacks(self, planned: int) -> str | None:
-        """Return the limit that so many more rollouts would pass, at the mean cost so far; None if they fit."""
+        """Return the limit that more rollouts would exceed, at the mean cost so far, or None."""
         spent = total(self.spent())
         share = planned / spent.rollouts if spent.rollouts else 0.0
         after = spent + spent * share
@@ -116,7 +116,7 @@ class Ledger:
         return None
 
     def describe(self) -> str:
-        """Say what was spent, what is left of each limit, and how long a rollout takes."""
+        """Describe the spending, the rest of each limit, and the mean time of a rollout."""
         spent = total(self.spent())
         played = self.spent()["rollouts"].seconds + self.spent()["verification"].seconds
         each = f", {played / spent.rollouts:.1f} s a rollout with its verification" if spent.rollouts else ""

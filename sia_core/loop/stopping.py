@@ -1,4 +1,4 @@
-"""When a run ends, and that it is logged: after its generations, at a plateau, at its budget, by the agent's word."""
+"""End a run and record why: all generations done, a plateau, the budget, or the agent's decision."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,16 +13,16 @@ from sia_core.search.plateau import Plateau, find_plateau, tired
 
 
 def run_generations(session: Session, generation: Callable[[int], bool]) -> None:
-    """Generations until a rule ends them; the rule and its numbers are recorded.
+    """Run generations until a rule ends the run, and record the rule and its numbers.
 
     Args:
-        session: of the run.
-        generation: runs the one of that index; True if the Feedback-Agent wants to stop.
+        session: session of the run.
+        generation: runs the generation of an index; True if the Feedback-Agent decided to stop.
     """
     config = session.config
     for index in range(1, config.generations + 1):
         if asked_to_end():
-            raise KeyboardInterrupt  # Its own was lost on the way.
+            raise KeyboardInterrupt  # The original interrupt was lost.
         plateau = look_for_plateau(session, index)
         if plateau.reached and config.until_plateau:
             record_stop(session, "plateau", str(plateau), plateau)
@@ -39,7 +39,7 @@ def run_generations(session: Session, generation: Callable[[int], bool]) -> None
 
 
 def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> None:
-    """Write down by which rule the run ended: `plateau`, `budget`, `agent` or `generations`."""
+    """Record the rule that ended the run: `plateau`, `budget`, `agent` or `generations`."""
     if session.run.phase(StopDone) is None:
         tags = {Tag.STOPPED: rule, Tag.STOPPED_BECAUSE: reason}
         session.run.complete(StopDone(rule=rule, reason=reason, plateau=write(plateau)), tags)
@@ -48,7 +48,7 @@ def record_stop(session: Session, rule: str, reason: str, plateau: Plateau) -> N
 
 
 def look_for_plateau(session: Session, index: int) -> Plateau:
-    """Before a generation: is there still a gain to be had? Logged with its numbers, whether or not it ends the run."""
+    """Look for a plateau before a generation, and log its numbers even if it does not end the run."""
     config, nodes = session.config, session.run.nodes()
     found = find_plateau(
         nodes, config.levers, share=config.plateau, confidence=config.confidence, floor=_floor(session)
@@ -61,7 +61,7 @@ def look_for_plateau(session: Session, index: int) -> Plateau:
 
 
 def unaffordable(session: Session, index: int) -> str | None:
-    """Why the budget has no room for another generation and the sealed test, or None; a generation begun goes on."""
+    """Return why the budget does not cover this generation and the sealed test, else None; a begun one is covered."""
     if session.run.generation_begun(index):
         return None
     plan = plan_rollouts(session.config, session.task.config.update)

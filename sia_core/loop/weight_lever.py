@@ -41,7 +41,7 @@ def untrainable(session: Session, decision: Decision, parent: Node, evidence: Se
 
 
 def refuse_batch(session: Session, decision: Decision, parent: Node, batch: Sequence[Rollout]) -> str | None:
-    """Why these rollouts cannot train what is asked for, or None."""
+    """Return why these rollouts cannot train the requested update, or None."""
     try:
         return refuse(batch, update_spec(session, decision, parent, batch))
     except ProposalError as error:
@@ -54,13 +54,13 @@ class _Trained:
 
     adapters: list[Adapter] = field(default_factory=list)
     probes: list[tuple[float, ...]] = field(default_factory=list)
-    """The trainer's logprobs of the probe with each."""
+    """Logprobs of the probe under each adapter, by the trainer."""
     history: list[list[dict[str, float]]] = field(default_factory=list)
     """Metrics of each step of each round."""
     stopped: str | None = None
     fallback: str | None = None
     failure: str = ""
-    """Why a round could not be trained; the update comes to nothing, and the run goes on."""
+    """Reason why a round could not be trained; the update then fails, and the run continues."""
     cost: Cost = field(default_factory=Cost)
 
 
@@ -92,7 +92,7 @@ def pull_weights(
 def _train(
     session: Session, generation: GenerationRecord, parent: Candidate, spec: UpdateSpec, first: Sequence[Rollout]
 ) -> _Trained:
-    """Rounds until the spec's number is reached or a reason to stop comes up."""
+    """Train rounds until the spec's number or a reason to stop is reached."""
     trained = _Trained()
     rollouts, resources = list(first), session.task.config.resources
     folder = session.folder / "updates" / spec.id
@@ -133,12 +133,12 @@ def _train(
                 break
         trained.fallback = trainer.manifest.get("fallback")
     if trained.fallback is not None:
-        session.reporter.say(f"rollouts were trained on one by one, prompts not shared: {trained.fallback}")
+        session.reporter.say(f"trained on single rollouts, without shared prompts: {trained.fallback}")
     return trained
 
 
 def _unserved(session: Session, parent: Candidate, trained: _Trained, kept: int, limit: float) -> str | None:
-    """Why the engine cannot be serving what round `kept` trained, or None."""
+    """Return why the engine seems not to serve the adapter of round `kept`, or None."""
     probe = session.engine.policy.probe
     others = {f"round {number}": found for number, found in enumerate(trained.probes, 1)}
     others["the parent"] = probe(session.run.adapter(parent.adapter))
@@ -154,7 +154,7 @@ def _record_round(
     steps: Sequence[Mapping[str, float]],
     number: int,
 ) -> None:
-    """A round's adapter as a LoggedModel, with the metrics of the steps that made it."""
+    """Store a round's adapter as a LoggedModel, with the metrics of its steps."""
     model = session.run.put_adapter(adapter, {**asdict(spec), "round": number}, generation)
     for offset, metrics in enumerate(steps):
         named = {f"update.{name}": value for name, value in metrics.items()}
@@ -162,10 +162,10 @@ def _record_round(
 
 
 def update_spec(session: Session, decision: Decision, parent: Node, first: Sequence[Rollout]) -> UpdateSpec:
-    """The weight update a decision asks for, to begin with the rollouts `first`.
+    """Specify the weight update that a decision asks for, starting with the rollouts `first`.
 
     Raises:
-        ProposalError: a setting that cannot be, or no algorithm fits.
+        ProposalError: a setting is invalid, or no algorithm fits.
     """
     adapter = parent.candidate.adapter
     settings = settle(first, session.task.config.update.settings, decision.update, fresh=adapter is None)
@@ -181,14 +181,14 @@ def update_spec(session: Session, decision: Decision, parent: Node, first: Seque
 
 
 def _earlier(session: Session, generation: GenerationRecord, number: int) -> list[Rollout]:
-    """Training rollouts before round `number` of this generation's update: the same again when it is resumed."""
+    """Return the training rollouts before round `number` of this generation's update, the same after a resume."""
     names = [name for name in generation.training() if name != "train" and int(name.removeprefix("round_")) < number]
     own = [rollout for name in ("train", *names) for rollout in generation.rollouts(name)]
     return [*training_rollouts(session, generation.index), *own]
 
 
 def fresh_rollouts(session: Session, generation: GenerationRecord, candidate: Candidate, number: int) -> list[Rollout]:
-    """Rollouts of a candidate for a round of an update: problems and seeds that no round had before."""
+    """Roll a candidate out for a round of an update, with problems and seeds that no round had before."""
     earlier = _earlier(session, generation, number) if session.config.reuse_states else []
     units = plan_groups(
         session, candidate, generation.index - 1 + number, f"{generation.index}/round/{number}", earlier

@@ -1,7 +1,7 @@
-"""The place where an agent tries drafts before it decides: trials within an allowance, and the first rungs.
+"""Let an agent try drafts before it decides: trials within an allowance, and the first rungs.
 
-Everything is counted in the run's budget. Drafts stay in the record by their digest, with their rollouts, whatever
-came of them. A resumed generation repeats its conversation and finds the rollouts in the journal.
+Everything counts in the run's budget. All drafts stay in the record by digest, with their rollouts. A resumed
+generation repeats its conversation and finds the rollouts in the journal.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from sia_core.record.generation import GenerationRecord
 
 
 class Workbench:
-    """Drafts of one decision. `record` is the generation's, or a sibling's part of it."""
+    """Drafts of one decision; `record` belongs to the generation or a sibling."""
 
     def __init__(self, session: Session, record: GenerationRecord) -> None:
         self._session, self._record = session, record
@@ -28,7 +28,7 @@ class Workbench:
         self._reports: dict[str, LadderReport] = {}
         self._rollouts: dict[str, dict[str, Rollout]] = {}
         self.drafts: dict[str, Draft] = {}
-        """By digest, in the order in which they came."""
+        """Drafts by digest, in order of arrival."""
 
     @property
     def left(self) -> Left:
@@ -36,11 +36,11 @@ class Workbench:
         return self._allowance.left
 
     def rollouts(self, digest: str) -> list[Rollout]:
-        """Training rollouts of a draft so far."""
+        """Return the training rollouts of a draft so far."""
         return list(self._rollouts.get(digest, {}).values())
 
     def validate(self, decision: Decision, parent: Node) -> tuple[str, ...]:
-        """Put the decision's rewrite to the rungs of VALIDATION; all that the rejecting one found."""
+        """Try the decision's rewrite on the rungs of VALIDATION, and return the faults that the rejecting one found."""
         child = rewrite(self._session, decision, parent)
         if child.digest not in self._reports:
             climb = self._climb(decision, parent, child)
@@ -51,7 +51,7 @@ class Workbench:
         return self._reports[child.digest].faults
 
     def play(self, draft: Harness, parent: Node, problems: Sequence[str], rollouts: int) -> Trial:
-        """Play a draft beside its parent, on the problems and seeds of the execute phase."""
+        """Roll out a draft and its parent on problems and seeds of the execute phase."""
         stub = Decision("harness", parent.index, "", self._session.config.agent)
         report = climb_rungs(self._climb(stub, parent, draft), READING)
         faults = report.faults or self._allowance.objections(len(problems) * rollouts)
@@ -70,7 +70,7 @@ class Workbench:
         return Trial(draft.digest, tuple(faults), tuple(played), tuple(compared), self.left)
 
     def finish(self) -> Cost:
-        """Store all drafts with their rollouts; the cost of all that was played here."""
+        """Store all drafts with their rollouts, and return the cost of all trials."""
         if self.drafts:
             drafts = [asdict(draft) for draft in self.drafts.values()]
             self._record.put_json("drafts.json", {"drafts": drafts, "counted": sorted(self._allowance.counted)})
@@ -89,7 +89,7 @@ class Workbench:
         self._rollouts.setdefault(draft.digest, {}).update((rollout.unit.key, rollout) for rollout in rollouts)
 
     def _keep(self, draft: Draft, cost: Cost) -> None:
-        """Note a draft; what is said of a submission outweighs what is said of a trial."""
+        """Keep a draft; a submission replaces a trial, but not the reverse."""
         before = self.drafts.pop(draft.harness, None)
         if before is not None:
             cost += before.cost

@@ -1,4 +1,4 @@
-"""A comparison of arms in MLflow: one run, whose children are the arms' runs."""
+"""Store a comparison in MLflow: one run, whose children are the runs compared."""
 
 import secrets
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ SCORES = "sealed_scores.json"
 
 
 class ArmsRecord(Stored):
-    """One comparison's run."""
+    """The MLflow run of a comparison."""
 
     record: Record
 
@@ -44,10 +44,10 @@ class ArmsRecord(Stored):
 
     @classmethod
     def open(cls, record: Record, name: str) -> "ArmsRecord":
-        """The comparison of that name.
+        """Find a comparison by name.
 
         Raises:
-            RecordError: there is none, or it is of another format.
+            RecordError: no comparison has this name, or its format is another.
         """
         there = cls.list_all(record)
         for comparison in there:
@@ -59,7 +59,7 @@ class ArmsRecord(Stored):
 
     @classmethod
     def list_all(cls, record: Record) -> list["ArmsRecord"]:
-        """All comparisons, newest first."""
+        """List all comparisons, newest first."""
         return [cls(record, run) for run in record.search(f"tags.`{Tag.KIND}` = 'arms'")]
 
     def set_plan(self, about: str, plan: Mapping[str, Any]) -> None:
@@ -75,11 +75,11 @@ class ArmsRecord(Stored):
 
     @property
     def lease_id(self) -> str:
-        """MLflow run in which it is noted who holds the comparison."""
+        """MLflow run that names the process holding the comparison."""
         return self.tags.get(Tag.LEASE, self.run_id)
 
     def members(self) -> dict[tuple[int, str], RunRecord]:
-        """Runs there are, by seed and arm."""
+        """Find the existing runs by seed and arm."""
         return {key: RunRecord(self.record, run) for key, run in self._members().items()}
 
     def summaries(self) -> dict[tuple[int, str], RunSummary]:
@@ -91,10 +91,10 @@ class ArmsRecord(Stored):
         return {(int(run.data.tags[Tag.SEED]), run.data.tags[Tag.ARM]): run for run in found}
 
     def member_tags(self, seed: int, arm: str) -> dict[str, str]:
-        """Tags that make a run a member."""
+        """Return the tags that make a run a member of the comparison."""
         return {"mlflow.parentRunId": self.run_id, Tag.ARMS: self.name, Tag.ARM: arm, Tag.SEED: str(seed)}
 
     def reopen(self) -> None:
-        """Mark it as running again."""
+        """Mark the comparison as running again."""
         self.record.fence()
         self.record.client.update_run(self.run_id, status="RUNNING")

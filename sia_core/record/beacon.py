@@ -1,7 +1,7 @@
-"""Where a run is now, as a tag of its MLflow run: what `sia watch` reads from any machine.
+"""Report the current step of a run as a tag of its MLflow run, for `sia watch` on any machine.
 
-The tag is written every PERIOD seconds by a thread of the driver while the run goes on. A run whose tag has grown old
-while MLflow still calls it running was killed. Nothing rests on it: what cannot be written is left out.
+A thread of the driver writes the tag every PERIOD seconds. A run that MLflow calls running, but whose tag has grown
+old, was killed. The tag is only for display, so an update that fails is skipped.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from sia_core.record.tags import Tag
 
 PERIOD = 5.0
 SILENCE = 6 * PERIOD
-"""Seconds without a word after which a run is no longer taken to be going on."""
+"""Seconds without an update after which a run counts as killed."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The step a run was at."""
+    """The step that a run has reached."""
 
     label: str
     done: int
     total: int
     at: float
-    """Seconds since the epoch at which this was written."""
+    """Seconds since the epoch at which the step was written."""
     wait: Wait | None = None
-    """The reply that was waited for; None where none was."""
+    """The reply that the run waits for, if any."""
 
 
 def read_progress(tags: dict[str, str]) -> Progress | None:
@@ -41,7 +41,7 @@ def read_progress(tags: dict[str, str]) -> Progress | None:
 
 
 class Beacon:
-    """A Reporter that hands on what it hears, and leaves the latest step in the record. Use as a context manager."""
+    """A Reporter that forwards each call and keeps the latest step in the record. Use as a context manager."""
 
     def __init__(self, run: RunRecord, listener: Reporter, period: float = PERIOD) -> None:
         self._run, self._listener, self._period = run, listener, period
@@ -76,7 +76,7 @@ class Beacon:
         while True:
             label, done, total = self._latest
             now = Progress(label[:200], done, total, round(time.time(), 1), self._wait)
-            # A store that is down must not end the run that waits for it.
+            # An outage of the store must not end the run.
             with contextlib.suppress(Exception), in_haste():
                 self._run.set_tags({Tag.PROGRESS: dumps(now)})
             if self._ended.wait(self._period):

@@ -1,4 +1,4 @@
-"""A node of another run of the task, to begin a run from."""
+"""Start a run from a node of another run of the same task."""
 
 from dataclasses import dataclass
 
@@ -22,15 +22,15 @@ class Branch:
 
     @classmethod
     def find(cls, record: Record, text: str) -> "Branch":
-        """Read `RUN:GENERATION`, 0 being the seed; or `RUN`, for its champion.
+        """Parse `RUN:GENERATION`, where 0 is the seed, or `RUN` for the run's champion.
 
         Raises:
-            UsageError: no number behind the colon.
-            RecordError: no such run or generation, or a generation that made no candidate.
+            UsageError: no number follows the colon.
+            RecordError: the run or generation does not exist, or the generation made no candidate.
         """
         name, colon, number = text.partition(":")
         if colon and not number.isdecimal():
-            raise UsageError(f"{number!r} is no generation", where=_OPTION, hint=f"such as {name}:3; 0 is the seed")
+            raise UsageError(f"{number!r} is not a generation", where=_OPTION, hint=f"such as {name}:3 (0 is the seed)")
         run = record.open(name)
         nodes = run.nodes()
         if not nodes:
@@ -43,20 +43,20 @@ class Branch:
             raise RecordError(what, where=run.name, hint=f"sia status {run.name}")
         if made[-1].parent is not None and made[-1].candidate == nodes[made[-1].parent].candidate:
             why = made[-1].failure or f"its lever was {made[-1].lever}"
-            what = f"generation {number} made no candidate of its own ({why})"
+            what = f"generation {number} made no new candidate ({why})"
             raise RecordError(what, where=run.name, hint=f"sia status {run.name} shows the others")
         return cls(run, made[-1])
 
     def check(self, task: str, policy: str, seed: int) -> None:
-        """See that a run can begin here.
+        """Check that a run can start from this node.
 
         Args:
-            task: its name.
+            task: name of the new run's task.
             policy: digest of its policy.
             seed: its seed.
 
         Raises:
-            UsageError: another task, an adapter of another policy, or the seed of the run that is branched from.
+            UsageError: the task or the adapter's policy differs, or the seed is the same as in the other run.
         """
         tags = self.run.tags
         if tags[Tag.TASK] != task:
@@ -65,5 +65,5 @@ class Branch:
             what = f"{self} has an adapter of policy {tags[Tag.POLICY]}"
             raise UsageError(what, where=_OPTION, hint=f"run it with --policy {tags[Tag.POLICY]}")
         if self.run.config.seed == seed:
-            what = f"{self.run.name} has seed {seed} too: the gate would draw the problems on which {self} was chosen"
-            raise UsageError(what, where="--seed", hint=f"leave it out, or use another: --seed {seed + 1}")
+            what = f"{self.run.name} also has seed {seed}: the gate would draw the problems on which {self} was chosen"
+            raise UsageError(what, where="--seed", hint=f"leave --seed out, or use another: --seed {seed + 1}")

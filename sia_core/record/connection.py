@@ -1,6 +1,7 @@
-"""Opening an MLflow store: a client that was let in, or what is wrong and what to type.
+"""Open an MLflow store: return a working client, or say what is wrong and what you can type.
 
-A server that has answered this process is waited for (`patience`); one that never has is refused within seconds.
+Once a server has answered this process, calls wait through its outages (`patience`). A server that has never answered
+is refused within seconds.
 """
 
 import os
@@ -16,15 +17,15 @@ from sia_core.host.external import check_mlflow, is_http, masked
 from sia_core.record.patience import Waiting, bound_requests, patient
 
 _ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
-"""The variable by which `mlflow server` takes it too."""
+"""Variable that `mlflow server` reads too."""
 
 
 def connect(tracking_uri: str, waiting: Waiting) -> MlflowClient:
-    """A client of the store, whose calls wait, after one request has shown that it works.
+    """Return a client whose calls wait through outages, after one successful request.
 
     Raises:
-        ServiceError: a server, or a database server, that cannot be reached or does not let us in.
-        RecordError: a file that is no store.
+        ServiceError: the MLflow or database server cannot be reached or denies access.
+        RecordError: the file is not a store.
     """
     bound_requests()
     if is_http(tracking_uri):
@@ -33,7 +34,7 @@ def connect(tracking_uri: str, waiting: Waiting) -> MlflowClient:
     return patient(waiting(lambda: _opened(tracking_uri)), waiting)
 
 
-@cache  # Errors are not kept: it is asked until it has answered once.
+@cache  # Errors are not cached: each call asks until the server has answered once.
 def _see_server(tracking_uri: str) -> None:
     check_mlflow({**os.environ, "MLFLOW_TRACKING_URI": tracking_uri})
     _opened(tracking_uri)
@@ -49,14 +50,14 @@ def _opened(tracking_uri: str) -> MlflowClient:
 
 
 def _client(tracking_uri: str) -> MlflowClient:
-    """With the registry of the same store: MLflow takes the one that this process used last, if it is not told."""
+    """Use the registry of the same store; by default MLflow takes the one that this process used last."""
     return MlflowClient(tracking_uri, tracking_uri)
 
 
 def artifact_root(tracking_uri: str, home: Path) -> str | None:
-    """Where a new experiment's artifacts go; None leaves it to the server.
+    """Choose where a new experiment's artifacts go; None leaves the choice to the server.
 
-    A database has no say in it, and MLflow would put them below the directory one happens to be in.
+    For a database, MLflow would put them below the current directory.
     """
     return None if is_http(tracking_uri) else os.environ.get(_ROOT) or (home / "artifacts").as_uri()
 
@@ -78,5 +79,5 @@ def _unusable(uri: str, error: Exception) -> SiaError:
         given = f"as {user}" if user else "no user was given"
         hint = "export MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=..., or MLFLOW_TRACKING_TOKEN"
         return ServiceError(f"MLflow does not let us in (HTTP {code}; {given})", where=where, hint=hint)
-    hint = "see that it is an MLflow server of version 3 and that MLFLOW_TRACKING_URI is right"
+    hint = "check MLFLOW_TRACKING_URI and that its server is MLflow version 3"
     return ServiceError(f"MLflow cannot be used: {said}", where=where, hint=hint)

@@ -1,6 +1,6 @@
 """Classify errors of the MLflow client: transient server failure (retry) or anything else (raise).
 
-MLflow keeps what its libraries raise as cause or context; of several failed downloads it keeps the texts only.
+MLflow keeps its libraries' errors as cause or context, and of several failed downloads only the texts.
 """
 
 import re
@@ -16,7 +16,7 @@ _TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
 _CAUSES: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, ConnectionError)
 _DATABASE: Final = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
 _DOWNLOADS: Final = "The following failures occurred while downloading"
-"""How MLflow begins an error that keeps only the texts of others."""
+"""First words of an MLflow error that holds only the texts of other errors."""
 _SERVER: Final = re.compile(
     r"timed out|Max retries exceeded|Connection (refused|reset|aborted|broken)|RemoteDisconnected|5\d\d Server Error"
 )
@@ -49,13 +49,13 @@ def fault(error: BaseException) -> str | None:
 
 
 def _is_of_s3(error: BaseException) -> bool:
-    """Return True for a connection error of boto3, which only a store with artifacts in a bucket of its own needs."""
+    """Return True for a connection error of boto3, which is installed only for stores with artifacts in a bucket."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "botocore.exceptions"]
     return "ConnectionError" in kinds or "HTTPClientError" in kinds
 
 
 def _connection(text: str) -> str:
-    """The words of urllib3 that mean something to a person."""
+    """Return the readable words of a urllib3 error."""
     known = ("Connection refused", "Connection reset", "timed out", "without response", "Name or service not known")
     return next((words for words in known if words in text), "connection lost")
 

@@ -1,4 +1,4 @@
-"""One generation's run in MLflow."""
+"""Store a generation as a run in MLflow."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from sia_core.record.tags import Tag
 
 
 class GenerationRecord(Stored):
-    """One generation's run."""
+    """The MLflow run of a generation."""
 
     def __init__(self, record: Store, run: Run) -> None:
         super().__init__(record, run)
@@ -23,9 +23,9 @@ class GenerationRecord(Stored):
         self.index = int(run.data.tags[Tag.GENERATION])
 
     def sibling(self, number: int) -> "GenerationRecord":
-        """Return this run with a further child's artifacts and metrics kept apart; 0 is the first child.
+        """Return this run with a separate place for artifacts and metrics of child `number`; 0 is the first child.
 
-        Phases and training rollouts are the generation's own.
+        All children share the phases and training rollouts.
         """
         if number == 0:
             return self
@@ -37,12 +37,12 @@ class GenerationRecord(Stored):
         """Read the result of a phase, or None when it is not complete.
 
         Raises:
-            RecordError: the artifact does not match its digest, or is of another version.
+            RecordError: the artifact does not match its digest or was written by another version.
         """
         return checked_phase(self._first, kind)
 
     def complete(self, done: Phase, tags: Mapping[str, str] | None = None) -> None:
-        """Mark a phase complete. Its other artifacts must have been stored before."""
+        """Mark a phase complete, after its other artifacts are stored."""
         complete_phase(self, done, tags)
 
     def put_rollouts(self, name: str, rollouts: Sequence[Rollout]) -> None:
@@ -53,34 +53,34 @@ class GenerationRecord(Stored):
             self.put_file(f"rollouts/{name}.parquet", file)
 
     def training(self) -> list[str]:
-        """Names of the stored rollouts of training problems: the evidence's, then those of an update's rounds."""
+        """List the stored rollout sets of training problems: `train`, then the rounds of an update."""
         names = self.rollout_sets()
         rounds = sorted((name for name in names if name.startswith("round_")), key=lambda name: int(name[6:]))
         return [*(name for name in names if name == "train"), *rounds]
 
     def rollout_sets(self) -> list[str]:
-        """Names under which rollouts are stored: `train`, `round_N`, `anchors_SIDE`, `gate_SIDE`."""
+        """List the names under which rollouts are stored: `train`, `round_N`, `anchors_SIDE`, `gate_SIDE`."""
         found = self.record.client.list_artifacts(self.run_id, self.prefix + "rollouts")
         return sorted(Path(file.path).stem for file in found)
 
     def rollout_file(self, name: str) -> bytes | None:
-        """The Parquet file stored under that name (`record.parquet` reads it), None when there is none."""
+        """Return a set's Parquet file (`record.parquet` reads it), None when there is none."""
         stored = self._first if name == "train" else self
         return stored.get_bytes(f"rollouts/{name}.parquet")
 
     def rollouts(self, name: str) -> list[Rollout]:
-        """Records stored under that name.
+        """Read the records of a set.
 
         Raises:
-            RecordError: there are none.
+            RecordError: the set is missing.
         """
         return (self._first if name == "train" else self).own_rollouts(name)
 
     def own_rollouts(self, name: str) -> list[Rollout]:
-        """Read this sibling's own records stored under that name, without looking at the first sibling's.
+        """Read the records of a set from this sibling only.
 
         Raises:
-            RecordError: there are none.
+            RecordError: the set is missing.
         """
         data = self.get_bytes(f"rollouts/{name}.parquet")
         if data is None:

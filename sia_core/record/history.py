@@ -1,6 +1,6 @@
-"""Generations of other runs of the same task: what an agent may learn from them, without the sealed test.
+"""Collect generations of earlier runs of the task, without the sealed test, for an agent to learn from.
 
-Taken once, when a run begins, so that a resumed or replayed run sees the same.
+They are stored once, when a run begins, so that a resumed or replayed run sees the same history.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ _METRICS = (
 
 
 def take_history(record: Record, experiment_id: str, except_run: str) -> list[dict[str, Any]]:
-    """Rows of finished generations of other runs, the newest runs first, at most MAX_ROWS."""
+    """Read the finished generations of other runs, newest first, at most MAX_ROWS rows."""
     query = f"tags.`{Tag.KIND}` = 'generation'"
     newest = ["attributes.start_time DESC"]
     runs = record.client.search_runs([experiment_id], query, max_results=MAX_ROWS, order_by=newest)

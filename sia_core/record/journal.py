@@ -1,9 +1,9 @@
-"""The journal: finished rollouts on local disk, before they are part of a phase.
+"""Keep finished rollouts on local disk until they are part of a phase.
 
-One SQLite file a run, written by the driver as results come. A unit has one row: the first
-terminal record wins, so a unit that was run twice is counted once. It makes a killed run
-cheap to resume; the truth that moves between machines is MLflow's. A row is there whole or not
-at all: where the disk is full the run ends with an error, and goes on from the rows there are.
+A run has one SQLite file, which the driver writes as results come. The first terminal record of a unit stays, so a
+unit that ran twice is counted once. With the journal a killed run is cheap to resume, but MLflow is what moves
+between machines. A row is written whole or not at all: on a full disk the run ends with an error, and resumes from
+the rows already written.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Journal:
         """Keep a terminal record and what it cost; a second one of the same unit changes nothing, and is False.
 
         Raises:
-            RecordError: the disk is full, or broken.
+            RecordError: the disk is full or failing.
         """
         row = rollout.unit.key, json_data.dumps(rollout)
         try:
@@ -77,7 +77,7 @@ class Journal:
         """Note what something other than a rollout has cost; of a key the greatest amounts count.
 
         Raises:
-            RecordError: the disk is full, or broken.
+            RecordError: the disk is full or failing.
         """
         try:
             self._database.execute(_RAISE, (key, role, *astuple(amounts)))
@@ -91,7 +91,7 @@ class Journal:
         return {role: Usage(*amounts) for role, *amounts in rows}
 
     def get(self, keys: Iterable[str]) -> dict[str, Rollout]:
-        """The records there are among `keys`."""
+        """Return the stored records among `keys`."""
         found = {}
         for key in keys:
             row = self._database.execute("SELECT record FROM rollouts WHERE key = ?", (key,)).fetchone()

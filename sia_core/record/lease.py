@@ -1,16 +1,16 @@
-"""Who holds a run: a lease in the record, so that no two processes of any machine write one run.
+"""Lease a run in the record, so that no two processes on any machines write to one run.
 
-Each run, and each comparison of arms, has a small MLflow run beside it (`lease_id`), apart from those that people
-compare. A claim is its parameter `holder.N`. A parameter can be written once, so of two processes that claim N one is
-refused by the store, whichever store it is. N is the fencing token: only the holder of the greatest one may write.
+Each run and each comparison has a small MLflow run beside it (`lease_id`). A claim is the parameter `holder.N` of that
+MLflow run. A parameter can be written only once, so when two processes claim N, the store refuses one of them. N is the
+fencing token: only the holder of the greatest one may write.
 
-- A holder beats: every BEAT_S it writes the time into the tag `sia.holder.N`, and looks whether N + 1 was claimed.
-- A lease is free when it was given back, when its process is dead (same machine), or when no beat came for TTL_S
-  (other machines; of which 25 s at least are spent looking on, for their clocks may differ).
-- A holder that finds a greater token has lost: everything it would still write is refused (`Lease.check`, which the
-  record asks before each write). One that could not beat for TTL_S asks the record before it writes on.
-- In an outage of the store nobody can beat or claim. Who wants to write waits, looks when it is over whether the run
-  was taken over, which takes an outage that was not everybody's, and if not goes on.
+- A holder beats: every BEAT_S it writes the time into the tag `sia.holder.N` and looks for a claim of N + 1.
+- A lease is free when it was given back, when its process is dead (same machine), or when no beat came for TTL_S (other
+  machines, whose clocks may differ, so a claimant watches for at least 25 s).
+- A holder that finds a greater token has lost the lease, and all its further writes are refused: the record calls
+  `Lease.check` before each. A holder that could not beat for TTL_S asks the record before its next write.
+- While the store is down, no process can beat or claim. A waiting writer then checks whether another process, one that
+  could reach the store, took the run over; if not, the writer continues.
 """
 
 import json
@@ -36,7 +36,7 @@ BEAT_S = 10.0
 TTL_S = 60.0
 LOOK_S = 25.0
 LEAVE_S = 5
-"""For the last request of who leaves for an error or a signal."""
+"""Wait limit of the last request when a process leaves because of an error or a signal."""
 _PARAM = "holder."
 _TAG = f"{Tag.HOLDER}."
 _BACK = "given back"
@@ -44,7 +44,7 @@ _BACK = "given back"
 
 @dataclass(frozen=True)
 class Claim:
-    """One sitting of one process at a run."""
+    """A claim of one process on a run."""
 
     token: int
     process: Process
@@ -54,12 +54,12 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """JSON; `read` is its inverse."""
+        """Format as JSON; `read` is the inverse."""
         return json.dumps({**asdict(self.process), "since": self.since, "nonce": self.nonce})
 
     @classmethod
     def read(cls, token: int, text: str) -> "Claim":
-        """From a parameter's value."""
+        """Parse a parameter's value."""
         found: dict[str, Any] = json.loads(text)
         since, nonce = found.pop("since"), found.pop("nonce")
         return cls(token, Process(**found), since, nonce)
@@ -95,13 +95,13 @@ class Lease:
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def check(self, *, surely: bool = False) -> None:
-        """Refuse to go on once the run is another's.
+        """Refuse to continue once another process holds the run.
 
         Args:
-            surely: ask the record even if it was asked a moment ago.
+            surely: ask the record even right after a beat.
 
         Raises:
-            HeldError: it is.
+            HeldError: another process has taken the run over.
         """
         if self._lost is None and (surely or _now() - self._renewed > TTL_S):
             self._look()
@@ -109,7 +109,7 @@ class Lease:
             raise HeldError(
                 f"was taken over by {self._lost}; this process writes nothing more",
                 where=self._name,
-                hint=f"see how it goes there: sia status {self._name}",
+                hint=f"follow the run: sia status {self._name}",
             )
 
     def begin(self) -> None:
@@ -118,7 +118,7 @@ class Lease:
         self._beating.start()
 
     def end(self) -> None:
-        """Give it back, if it is still ours."""
+        """Give the lease back, unless another process took it."""
         self._ended.set()
         self._beating.join(timeout=BEAT_S)
         if self._lost is None:
@@ -127,7 +127,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S) and self._lost is None:
-            # An outage of the store: tried at the next beat. `check` asks again before anything is written.
+            # In an outage, the next beat tries again; `check` asks before anything is written.
             with suppress(Exception), in_haste():
                 self._look()
                 self._mark(str(time.time()))
@@ -143,14 +143,14 @@ class Lease:
 
 @contextmanager
 def hold(run: Holdable, say: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
-    """Hold a run: until the end, it alone writes through `run`, and stops when it has lost it.
+    """Hold a run: only this process may write through `run`, and writes are refused once the lease is lost.
 
     Args:
-        run: its record is fenced from now on.
-        say: told when another machine's holder has to be waited for.
+        run: run whose record is fenced from now on.
+        say: is called when a holder on another machine has to be waited for.
 
     Raises:
-        HeldError: another process holds it.
+        HeldError: another process holds the run.
     """
     client, lease_id = run.record.client, run.lease_id
     lease = Lease(client, lease_id, run.name, _claim(client, lease_id, run.name, say))
@@ -168,10 +168,10 @@ def hold(run: Holdable, say: Callable[[str], None] = lambda _: None) -> Iterator
 
 
 def refuse_held(run: Holdable) -> None:
-    """Refuse early what `hold` would refuse, as far as that is known without waiting: of processes of this machine.
+    """Refuse early, without waiting, a run that another process of this machine holds.
 
     Raises:
-        HeldError: one holds it.
+        HeldError: one does.
     """
     latest = _latest(run.record.client, run.lease_id)
     if latest is not None and latest.process.here and not _is_free(run.record.client, run.lease_id, latest):
@@ -183,7 +183,7 @@ def _claim(client: MlflowClient, run_id: str, name: str, say: Callable[[str], No
     if latest is not None:
         _wait_for_silence(client, run_id, name, latest, say)
     claim = Claim((latest.token if latest else 0) + 1, Process.this(), round(time.time(), 3), token_hex(8))
-    with suppress(MlflowException):  # Another was quicker. Or this one's write came through, and only its answer not.
+    with suppress(MlflowException):  # Another process was quicker, or this write succeeded but its answer was lost.
         client.log_param(run_id, f"{_PARAM}{claim.token}", claim.text)
     winner = _latest(client, run_id)
     if winner is None or winner.nonce != claim.nonce:
@@ -195,7 +195,7 @@ def _claim(client: MlflowClient, run_id: str, name: str, say: Callable[[str], No
 
 
 def _wait_for_silence(client: MlflowClient, run_id: str, name: str, latest: Claim, say: Callable[[str], None]) -> None:
-    """Return when the latest claim counts no more."""
+    """Wait until the latest claim no longer counts."""
     if _is_free(client, run_id, latest):
         return
     if latest.process.here:
@@ -203,7 +203,7 @@ def _wait_for_silence(client: MlflowClient, run_id: str, name: str, latest: Clai
     beat = _last_beat(client, run_id, latest)
     age = time.time() - float(beat or latest.since)
     wait = max(TTL_S - max(age, 0.0), LOOK_S)
-    say(f"{name} was last held by {latest}; looking for {wait:.0f} s whether it is still at work")
+    say(f"{name} was last held by {latest}; watching for {wait:.0f} s whether that process still works")
     deadline = _now() + wait
     while _now() < deadline:
         time.sleep(BEAT_S / 5)
@@ -234,5 +234,5 @@ def _last_beat(client: MlflowClient, run_id: str, claim: Claim) -> str:
 
 
 def _now() -> float:
-    """A clock that runs on while the machine sleeps."""
+    """Read a clock that also runs while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,10 +1,10 @@
-"""Adapters as MLflow LoggedModels, and the registry that says which candidate is the champion.
+"""Store adapters as MLflow LoggedModels, and keep the registry that says which candidate is the champion.
 
-- An adapter is one LoggedModel of its run, found by the tag `sia.adapter`. It is READY once all its files are
-  there; one that is not READY counts as absent, and is gone on with by whoever logs the adapter again.
-- A task has two registered models, TASK-adapter and TASK-harness. Their versions are what was promoted, each once a
-  run; the alias `champion` is at the last, `previous` at the one before it, whichever run they are of.
-- Everything goes through MLflow's client: its `log_model` would infer an environment, for minutes.
+- An adapter is one LoggedModel of its run, found by the tag `sia.adapter`. A model is READY once all its files are
+  stored; one that is not READY counts as absent and is completed when the adapter is logged again.
+- A task has two registered models, TASK-adapter and TASK-harness. Each promotion of a run is one version. The alias
+  `champion` marks the last version and `previous` the one before it, from any run.
+- All calls use MLflow's client, because `log_model` would spend minutes inferring an environment.
 """
 
 import tempfile
@@ -36,7 +36,7 @@ class Entry:
 
 
 def find_adapter(client: MlflowClient, experiment_id: str, run: str, digest: str) -> LoggedModel | None:
-    """The LoggedModel of a run's adapter: a READY one if there is any, else the first."""
+    """Find the LoggedModel of a run's adapter, preferring a READY one, then the oldest."""
     query = f"tags.`{Tag.ADAPTER}` = '{digest}' AND tags.`{Tag.RUN}` = '{run}'"
     found = client.search_logged_models([experiment_id], query)
     return min(found, key=lambda model: (not is_whole(model), model.creation_timestamp)) if found else None
@@ -50,15 +50,15 @@ def is_whole(model: LoggedModel | None) -> bool:
 def log_adapter(
     client: MlflowClient, experiment_id: str, run: str, run_id: str, adapter: Adapter, params: Mapping[str, str]
 ) -> str:
-    """The id of an adapter's LoggedModel, which is made unless it is there and whole.
+    """Return the id of an adapter's LoggedModel, which is created or completed if necessary.
 
     Args:
-        client: of the store.
-        experiment_id: of the run.
+        client: client of the store.
+        experiment_id: experiment of the run.
         run: its name.
         run_id: MLflow run that the adapter comes from.
-        adapter: with its files.
-        params: the update that made it.
+        adapter: the adapter with its files.
+        params: parameters of the update that made it.
     """
     model = find_adapter(client, experiment_id, run, adapter.digest)
     if model is not None and is_whole(model):
@@ -78,7 +78,7 @@ def log_adapter(
 
 
 def read_adapter(tracking_uri: str, model: LoggedModel) -> dict[str, bytes]:
-    """An adapter's files by name."""
+    """Download an adapter's files, by name."""
     with tempfile.TemporaryDirectory(prefix="sia-") as folder:
         found = mlflow.artifacts.download_artifacts(
             artifact_uri=model.artifact_location, dst_path=folder, tracking_uri=tracking_uri
@@ -87,7 +87,7 @@ def read_adapter(tracking_uri: str, model: LoggedModel) -> dict[str, bytes]:
 
 
 def crown(client: MlflowClient, name: str, run: str, index: int, entry: Entry) -> None:
-    """Put `champion` at an entry's version, and `previous` where it was. Twice is once."""
+    """Move `champion` to an entry's version and `previous` to the last champion; idempotent."""
     aliases = _aliases(client, name)
     version = _version(client, name, run, index, entry)
     if aliases.get(CHAMPION) == version:
@@ -98,7 +98,7 @@ def crown(client: MlflowClient, name: str, run: str, index: int, entry: Entry) -
 
 
 def dethrone(client: MlflowClient, name: str, run: str) -> None:
-    """Take `champion` from this run's version, whose successor has none; another run's stays."""
+    """Remove `champion` from this run's version, whose successor has none; keep another run's."""
     champion = _aliases(client, name).get(CHAMPION)
     if champion is None or client.get_model_version(name, champion).tags.get(Tag.RUN) != run:
         return
@@ -107,7 +107,7 @@ def dethrone(client: MlflowClient, name: str, run: str) -> None:
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Version by alias of a registered model, which is made if it is not there."""
+    """Return a registered model's versions by alias; create the model if necessary."""
     try:
         return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
     except MlflowException as error:

@@ -1,4 +1,4 @@
-"""Rollouts as Parquet: flat columns to query, and the whole record to read back."""
+"""Store rollouts as Parquet: flat columns to query, and the whole record to read back."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -11,12 +11,12 @@ from sia_core.domain import json_data
 from sia_core.domain.rollout import Rollout
 
 _BATCH = 64
-"""Whole records in memory at once, where only some are wanted."""
+"""Records held in memory at once when only some are read."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The flat columns of one rollout."""
+    """A rollout without its record: the flat columns."""
 
     key: str
     problem: str
@@ -24,7 +24,7 @@ class Row:
     score: float | None
     """None when unscored."""
     failure: str | None
-    """Its kind."""
+    """Kind of the failure."""
     tokens: int
     seconds: float
 
@@ -49,20 +49,20 @@ def write(path: Path, rollouts: Sequence[Rollout]) -> None:
 
 
 def read(data: bytes) -> list[Rollout]:
-    """The records of a file made by `write`."""
+    """Read the records of a file made by `write`."""
     column = pq.read_table(pa.BufferReader(data), columns=["record"]).column("record")
     return [json_data.loads(Rollout, text) for text in column.to_pylist()]
 
 
 def read_rows(data: bytes) -> list[Row]:
-    """The flat columns alone: cheap for any number of rollouts."""
+    """Read the flat columns alone, which is cheap for any number of rollouts."""
     columns = [one.name for one in fields(Row)]
     table = pq.read_table(pa.BufferReader(data), columns=columns)
     return [Row(**row) for row in table.to_pylist()]
 
 
 def read_some(data: bytes, keys: Collection[str]) -> list[Rollout]:
-    """The records of these units, in the file's order; the others are never held all at once."""
+    """Read the records of some units, in the file's order, without holding all records at once."""
     found: list[Rollout] = []
     for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=_BATCH, columns=["key", "record"]):
         for at, key in enumerate(batch.column("key").to_pylist()):

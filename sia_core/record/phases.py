@@ -1,7 +1,7 @@
 """Define the stored results of complete phases: one model a phase, written and read whole.
 
 A phase is complete once its tag `sia.phase.NAME` holds the digest of `phases/NAME.json`. A file that does not fit its
-model was written by another version, and is refused.
+model was written by another version and is refused.
 """
 
 from collections.abc import Mapping
@@ -76,19 +76,19 @@ class StopDone(Phase):
     NAME = "stop"
 
     rule: str
-    """`plateau`, `budget`, `agent` or `generations`."""
+    """Rule that ended the run: `plateau`, `budget`, `agent` or `generations`."""
     reason: str
     plateau: Mapping[str, Any]
-    """Numbers of `search.plateau`."""
+    """Numbers that `search.plateau` computed."""
 
 
 class SealedDone(Phase):
-    """The sealed test was played."""
+    """The sealed test was run."""
 
     NAME = "test"
 
     node: int
-    """The final candidate's."""
+    """Node of the final candidate."""
     candidate: Candidate
     final: Estimate
     seed: Estimate

@@ -1,9 +1,9 @@
-"""Taking back what a run has decided, and branching a run off: nothing of the record is ever deleted.
+"""Undo decisions of a run, or fork a run; nothing in the record is ever deleted.
 
-- A generation that is forgotten keeps its MLflow run with all artifacts, as kind `forgotten`; its number is free again.
-  The last goes first, so that a rewind that is cut short leaves a shorter run that is whole.
-- What the run as a whole concluded (`stop`, the sealed test) is copied to `forgotten/K/` before its tag goes.
-- A child run has copies of everything up to the generation it branches off at, so that it needs its parent no more.
+- A forgotten generation keeps its MLflow run with all artifacts, as kind `forgotten`, and its number is free again.
+  The last generation goes first, so that an interrupted rewind leaves a complete, shorter run.
+- The conclusions of the whole run (`stop`, the sealed test) are copied to `forgotten/K/` before their tags go.
+- A child run has copies of everything before the generation of the fork, so that it does not need its parent.
 """
 
 import tempfile
@@ -31,12 +31,12 @@ _KEPT_FILES = ("harnesses", "agent", "history.json", "sandbox.json")
 
 
 def forget(run: RunRecord, first: int, by: str = "") -> list[int]:
-    """Forget generations from `first` on, and what the run concluded; the numbers forgotten.
+    """Forget generations from `first` on and the run's conclusions; return their numbers.
 
     Args:
-        run: held by this process.
+        run: a run that this process holds.
         first: number of a generation; beyond the last one only conclusions are forgotten.
-        by: who asked. One that asks again finds it done, so that a retry does not forget what was made since.
+        by: id of the request. Repeating the last request changes nothing, so a retry does not forget newer generations.
     """
     if was_asked(run, by):
         return []
@@ -59,19 +59,19 @@ def was_asked(run: RunRecord, by: str) -> bool:
 
 
 def forgotten(run: RunRecord) -> list[GenerationRecord]:
-    """Every generation that was forgotten, in the order it began."""
+    """List the forgotten generations, in the order it began."""
     query = f"tags.`mlflow.parentRunId` = '{run.run_id}' and tags.`{Tag.KIND}` = '{FORGOTTEN}'"
     return [GenerationRecord(run.record, found) for found in reversed(run.record.search(query))]
 
 
 def fork(parent: RunRecord, first: int, config: RunConfig, tags: Mapping[str, str]) -> RunRecord:
-    """A child run with the parent's lineage before generation `first`.
+    """Create a child run with the parent's lineage before generation `first`.
 
     Args:
-        parent: is only read.
-        first: the generation the child goes on with.
-        config: of the child.
-        tags: of the child, beside those that name its parent.
+        parent: run that is read but not changed.
+        first: generation at which the child continues.
+        config: configuration of the child.
+        tags: tags of the child, beside those that name its parent.
     """
     about = {Tag.FORKED_FROM: parent.name, Tag.FORKED_AT: str(first), "mlflow.parentRunId": parent.run_id}
     child = parent.record.create(config, {**tags, **about})
@@ -102,7 +102,7 @@ def _stood_in(run: RunRecord) -> dict[str, str]:
 
 
 def _crown(run: RunRecord) -> None:
-    """The registry's champion was forgotten: the run's last one before it takes its place, a seed does not."""
+    """Replace a forgotten champion in the registry by the run's champion before it, unless that is the seed."""
     best = champion(run.nodes())
     if best.parent is None:
         run.demote()
@@ -126,7 +126,7 @@ def _forget_conclusions(run: RunRecord, count: int) -> None:
 
 
 def _copy_generation(source: GenerationRecord, target: GenerationRecord) -> None:
-    """Artifacts and numbers first, then the tags by which phases count."""
+    """Copy artifacts and metrics first, then the tags that complete the phases."""
     if target.phase(ImproveDone) is not None:
         return
     _copy_artifacts(source, target, "")
@@ -144,7 +144,7 @@ def _copy_generation(source: GenerationRecord, target: GenerationRecord) -> None
 
 
 def _copy_metrics(parent: RunRecord, child: RunRecord, first: int) -> None:
-    """Charts of the lineage; what was spent and the sealed test are the parent's own."""
+    """Copy the metrics of the lineage, without spending and sealed test."""
     client = parent.record.client
     for name in client.get_run(parent.run_id).data.metrics:
         if not name.startswith(("spent.", "test.")):

@@ -1,7 +1,7 @@
-"""Checkpoints of an update's rounds in MLflow, so that training goes on where another machine was cut short.
+"""Store checkpoints of an update's rounds in MLflow, so that another machine can resume an interrupted training.
 
-The adapter of a round is a LoggedModel already; what is kept here is the rest of its checkpoint: manifest, optimiser,
-value head. `complete.json` with the digests of these files comes last: a checkpoint without it is not there.
+The adapter of a round is already a LoggedModel. The rest of its checkpoint is stored here: manifest, optimiser, value
+head. `complete.json` with the digests of these files comes last, and a checkpoint without it does not count.
 """
 
 import json
@@ -19,11 +19,11 @@ _ADAPTER = "adapter"
 
 
 def put_round(generation: GenerationRecord, folder: Path) -> None:
-    """Store a round's checkpoint. Twice is once.
+    """Store a round's checkpoint, unless it is already stored.
 
     Args:
-        generation: whose update it is.
-        folder: `.../SPEC/round-N`; its adapter is stored as a LoggedModel before.
+        generation: generation of the update.
+        folder: `.../SPEC/round-N`; its adapter is already stored as a LoggedModel.
     """
     place = _place(folder)
     if generation.get_bytes(f"{place}/{COMPLETE}") is not None:
@@ -35,10 +35,10 @@ def put_round(generation: GenerationRecord, folder: Path) -> None:
 
 
 def take_round(run: RunRecord, generation: GenerationRecord, folder: Path) -> bool:
-    """Put a round's checkpoint on this disk where only MLflow has it. True if it did.
+    """Download a round's checkpoint if only MLflow has it; return True if it did.
 
     Raises:
-        RecordError: what is stored was changed or torn.
+        RecordError: the stored files were changed or are incomplete.
     """
     if folder.exists():
         return False
@@ -49,7 +49,7 @@ def take_round(run: RunRecord, generation: GenerationRecord, folder: Path) -> bo
     digests = json.loads(files.pop(COMPLETE))
     if {name: digest_bytes(data) for name, data in files.items()} != digests:
         raise RecordError(
-            f"{place} was changed or torn",
+            f"{place} was changed or is incomplete",
             where=f"MLflow run {generation.run_id}",
             hint="restore the artifact store, or start a new run",
         )

@@ -1,4 +1,4 @@
-"""The record: one MLflow run per evolution, one nested run per generation.
+"""Store each evolution as an MLflow run, with a nested run for each generation.
 
 Only this package imports mlflow. Invariants:
 
@@ -7,8 +7,8 @@ Only this package imports mlflow. Invariants:
   `sia.phase.NAME` with that file's digest. Reading checks the digest.
 - Harnesses and adapters are stored once, by digest, and checked when read.
 - Metric timestamps derive from the run's start, so logging twice is logging once.
-- Who holds a run (`lease`) sets `Record.fence`, which is asked before each write to a run.
-- A server that does not answer is waited for (`patience`). What it made long after it was asked for is passed over.
+- The holder of a run (`lease`) sets `Record.fence`, which is asked before each write to a run.
+- Calls wait for a server that does not answer (`patience`). Runs that it created long after the request are ignored.
 """
 
 import json
@@ -45,9 +45,9 @@ DATASET_DIGEST = 36
 _PAGE = 1000
 """Runs in one answer of MLflow's."""
 _CHANGED = f"{Tag.SET}."
-"""Tags that hold the settings which `sia resume` has changed, each by its name, as the text of its option."""
+"""Prefix of the tags that hold settings changed by `sia resume`, as the text of their options."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Its page then opens with the table of runs; of itself MLflow shows the traces of an application."""
+"""Opens the experiment's page with the table of runs, instead of an application's traces."""
 
 
 class Record:
@@ -63,15 +63,15 @@ class Record:
         self.tracking_uri = tracking_uri
         self.cache = cache
         self.waiting = Waiting(tracking_uri, say=say)
-        """For calls of MLflow's that are not its client's."""
+        """Waits for MLflow calls outside the client."""
         self.fence: Fence = no_fence
-        """Raises when writing is no longer ours; asks the store itself when told to do so `surely`."""
+        """Raises once another process holds the run; with `surely` it always asks the store."""
         self._artifact_root = artifact_root
         self.client = connect(tracking_uri, self.waiting)
-        # By digest, what was read and checked: over HTTP each artifact costs half a dozen requests.
-        self.phases: dict[str, bytes] = {}  # All: the lineage is made of each generation's, again and again.
+        # What was read and checked, by digest: over HTTP each artifact costs half a dozen requests.
+        self.phases: dict[str, bytes] = {}  # All: the lineage reads the phases of every generation again and again.
         self.harnesses: dict[str, Harness] = {}  # The newest ones.
-        self.known: dict[str, list[Run]] = {}  # Generations, while this process holds their run: nobody else adds any.
+        self.known: dict[str, list[Run]] = {}  # Generations while this process holds the run: only it adds any.
 
     def create(self, config: RunConfig, tags: Mapping[str, str]) -> "RunRecord":
         """Open a new run under a fresh name."""
@@ -86,17 +86,17 @@ class Record:
         return record
 
     def open_lease(self, name: str) -> str:
-        """Id of a new MLflow run in which it is noted who holds the run or comparison of that name."""
+        """Create an MLflow run that names the holder of a run or comparison; return its id."""
         tags = {Tag.KIND: "lease", Tag.RUN: name}
         run = self.client.create_run(self.experiment(LEASES), run_name=name, tags=tags)
         self.client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 
     def open(self, name: str) -> "RunRecord":
-        """The run of that name, or whose name or MLflow id begins so.
+        """Find a run by its name or MLflow id, or by the beginning of either.
 
         Raises:
-            RecordError: none, several, or one of another format.
+            RecordError: no run or several match, or the run's format is another.
         """
         runs = [run for run in self._evolutions() if name in (run.data.tags[Tag.RUN], run.info.run_id)]
         if not runs and name:
@@ -107,8 +107,8 @@ class Record:
             ]
         where = masked(self.tracking_uri)
         if not runs and any(run.data.tags[Tag.ARMS] == name for run in self.search(f"tags.`{Tag.KIND}` = 'arms'")):
-            hint = f"sia status {name} shows its runs; sia arms --resume {name} goes on with it"
-            raise RecordError(f"{name!r} is a comparison of arms, not a run", where=where, hint=hint)
+            hint = f"sia status {name} shows its runs; sia arms --resume {name} resumes it"
+            raise RecordError(f"{name!r} is a comparison, not a run", where=where, hint=hint)
         if len(runs) != 1:
             known = ", ".join(run.data.tags[Tag.RUN] for run in self._evolutions()[:5]) or "there are none yet"
             what = "unknown run" if not runs else "several runs begin with"
@@ -117,17 +117,17 @@ class Record:
         return RunRecord(self, runs[0])
 
     def summaries(self) -> list[RunSummary]:
-        """All runs, newest first."""
+        """Summarise all runs, newest first."""
         return [RunSummary.of(run) for run in self._evolutions()]
 
     def children(self, run_id: str) -> list[Run]:
-        """Generation runs of a run, by generation."""
+        """List the generation runs of a run, in order."""
         query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`{Tag.KIND}` = 'generation'"
         runs = without_late(self.search(query), Tag.GENERATION)
         return sorted(runs, key=lambda run: int(run.data.tags[Tag.GENERATION]))
 
     def search(self, query: str) -> list[Run]:
-        """Runs of all experiments that match MLflow's query, newest first."""
+        """Find the runs of all experiments that match an MLflow query, newest first."""
         if not (experiments := self._experiments()):
             return []
         newest = ["attributes.start_time DESC"]
@@ -146,7 +146,7 @@ class Record:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
 
     def experiment(self, name: str) -> str:
-        """Id of the task's experiment, made on first use."""
+        """Return the id of an experiment, which is created on first use."""
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
@@ -171,33 +171,33 @@ class RunRecord(Candidates):
 
     @property
     def config(self) -> RunConfig:
-        """The configuration that the run was started with, and what later commands have changed of it."""
+        """Return the configuration of the run's start with all later changes."""
         texts = {tag.removeprefix(_CHANGED): text for tag, text in self.tags.items() if tag.startswith(_CHANGED)}
         changed = {name: read_text(RunConfig, name, text) for name, text in texts.items()}
         return self.started_with.model_copy(update=changed)
 
     @property
     def lease_id(self) -> str:
-        """MLflow run in which it is noted who holds the run."""
+        """MLflow run that names the holder of the run."""
         return self.tags.get(Tag.LEASE, self.run_id)
 
     @property
     def begun(self) -> bool:
-        """True if the run's configuration is stored; a run whose creation was interrupted has none and cannot go on."""
+        """True if the run's configuration is stored; without it, a run cannot be resumed."""
         return self.get_bytes("config.json") is not None
 
     def extend(self, generations: int) -> None:
-        """Let it have so many generations in all."""
+        """Change the total number of generations."""
         self.change({"generations": generations})
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Change settings from now on, by the names of `RunConfig`'s fields."""
+        """Change settings, by the names of `RunConfig`'s fields."""
         written = {name: option(RunConfig, name).setting.write(value) for name, value in settings.items()}
         self.set_tags({f"{_CHANGED}{name}": text for name, text in written.items()})
 
     @property
     def started_with(self) -> RunConfig:
-        """The configuration the run was started with."""
+        """Read the configuration of the run's start."""
         data = self.get_bytes("config.json")
         if data is None:
             raise RecordError("config.json is missing", where=self.name, hint="the run never began; start a new one")
@@ -209,7 +209,7 @@ class RunRecord(Candidates):
         return str(self.record.client.get_run(self.run_id).info.status)
 
     def generation(self, index: int) -> GenerationRecord:
-        """The generation's run, created on first use."""
+        """Return the generation's run, which is created on first use."""
         for run in self._known():
             if run.data.tags[Tag.GENERATION] == str(index):
                 return GenerationRecord(self.record, run)
@@ -222,7 +222,7 @@ class RunRecord(Candidates):
         try:
             run = self.record.client.create_run(self.experiment_id, run_name=f"{self.name}/{index}", tags=tags)
         finally:
-            self.record.known.clear()  # Also where the answer was lost on the way.
+            self.record.known.clear()  # Also when only the answer was lost.
         return GenerationRecord(self.record, run)
 
     def generation_begun(self, index: int) -> bool:
@@ -230,7 +230,7 @@ class RunRecord(Candidates):
         return any(run.data.tags[Tag.GENERATION] == str(index) for run in self._known())
 
     def generations(self) -> list[GenerationRecord]:
-        """Generation runs there are, in order."""
+        """List the generation runs in order."""
         return [GenerationRecord(self.record, run) for run in self.record.children(self.run_id)]
 
     def phase(self, kind: type[Done]) -> Done | None:
@@ -242,7 +242,7 @@ class RunRecord(Candidates):
         complete_phase(self, done, tags)
 
     def nodes(self) -> list[Node]:
-        """The lineage, read from MLflow: the seed, then the nodes of each completed generation."""
+        """Read the lineage: the seed, then the nodes of each completed generation."""
         start = self.phase(StartDone)
         if start is None:
             return []
@@ -251,7 +251,7 @@ class RunRecord(Candidates):
         return [start.node, *(node for phase in phases if phase is not None for node in phase.nodes)]
 
     def _known(self) -> list[Run]:
-        """The generation runs, and of their tags those of the lineage, as they are now."""
+        """Return the generation runs; the lineage tags among their tags are up to date."""
         if self.record.fence is no_fence:
             return self.record.children(self.run_id)
         if self.run_id not in self.record.known:
@@ -259,11 +259,11 @@ class RunRecord(Candidates):
         return self.record.known[self.run_id]
 
     def put_datasets(self, task: str, splits: Mapping[str, Sequence[str]]) -> None:
-        """Name the splits as MLflow datasets of the run. Twice is once.
+        """Log the splits as MLflow datasets of the run; idempotent.
 
         Args:
-            task: its name.
-            splits: ids of the problems of each; MLflow is told how many there are, and a digest.
+            task: name of the task.
+            splits: ids of the problems of each split; MLflow receives their number and a digest.
         """
         self.record.fence()
         self.record.client.log_inputs(
@@ -295,15 +295,15 @@ class RunRecord(Candidates):
 
 
 def open_record(home: Path, tracking_uri: str | None, say: Callable[[str], None] = say_on_stderr) -> Record:
-    """The MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it.
+    """Open the MLflow store of `tracking_uri`, or SQLite under `home` with artifacts beside it.
 
     Args:
         home: SIA_HOME.
-        tracking_uri: as MLFLOW_TRACKING_URI.
-        say: told when MLflow is waited for, and when it answers again.
+        tracking_uri: MLFLOW_TRACKING_URI.
+        say: is called when MLflow is waited for, and when it answers again.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # `sia` prints links of its own.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # `sia` prints its own links.
     uri = tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     return Record(uri, artifact_root(uri, home), home, say)

@@ -1,4 +1,4 @@
-"""Implement the common part of MLflow's evolution and generation runs: artifacts, tags, metrics, phases."""
+"""Implement what evolution and generation runs share in MLflow: artifacts, tags, metrics, phases."""
 
 import json
 import tempfile
@@ -20,21 +20,21 @@ from sia_core.record.phases import Phase
 from sia_core.record.tags import Tag
 
 TAG_TEXT = 4000
-"""MLflow cuts tags silently at 8,000 characters; longer text is an artifact."""
+"""Most characters of a tag: MLflow silently cuts tags at 8,000, so longer text is an artifact."""
 LINEAGE = frozenset({Tag.PHASE_IMPROVE, Tag.KIND})
 """Tags of a generation by which it belongs to the lineage."""
 Done = TypeVar("Done", bound=Phase)
 
 
 FORMAT = "sia-record/2"
-"""Format of what a run and a comparison store. One of another format is refused, never read in part."""
+"""Format of a stored run or comparison; any other format is refused, never read in part."""
 
 
 def check_format(run: Run, name: str) -> None:
     """Refuse a record of another format.
 
     Raises:
-        RecordError: it is one.
+        RecordError: its format is another.
     """
     found = run.data.tags.get(Tag.FORMAT, "sia-record/1")
     if found != FORMAT:
@@ -51,7 +51,7 @@ class Fence(Protocol):
 
 
 def no_fence(*, surely: bool = False) -> None:
-    """Do nothing: this is the fence of a record that nobody holds."""
+    """Do nothing, as the fence of a record without a holder."""
 
 
 class Store(Protocol):
@@ -80,12 +80,12 @@ class Stored:
 
     @property
     def started(self) -> datetime:
-        """The moment it began, UTC."""
+        """Start of the run, UTC."""
         return datetime.fromtimestamp(self._started / 1000, UTC)
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags as MLflow has them now."""
+        """Read the current tags from MLflow."""
         return dict(self.record.client.get_run(self.run_id).data.tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -102,7 +102,7 @@ class Stored:
         self.record.client.set_terminated(self.run_id, status)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model: str | None = None) -> None:
-        """Log numbers at a step, and with an adapter's LoggedModel by its id; the same call twice leaves one point."""
+        """Log numbers at a step, for an adapter's LoggedModel if its id is given; idempotent."""
         self.record.fence()
         entries = [
             Metric(self.prefix + key, float(value), self._started + step, step, model_id=model)
@@ -111,7 +111,7 @@ class Stored:
         self.record.client.log_batch(self.run_id, metrics=entries)
 
     def metric_history(self, beginning: str) -> dict[str, list[tuple[int, float]]]:
-        """Step and value of each point of the metrics whose names begin so, by what follows in the name."""
+        """Read step and value of all points of the metrics with this prefix, by the rest of the name."""
         start = self.prefix + beginning
         names = [name for name in self.record.client.get_run(self.run_id).data.metrics if name.startswith(start)]
         histories = {name: self.record.client.get_metric_history(self.run_id, name) for name in sorted(names)}
@@ -121,7 +121,7 @@ class Stored:
         }
 
     def put_json(self, name: str, value: Any) -> str:
-        """Store JSON as an artifact; returns its digest."""
+        """Store JSON as an artifact and return its digest."""
         data = canonical_json(value)
         self.put_bytes(name, data)
         return digest_bytes(data)
@@ -140,17 +140,17 @@ class Stored:
         self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
 
     def get_bytes(self, name: str) -> bytes | None:
-        """Content of an artifact, None when there is none."""
+        """Read an artifact, None when there is none."""
         files = self.get_tree(name)
         return None if files is None else files[Path(name).name]
 
     def get_json(self, name: str) -> Any:
-        """A JSON artifact, or None."""
+        """Read a JSON artifact, None when there is none."""
         data = self.get_bytes(name)
         return None if data is None else json.loads(data)
 
     def get_tree(self, name: str) -> dict[str, bytes] | None:
-        """Files of an artifact folder ("" for all) by relative name (of a file: that one), None when there is none."""
+        """Read an artifact file or folder ("" for all) by relative names, None when there is none."""
         if name and not self._has(self.prefix + name):
             return None
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
@@ -161,7 +161,7 @@ class Stored:
             return {file.relative_to(path).as_posix(): file.read_bytes() for file in found} or None
 
     def _has(self, path: str) -> bool:
-        """Return True if the artifact exists; `get_tree` checks this before it downloads.
+        """Return True if the artifact exists, which `get_tree` checks before it downloads.
 
         A server whose store is down must not look like an empty one. A server on S3 answers the download of an absent
         artifact with an error that the client retries for minutes.
@@ -172,7 +172,7 @@ class Stored:
 
 
 def checked_phase(stored: Stored, kind: type[Done], tags: Mapping[str, str] | None = None) -> Done | None:
-    """See `GenerationRecord.phase`; `tags` where MLflow has just told them."""
+    """Implement `GenerationRecord.phase`, with `tags` if they were just read."""
     digest = (stored.tags if tags is None else tags).get(f"{Tag.PHASE}.{kind.NAME}")
     if digest is None:
         return None
@@ -185,7 +185,7 @@ def checked_phase(stored: Stored, kind: type[Done], tags: Mapping[str, str] | No
         raise RecordError(
             f"phases/{kind.NAME}.json was written by another version of SIA: {describe_invalid(error)}",
             where=f"MLflow run {stored.run_id}",
-            hint=f"use the version of its tag {Tag.VERSION}, or start a new run",
+            hint=f"use the version in its tag {Tag.VERSION}, or start a new run",
         ) from error
 
 
@@ -201,7 +201,7 @@ def _read_phase(stored: Stored, name: str, digest: str) -> bytes:
 
 
 def complete_phase(stored: Stored, done: Phase, tags: Mapping[str, str] | None = None) -> None:
-    """See `GenerationRecord.complete`."""
+    """Implement `GenerationRecord.complete`."""
     stored.record.fence(surely=True)
     digest = stored.put_json(f"phases/{done.NAME}.json", done.model_dump(mode="json"))
     stored.set_tags({**(tags or {}), f"{Tag.PHASE}.{done.NAME}": digest})

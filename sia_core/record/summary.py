@@ -1,4 +1,4 @@
-"""A run in a line."""
+"""Summarise a run in one line."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,7 +10,7 @@ from sia_core.record.tags import Tag
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line of `sia status`."""
+    """Line of `sia status`."""
 
     name: str
     task: str
@@ -21,7 +21,7 @@ class RunSummary:
     started: int
     """Milliseconds since the epoch."""
     stand_ins: int
-    """Decisions that `rules` made in the place of the run's agent."""
+    """Decisions that `rules` made in place of the run's agent."""
 
     @classmethod
     def of(cls, run: Run) -> Self:

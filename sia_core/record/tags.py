@@ -1,10 +1,10 @@
-"""Names of the MLflow tags that the record is found and read by."""
+"""Name the MLflow tags by which records are found and read."""
 
 from typing import Final
 
 
 class Tag:
-    """A run's and a generation's tags."""
+    """Tags of runs and generations."""
 
     KIND: Final = "sia.kind"
     """`evolution`, `generation`, `arms` (a comparison), `lease`, or `forgotten`."""
@@ -15,7 +15,7 @@ class Tag:
     GENERATION: Final = "sia.generation"
     """Number of the generation."""
     PHASE: Final = "sia.phase"
-    """`sia.phase.NAME`: digest of what a complete phase stored."""
+    """`sia.phase.NAME`: digest of a complete phase's result."""
     PHASE_IMPROVE: Final = "sia.phase.improve"
     TASK: Final = "sia.task"
     TASK_DIGEST: Final = "sia.task_digest"
@@ -48,7 +48,7 @@ class Tag:
     """Backend of a generation's weight update: `own` or `trl`."""
     GENERATIONS_DONE: Final = "sia.generations_done"
     STAND_INS: Final = "sia.stand_ins"
-    """Number of decisions that `rules` made in the place of the agent that was asked."""
+    """Number of decisions that `rules` made in place of the agent."""
     STOPPED: Final = "sia.stopped"
     """Rule by which the run ended."""
     STOPPED_BECAUSE: Final = "sia.stopped_because"
@@ -64,18 +64,18 @@ class Tag:
     """Changes of code, task and settings from the parent of a child run."""
     COPIED_FROM: Final = "sia.copied_from"
     FORGOTTEN: Final = "sia.forgotten"
-    """How often generations of the run were forgotten."""
+    """Number of times that generations of the run were forgotten."""
     FORGOTTEN_BY: Final = "sia.forgotten_by"
     ORIGIN: Final = "sia.origin"
-    """Flow run that a record was made by."""
+    """Flow run that made a record."""
     PREFECT_RUN: Final = "sia.prefect_run"
     PROGRESS: Final = "sia.progress"
     LEASE: Final = "sia.lease"
-    """MLflow run that notes who holds the run."""
+    """MLflow run that names the holder of the run."""
     HOLDER: Final = "sia.holder"
     """`sia.holder.N`: the time of the holder's last beat."""
     REQUEST: Final = "sia.request"
-    """Key of the request that made something, so that a retry makes nothing twice."""
+    """Key of the request that made a record, so that a retry makes no second one."""
     DIGEST: Final = "sia.digest"
     PROCESS: Final = "sia.process"
     TRY: Final = "sia.try"

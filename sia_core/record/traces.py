@@ -1,4 +1,4 @@
-"""Traces of an agent's calls in MLflow, linked to the run. Written while it thinks, so a hanging call is seen."""
+"""Write MLflow traces of an agent's calls, linked to the run, during each call, so a hanging call is visible."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
 USAGE = "mlflow.chat.tokenUsage"
-"""MLflow's own attribute: its UI sums it over a trace."""
+"""Attribute that MLflow's UI sums over a trace."""
 
 
 class RunTrace:

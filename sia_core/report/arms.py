@@ -1,4 +1,4 @@
-"""A comparison of arms as tables of text."""
+"""Format a comparison as tables of text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,30 +9,30 @@ VERSUS_COLUMNS = ("difference", "over problems", "over seeds")
 
 
 def arm_rows(found: Comparison) -> list[tuple[str, ...]]:
-    """One row an arm, in ROW_COLUMNS; costs are the mean of a run, its sealed test apart."""
+    """Format one row for each arm, in ROW_COLUMNS; costs are means over runs, without the sealed test."""
     return [_row(row) for row in found.rows]
 
 
 def versus_rows(found: Comparison) -> list[tuple[str, ...]]:
-    """The leading arm against each other, in VERSUS_COLUMNS."""
+    """Compare the leading arm with each other arm, in VERSUS_COLUMNS."""
     return [(f"{one.arm} - {one.other}", str(one.over_problems), str(one.over_seeds)) for one in found.versus]
 
 
 def notes(found: Comparison) -> Iterator[str]:
     """Yield notes that explain the columns."""
     count = found.rows[0].seeds
-    yield f"{count} seeds" if count > 1 else "one seed: nothing is said of other runs"
+    yield f"{count} seeds" if count > 1 else "one seed: other runs may differ"
     yield (
         f"two-sided {found.confidence:.0%} intervals: over problems, of these runs on other problems (bootstrap); "
         "over seeds, of other runs (Student's t of means paired by seed)"
     )
     yield "every arm's sealed problems and seeds are the same; costs leave the sealed test out"
     if any(row.arm == BEST_OF_N for row in found.rows):
-        yield f"{BEST_OF_N} lets the verifier choose on the sealed problems: no agent could do so without it"
+        yield f"{BEST_OF_N} lets the verifier choose on the sealed problems: an agent has no access to it"
 
 
 def arms_markdown(found: Comparison) -> str:
-    """The whole comparison."""
+    """Format the whole comparison as markdown."""
     parts = [_table(ROW_COLUMNS, arm_rows(found))]
     if found.versus:
         parts.append(_table(VERSUS_COLUMNS, versus_rows(found)))

@@ -1,4 +1,4 @@
-"""The charts of a report. Series differ in shape as well as in colour; each chart's figures also stand in a table."""
+"""Draw the charts of a report. Series differ in shape and colour, and a table repeats the figures of each chart."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Point:
 
 
 def score_chart(points: Sequence[Point], generations: int) -> Markup:
-    """Scores over generations, with intervals."""
+    """Draw scores over generations, with intervals."""
     columns = generations + (1 if any(point.series.startswith("sealed") for point in points) else 0)
     width, height = 80 + columns * min(max(920 / columns, 74.0), 140.0), 330.0
     y = scale_for([edge for point in points for edge in (point.score.low, point.score.high)], height - 44, 14)
@@ -64,7 +64,7 @@ def _marked(point: Point, x: Scale, y: Scale) -> Markup:
 
 
 def marker(series: Series, x: float, y: float, size: float = 5) -> Markup:
-    """The shape of a series, of its class."""
+    """Draw the shape of a series."""
     if series == "train":
         return element("circle", cx=x, cy=y, r=size, class_="mark")
     if series == "parent":
@@ -79,13 +79,13 @@ def marker(series: Series, x: float, y: float, size: float = 5) -> Markup:
 
 
 def key_marker(series: Series) -> Markup:
-    """The shape by itself, for the key beside a chart."""
+    """Draw the shape of a series for a chart's key."""
     drawn = element("g", marker(series, 8, 8), class_=series)
     return element("svg", drawn, viewBox="0 0 16 16", width=16, height=16, aria_hidden="true", class_="key")
 
 
 def lineage_chart(nodes: Sequence[Node]) -> Markup:
-    """The tree: one column a generation, an edge from each parent, the lever beside it."""
+    """Draw the lineage tree, with a column for each generation and the lever below each node."""
     lanes = _lanes(nodes)
     columns, rows = max(node.generation for node in nodes) + 1, max(lanes.values()) + 1
     width, height = max(360.0, 60 + 104.0 * columns), 22 + 62.0 * rows
@@ -101,7 +101,7 @@ def lineage_chart(nodes: Sequence[Node]) -> Markup:
 
 
 def _lanes(nodes: Sequence[Node]) -> dict[int, int]:
-    """Row of each node: promoted ones on the first, where there is one, the others below."""
+    """Choose the row of each node: a promoted node on the first row, the others below."""
     lanes: dict[int, int] = {}
     for generation in {node.generation for node in nodes}:
         fellows = [node for node in nodes if node.generation == generation]
@@ -130,7 +130,7 @@ def _node(node: Node, x: float, y: float, *, leads: bool) -> Markup:
 
 
 def curve_chart(name: str, metric: str, points: Sequence[tuple[int, float]], round_steps: int) -> Markup:
-    """One metric over the steps of an update; a dashed line where a round begins."""
+    """Draw one metric over the steps of an update, with a dashed line at the start of each round."""
     width, height = 260.0, 150.0
     values = [value for _, value in points]
     y = scale_for(values, height - 24, 24)
@@ -147,7 +147,7 @@ def curve_chart(name: str, metric: str, points: Sequence[tuple[int, float]], rou
 
 
 def difference_chart(name: str, title: str, differences: Sequence[float]) -> Markup:
-    """Differences by problem, sorted, as bars from 0."""
+    """Draw the sorted differences by problem as bars from 0."""
     ordered = sorted(differences)
     width, height = 640.0, 190.0
     y = scale_for([0.0, *ordered], height - 14, 12)

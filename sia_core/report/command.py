@@ -1,4 +1,4 @@
-"""A run's configuration in words: to read, and to run it again."""
+"""Format a run's configuration, to read or to start the same run again."""
 
 import shlex
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from sia_core.domain.setting import options
 
 
 def set_by_task(config: RunConfig) -> dict[str, str]:
-    """Settings that no option gives: the task's plan sets them, which its digest covers."""
+    """Return the settings without an option, which the task's plan sets (its digest covers them)."""
     told = {"task", *(one.name for one in options(type(config)))}
     return {name: text for name, text in settings(config).items() if name not in told}
 
 
 def run_command(config: RunConfig) -> str:
-    """The command that starts the same run, quoted for a shell."""
+    """Return the command that starts the same run, quoted for a shell."""
     return shlex.join(["sia", "run", config.task, *_words(config)])
 
 
 def settings(config: RunConfig) -> dict[str, str]:
-    """Every setting as text."""
+    """Format every setting as text."""
     return {name: _shown(getattr(config, name)) for name in RunConfig.model_fields}
 
 
@@ -38,5 +38,5 @@ def _words(config: RunConfig) -> Iterator[str]:
         if not one.setting.is_printed and value == default:
             continue
         yield one.flag
-        if one.kind is not bool:  # A flag: it is given only where it is not the default.
+        if one.kind is not bool:  # A flag is given only if it is not the default.
             yield one.setting.write(value)

@@ -1,9 +1,8 @@
-"""Runs side by side: wins, losses and ties on the sealed problems they share, what a point has cost, what was set
-differently.
+"""Compare runs: wins, losses and ties on common sealed problems, cost of a point, different settings.
 
-The first run is the one that the others are held against. Only sealed scores are compared: those of the gate helped to
-choose a candidate. Gains are those of the sealed test (`search.gate.sealed_gain`), so that a figure here is the figure
-there. Runs with other seeds may have been sealed on other problems; a pair is judged on the problems that both have.
+Each run is compared with the first. Only scores of the sealed test are compared, because those of the gate helped to
+choose a candidate; gains are computed as in the sealed test (`search.gate.sealed_gain`). Runs with other seeds may have
+other sealed problems, so a pair is compared on the problems that both have.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from sia_core.report.problems import Pair, Tally, cut_note, pair_rows, pair_up, 
 from sia_core.search.gate import sealed_gain
 
 POINT = 0.01
-"""A point of score, as costs are counted."""
+"""Score gain that counts as one point in the cost of a point."""
 _TAGS = {
     "policy digest": Tag.POLICY_DIGEST,
     "sandbox tier": Tag.SANDBOX_TIER,
@@ -38,7 +37,7 @@ _TAGS = {
 
 @dataclass(frozen=True)
 class Price:
-    """Cost of a point of the sealed gain, sealed test left out; `RunRow.point` is None where no gain was shown."""
+    """Cost of a point of the sealed gain, without the sealed test; `RunRow.point` is None if no gain was shown."""
 
     rollouts: float
     tokens: float
@@ -49,7 +48,7 @@ class Price:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One finished run."""
+    """A finished run."""
 
     name: str
     run_id: str
@@ -59,16 +58,16 @@ class RunRow:
     gain: Gain
     """Gain over the run's own seed candidate."""
     node: int
-    """The final candidate; 0 when nothing was promoted."""
+    """Node of the final candidate; 0 when nothing was promoted."""
     promoted: int
     cost: Cost
     """Cost of all generations."""
     dollars: float
     wall_s: float | None
-    """None where it was not recorded."""
+    """Wall clock of the run; None if it was not recorded."""
     point: Price | None
     stand_ins: tuple[str, ...]
-    """Decisions that were not made by the run's agent, a line each."""
+    """Lines that describe decisions of `rules` in place of the run's agent."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +78,17 @@ class Versus:
     other: str
     tally: Tally
     gain: Gain | None
-    """None where they share too few problems to say anything of others."""
+    """None if the runs share too few problems for an interval."""
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting that is not the same in all runs."""
+    """A setting that differs between the runs."""
 
     setting: str
     values: tuple[str, ...]
-    """In the order of the runs."""
+    """Value of each run, in order."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,15 @@ class _Side:
 
 
 def compare_runs(runs: Sequence[RunRecord]) -> RunComparison:
-    """Put finished runs of one task side by side.
+    """Compare finished runs of one task.
 
     Raises:
-        UsageError: fewer than two runs, one named twice, runs of different tasks, or with no sealed problem in common.
-        RecordError: a run that has no sealed test yet.
+        UsageError: fewer than two runs, a run named twice, different tasks, or no sealed problem in common.
+        RecordError: a run has no sealed test yet.
     """
     names = [run.name for run in runs]
     if len(runs) < 2:
-        raise UsageError("a comparison takes two runs at least", where="sia compare", hint="see: sia status")
+        raise UsageError("a comparison takes at least two runs", where="sia compare", hint="see: sia status")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError("is named twice", where=twice, hint="name another run: sia status")
@@ -143,9 +142,9 @@ def compare_runs(runs: Sequence[RunRecord]) -> RunComparison:
 def _read(run: RunRecord) -> _Side:
     test, scores = run.phase(SealedDone), run.get_json(SCORES)
     if test is None:
-        raise RecordError("has no sealed test yet", where=run.name, hint=f"go on with: sia resume {run.name}")
+        raise RecordError("has no sealed test yet", where=run.name, hint=f"resume it: sia resume {run.name}")
     if scores is None:
-        raise RecordError("has no sealed scores by problem: it is older than their recording", where=run.name)
+        raise RecordError("has no sealed scores by problem: its version of SIA did not record them", where=run.name)
     config = run.config
     kept = settings(config)
     return _Side(run, run.tags, kept, config.confidence, scores["seed"], scores["final"], test)
@@ -162,7 +161,7 @@ def _check_same_task(sides: Sequence[_Side]) -> None:
             raise UsageError(what, where=where, hint="compare runs of one task: sia status")
         if digests[0] != digests[1]:
             what = f"are of two versions of task {tasks[0]} ({digests[0][:12]} and {digests[1][:12]})"
-            raise UsageError(what, where=where, hint="verifier or problems have changed between them; run one again")
+            raise UsageError(what, where=where, hint="verifier or problems changed in between: run one again")
 
 
 def _row(side: _Side) -> RunRow:
@@ -223,7 +222,7 @@ VERSUS_COLUMNS = ("run", "against", "problems", "wins", "losses", "ties", "diffe
 
 
 def run_rows(found: RunComparison) -> list[tuple[str, ...]]:
-    """One row a run, in RUN_COLUMNS."""
+    """Format each run as a row, in RUN_COLUMNS."""
     return [
         (
             row.name,
@@ -243,7 +242,7 @@ def run_rows(found: RunComparison) -> list[tuple[str, ...]]:
 
 
 def versus_rows(found: RunComparison) -> list[tuple[str, ...]]:
-    """One row a pair, in VERSUS_COLUMNS."""
+    """Format each pair as a row, in VERSUS_COLUMNS."""
     return [
         (
             one.run,
@@ -257,14 +256,14 @@ def versus_rows(found: RunComparison) -> list[tuple[str, ...]]:
 
 
 def notes(found: RunComparison) -> Iterator[str]:
-    """Decisions of another agent than the run's, then what the columns mean."""
+    """Yield the decisions made in place of a run's agent, then notes that explain the columns."""
     yield from (f"{row.name}: {line}" for row in found.rows for line in row.stand_ins)
     yield (
         f"two-sided {found.confidence:.0%} intervals over problems, of these runs: "
-        "another run of the same settings may end elsewhere (sia arms repeats runs over seeds)"
+        "another run with the same settings may differ (sia arms repeats runs over seeds)"
     )
     if len(found.versus) > 1:
-        yield f"each of the {len(found.versus)} differences has its own interval, none corrected for their number"
+        yield f"each of the {len(found.versus)} differences has its own interval, not corrected for their number"
     yield f"a point is {POINT:g} of score gained over the run's own seed candidate; the sealed test is not in its cost"
     alone = {row.name: row.score.problems for row in found.rows}
     if any(len(one.pairs) < max(alone[one.run], alone[one.other]) for one in found.versus):

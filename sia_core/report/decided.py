@@ -1,6 +1,6 @@
-"""Who decided, and what: a decision in a line, and the decisions that `rules` made in an agent's place.
+"""Format decisions in a line each, and name those that `rules` made in an agent's place.
 
-Texts of agents are cut, and characters that do not print are spelled out (`agents.quote.one_line`).
+Texts of agents are cut, and unprintable characters are spelled out (`agents.quote.one_line`).
 """
 
 import re
@@ -17,17 +17,17 @@ _FOLDER = re.compile(r"^(replay:).*/")
 
 
 def short_spec(spec: str) -> str:
-    """An agent's spec without address, name of a key's variable and folder."""
+    """Shorten an agent's spec: without address, name of a key's variable and folder."""
     return one_line(_FOLDER.sub(r"\1", _ADDRESS.sub("", spec)), _SPEC)
 
 
 def decided_by(node: Node) -> str:
-    """The agent behind a node; a dash where nobody decided."""
+    """Name the agent behind a node, or a dash if no agent decided."""
     return "-" if node.decision is None or node.decision.agent == "none" else short_spec(node.decision.agent)
 
 
 def decision_line(decision: Decision) -> str:
-    """Agent, lever, hypothesis, prediction and the number of rollouts that are cited."""
+    """Format agent, lever, hypothesis, prediction and number of cited rollouts."""
     kind = f" ({one_line(decision.category, _SPEC)})" if decision.category else ""
     why = one_line(decision.hypothesis or decision.reason, _TEXT)
     parts = [f"decided by {short_spec(decision.agent)}: {decision.lever}{kind}: {why}"]
@@ -41,23 +41,23 @@ def decision_line(decision: Decision) -> str:
 
 
 def stand_in_line(decision: Decision, generation: int) -> str:
-    """Whose place the deciding agent took, and why; of a decision that was made in another agent's place."""
+    """Say in whose place an agent decided, and why."""
     place = decision.instead_of
     why = decision.refused[0].removeprefix(f"{place}: ") if decision.refused else "no reason was recorded"
     return (
-        f"{short_spec(decision.agent)} decided in the place of {short_spec(place)} in generation {generation}: "
+        f"{short_spec(decision.agent)} decided in place of {short_spec(place)} in generation {generation}: "
         f"{one_line(why, _TEXT)}"
     )
 
 
 def stand_in_lines(nodes: Sequence[Node]) -> list[str]:
-    """One line for each decision that was not made by the agent that was asked; none where all were."""
+    """Describe each decision that was not made by the run's agent in a line."""
     return [stand_in_line(node.decision, node.generation) for node in stand_ins(nodes) if node.decision]
 
 
 @dataclass(frozen=True)
 class AgentCalibration:
-    """How well one agent predicted; `agent` is empty where all decisions of a run are one agent's."""
+    """Calibration of an agent's predictions; `agent` is empty if only one agent decided."""
 
     agent: str
     calibration: Calibration
@@ -67,7 +67,7 @@ class AgentCalibration:
 
 
 def calibrations(nodes: Sequence[Node]) -> list[AgentCalibration]:
-    """The calibration of each agent that decided, so that none is credited with another's predictions."""
+    """Compute the calibration of each agent that decided, from its own predictions."""
     agents = list(dict.fromkeys(node.decision.agent for node in nodes if node.decision))
     found = [(agent, calibrate(nodes, agent)) for agent in agents]
     return [

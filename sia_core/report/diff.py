@@ -1,4 +1,4 @@
-"""A unified diff as lines to show, with the changed parts of changed lines marked."""
+"""Split a unified diff into lines to show, with the changed words marked."""
 
 import difflib
 import re
@@ -12,22 +12,22 @@ LINES = 1200
 WIDTH = 600
 """Characters shown of a line."""
 _MARKED = 400
-"""Characters of a line up to which its changed words are looked for."""
+"""Longest line, in characters, in which changed words are marked."""
 _PAIRS = 40
-"""Changed lines side by side up to which the same is done."""
+"""Most consecutive changed lines in which changed words are marked."""
 _WORD = re.compile(r"\w+|\s+|.")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its parts, and whether each is what changed."""
+    """A line of the diff: its parts, each with True if it changed."""
 
     kind: Kind
     parts: tuple[tuple[bool, str], ...]
 
 
 def read_diff(diff: str) -> tuple[list[Line], int]:
-    """The lines of a unified diff, and how many more there are than are shown."""
+    """Return the lines of a unified diff that are shown, and the number of further lines."""
     lines = diff.split("\n")
     if lines and not lines[-1]:
         lines.pop()
@@ -47,7 +47,7 @@ def _cut(line: str) -> str:
 
 
 def _marked(lines: Sequence[tuple[Kind, str]]) -> Iterator[Line]:
-    """Removed lines beside as many added ones are compared in pairs."""
+    """Compare removed lines in pairs with equally many added lines that follow."""
     at = 0
     while at < len(lines):
         removed = _run(lines, at, "del")

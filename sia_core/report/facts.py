@@ -1,7 +1,7 @@
-"""Everything a report shows of a run, read once from the record and from nowhere else.
+"""Read everything that a report shows of a run from the record, once.
 
-A run that is not finished gives what there is of it: a phase that is not complete is None. Of rollouts only the flat
-columns are read; `Played.some` reads the few whole records that are shown.
+For an unfinished run, each phase that is not complete is None. Only the flat columns of rollouts are read, and
+`Played.some` reads the few whole records that are shown.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ Curves = Mapping[str, Sequence[tuple[int, float]]]
 
 @dataclass(frozen=True)
 class Played:
-    """One stored set of rollouts."""
+    """A stored set of rollouts."""
 
     name: str
     """`train`, `round_N`, `anchors_SIDE` or `gate_SIDE`."""
@@ -38,12 +38,12 @@ class Played:
     stored: GenerationRecord
 
     def some(self, keys: Collection[str]) -> list[Rollout]:
-        """Whole records of these units."""
+        """Read the whole records of these units."""
         return read_some(self.stored.rollout_file(self.name) or b"", keys) if keys else []
 
     @property
     def scores(self) -> dict[str, list[float]]:
-        """Problem -> scores; unscored rollouts are left out."""
+        """Collect the scores by problem, without unscored rollouts."""
         found: dict[str, list[float]] = {}
         for row in self.rows:
             if row.score is not None:
@@ -53,36 +53,36 @@ class Played:
 
 @dataclass(frozen=True)
 class Update:
-    """A weight update, whether or not a child came of it."""
+    """A weight update, with or without a resulting child."""
 
     spec: Mapping[str, Any]
     curves: Curves
     rounds: Mapping[str, Any] | None
-    """`stopped`, `kept`, `fallback`; None where it was cut short."""
+    """`stopped`, `kept`, `fallback`; None if the update was interrupted."""
     anchors: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Child:
-    """Outcome of one decision of a generation."""
+    """Outcome of a decision of a generation."""
 
     number: int
-    """0, or the sibling's."""
+    """Number of the sibling, from 0."""
     decision: Decision
     node: Node | None
     ladder: LadderReport | None
     diff: str | None
-    """Difference of the rewritten harness from its parent's; None where no rewrite was made, or none was kept."""
+    """Diff from the parent's harness to the rewrite; None if there is no rewrite or it was not stored."""
     update: Update | None
     played: Mapping[str, Played]
-    """Gate and training rounds."""
+    """Rollouts of the gate and of training rounds."""
     conversation: Mapping[str, Any] | None
-    """Conversation of an agent with a language model; None where none is stored."""
+    """Conversation of an agent with a language model; None if none is stored."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One generation."""
+    """A generation of the run."""
 
     index: int
     executed: int | None
@@ -96,7 +96,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Facts:
-    """One run."""
+    """Contents of a report on a run."""
 
     name: str
     run_id: str
@@ -110,7 +110,7 @@ class Facts:
     nodes: tuple[Node, ...]
     generations: tuple[Generation, ...]
     calibrations: tuple[AgentCalibration, ...]
-    """How well each agent predicted."""
+    """Calibration of each agent's predictions."""
     test: SealedDone | None
     sealed: tuple[Scores, Scores] | None
     """Scores by problem of the seed and of the final candidate."""
@@ -118,7 +118,7 @@ class Facts:
     spending: Mapping[str, Any] | None
     sandbox: Mapping[str, Any] | None
     environment: Mapping[str, Any] | None
-    """None of a run that is older than its recording."""
+    """None for a run of a version that did not record it."""
     arms: Mapping[str, Any] | None
     """The finished comparison that the run is a member of."""
 
@@ -127,7 +127,7 @@ def read_facts(run: RunRecord) -> Facts:
     """Read a run.
 
     Raises:
-        RecordError: it never began, or an artifact was changed.
+        RecordError: the run never began, or an artifact was changed.
     """
     info, tags = run.record.client.get_run(run.run_id).info, run.tags
     nodes = run.nodes()

@@ -1,4 +1,4 @@
-"""A generation as a section of the report: evidence, decisions, what came of them, and rollouts to read."""
+"""Format a generation as a section of the report: evidence, decisions, outcomes, transcripts of rollouts."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ from sia_core.report.sections import Section, curve_table, minutes
 from sia_core.report.transcript import view
 
 LONG, MIDDLE = 20_000, 4_000
-"""Characters shown of a reason, and of an agent's other words."""
+"""Characters shown of a reason, and of an agent's other texts."""
 _ASKED = ("rounds", "steps", "learning_rate", "rank")
 CURVES = ("reward", "loss", "kl", "kl_base", "entropy", "gap", "clipped", "grad_norm", "value_loss")
-"""Metrics of an update that are drawn, where they are not 0 throughout."""
+"""Metrics of an update that are drawn unless they are always 0."""
 
 
 _DRAFT = "draft_"
@@ -33,18 +33,18 @@ _DRAFT = "draft_"
 
 @dataclass
 class Shelf:
-    """Room for transcripts: what is shown, and what is left out."""
+    """Count of the transcripts that are shown and left out."""
 
     room: int
-    """Bytes for the transcripts of one generation."""
+    """Bytes available for the transcripts of one generation."""
     shown: set[str] = field(default_factory=set)
-    """Units; each is shown once."""
+    """Units with a transcript; each is shown once."""
     total: int = 0
-    """Rollouts there are."""
+    """Number of all rollouts."""
 
 
 def tell(facts: Facts, generation: Generation, shelf: Shelf) -> Section:
-    """One generation."""
+    """Format one generation."""
     cited = {key for child in generation.children for key in child.decision.cites}
     sets = list(_sets(generation))
     transcripts: list[Markup] = []
@@ -99,7 +99,7 @@ def _set_row(name: str, played: Played, shown: int) -> tuple[str, ...]:
 def _transcripts(
     name: str, played: Played, cited: Collection[str], shelf: Shelf, room: int
 ) -> tuple[list[Markup], int]:
-    """The transcripts of a set that fit, and the bytes they take."""
+    """Return the transcripts of a set that fit into the room, and their bytes."""
     macro = environment().get_template("rollout.html.j2").module.rollout  # type: ignore[attr-defined]
     wanted = [row.key for row in choose(played.rows, cited) if row.key not in shelf.shown]
     found = {rollout.unit.key: rollout for rollout in played.some(set(wanted))}
@@ -169,7 +169,7 @@ def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
     yield "lever", decision.lever
     yield "by", elide(decision.agent, 200)
     if decision.instead_of:
-        yield "in the place of", f"{elide(decision.instead_of, 200)}, which came to no decision"
+        yield "in place of", f"{elide(decision.instead_of, 200)}, which came to no decision"
     yield "branches from", f"node {decision.parent}"
     span = decision.predicted_range
     yield "predicted gain", f"{decision.predicted_gain:+.4f}" + (f" ({span[0]:+.4f} to {span[1]:+.4f})" if span else "")
@@ -202,7 +202,7 @@ def _conversation(kept: Mapping[str, Any] | None) -> str:
     if not kept.get("usage_known", True):
         return (
             f"The agent's command was started {usage.get('requests', 0)} times and tried {kept.get('trials', 0)} "
-            "drafts; what its own model took is not known. Its output is in agent/conversation.json in MLflow."
+            "drafts; the usage of its model is not known. Its output is in agent/conversation.json in MLflow."
         )
     return (
         f"The agent's conversation took {usage.get('requests', 0)} requests, {usage.get('prompt_tokens', 0):,} prompt "
@@ -218,7 +218,7 @@ def _outcome(node: Node | None) -> str:
     if node is None:
         return "Not decided yet."
     if node.failure:
-        return f"No child came of it: {elide(node.failure, MIDDLE)}"
+        return f"No child: {elide(node.failure, MIDDLE)}"
     if node.gate is None:
         return "The run ended with this decision." if node.lever == "stop" else "No lever was pulled."
     verdict = "Promoted" if node.promoted else f"Not promoted ({node.gate.outcome})"

@@ -1,13 +1,13 @@
-"""Pages of HTML: one file, no script, nothing from elsewhere, and no text that is not escaped.
+"""Render HTML pages: one file without scripts or external resources, with all text escaped.
 
-Three walls stand between a page and what models, harnesses and tasks wrote:
+Three barriers stand between a page and the texts of models, harnesses and tasks:
 
-- the templates escape every value (autoescape), and a name they do not know is an error;
-- every string that a template prints first has each character that does not print spelled out (`agents.quote.spell`):
-  terminal codes, bidirectional overrides, zero-width characters, NUL;
-- the page's Content-Security-Policy allows one style sheet, by its digest, and nothing else.
+- The templates escape every value (autoescape), and an unknown name is an error.
+- Every string that a template prints first has its unprintable characters spelled out (`agents.quote.spell`): terminal
+  codes, bidirectional overrides, zero-width characters, NUL.
+- The page's Content-Security-Policy allows one style sheet, by its digest, and nothing else.
 
-Markup is made by the templates and by `report.svg` only.
+Only the templates and `report.svg` make markup.
 """
 
 import base64
@@ -28,7 +28,7 @@ _NONCHARACTERS = re.compile(
 
 
 def render(template: str, **values: Any) -> str:
-    """A whole page from `templates/TEMPLATE.html.j2`."""
+    """Render a whole page from `templates/TEMPLATE.html.j2`."""
     return environment().get_template(f"{template}.html.j2").render(values)
 
 
@@ -45,14 +45,14 @@ def environment() -> Environment:
     )
     style = (files("sia_core.report") / "templates" / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    # The style sheet is this package's own text. Its digest is of the exact characters between the tags.
+    # The style sheet is this package's own text. The digest covers the exact characters between the tags.
     made.globals["style"] = Markup(style)
     made.globals["policy"] = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     return made
 
 
 def _inert(value: Any) -> Any:
-    """Make a value that a template prints printable, before the value is escaped; Markup stays as it is."""
+    """Spell out a value's unprintable characters before the template escapes it; Markup stays as it is."""
     if isinstance(value, Markup):
         return value
     if value is None:
@@ -61,5 +61,5 @@ def _inert(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """The text with every character that a page cannot or should not hold spelled out."""
+    """Spell out every character of a text that a page cannot or should not hold."""
     return _NONCHARACTERS.sub(lambda found: f"\\u{{{ord(found[0]):x}}}", spell(text))

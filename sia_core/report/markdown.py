@@ -1,7 +1,7 @@
-"""A generation's decision and its outcome as markdown, for the Prefect UI.
+"""Format a generation's decision and its outcome as markdown, for the Prefect UI.
 
-What agents wrote is put where markdown has no say: in fences that the text cannot close, or between backticks that it
-cannot contain; cut, and with what does not print spelled out.
+Texts of agents stand in fences that they cannot close, or between backticks that they cannot contain, so that markdown
+in these texts has no effect. They are cut, and unprintable characters are spelled out.
 """
 
 import re
@@ -11,13 +11,13 @@ from sia_core.agents.quote import elide, one_line, spell
 from sia_core.domain.lineage import Decision, Node
 
 _BLOCK, _WORD = 20_000, 200
-"""Characters of a text, and of a word or two."""
+"""Characters shown of a text, and of a name."""
 _DIFF = 2_000_000
-"""Characters of a difference that a person is to approve: more than two harnesses can hold."""
+"""Characters shown of a diff that you approve: more than two harnesses can hold."""
 
 
 def decision_markdown(node: Node, diff: str = "") -> str:
-    """Decision, prediction, gate verdict, change of the harness. Text from agents is inert."""
+    """Format decision, prediction, gate verdict and change of the harness, with agents' texts inert."""
     lines = [f"## Generation {node.generation}, node {node.index}: lever {node.lever}"]
     if node.decision is not None:
         lines += _decision(node.decision)
@@ -35,7 +35,7 @@ def decision_markdown(node: Node, diff: str = "") -> str:
 
 
 def proposal_markdown(decision: Decision, diff: str) -> str:
-    """A decision that is not carried out yet, with what it would change of the harness."""
+    """Format a decision that awaits approval, with its change of the harness."""
     lines = [f"## Lever {decision.lever}, to be approved", *_decision(decision)]
     if diff:
         lines.append(_inert(diff, "diff", _DIFF))
@@ -46,7 +46,7 @@ def _decision(decision: Decision) -> Iterator[str]:
     low_high = decision.predicted_range
     span = f" ({low_high[0]:+.4f} to {low_high[1]:+.4f})" if low_high else ""
     if decision.instead_of:
-        yield f"**Decided in the place of {_code(decision.instead_of)}**, which came to no decision."
+        yield f"**Decided in place of {_code(decision.instead_of)}**, which came to no decision."
     yield (
         f"Agent {_code(decision.agent)}, branching from node {decision.parent}, "
         f"predicted gain {decision.predicted_gain:+.4f}{span}."
@@ -67,18 +67,18 @@ def _decision(decision: Decision) -> Iterator[str]:
 
 
 def cell(text: str) -> str:
-    """Format a cell of a table in the Prefect UI, which reads cells as markdown. Words and figures stay as they are."""
+    """Format a table cell for the Prefect UI, which reads cells as markdown; plain words and figures stay unquoted."""
     plain = re.fullmatch(r"[\w\s.,:=+()%-]*|[-+\d.\s]*\[[-+\d.\s,]*\]", text) and "www." not in text
     return text if plain else _code(text)
 
 
 def _code(text: str) -> str:
-    """A name within a line. Without backticks and line breaks nothing can end the code span."""
+    """Quote a name within a line, without backticks and line breaks, which could end the code span."""
     return f"`{one_line(text, _WORD).replace('`', chr(39)) or '-'}`"
 
 
 def _inert(text: str, language: str = "", limit: int = _BLOCK) -> str:
-    """A fenced block. It must begin a paragraph: in the middle of a line backticks are no fence."""
+    """Quote a text as a fenced block, which must begin a paragraph to count as a fence."""
     text = spell(elide(text, limit))
     fence = "```"
     while fence in text:

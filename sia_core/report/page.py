@@ -1,7 +1,7 @@
-"""The report of a run: one file of HTML, read from the record alone.
+"""Write the report of a run: one HTML file, from the record alone.
 
-It stays below LIMIT whatever the run is: texts are cut, tables are capped, and transcripts are a sample that is made
-smaller until the page fits. What is not shown is counted, and the page says so.
+The file always stays below LIMIT: texts are cut, tables are capped, and the sample of transcripts shrinks to fit.
+The page says how much it leaves out.
 """
 
 from sia_core.domain.errors import RecordError
@@ -17,21 +17,21 @@ FILE = "report.html"
 LIMIT = 15_000_000
 """Bytes of a page."""
 ROOMS = (8_000_000, 3_000_000, 500_000, 0)
-"""Bytes for all transcripts together: the first that fits."""
+"""Bytes for all transcripts together; the first that fits is used."""
 
 
 def report(run: RunRecord) -> str:
-    """The page.
+    """Render the report.
 
     Raises:
-        RecordError: the run never began, or what is recorded was changed.
+        RecordError: the run never began, or its record was changed.
     """
     facts = read_facts(run)
     for room in ROOMS:
         page = _page(facts, room)
         if len(page.encode()) < LIMIT:
             return page
-    raise RecordError(f"the report would pass {LIMIT} bytes even without transcripts", where=run.name)
+    raise RecordError(f"the report would exceed {LIMIT} bytes even without transcripts", where=run.name)
 
 
 def _page(facts: Facts, room: int) -> str:

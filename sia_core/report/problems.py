@@ -1,4 +1,4 @@
-"""Two sides on the same problems: the tally of wins, losses and ties, and a table, the largest differences first."""
+"""Compare two sides on the same problems: wins, losses, ties, and a table with the largest differences first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from sia_core.agents.quote import elide
 from sia_core.domain.stats import Scores
 
 ROWS = 100
-"""Problems a table lists."""
+"""Most problems in a table."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One problem that both sides have scores of: means over rollouts."""
+    """A problem with scores of both sides, as means over rollouts."""
 
     problem: str
     before: float
@@ -22,7 +22,7 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """After minus before; exactly 0 where the two are one outcome."""
+        """Return after minus before, exactly 0 if both are the same outcome."""
         found = self.after - self.before
         return 0.0 if abs(found) <= SAME_SCORE else found
 
@@ -40,19 +40,19 @@ class Tally:
 
 
 def pair_up(before: Scores, after: Scores) -> list[Pair]:
-    """The problems with scores of both sides, by name."""
+    """Pair the problems with scores of both sides, by name."""
     common = sorted(problem for problem in before if before[problem] and after.get(problem))
     return [Pair(problem, fmean(before[problem]), fmean(after[problem])) for problem in common]
 
 
 def tally(pairs: Sequence[Pair]) -> Tally:
-    """Count them."""
+    """Count wins, losses and ties."""
     wins, losses = sum(pair.difference > 0 for pair in pairs), sum(pair.difference < 0 for pair in pairs)
     return Tally(wins, losses, len(pairs) - wins - losses)
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[tuple[str, str, str, str]]:
-    """Problem, both means and the difference, the largest differences first, at most ROWS."""
+    """Format problem, both means and difference, largest differences first, at most ROWS rows."""
     ordered = sorted(pairs, key=lambda pair: (-abs(pair.difference), pair.problem))
     return [
         (elide(pair.problem, 120), f"{pair.before:.4f}", f"{pair.after:.4f}", f"{pair.difference:+.4f}")
@@ -61,5 +61,5 @@ def pair_rows(pairs: Sequence[Pair]) -> list[tuple[str, str, str, str]]:
 
 
 def cut_note(count: int) -> str:
-    """Return the note that a table's caption adds where not all problems are listed; else an empty text."""
+    """Return a note for the table's caption if not all problems are listed."""
     return f" (the {ROWS} largest differences of {count})" if count > ROWS else ""

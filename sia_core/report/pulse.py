@@ -1,4 +1,4 @@
-"""How a run stands at this moment, read from the record alone: from another terminal or another machine."""
+"""Read the current state of a run from the record alone, from any terminal or machine."""
 
 import contextlib
 import time
@@ -15,26 +15,26 @@ from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
 PATIENCE = 10
-"""Looks that may fail one after the other before it is given up."""
+"""Consecutive looks that may fail before the watcher gives up."""
 PHASES = ("execute", "analyze", "improve")
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """One look at a run."""
+    """State of a run at one look."""
 
     name: str
     status: str
-    """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
+    """Status in MLflow: RUNNING, FINISHED, FAILED or KILLED."""
     config: RunConfig
     nodes: tuple[Node, ...]
     generation: int
-    """Index of the generation at work, or of the last one."""
+    """Index of the current or last generation."""
     phase: str
-    """Phase that the run is at."""
+    """Current phase of the run."""
     progress: Progress | None
     silent_s: float | None
-    """Seconds since the driver's last word; None where it never had one."""
+    """Seconds since the driver's last update; None if there was none."""
     spending: Mapping[str, Any] | None
     budget: Budget
     stop: StopDone | None
@@ -47,12 +47,12 @@ class Pulse:
 
     @property
     def lost(self) -> bool:
-        """True if the run's status is RUNNING and nothing was heard from the run for more than SILENCE seconds."""
+        """True if the status is RUNNING but the driver's last update is older than SILENCE seconds."""
         return not self.ended and self.silent_s is not None and self.silent_s > SILENCE
 
 
 class Watcher:
-    """Looks at one run again and again; what is complete is read once, for it never changes."""
+    """Look at a run repeatedly; completed generations never change and are read once."""
 
     def __init__(self, run: RunRecord) -> None:
         self._run = run
@@ -60,7 +60,7 @@ class Watcher:
         self._nodes: dict[int, list[Node]] = {}
 
     def look(self) -> Pulse:
-        """The run as it is now."""
+        """Read the current state of the run."""
         run, tags = self._run, self._run.tags
         status = run.status
         generation, phase = self._read_generations()
@@ -84,7 +84,7 @@ class Watcher:
         )
 
     def look_again(self, after_s: float) -> Pulse:
-        """The next look. A record that is just being written, or a server that is away, is given some time."""
+        """Look again after a while, and retry while the record is being written or the server is away."""
         for _ in range(PATIENCE):
             time.sleep(after_s)
             with contextlib.suppress(Exception):
@@ -92,7 +92,7 @@ class Watcher:
         return self.look()
 
     def _read_generations(self) -> tuple[int, str]:
-        """The last generation that has begun, and the phase that it is at; nodes are kept by the way."""
+        """Return the last generation that has begun and its phase; keep the nodes of completed ones."""
         if 0 not in self._nodes and (start := self._run.phase(StartDone)) is not None:
             self._nodes[0] = [start.node]
         if 0 not in self._nodes:

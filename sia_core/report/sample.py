@@ -1,7 +1,7 @@
-"""Which rollouts a report shows whole: a page has room for a few hundred, a run has thousands.
+"""Choose the rollouts that a report shows whole: a page has room for a few hundred, a run has thousands.
 
-Of each set come first those that a decision cites, then the worst, the best, one of each kind of failure, then the
-middle: what a reader looks for. What is left out is counted and said.
+From each set a reader sees first the rollouts that a decision cites, then the worst, the best, one of each kind of
+failure, and the middle. The report says how many are left out.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -10,11 +10,11 @@ from sia_core.record.parquet import Row
 
 CITED = 24
 PER_SET = 6
-"""Beside those that are cited."""
+"""Rollouts shown of a set, beside those that are cited."""
 
 
 def choose(rows: Sequence[Row], cited: Collection[str], limit: int = PER_SET) -> list[Row]:
-    """The rows to show, the most telling first; deterministic."""
+    """Choose the rows to show, the most informative first; deterministic."""
     chosen: dict[str, Row] = {}
     for row in [row for row in rows if row.key in cited][:CITED]:
         chosen[row.key] = row
@@ -29,7 +29,7 @@ def choose(rows: Sequence[Row], cited: Collection[str], limit: int = PER_SET) ->
 
 
 def _telling(rows: Sequence[Row]) -> Iterator[Row]:
-    """Ends of the order alternate; a failure of each kind and an unscored rollout come between."""
+    """Yield worst and best, one row of each kind of failure, the middle, then further worst and best rows."""
     scored = sorted((row for row in rows if row.score is not None), key=lambda row: (row.score or 0.0, row.key))
     yield from scored[:1]
     yield from scored[-1:]

@@ -1,4 +1,4 @@
-"""The sections of a report but the generations': facts in, what the templates print out."""
+"""Turn facts into the values that the templates print, for all sections but the generations."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -46,16 +46,16 @@ def head(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _stood_in(facts: Facts) -> str:
-    """The share of decisions that another agent made."""
+    """Return the share of decisions that `rules` made in the agent's place."""
     made, others = sum(node.decision is not None for node in facts.nodes), len(stand_ins(facts.nodes))
     return f"; rules decided {others} of {made} times in its place" if others else ""
 
 
 def verdict(facts: Facts) -> str:
-    """The run in one sentence."""
+    """Summarise the run in one sentence."""
     test = facts.test
     if test is None:
-        return "The sealed test has not been played, so nothing can be said of the result yet."
+        return "The sealed test has not been run, so there is no result yet."
     if test.node == 0:
         return "Nothing was promoted: the final candidate is the seed."
     gain = test.gain
@@ -68,12 +68,12 @@ def verdict(facts: Facts) -> str:
 
 
 def moment(milliseconds: int) -> str:
-    """A point in time, in words that do not depend on where they are read."""
+    """Format a point in time in UTC, independent of the reader's time zone."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def scores(facts: Facts) -> Section:
-    """The main chart and its table."""
+    """Build the main chart and its table."""
     points = list(_points(facts))
     last = max((generation.index for generation in facts.generations), default=0)
     used = [name for name in charts.SERIES if any(point.series == name for point in points)]
@@ -118,7 +118,7 @@ def _points(facts: Facts) -> list[charts.Point]:
 
 
 def sealed(facts: Facts) -> Section:
-    """The sealed test: in words, by problem, and as the task itself sees it."""
+    """Build the section of the sealed test: in words, by problem, and in the task's own figures."""
     test = facts.test
     if test is None:
         return {"lines": [], "rows": [], "figures": []}
@@ -138,7 +138,7 @@ def sealed(facts: Facts) -> Section:
 
 
 def lineage(facts: Facts) -> Section:
-    """Tree and table."""
+    """Build the lineage tree and its table."""
     if not facts.nodes:
         return {"rows": []}
     columns = ("node", *COLUMNS[:_PREDICTED], "predicted", *COLUMNS[_PREDICTED:])
@@ -155,7 +155,7 @@ def lineage(facts: Facts) -> Section:
 
 
 def _predicted(node: Node) -> dict[str, str]:
-    """Return the cells of a node's row that the report's table has beside the terminal's."""
+    """Return the cells of a node's row that only the report's table has."""
     pulled = node.decision is not None and node.lever not in ("none", "stop")
     return {
         "node": str(node.index),
@@ -164,7 +164,7 @@ def _predicted(node: Node) -> dict[str, str]:
 
 
 def arms(facts: Facts) -> Section | None:
-    """The comparison that the run belongs to; None where it belongs to none."""
+    """Build the section of the run's comparison; None if the run belongs to none."""
     name = facts.tags.get(Tag.ARMS)
     if name is None:
         return None
@@ -210,26 +210,26 @@ def spending(facts: Facts) -> Section:
 
 
 def minutes(seconds: float) -> str:
-    """A duration."""
+    """Format a duration."""
     if seconds < 2 * MINUTE:
         return f"{seconds:.1f} s"
     return f"{seconds / MINUTE:.1f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:.1f} h"
 
 
 def sandbox(facts: Facts) -> Section:
-    """The tier that untrusted code ran in, and its self-test."""
+    """List the sandbox tier of untrusted code and its self-test."""
     found: Mapping[str, Any] = facts.sandbox or {}
     missing = ", ".join(found.get("missing", ())) or "nothing"
     pairs: list[tuple[str, str]] = [("tier", facts.config.sandbox)]
     if facts.config.sandbox == "none":
-        pairs.append(("protection", "none: what models wrote ran as the user of the run"))
+        pairs.append(("protection", "none: code that models wrote ran as the user of the run"))
     else:
-        pairs += [("missing of it", missing), ("probes", str(found.get("probe_digest", "not recorded"))[:12])]
+        pairs += [("missing protections", missing), ("probes", str(found.get("probe_digest", "not recorded"))[:12])]
     return {"facts": pairs, "rows": sorted((name, str(result)) for name, result in found.get("probes", {}).items())}
 
 
 def environment(facts: Facts) -> list[tuple[str, str]]:
-    """Machine and versions."""
+    """List machine and versions."""
     found = facts.environment
     if found is None:
         return []
@@ -244,7 +244,7 @@ def environment(facts: Facts) -> list[tuple[str, str]]:
 
 
 def reproduce(facts: Facts) -> Section:
-    """The command, what it rests on, and the whole configuration."""
+    """Build the section that reproduces the run: the command, its preconditions, and the whole configuration."""
     config, tags = facts.config, facts.tags
     about = (
         "The same command, with the same task, policy and versions, gives the same candidates, scores and decisions."
@@ -252,9 +252,9 @@ def reproduce(facts: Facts) -> Section:
     command = run_command(config)
     if Tag.ARMS in tags:
         again = f"sia arms --resume {tags[Tag.ARMS]}"
-        about = f"The run is a member of a comparison, which goes on, or is shown, by {again}. By itself it is:"
+        about = f"The run is part of a comparison; resume or show it with {again}. The run alone is:"
     if config.agent.startswith("command:"):
-        about += " The agent is a command: it need not decide the same again, and its decisions cannot be replayed."
+        about += " The agent is a command: it may decide differently, and its decisions cannot be replayed."
     elif not config.agent.startswith(("rules", "alternate", "recorded", "replay")):
         about += " The agent is a language model: replay its recorded decisions to repeat them (docs/agents.md)."
     return {
@@ -272,7 +272,7 @@ def reproduce(facts: Facts) -> Section:
 
 
 def curve_table(curves: Mapping[str, Sequence[tuple[int, float]]]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Columns and rows of an update's metrics, one row a step."""
+    """Return columns and rows of an update's metrics, one row for each step."""
     steps = sorted({step for points in curves.values() for step, _ in points})
     values = [dict(points) for points in curves.values()]
     rows = [[str(step), *(f"{one[step]:.5g}" if step in one else "-" for one in values)] for step in steps]

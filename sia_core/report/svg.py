@@ -1,4 +1,4 @@
-"""Scalable vector graphics as elements of a page: every attribute and text escaped, colours left to the style sheet."""
+"""Draw SVG elements of a page, with attributes and texts escaped and colours left to the style sheet."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ Attribute = str | float | int
 
 
 def element(name: str, *children: Markup, **attributes: Attribute) -> Markup:
-    """One element. Attribute names are given with `_` for `-`, and `class_` for `class`; numbers are rounded."""
+    """Create an element; names of attributes have `_` for `-`, and `class_` for `class`. Numbers are rounded."""
     words = Markup("").join(
         Markup(' {}="{}"').format(Markup(key.rstrip("_").replace("_", "-")), _value(value))
         for key, value in attributes.items()
@@ -22,23 +22,23 @@ def element(name: str, *children: Markup, **attributes: Attribute) -> Markup:
 
 
 def text(content: object, x: float, y: float, **attributes: Attribute) -> Markup:
-    """A line of text."""
+    """Create a line of text."""
     return element("text", escape(printable(str(content))), x=x, y=y, **attributes)
 
 
 def picture(
     name: str, title: str, about: str, width: float, height: float, parts: Iterable[Markup], *, scrolls: bool = False
 ) -> Markup:
-    """A whole picture with its name and description, for those who do not see it.
+    """Create a whole picture, with title and description for screen readers.
 
     Args:
         name: id of the element, unique in the page.
-        title: what it shows.
-        about: what can be seen in it.
-        width: of its own units, in which `parts` are drawn.
-        height: the same.
+        title: title of the picture.
+        about: description of its contents.
+        width: width in its own units, in which `parts` are drawn.
+        height: height in the same units.
         parts: elements.
-        scrolls: whether it keeps its size and scrolls where it does not fit; otherwise it shrinks.
+        scrolls: True if the picture keeps its size and scrolls when it does not fit, instead of shrinking.
     """
     drawing = element(
         "svg",
@@ -59,7 +59,7 @@ def picture(
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places on an axis; `ticks` are round numbers."""
+    """A map from values to places on an axis; `ticks` are round numbers."""
 
     low: float
     high: float
@@ -67,11 +67,11 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Place of a value."""
+        """Return the place of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers within the scale, about `count`."""
+        """Return about `count` round numbers within the scale."""
         step = _round_step((self.high - self.low) / count)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -79,14 +79,14 @@ class Scale:
 
 
 def scale_for(values: Sequence[float], start: float, end: float) -> Scale:
-    """A scale with room for all values, and a little more; at least of some width."""
+    """Choose a scale with room for all values and a little more, never of width 0."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = (high - low) * 0.06 or max(abs(high) * 0.1, 1e-6)
     return Scale(low - room, high + room, start, end)
 
 
 def short_number(value: float) -> str:
-    """A tick's label."""
+    """Format a tick's label."""
     return f"{value:.4g}" if value else "0"
 
 

@@ -1,4 +1,4 @@
-"""The run's result as rows: one per lineage node, then the sealed test and what the task says of it."""
+"""Format a run's result as rows: one per lineage node, then the sealed test and the task's own figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ COLUMNS = (
 
 
 def lineage_rows(nodes: Sequence[Node]) -> list[dict[str, str]]:
-    """One row per node. `score` is on the gate problems of that generation, with its interval."""
+    """Return one row per node, whose `score` is on the gate problems of its generation, with interval."""
     return [_row(node, nodes) for node in nodes]
 
 
@@ -47,18 +47,18 @@ def _row(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
 
 
 def _place(node: Node) -> str:
-    """A node's generation, and its own number where siblings have made the two differ."""
+    """Return a node's generation, with the node's number if siblings made the two differ."""
     return str(node.generation) if node.generation == node.index else f"{node.generation} (node {node.index})"
 
 
 def _seed_score(nodes: Sequence[Node]) -> str:
-    """The seed has no gate of its own: its score is the parent side of its first child's."""
+    """Return the seed's score, which is the parent side of its first child's gate."""
     gates = [node.gate for node in nodes if node.parent == 0 and node.gate is not None]
     return str(gates[0].parent) if gates else "-"
 
 
 def sealed_lines(test: SealedDone, confidence: float) -> list[str]:
-    """The sealed test in two lines of text."""
+    """Format the sealed test in two lines of text."""
     final, gain = test.final, test.gain
     verdict = "the interval lies above 0" if gain.low > 0 else "the interval does not lie above 0"
     if test.node == 0:
@@ -72,7 +72,7 @@ def sealed_lines(test: SealedDone, confidence: float) -> list[str]:
 
 
 def report_rows(test: SealedDone) -> list[dict[str, str]]:
-    """The task's own figures of the sealed test, one row a figure; none where it has none."""
+    """Return the task's own figures of the sealed test, one row each."""
     sides = {side: dict(test.report.get(side, ())) for side in ("final", "seed")}
     if test.node == 0:
         del sides["final"]  # It is the seed.

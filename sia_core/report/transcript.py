@@ -1,6 +1,6 @@
-"""A rollout as something to read: what was asked and said, turn by turn, then answer, verdict and notes.
+"""Select the readable parts of a rollout: prompts and outputs, turn by turn, then answer, verdict and notes.
 
-Every text is cut to a limit before anything else is done with it, so that one endless line costs no more than another.
+Every text is cut to a limit before any further work, so that a very long line costs no more than any other.
 """
 
 import json
@@ -13,32 +13,32 @@ from sia_core.agents.transcript import outcome, short
 from sia_core.domain.rollout import Rollout, Turn
 
 TEXT = 4000
-"""Characters of one part."""
+"""Characters shown of one part."""
 TURNS = 16
-"""The first half and the last half of more turns than that are shown."""
+"""Most turns shown; of a longer rollout the first and the last half of that number."""
 NOTES = 6
 _SHARED = 400
-"""Characters that a prompt has to repeat of the one before, to be shown from there on."""
+"""Fewest repeated characters of the previous prompt that are left out."""
 
 
 @dataclass(frozen=True)
 class TurnView:
-    """One exchange."""
+    """A turn of the rollout."""
 
     number: int
     about: str
     repeated: int
-    """Characters that the prompt repeats of the one before, and that are left out."""
+    """Characters repeated from the previous prompt, which are left out."""
     asked: str
     options: tuple[str, ...]
     said: str
     calls: tuple[tuple[str, str], ...]
-    """Tools the policy asked for: name and arguments."""
+    """Name and arguments of each tool call."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One rollout."""
+    """The parts of a rollout that are shown."""
 
     key: str
     problem: str
@@ -49,9 +49,9 @@ class View:
     seconds: float
     turns: tuple[TurnView, ...]
     left_out: int
-    """Turns in the middle."""
+    """Turns left out in the middle."""
     answer: tuple[tuple[str, str], ...]
-    """Parts of the answer by name; one without a name where it is no mapping."""
+    """Parts of the answer by name; a single part without name if it is not a mapping."""
     feedback: str
     metrics: tuple[tuple[str, float], ...]
     notes: tuple[str, ...]
@@ -104,9 +104,9 @@ def _about(turn: Turn) -> str:
 
 
 def _repeated(before: str, prompt: str) -> int:
-    """Length of what a prompt repeats from its start on, to the start of a line; 0 where that is short."""
+    """Return the length of the repeated start of a prompt, up to a start of a line; 0 if it is short."""
     low, high = 0, min(len(before), len(prompt))
-    while low < high:  # By halves: comparing slices is quick, comparing characters is not.
+    while low < high:  # Bisect: comparing slices is quick, comparing characters is not.
         middle = (low + high + 1) // 2
         if before[:middle] == prompt[:middle]:
             low = middle

@@ -45,11 +45,11 @@ def test_new_command_prints_the_next_step_and_overwrites_nothing(tmp_path: Path)
     done = CliRunner().invoke(app, ["init", str(tmp_path / "own"), "--kind", "classify"])
     assert done.exit_code == 0 and "sia check" in done.output
     before = (tmp_path / "own" / "task.py").read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_scaffold(tmp_path / "own", "answer")
     assert (tmp_path / "own" / "task.py").read_bytes() == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_scaffold(tmp_path / "file", "answer")
     (tmp_path / "empty").mkdir()
     assert write_scaffold(tmp_path / "empty", "answer").stat().st_mode & 0o777 == 0o755

@@ -35,7 +35,7 @@ def test_run_in_which_rules_stood_in_says_so_at_its_end(
     monkeypatch.setattr(RunRecord, "nodes", lambda _: nodes)
     show.print_result(run)
     lines = said.getvalue().splitlines()
-    assert lines[-1] == "rules decided in the place of openai:gpt-x in generation 2: no decision in 30 turns"
+    assert lines[-1] == "rules decided in place of openai:gpt-x in generation 2: no decision in 30 turns"
     assert any(line.startswith("predictions of rules:") for line in lines)
     assert any(line.startswith("looks, rollouts, tokens: in a terminal of") for line in lines)
     assert all(len(line) <= 100 for line in lines)
@@ -55,5 +55,5 @@ def test_comparison_names_its_runs_in_which_rules_stood_in(store: Record, said: 
     show.print_stand_ins(comparison)
     run = comparison.members()[0, "choice"].name
     assert " ".join(said.getvalue().split()) == (
-        f"{run}: rules decided 2 times in the place of its agent (sia status {run})"
+        f"{run}: rules decided 2 times in place of its agent (sia status {run})"
     )

@@ -50,7 +50,7 @@ def test_verifier_with_turns_receives_the_record_or_an_empty_one(make: Make) -> 
 
 def test_shared_path_must_be_a_directory(make: Make, tmp_path: Path) -> None:
     assert make(VERIFY + f"def shared():\n    return {str(tmp_path)!r}\n").shared == tmp_path
-    with pytest.raises(TaskError, match="no directory"):
+    with pytest.raises(TaskError, match="not a directory"):
         _ = make(VERIFY + "def shared():\n    return '/no/such/place'\n").shared
 
 

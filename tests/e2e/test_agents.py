@@ -115,7 +115,7 @@ def test_run_is_steered_by_a_model_over_http(sia: Sia, tiny_model: Path, kind: s
     assert "finished" in output
     told = rf"generation 1: decided by {kind}:m: harness \(search\): a wider menu holds a better colour; "
     assert re.search(told + r"predicted \+0.2000; cites 1 rollout$", output, re.MULTILINE), output
-    assert "in the place of" not in output and run.tags["sia.stand_ins"] == "0"
+    assert "in place of" not in output and run.tags["sia.stand_ins"] == "0"
     _seed, wider, crashed, injected, trained = run.nodes()
 
     assert wider.promoted and wider.lever == "harness"
@@ -251,9 +251,9 @@ def test_rules_decide_where_the_model_does_not(sia: Sia) -> None:
     assert decision.agent == "rules" and decision.lever == "harness"
     assert re.search(r"openai:m@\S+: 3 submissions were not taken; the last: .*no node 99", decision.refused[0])
     assert run.generations()[0].tags["sia.decided_by"] == "rules" and run.tags["sia.stand_ins"] == "1"
-    notice = "rules decided in the place of openai:m in generation 1: 3 submissions were not taken; the last: "
+    notice = "rules decided in place of openai:m in generation 1: 3 submissions were not taken; the last: "
     lines = output.splitlines()
-    end = next(at for at, line in enumerate(lines) if line.startswith("all of it on one page"))
+    end = next(at for at, line in enumerate(lines) if line.startswith("for the report, type: sia report"))
     assert lines[end - 1].startswith(notice), output
     turns = [line for line in lines if re.fullmatch(r"asking the agent: turn \d+, .+, [\d,]+ tokens", line)]
     assert [line.split()[4] for line in turns] == ["1,", "2,", "3,"]
@@ -378,7 +378,7 @@ def test_rules_write_no_harness(sia: Sia, bare_task: Path) -> None:
         (["--agent", "openai:m@http://127.0.0.1:1/v1", "--budget", "dollars=1"], 2, "no price is known for 'm'"),
         (["--budget", "euros=5"], 2, "--budget: unknown limit 'euros'"),
         (["--edit-scope", "code"], 2, "use all or prompts"),
-        (["--edit-scope", "prompts"], 2, "rules moves knobs, which stand in harness.toml"),
+        (["--edit-scope", "prompts"], 2, "rules moves knobs in harness.toml"),
     ],
 )
 def test_agent_that_cannot_work_is_refused_before_anything_is_spent(

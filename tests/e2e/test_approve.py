@@ -14,7 +14,7 @@ def answered(sia: Sia, *options: str) -> str:
     deadline = time.monotonic() + 120
     while True:
         output = sia("approve", "toy", *options, code=None)
-        if "waits for no answer" not in output and "unknown run" not in output:
+        if "is not waiting for approval" not in output and "unknown run" not in output:
             return output
         assert time.monotonic() < deadline, output
         time.sleep(1)

@@ -55,7 +55,7 @@ def test_winner_is_exported_with_its_scores_and_the_units_of_its_test(finished: 
             file.is_dir()
             or file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "winner")).read_bytes()
         )
-    assert "is there already" in finished.sia("export", run.name, str(tmp_path / "winner"), code=2)
+    assert "already exists" in finished.sia("export", run.name, str(tmp_path / "winner"), code=2)
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_export_is_served_to_the_openai_client(finished: Finished, tmp_path: Pat
             client.chat.completions.create(model="agent", messages=[{"role": "user", "content": "{}"}])
         with pytest.raises(AuthenticationError):
             OpenAI(base_url=address, api_key="wrong", max_retries=0).models.list()
-        assert "cannot be had" in sia(
+        assert "is not available" in sia(
             "serve", str(winner), "--port", address.split(":")[-1].removesuffix("/v1"), code=8
         )
     finally:

@@ -19,7 +19,7 @@ def test_finished_run_is_rerun_extended_and_forked(sia: Sia, tmp_path: Path) -> 
     sia("run", str(task), "--policy", "scripted", "--no-ui", *options)
     name, before, played = sia.run().name, outcome(sia), rollouts_done(sia)
 
-    assert "going on from generation 1" in sia("retry", name, "--generation", "1", "--no-ui")
+    assert "continuing from generation 1" in sia("retry", name, "--generation", "1", "--no-ui")
     assert outcome(sia) == before
     assert rollouts_done(sia) == played, "finished rollouts were run again"
     assert sia.run().tags["sia.forgotten"] == "1"

@@ -57,7 +57,7 @@ def test_card_states_scores_and_the_policy_measured(tmp_path: Path) -> None:
         assert words in card, words
     assert "library_name: peft" in card and "vllm serve" in card and "PeftModel" in card and "ab" * 32 in card
     assert "`scripted` has a licence that SIA does not know" in card
-    assert "The run kept no account." in card
+    assert "The run recorded no spending." in card
 
 
 def test_bare_policy_has_no_adapter_to_load(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_card_may_be_edited(tmp_path: Path) -> None:
         ("harness/agent.py", None, HarnessError, ("agent.py", "not there")),
         ("harness/more.py", "", HarnessError, ("digest",)),
         ("adapter/adapter_model.safetensors", "torn", PolicyError, ("digest", "expected")),
-        ("adapter/adapter_model.safetensors", None, PolicyError, ("not whole", "adapter_model.safetensors")),
+        ("adapter/adapter_model.safetensors", None, PolicyError, ("incomplete", "adapter_model.safetensors")),
         ("adapter", None, PolicyError, ("adapter is missing",)),
     ],
 )
@@ -100,4 +100,4 @@ def test_key_is_not_sent_to_a_server_named_by_an_export(
     export = Export.load(make_export(tmp_path, policy=spec, digest="ab" * 32))
     with pytest.raises(PolicyError) as caught:
         check_policy(export, "", Silent())
-    assert "name it yourself" in caught.value.hint and "sk-secret" not in str(caught.value)
+    assert "name it: --policy" in caught.value.hint and "sk-secret" not in str(caught.value)

@@ -62,7 +62,7 @@ def test_report_that_cannot_be_made_or_shown_is_logged_in_one_line(
 
     monkeypatch.setattr(run_flow, broken, fail)
     run_flow.write_report.fn(run.name)
-    assert said == [f"no report was kept (OSError: no space); make one: sia report {run.name}"]
+    assert said == [f"no report was stored (OSError: no space); write one: sia report {run.name}"]
 
 
 def test_report_asked_for_by_name_raises_its_error(run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:

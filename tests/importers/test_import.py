@@ -318,7 +318,7 @@ def test_failed_import_leaves_no_files(tmp_path: Path) -> None:
         write_task(source, tmp_path / "to", Options(problems=40))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
     write_task(source, tmp_path / "to", Options())
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_task(source, tmp_path / "to", Options())
 
 

@@ -279,7 +279,7 @@ def test_rules_deciding_for_an_agent_are_recorded_counted_and_logged(world: None
         assert decided_by == [Undecided.spec, "rules"] and tags["sia.stand_ins"] == "1"
         told = r"generation 1: decided by openai:m: harness \(knob one\): richer is better; predicted \S+; cites 12 \w+"
         assert re.fullmatch(told, heard.said[0])
-        at = heard.said.index("rules decided in the place of openai:m in generation 2: no decision in 30 turns")
+        at = heard.said.index("rules decided in place of openai:m in generation 2: no decision in 30 turns")
         assert heard.said[at + 1].startswith("generation 2: decided by rules: ")
         forget(session.run, 2)
         assert session.run.tags["sia.stand_ins"] == "0"

@@ -154,7 +154,7 @@ def test_another_file_of_recorded_decisions_is_named(
     played = create_run.open_run(config, *create_run.prepare(config, told), None)
     assert played.tags["sia.recorded_by"] == "a language model"
     (line,) = told.lines
-    assert line.startswith("not as in the recorded run: the files of task toy are not those")
+    assert line.startswith("differs from the recorded run: the files of task toy are not those")
     task = Task.load(run.config.task)
     monkeypatch.chdir("/")
     assert fingerprint.changes(played, task) == []

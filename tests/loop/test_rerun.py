@@ -178,9 +178,9 @@ def test_missing_generation_cannot_be_rerun(homes: Homes, monkeypatch: pytest.Mo
         monkeypatch.setattr(rerun, "record", lambda: session.run.record)
         with pytest.raises(UsageError, match="generation 2 is still to come: 0 of 3"):
             rerun.rerun(session.run.name, 2)
-        with pytest.raises(UsageError, match="has 3 generations already"):
+        with pytest.raises(UsageError, match="already has 3 generations"):
             rerun.extend(session.run, 3)
-        with pytest.raises(UsageError, match="has no generation 4 to go on from"):
+        with pytest.raises(UsageError, match="has no generation 4 to continue from"):
             rerun.rerun(session.run.name, 5, forked=True)
         with pytest.raises(UsageError, match="a run keeps its settings"):
             rerun.rerun(session.run.name, 1, changes={"siblings": "2"})
@@ -188,5 +188,5 @@ def test_missing_generation_cannot_be_rerun(homes: Homes, monkeypatch: pytest.Mo
         rerun.rerun(session.run.name, 2, origin="me")  # A retry, after what it had forgotten is not made again yet.
         session.run.generation(1)
         session.run.complete(StopDone(rule="agent", reason="enough", plateau={}))
-        with pytest.raises(UsageError, match="the agent ended it in generation 1"):
+        with pytest.raises(UsageError, match="the agent ended the run in generation 1"):
             rerun.extend(session.run, 4)

@@ -109,7 +109,7 @@ def test_launches_are_refused_once_a_limit_is_reached(tmp_path: Path, budget: st
         ledger.spend("once", key, amounts)
         assert ledger.spent()[key] == amounts
         assert ledger.used_up() is not None
-        with pytest.raises(BudgetError, match=f"{budget.partition('=')[0]} are spent, and execute was to come"):
+        with pytest.raises(BudgetError, match=f"{budget.partition('=')[0]} are spent, and execute would start"):
             ledger.reserve("execute", 1)
 
 

@@ -45,7 +45,7 @@ def test_runs_of_a_comparison_are_found_by_seed_and_arm(store: Record, compariso
 
 
 def test_where_a_run_is_asked_for_a_comparison_is_called_one(store: Record, comparison: ArmsRecord) -> None:
-    with pytest.raises(RecordError, match="is a comparison of arms, not a run") as raised:
+    with pytest.raises(RecordError, match="is a comparison, not a run") as raised:
         store.open(comparison.name)
     assert f"sia arms --resume {comparison.name}" in raised.value.hint
 

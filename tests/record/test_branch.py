@@ -83,9 +83,9 @@ def test_any_generation_may_be_branched_from(source: RunRecord, generation: int,
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("{name}:x", UsageError, "'x' is no generation"),
+        ("{name}:x", UsageError, "'x' is not a generation"),
         ("{name}:9", RecordError, "has no generation 9; its last is 3"),
-        ("{name}:2", RecordError, "generation 2 made no candidate of its own .smoke: it fell over"),
+        ("{name}:2", RecordError, "generation 2 made no new candidate .smoke: it fell over"),
         ("nowhere:1", RecordError, "unknown run 'nowhere'"),
     ],
 )

@@ -100,7 +100,7 @@ def test_stored_adapter_is_read_back_and_a_torn_one_refused(run: RunRecord, tmp_
     assert loaded is not None
     assert (loaded.path / "adapter_model.safetensors").read_bytes() == b"weights"
     run.put_adapter(Adapter("0" * 64, tmp_path))
-    with pytest.raises(RecordError, match="changed or torn"):
+    with pytest.raises(RecordError, match="changed or is incomplete"):
         run.adapter("0" * 64)
 
 

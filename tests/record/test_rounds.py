@@ -72,6 +72,6 @@ def test_torn_round_is_refused(run: RunRecord, folder: Path) -> None:
     generation = stored(run, folder, 0)
     artifact(generation, f"update/{folder.parent.name}/round-2/optimizer.safetensors").write_bytes(b"momen")
     shutil.rmtree(folder)
-    with pytest.raises(RecordError, match="was changed or torn"):
+    with pytest.raises(RecordError, match="was changed or is incomplete"):
         take_round(run, generation, folder)
     assert not folder.exists()

@@ -48,13 +48,13 @@ def test_cost_of_a_point_is_given_where_a_gain_was_shown(store: Record, finished
 def test_run_whose_agent_did_not_decide_is_named(
     finished_run: RunRecord, better: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not any("in the place of" in note for note in notes(compare_runs([finished_run, better])))
+    assert not any("in place of" in note for note in notes(compare_runs([finished_run, better])))
     first, second, _ = finished_run.nodes()
     assert second.decision is not None
     made = replace(second, decision=replace(second.decision, instead_of="openai:m", refused=("openai:m: no decision",)))
     monkeypatch.setattr(RunRecord, "nodes", lambda run: [first, made] if run.name == better.name else [first])
     said = next(iter(notes(compare_runs([finished_run, better]))))
-    assert said == f"{better.name}: rules decided in the place of openai:m in generation 1: no decision"
+    assert said == f"{better.name}: rules decided in place of openai:m in generation 1: no decision"
 
 
 def test_only_common_problems_count(store: Record, finished_run: RunRecord) -> None:
@@ -100,7 +100,7 @@ def test_comparison_page_is_sound_and_links_to_mlflow(
     root = parse(compare_page(compare_runs([finished_run, better, third]), link))
     check_accessible(root)
     assert [one.get("href") for one in elements(root, "a") if "http" in one.get("href", "")] == [link]
-    assert "none corrected for their number" in text_of(root)
+    assert "not corrected for their number" in text_of(root)
 
 
 def test_compare_command_prints_json_and_writes_html(

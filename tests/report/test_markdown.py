@@ -65,7 +65,7 @@ def test_text_of_an_agent_stays_in_its_code_block(text: str) -> None:
 def test_decision_in_another_agents_place_says_so() -> None:
     decision = Decision("harness", 0, "r", "rules", instead_of="openai:m", refused=("openai:m: no decision",))
     said = proposal_markdown(decision, "")
-    assert "**Decided in the place of `openai:m`**" in said and "openai:m: no decision" in said
+    assert "**Decided in place of `openai:m`**" in said and "openai:m: no decision" in said
 
 
 def test_long_text_is_cut_and_says_so() -> None:

@@ -55,7 +55,7 @@ def test_every_generation_shows_prediction_outcome_and_training(tree: Element) -
     first, second = (text_of(by_id(tree, f"generation-{index}")) for index in (1, 2))
     assert "+0.0500 (+0.0000 to +0.1000)" in first and "Predicted +0.0500, observed +0.2000." in first
     assert "Promoted: the bound lies above 0" in first
-    assert "No child came of it: no round was better than the parent" in second
+    assert "No child: no round was better than the parent" in second
     assert "2 rounds of 2 steps, learning rate 0.0001, rank 8" in second
     assert "own (the project's step)" in second
     drawn = [text_of(next(elements(one, "title"))) for one in elements(by_id(tree, "generation-2"), "svg")]
@@ -90,7 +90,7 @@ def test_unfinished_run_shows_its_phases_so_far(store: Record) -> None:
     run = make_run(store, finished=False, with_generations=False)
     run.generation(1)
     said = text_of(parse(report(run)))
-    assert "The sealed test has not been played" in said and "Begun; nothing is complete yet." in said
+    assert "The sealed test has not been run" in said and "Begun; nothing is complete yet." in said
 
 
 def test_stand_in_of_rules_is_the_first_notice(finished_run: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_stand_in_of_rules_is_the_first_notice(finished_run: RunRecord, monkeypa
     check_accessible(tree)
     header = next(elements(tree, "header"))
     assert [text_of(one).strip() for one in header][1] == (
-        "rules decided in the place of openai:m in generation 1: no decision"
+        "rules decided in place of openai:m in generation 1: no decision"
     )
     assert "rules decided 1 of 2 times in its place" in text_of(header)
     table = next(one for one in elements(tree, "table") if "Nodes of the lineage" in text_of(one))
@@ -110,7 +110,7 @@ def test_stand_in_of_rules_is_the_first_notice(finished_run: RunRecord, monkeypa
 
 
 def test_run_without_a_stand_in_has_no_notice(tree: Element) -> None:
-    assert "in the place of" not in text_of(tree)
+    assert "in place of" not in text_of(tree)
 
 
 def test_run_that_never_began_is_an_error(store: Record) -> None:

@@ -1,7 +1,7 @@
-"""Lets the policy write a program, tries it in the sandbox, and lets it mend what it wrote.
+"""Let the policy write a program, try it in the sandbox, and let the policy fix it.
 
-A trial runs the program next to the problem's public files, with trial.py around it, which prints as its last line
-{"rank": number, "said": text}: less is better, 1e9 and more is no answer. The best program is the answer.
+A trial runs the program next to the problem's public files, wrapped in trial.py, which prints as its last line
+{"rank": number, "said": text}. Lower ranks are better, and 1e9 or more is no answer. The best program is the answer.
 """
 
 import json
@@ -17,7 +17,7 @@ SHOWN = 1500
 
 
 async def solve(problem: dict[str, Any], ctx: Any) -> dict[str, str]:
-    """An answer: the source of a program."""
+    """Return the answer: the source of a program."""
     messages = [{"role": "user", "content": ctx.prompt("first", **{**problem, "files": listed(problem)})}]
     tried: list[tuple[float, str]] = []
     for left in reversed(range(ctx.knobs["attempts"])):
@@ -27,7 +27,7 @@ async def solve(problem: dict[str, Any], ctx: Any) -> dict[str, str]:
         except GatewayError as error:
             if error.kind != "budget" or not tried:
                 raise
-            break  # What was written so far is the answer.
+            break  # The best program so far is the answer.
         tried.append((rank, code))
         await ctx.note(f"attempt {len(tried)}: {said}"[:500])
         messages += [reply.message, {"role": "user", "content": ctx.prompt("again", said=said, left=left)}]
@@ -35,12 +35,12 @@ async def solve(problem: dict[str, Any], ctx: Any) -> dict[str, str]:
 
 
 def listed(problem: dict[str, Any]) -> str:
-    """The public files and their sizes, a line each."""
+    """List the public files and their sizes, one per line."""
     return "\n".join(f"- {name} ({size} bytes)" for name, size in problem.get("files", {}).items())
 
 
 async def judged(reply: Any, problem: dict[str, Any], ctx: Any) -> tuple[float, str, str]:
-    """Rank of the reply's program, what is to be said of it, and the program."""
+    """Return rank, comment and text of the reply's program."""
     blocks = FENCE.findall(reply)
     if not blocks:
         cut = " It was cut at the token limit." if reply.finish == "length" else ""

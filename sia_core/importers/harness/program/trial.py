@@ -1,4 +1,4 @@
-"""Runs the evaluator on a program, as the verifier will."""
+"""Run the evaluator on a program, as the verifier does."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""Runs a program that should write a submission, and says whether the file has the right form."""
+"""Run a program that should write a submission, and check the form of the file."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main(source: str, problem_json: str) -> None:
-    """Print rank and what was seen as the last line."""
+    """Print rank and comment as the last line."""
     problem = json.loads(problem_json)
     exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})  # noqa: S102 - in a sandbox of its own
     rank, said = look(problem)
@@ -14,7 +14,7 @@ def main(source: str, problem_json: str) -> None:
 
 
 def look(problem: dict) -> tuple[float, str]:
-    """How good the form of the submission is; nobody here knows the answers."""
+    """Rank the form of the submission; the answers are not known here."""
     file = Path(problem["submission"])
     if not file.is_file():
         return 1e9, f"it left no {file.name}"
