@@ -115,7 +115,7 @@ def test_docstrings_have_one_semicolon_a_paragraph(package: str) -> None:
     assert not found, "\n".join(found)
 
 
-def test_the_checks_see_pages_and_packages() -> None:
+def test_checks_see_pages_and_packages() -> None:
     names = {str(page.relative_to(ROOT)) for page in PAGES}
     assert {"README.md", "docs/agents.md", "bench/README.md", "tasks/trimul/README.md"} <= names
     assert set(CODE) <= {package.split("/")[0] for package in packages()}
@@ -175,7 +175,7 @@ def test_crowded_paragraphs_are_found(text: str) -> None:
         "`a; b; c` is code.\n\n```\na; b; c\n```",
     ],
 )
-def test_one_semicolon_a_paragraph_passes(text: str) -> None:
+def test_single_semicolon_a_paragraph_passes(text: str) -> None:
     assert crowded(paragraphs(text)) == []
 
 

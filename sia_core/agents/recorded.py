@@ -37,7 +37,7 @@ def is_recorded(spec: str) -> bool:
 
 
 def absolute(spec: str) -> str:
-    """The spec with the whole path of its file, so that a run goes on from any directory; another spec as it is."""
+    """Give a spec the full path of its file, so that a run resumes from any directory; other specs stay."""
     return f"{_PREFIX}{named_path(spec)}" if spec.startswith(_PREFIX) else spec
 
 

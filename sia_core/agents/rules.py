@@ -255,7 +255,7 @@ class AlternateAgent(RulesAgent):
     spec = "alternate"
 
     def decide(self, situation: Situation, source: Source) -> Decision:
-        """The lever of this generation's turn; another where it cannot be pulled; `stop` where none can."""
+        """Return the lever of this generation's turn, else another lever that can be pulled, else `stop`."""
         turn = (situation.generation - 1) % len(situation.levers)
         for lever in (*situation.levers[turn:], *situation.levers[:turn]):
             decision = super().decide(replace(situation, levers=(lever,)), source)

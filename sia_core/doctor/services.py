@@ -115,7 +115,7 @@ def _store() -> Finding:
     found = _runs(file)
     if isinstance(found, int):
         return Finding("mlflow", "ok", f"{found} runs in {file}")
-    fix = f"restore {file} from a backup, or move it away to begin anew"
+    fix = f"restore {file} from a backup, or move it away to start with an empty store"
     return Finding("mlflow", "failed", f"{file}: {found}", fix, RecordError.exit_code)
 
 

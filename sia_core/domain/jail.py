@@ -62,4 +62,4 @@ class Jail(Protocol):
         """
 
     def remove(self, folder: Path) -> None:
-        """Remove a directory, whatever a command left in it. Idempotent."""
+        """Remove a directory with everything that a command left there. Idempotent."""

@@ -22,7 +22,7 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Usage(Amounts):
-    """Amounts that a run has used: each rollout and each conversation counts once, whatever came of it."""
+    """Amounts that a run has used: each rollout and each conversation counts once, whether successful or not."""
 
     rollouts: Number = 0
     tokens: Number = 0

@@ -5,10 +5,10 @@ installed. Which index serves a wheel is the user's pip configuration, not ours:
 --report` names the address (from the index page alone, without downloading), then the bytes are
 streamed with resume into `NAME.part`.
 
-Invariants: a file under its final name has the pinned digest; a file with another digest is removed and
-reported; one process at a time writes a given file, others wait and find it ready. A file of a web server whose digest
-nobody could pin is trusted once: its digest is written beside it and demanded from then on. Not covered: an index
-that wants a password in the address, which pip masks in its report; the manual route in the error serves it.
+A file under its final name has the pinned digest. A file with another digest is removed and reported. One process at a
+time writes a given file, and other processes wait for that file. A file of a web server without a pinned digest is
+trusted once: its digest is written beside it and required from then on. Not covered: an index with a password in the
+address, which pip masks in its report. The error then names the manual route.
 """
 
 import contextlib
@@ -227,7 +227,7 @@ def _part(dest: Path) -> Path:
 
 
 def _stream(wanted: _Wanted, url: str, dest: Path, progress: Progress | None) -> None:
-    """Fill `dest.part` from `url`, going on where a cut left it.
+    """Fill `dest.part` from `url`, resuming where an earlier attempt broke off.
 
     Only attempts that brought no byte add up, so that a line that keeps breaking still gets there.
     """

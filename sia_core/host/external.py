@@ -141,10 +141,10 @@ def check_prefect(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def check_ray(environment: Mapping[str, str] = os.environ) -> None:
-    """See that somebody listens where the cluster should be; Ray itself would try for half a minute.
+    """See that a server listens at the cluster's address; Ray itself would try for half a minute.
 
     Raises:
-        ServiceError: nobody does.
+        ServiceError: no server listens there.
     """
     server = ray_cluster(environment)
     if server is None or server.address == "auto":
@@ -205,10 +205,10 @@ def _tls(server: Server, insecure: str, bundle: str | None) -> ssl.SSLContext:
 def _ask(
     server: Server, path: str, tls: ssl.SSLContext, headers: Mapping[str, str] | None = None, body: bytes | None = None
 ) -> tuple[int, str]:
-    """Status and the beginning of the reply, whatever it is.
+    """Return status and beginning of any reply.
 
     Raises:
-        ServiceError: there is none.
+        ServiceError: there is no reply.
     """
     try:
         sent = {"Content-Type": "application/json", "User-Agent": "sia", **(headers or {})}

@@ -2,7 +2,7 @@
 
     task.toml task.md task.py harness/ README.md     as every task has them
     import.json                                       data that the imported functions of task.py need
-    foreign/                                          unchanged files of the other system
+    `foreign/`                                        unchanged files of the other system
 
 The directory is complete or absent: it is made beside the target and renamed.
 """

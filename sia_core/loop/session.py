@@ -127,10 +127,10 @@ def _load_agents(
 
 
 def restore(run: RunRecord, ledger: Ledger, journal: Journal, siblings: int) -> int:
-    """Put the recorded rollouts of unfinished generations into the journal, with what they cost; how many were new.
+    """Put the recorded rollouts of unfinished generations and their costs into the journal; return how many were new.
 
-    Those of a phase that was cut short are in no record yet, and are played again. A journal that was empty gets
-    those of all other generations too, whose cost the record has.
+    Rollouts of an interrupted phase are in no record yet, and are played again. An empty journal gets the rollouts of
+    all other generations too; the record has their cost.
     """
     empty = not len(journal)
     unfinished = [generation for generation in run.generations() if generation.phase(ImproveDone) is None]

@@ -136,7 +136,7 @@ class Ledger:
         self._run.log_metrics({**metrics, "spent.wall_seconds": wall}, step)
 
     def close(self) -> None:
-        """Note how long the sitting has lasted so far."""
+        """Store how long this process has driven the run."""
         self._journal.spend(self._sitting, _WALL, Usage(seconds=time.monotonic() - self._began))
 
     def _shares(self) -> list[tuple[str, float, float]]:

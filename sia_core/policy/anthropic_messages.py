@@ -1,9 +1,8 @@
 """`anthropic:MODEL[@BASE_URL]`: the messages API of Anthropic.
 
-Replies are streamed, for a long one would else be cut off by what lies between; agents, whose patience limits repeats
-(`retry.Retry`), ask a server that offers no streams without. No token ids and no logprobs
-come back, so its rollouts cannot train weights; and the API takes no seed. Options become a JSON schema of the
-reply: models of 2026 refuse a tool that must be called.
+Replies are streamed, because proxies cut off long silent replies. Agents, whose repeats are limited (`retry.Retry`),
+ask a server without streams for a plain reply. The API returns no token ids and no logprobs, so rollouts cannot train
+weights, and takes no seed. Options become a JSON schema of the reply: models of 2026 refuse a tool that must be called.
 """
 
 import json

@@ -1,9 +1,8 @@
 """`openai:MODEL[@BASE_URL]`: chat completions of OpenAI, or of any compatible server.
 
-Rollouts are asked for plainly. Agents, whose patience limits repeats (`retry.Retry`), are answered in a stream where
-the server offers one: they write long replies, and only its silence tells that it is gone.
-No token ids come back, so its rollouts cannot train weights; and no logprobs are asked for, which would be
-of no use without them. Options become a strict JSON schema.
+Requests of rollouts are plain. Requests of agents, whose repeats are limited (`retry.Retry`), ask for a stream: agents
+write long replies, and only silence of a stream tells that the server is gone. The server returns no token ids, so
+rollouts cannot train weights, and logprobs are not requested. Options become a strict JSON schema.
 """
 
 from typing import Any, Final

@@ -1,17 +1,16 @@
-"""Waiting out MLflow: an outage of its server costs time, never data.
+"""Retry calls of MLflow: an outage of its server costs time, never data.
 
 `patient` wraps MLflow's client. A call that fails for the server's reasons (refused, reset, timed out, HTTP 408, 429 or
-5xx, a locked database) is tried again with growing pauses until it goes well, or until the patience of
-SIA_MLFLOW_PATIENCE_S is at its end; the user hears when a wait begins and when it ends. Everything else is raised as
-it is.
+5xx, a locked database) is retried with growing pauses, for SIA_MLFLOW_PATIENCE_S seconds at most. The user reads a line
+when a wait begins and when the wait ends. All other errors are raised unchanged.
 
-- An error may come after the commit. Calls that set, put or end something are the same when they are made twice, for
-  the record fixes timestamps. Those that make something carry a fresh key, its tag `sia.request`, and are made again
-  only if no search finds it. Deleting what is gone has gone well.
-- MLflow's own tries are switched off: they know of no keys, and are silent for minutes.
-- A wait sleeps and asks in the caller's thread, so that a signal ends it at once. Whoever is `in_haste`, because it
-  is on the way out or only leaves a word, does not wait at all.
-- What is not waited for: traces, which MLflow sends from a thread of its own and drops when it cannot.
+- An error may come after the commit. Calls that set, put or end something have the same effect when they are repeated,
+  because the record fixes timestamps. Calls that create something carry a fresh key, the tag `sia.request`, and are
+  repeated only if no search finds the key. Deleting something that is gone succeeds.
+- MLflow's own retries are switched off: MLflow knows no keys, and is silent for minutes.
+- A wait sleeps in the caller's thread, so that a signal ends the wait immediately. Calls within `in_haste`, such as
+  those of a process that ends, do not wait.
+- Traces are not retried: MLflow sends them from a thread of its own and drops them when the server is down.
 """
 
 import logging
@@ -93,7 +92,7 @@ class Waiting:
         Raises:
             ServiceError: the server did not answer within the schedule.
             RecordError: a SQLite file was locked that long.
-            Exception: whatever is not the server's fault; `in_haste`, that too.
+            Exception: any error that is not the server's fault; within `in_haste`, every error.
         """
         clock, began, tries, announced = self.schedule.clock, self.schedule.clock(), 0, False
 
@@ -120,7 +119,7 @@ class Waiting:
                 raise
             raise self._gave_up(f"did not answer for {_length(clock() - began)} ({why})") from error
         if announced:
-            self.say(f"MLflow answers again, after {_length(clock() - began)}; going on")
+            self.say(f"MLflow answers again, after {_length(clock() - began)}; continuing")
         return found
 
     def _gave_up(self, what: str) -> SiaError:

@@ -164,7 +164,7 @@ def read_member(run: RunRecord) -> ArmRun:
     """
     scores = run.get_json(SCORES)
     if run.phase(SealedDone) is None or scores is None:
-        raise RecordError("is not finished", where=run.name, hint=f"go on with: sia resume {run.name}")
+        raise RecordError("is not finished", where=run.name, hint=f"resume the run: sia resume {run.name}")
     nodes = run.nodes()
     arm = run.tags[Tag.ARM]
     cost = sum((node.cost for node in nodes), Cost())

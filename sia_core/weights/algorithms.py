@@ -129,7 +129,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "kto",
         "rollouts",
         "arXiv 2402.01306, equation 7",
-        "good and bad rollouts that cannot be paired within a problem (one rollout each); works without logprobs",
+        "good and poor rollouts that cannot be paired within a problem (one rollout each); works without logprobs",
         None,
         Needs(logprobs=False, groups=1, size=1, mixed=False),
         {"learning_rate": 1e-5, "steps": 4, "beta": 0.1},

@@ -138,7 +138,7 @@ def _candidates(stats: BatchStats) -> list[tuple[str, str]]:
         found.append(("dr_grpo", f"{stats.mixed} of {stats.groups} groups are mixed"))
         found.append(("rloo", "a single problem whose rollouts differ"))
     found.append(("dpo", "rollouts of a problem can be ranked, and nothing else is to be had"))
-    found.append(("kto", "good and bad rollouts that cannot be compared within a problem"))
+    found.append(("kto", "good and poor rollouts that cannot be compared within a problem"))
     if stats.recorded == "logprobs":
         found.append(("ppo", f"{stats.turns:.1f} turns per rollout and no groups"))
     return found

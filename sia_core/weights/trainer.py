@@ -110,9 +110,8 @@ class Trainer:
         """Make the spec's steps on one round's rollouts; no step when there is nothing to learn from.
 
         Raises:
-            PolicyError: recomputed logprobs are not the recorded ones: wrong base, adapter or temperature;
-                or the first round's rollouts are not those that the spec names; or the spec's backend cannot train
-                this batch.
+            PolicyError: recomputed logprobs differ from the recorded ones (wrong base, adapter or temperature), the
+                first round's rollouts differ from those that the spec names, or the spec's backend cannot train this batch.
         """
         self._batch = batch_digest(rollouts)
         if self.round == 0 and self._spec.batch not in (None, self._batch):

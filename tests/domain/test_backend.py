@@ -15,5 +15,5 @@ from sia_core.domain.backend import describe_backend
         ({"algorithm": "dpo", "backend": "later"}, "later"),
     ],
 )
-def test_a_recorded_update_names_its_backend(spec: dict[str, str], words: str) -> None:
+def test_recorded_update_names_its_backend(spec: dict[str, str], words: str) -> None:
     assert words in describe_backend(spec)

@@ -85,7 +85,7 @@ def test_pauses_grow_to_a_bound_and_the_user_hears_of_beginning_and_end(clock: C
     assert clock.slept == [0.5, 1, 2, 4, 8, 15, 15, 15, 15]
     assert heard == [
         "MLflow at http://mlflow:5000 does not answer (Connection refused); waiting, up to 15 min",
-        "MLflow answers again, after 76 s; going on",
+        "MLflow answers again, after 76 s; continuing",
     ]
 
 

@@ -131,7 +131,7 @@ def test_settings_that_trl_cannot_reproduce_are_named(choices: list[Rollout], te
     assert "advantages" in (why_not_trl(batch, spec_of("grpo")) or "")
 
 
-def test_a_batch_that_the_named_backend_cannot_train_is_refused_and_not_trained(
+def test_batch_that_the_named_backend_cannot_train_is_refused_and_not_trained(
     choices: list[Rollout], texts: list[Rollout], tiny_model: Path
 ) -> None:
     spec = replace(spec_of("dpo"), backend="trl")
@@ -145,7 +145,7 @@ def test_a_batch_that_the_named_backend_cannot_train_is_refused_and_not_trained(
     assert trainer.round == 0
 
 
-def test_the_backend_that_trained_is_in_the_manifest(texts: list[Rollout], tiny_model: Path, tmp_path: Path) -> None:
+def test_backend_that_trained_is_in_the_manifest(texts: list[Rollout], tiny_model: Path, tmp_path: Path) -> None:
     found = {}
     for name in BACKENDS:
         trainer = Trainer(tiny_model, replace(spec_of("dpo"), backend=name), None, threads=1)
