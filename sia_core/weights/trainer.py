@@ -111,7 +111,7 @@ class Trainer:
 
         Raises:
             PolicyError: recomputed logprobs differ from the recorded ones (wrong base, adapter or temperature), the
-                first round's rollouts differ from those that the spec names, or the spec's backend cannot train this batch.
+                first round's rollouts differ from those that the spec names, or the backend cannot train this batch.
         """
         self._batch = batch_digest(rollouts)
         if self.round == 0 and self._spec.batch not in (None, self._batch):
