@@ -127,7 +127,11 @@ class _Update(Arguments):
 
 
 def reading_tools(library: Library) -> list[Tool[Any]]:
-    """List all that an agent can look at, over one run's training rollouts."""
+    """List all tools that read one run: its training rollouts, then its harnesses and history."""
+    return [*_rollout_tools(library), *_history_tools(library)]
+
+
+def _rollout_tools(library: Library) -> list[Tool[Any]]:
     return [
         Tool(
             "list_problems",
@@ -162,6 +166,11 @@ def reading_tools(library: Library) -> list[Tool[Any]]:
             _Search,
             lambda given: library.search(given.text, given.generation, given.offset, given.tried),
         ),
+    ]
+
+
+def _history_tools(library: Library) -> list[Tool[Any]]:
+    return [
         Tool("list_files", "Files of a harness.", _Files, lambda given: library.files(given.node)),
         Tool(
             "read_file",
