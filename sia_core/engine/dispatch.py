@@ -36,14 +36,14 @@ class Pool:
         self._make = make
         self.workers = [make() for _ in range(count)]
         self.idle = list(self.workers)
-        self.told: dict[Any, Dispatch] = {}
+        self.holding: dict[Any, Dispatch] = {}
         """Dispatch whose candidate each worker holds."""
 
     def replace(self, worker: Any) -> None:
         """Replace a worker by a new one."""
         ray.kill(worker)
         self.workers.remove(worker)
-        self.told.pop(worker, None)
+        self.holding.pop(worker, None)
         fresh = self._make()
         self.workers.append(fresh)
         self.idle.append(fresh)
@@ -120,9 +120,9 @@ class Dispatch:
             self._busy[worker.grade.remote(played)] = _Flight(done, worker, graders, time.monotonic())
         while players.idle and self._failures_in_row < TRIPS_AFTER and (job := self._next()):
             worker = players.idle.pop()
-            if players.told.get(worker) is not self:  # A worker handles calls in order.
+            if players.holding.get(worker) is not self:  # A worker handles calls in order.
                 worker.hold.remote(*self._candidate)
-                players.told[worker] = self
+                players.holding[worker] = self
             method = worker.run if graders is None else worker.play
             self._busy[method.remote(job.unit)] = _Flight(job, worker, players, time.monotonic())
 
