@@ -69,7 +69,7 @@ class Candidates(Stored):
             whole = model
             files = self.record.waiting(lambda: models.read_adapter(self.record.tracking_uri, whole))
             if digest_files(files) != digest:
-                raise RecordError(f"adapter {digest[:12]} was changed or torn", where=self.name)
+                raise RecordError(f"adapter {digest[:12]} was changed or is incomplete", where=self.name)
             local.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(dir=local.parent))
             for name, data in files.items():

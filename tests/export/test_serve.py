@@ -110,5 +110,5 @@ def test_harness_failure_is_an_error_reply(tmp_path: Path) -> None:
 
 
 def test_taken_port_is_named() -> None:
-    with listen(0) as bound, pytest.raises(ServiceError, match="cannot be had"):
+    with listen(0) as bound, pytest.raises(ServiceError, match="is not available"):
         listen(bound.getsockname()[1])

@@ -19,9 +19,9 @@ def test_port_belongs_to_the_process_that_listens() -> None:
             own.bind((HOST, 0))
             own.listen()
             port = own.getsockname()[1]
-            assert _listens(Running("it", os.getpgid(0), port))
+            assert _listens(Running("it", os.getpid(), port))
             assert not _listens(Running("it", other.pid, port))
-            assert not _listens(Running("it", os.getpgid(0), 9))
+            assert not _listens(Running("it", os.getpid(), 9))
         finally:
             other.kill()
 

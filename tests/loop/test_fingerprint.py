@@ -105,7 +105,7 @@ def test_code_of_this_tree_has_the_digests_of_its_copy(tree: Path) -> None:
     ("file", "old", "new"),
     [
         ("loop/gate.py", "from statistics import", "# A remark.\nfrom statistics import"),
-        ("domain/hashing.py", "Sha256 of one file, read in blocks.", "Digest a file."),
+        ("domain/hashing.py", "Return the sha256 of one file, read in blocks.", "Digest a file."),
         ("domain/config.py", '"""Let the agent write the first harness."""', '"""First harness by the agent."""'),
         ("cli/new_verb.py", "", "VERB = 1\n"),
         ("cli/scaffold.py", "def task_name(", "def name_of_task("),

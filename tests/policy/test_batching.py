@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.policy.local import LocalPolicy
-from sia_core.policy.local.engine import ROWS, Engine
+from sia_core.policy.local.engine import Engine
 from sia_core.policy.local.sampling import _draw
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
 from sia_core.policy.trie import trees
@@ -194,13 +194,12 @@ def test_replies_stay_the_same_with_more_adapters_in_use_than_kept(
     policy.close()
 
 
-def test_rest_of_the_batch_changes_no_bit_of_a_reply(together: LocalPolicy, adapters: Adapters) -> None:
-    matrix, row_64 = torch.randn(64, 64), torch.randn(64, 64)
-    many = torch.nn.functional.linear(row_64, matrix)
-    if any(not torch.equal(torch.nn.functional.linear(row_64[:n], matrix), many[:n]) for n in range(ROWS, 64, ROWS)):
-        pytest.skip("on this machine the product of a row depends on the number of rows")
+def test_rest_of_the_batch_changes_last_bits_of_logprobs_alone(together: LocalPolicy, adapters: Adapters) -> None:
     requests = load(adapters, 40, seed=5)
-    assert sample_all(together, requests, 12) == sample_all(together, requests[::-1], 2)[::-1]
+    crowded, sparse = sample_all(together, requests, 12), sample_all(together, requests[::-1], 2)[::-1]
+    for one, other in zip(crowded, sparse, strict=True):
+        assert one.output_ids == other.output_ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_closing_fails_what_is_in_flight_and_what_comes_later(tiny_model: Path) -> None:

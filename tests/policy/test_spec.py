@@ -17,7 +17,7 @@ import sys
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 for spec in ("openai:m", "anthropic:m", sys.argv[1]):
     check_spec(spec); prepare_policy(spec, lambda *_: None); policy_digest(spec)
-heavy = {"openai", "anthropic", "torch", "transformers", "pydantic"} & set(sys.modules)
+heavy = {"openai", "anthropic", "torch", "transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
 

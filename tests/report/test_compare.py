@@ -67,7 +67,7 @@ def test_only_common_problems_count(store: Record, finished_run: RunRecord) -> N
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(store: Record, finished_run: RunRecord) -> None:
-    with pytest.raises(UsageError, match="two runs at least"):
+    with pytest.raises(UsageError, match="at least two runs"):
         compare_runs([finished_run])
     with pytest.raises(UsageError, match="is named twice"):
         compare_runs([finished_run, finished_run])

@@ -68,9 +68,7 @@ def test_decision_of_a_hostile_agent_stays_one_printable_line() -> None:
 
 
 def test_stand_in_is_listed_with_its_reason() -> None:
-    assert stand_in_lines(NODES) == [
-        "rules decided in the place of openai:gpt-x in generation 2: no decision in 30 turns"
-    ]
+    assert stand_in_lines(NODES) == ["rules decided in place of openai:gpt-x in generation 2: no decision in 30 turns"]
     assert stand_in_lines(NODES[:2]) == []
 
 

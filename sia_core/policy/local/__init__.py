@@ -6,10 +6,9 @@ served with continuous batching (`scheduler`), each with its own adapter, seed a
 Guarantees:
 - Prompts, options and probes are computed alone and then cached, so other requests do not change them.
 - With `batch=1`, replies are computed alone too. A resumed run repeats itself bit for bit.
-- With a larger batch, the logprobs of a reply may differ from those of the same ids computed alone,
+- With a larger batch, the logprobs of a reply may differ with the number of replies that are sampled together,
   because products of many rows are summed in another order than those of one row: in fp32 by less than 1e-5 on
-  the tests' model, at most 3e-5 (median 2e-6) on SmolLM2. If kernels treat whole blocks of rows alike (see
-  `engine.ROWS`), logprobs do not depend on the rest of the batch. On a GPU, which was never tested, they may.
+  the tests' model, at most 3e-5 (median 2e-6) on SmolLM2.
 """
 
 import weakref

@@ -85,21 +85,16 @@ def _joined_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    joined_caches: Sequence[DynamicCache | None] | None = None,
+    joined_caches: Sequence[DynamicCache] | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Compute the usual attention; with `joined_caches`, row i is the next token of the sequence of the i-th cache.
-
-    Rows without a cache are padding: they attend to nothing.
-    """
+    """Compute the usual attention; with `joined_caches`, row i is the next token of the sequence of the i-th cache."""
     if joined_caches is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     rows, heads, _, _ = query.shape
     result = query.new_zeros(rows, 1, heads, value.shape[-1])
     layer: Any = module.layer_idx
     for row, cache in enumerate(joined_caches):
-        if cache is None:
-            continue
         this = slice(row, row + 1)
         keys, values = cache.update(key[this], value[this], layer)
         result[this] = sdpa_attention_forward(module, query[this], keys, values, None, **options)[0]

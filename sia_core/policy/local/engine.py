@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +31,6 @@ MEMO_ENTRIES: Final = 4096
 PROMPT_BYTES: Final = 256 << 20
 """Memory for the caches of recent prompts."""
 TREE_NODES: Final = 1024
-ROWS: Final = 4
-"""Multiple to which the rows of each adapter in a joined pass are padded. As measured (MKL on an AMD EPYC, fp32, 1
-and 2 threads), the product of a row is then equal bit for bit at any number of rows."""
 
 Logits = Mapping[Ids, tuple[float, ...]]
 """Branching path of one (adapter, prompt, options) -> logits of the tokens allowed after the path."""
@@ -166,32 +162,23 @@ class Engine:
         return logits_TV
 
     def _step_joined(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Read all rows in one pass, grouped by adapter in whole blocks of `ROWS`."""
+        """Read all rows in one pass; the rows of one adapter stand together."""
         order = sorted(range(len(rows)), key=lambda index: _name(rows[index].adapter) or "")
-        places: list[Row | None] = []
-        names: list[str] = []
-        for _, group in groupby((rows[index] for index in order), key=lambda row: _name(row.adapter)):
-            block: list[Row | None] = list(group)
-            block += [None] * (-len(block) % ROWS)
-            first = block[0]
-            assert first is not None
-            places += block
-            names += ["__base__" if first.adapter is None else self._load(first.adapter)] * len(block)
-        tokens = [[row.token if row else 0] for row in places]
-        positions = [[row.length if row else 0] for row in places]
+        placed = [rows[index] for index in order]
+        names = ["__base__" if row.adapter is None else self._load(row.adapter) for row in placed]
         try:
             result = self.model(
-                input_ids=torch.tensor(tokens, device=self.device),
-                position_ids=torch.tensor(positions, device=self.device),
+                input_ids=torch.tensor([[row.token] for row in placed], device=self.device),
+                position_ids=torch.tensor([[row.length] for row in placed], device=self.device),
                 use_cache=False,
-                joined_caches=[row.cache if row else None for row in places],
+                joined_caches=[row.cache for row in placed],
                 **({"adapter_names": names} if self._loaded else {}),
             )
         except BaseException:
             self._drop_hooks()
             raise
-        at = {id(row): place for place, row in enumerate(places) if row}
-        logits_BV: torch.Tensor = result.logits[[at[id(row)] for row in rows], -1]
+        place = {index: at for at, index in enumerate(order)}
+        logits_BV: torch.Tensor = result.logits[[place[index] for index in range(len(rows))], -1]
         return logits_BV
 
     def _drop_hooks(self) -> None:
