@@ -8,6 +8,7 @@ same answers.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean
 
 from sia_core.agents.evidence import scores_by_problem
@@ -18,6 +19,12 @@ from sia_core.domain.rollout import Rollout
 
 _MESSAGES, _MESSAGE, _SHOWN, _PROBLEMS = 8, 400, 3000, 40
 _REPLIES, _REPLY = 20, 200
+_TIMES = ((1, "under 1 s"), (10, "1 to 10 s"), (60, "10 to 60 s"), (600, "1 to 10 min"))
+
+
+def coarse_time(seconds: float) -> str:
+    """Give a time by its order of magnitude, which is the same when a run is resumed or its agent replayed."""
+    return next((text for most, text in _TIMES if seconds < most), "over 10 min")
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class Left:
     """Remaining seconds of rollouts, as recorded, summed over parallel rollouts."""
 
     def __str__(self) -> str:
-        return f"{self.rollouts} rollouts and {max(self.seconds, 0):.0f} s of rollouts are left for trials"
+        minutes = 2 * ceil(max(self.seconds, 0) / 120)
+        return f"{self.rollouts} rollouts and {minutes} min of rollouts are left for trials"
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ def _summary(trial: Trial) -> str:
         return "no rollout was scored"
     seconds = fmean(rollout.seconds for rollout in trial.rollouts)
     mean = fmean(fmean(scores) for scores in own.values())
-    text = f"{len(trial.rollouts)} rollouts on {len(own)} problems, mean score {mean:.4f}, {seconds:.1f} s each"
+    text = f"{len(trial.rollouts)} rollouts on {len(own)} problems, mean score {mean:.4f}, {coarse_time(seconds)} each"
     common = sorted(own.keys() & other.keys())
     if not common:
         return text

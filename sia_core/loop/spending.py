@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from sia_core.agents.prices import Price
+from sia_core.agents.trial import coarse_time
 from sia_core.domain.budget import ROLES, Budget, Role, read_spent, total
 from sia_core.domain.errors import BudgetError
 from sia_core.domain.json_data import write
@@ -116,13 +117,20 @@ class Ledger:
         return None
 
     def describe(self) -> str:
-        """Describe the spending, the rest of each limit, and the mean time of a rollout."""
+        """Describe the spending, the rest of each limit, and the mean time of a rollout.
+
+        An agent reads the text. Times are coarse, so that a resumed or replayed conversation asks the same.
+        """
         spent = total(self.spent())
         played = self.spent()["rollouts"].seconds + self.spent()["verification"].seconds
-        each = f", {played / spent.rollouts:.1f} s a rollout with its verification" if spent.rollouts else ""
-        said = f"spent so far: {spent.rollouts:.0f} rollouts, {spent.tokens:.0f} tokens, {spent.dollars:.2f} dollars, \
-{self.wall_s / 60:.1f} min{each}"
-        limits = [f"{name} {limit - amount:.6g} of {limit:g}" for name, amount, limit in self._shares()]
+        each = f", {coarse_time(played / spent.rollouts)} a rollout with its verification" if spent.rollouts else ""
+        said = (
+            f"spent so far: {spent.rollouts:.0f} rollouts, {spent.tokens:.0f} tokens, {spent.dollars:.2f} dollars{each}"
+        )
+        limits = [
+            f"{name} {limit - amount:{'.1f' if name.endswith('hours') else '.6g'}} of {limit:g}"
+            for name, amount, limit in self._shares()
+        ]
         return f"{said}; left: {', '.join(limits) or 'no limit is set'}"
 
     def record(self, step: int) -> None:

@@ -101,7 +101,7 @@ class Judge:
         return text if self.key == NO_KEY else text.replace(self.key, "[key]")
 
     def _passing(self, text: str, after_s: float | None = None) -> Fault:
-        hint = f"check that {self.spec.base_url} is up, then: sia resume"
+        hint = f"check that {self.spec.base_url} is up"
         return Fault(EndpointError(f"no answer: {text}", where=self.spec.spec, hint=hint), True, after_s)
 
     def _final(self, status: int, text: str, said: str) -> SiaError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sia_core.agents.conversation import ATTEMPTS
 from sia_core.agents.recording import read_recording
 from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
@@ -69,6 +70,14 @@ def broken_block(asked: Asked) -> list[Said]:
     return submit(asked, lever="harness", edits=wrong)
 
 
+def crash(asked: Asked) -> list[Said]:
+    return submit(asked, lever="harness", parent=1, edits=edits(agent_py=CRASHING), category="retry")
+
+
+def inject(asked: Asked) -> list[Said]:
+    return submit(asked, lever="harness", parent=1, edits=edits(agent_py=INJECTED), category="prompt")
+
+
 UNREPAIRED: Sequence[Step] = [
     lambda asked: submit(asked, lever="harness", parent=1, edits=edits(agent_py=NOTED), category="tools")
 ]
@@ -78,9 +87,8 @@ SCRIPT: Mapping[int, Sequence[Step]] = {
         broken_block,
         lambda asked: submit(asked, lever="harness", edits=edits(agent_py=AGENT, menus_py=MENUS)),
     ],
-    2: [lambda asked: submit(asked, lever="harness", parent=1, edits=edits(agent_py=CRASHING), category="retry")],
-    3: [lambda asked: submit(asked, lever="harness", parent=1, edits=edits(agent_py=INJECTED), category="prompt")],
-    4: [
+    2: [crash, inject],
+    3: [
         lambda _: [("list_rejected", {})],
         lambda asked: submit(asked, lever="weights", parent=1, category="policy"),
     ],
@@ -110,22 +118,21 @@ def test_run_is_steered_by_a_model_over_http(sia: Sia, tiny_model: Path, kind: s
     with serve() as wire:
         wire.faults.extend([error(429, retry_after="0"), error(500), raw(b'{"id": ')])
         run, output = start(
-            sia, wire, kind, SCRIPT, "--policy", f"local:{tiny_model}", "--generations", "4", "--rollouts", "4"
+            sia, wire, kind, SCRIPT, "--policy", f"local:{tiny_model}", "--generations", "3", "--rollouts", "4"
         )
     assert "finished" in output
     told = rf"generation 1: decided by {kind}:m: harness \(search\): a wider menu holds a better colour; "
     assert re.search(told + r"predicted \+0.2000; cites 1 rollout$", output, re.MULTILINE), output
     assert "in place of" not in output and run.tags["sia.stand_ins"] == "0"
-    _seed, wider, crashed, injected, trained = run.nodes()
+    _seed, wider, injected, trained = run.nodes()
 
     assert wider.promoted and wider.lever == "harness"
     assert run.harness(wider.candidate.harness).files["menus.py"] == MENUS.encode()
-    assert crashed.gate is None and "no colour" in crashed.failure
     assert not injected.promoted and injected.failure.startswith("minibatch: futile: gain -")
     assert trained.lever == "weights" and trained.parent == 1
     assert trained.candidate.harness == wider.candidate.harness and trained.candidate.adapter is not None
     assert trained.promoted, trained
-    check_served(run.generations()[3], trained)
+    check_served(run.generations()[2], trained)
 
     assert wider.decision is not None and wider.decision.cites
     assert {node.decision.agent for node in run.nodes()[1:] if node.decision} == {
@@ -137,7 +144,7 @@ def test_run_is_steered_by_a_model_over_http(sia: Sia, tiny_model: Path, kind: s
 
 def _on_the_wire(wire: Wire, kind: str) -> None:
     bodies = [body for _, _, body in wire.requests]
-    # Three faults, then eight replies: seven of generations 1, 2, 3, 4, and none asked for twice.
+    # Three faults, then seven replies of generations 1, 2 and 3, none of them requested twice.
     assert len(bodies) == 3 + 7
     for _, headers, body in wire.requests:
         assert KEY in (headers.get("authorization", "") + headers.get("x-api-key", ""))
@@ -153,8 +160,9 @@ def _on_the_wire(wire: Wire, kind: str) -> None:
     assert roles == (["system", "user"] if kind == "openai" else ["user"])
     wrong = json.dumps(bodies[5]["messages"])
     assert "occurs 0 times" in wrong and "the nearest text, from line" in wrong
-    last = json.dumps(bodies[-1]["messages"])
-    assert "no colour" in last, "the reason of a rejected edit is told"
+    returned = json.dumps(bodies[7]["messages"])
+    assert "no colour" in returned, "the agent reads why the contract rung refused the draft"
+    assert "minibatch: futile" in json.dumps(bodies[-1]["messages"]), "the agent reads why the rewrite was rejected"
 
 
 def _on_the_record(run: RunRecord, sia: Sia) -> None:
@@ -164,9 +172,9 @@ def _on_the_record(run: RunRecord, sia: Sia) -> None:
     assert kept["coverage"]["reachable_rollouts"] == 16
     assert 0 < kept["coverage"]["read_share"] <= 1
     traces = run.record.client.search_traces([run.experiment_id], max_results=100)
-    assert len(traces) == 4
+    assert len(traces) == 3
     kinds = [span.span_type for trace in traces for span in trace.data.spans]
-    assert (kinds.count("AGENT"), kinds.count("LLM")) == (4, 7)
+    assert (kinds.count("AGENT"), kinds.count("LLM")) == (3, 7)
     for file in sia.home.rglob("*"):
         if file.is_file():
             assert KEY.encode() not in file.read_bytes(), file
@@ -174,7 +182,7 @@ def _on_the_record(run: RunRecord, sia: Sia) -> None:
 
 @pytest.mark.slow
 def test_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
-    script = {1: SCRIPT[1], 2: [SCRIPT[2][0], *[_give_up] * 9]}
+    script = {1: SCRIPT[1], 2: [crash, *[_give_up] * 9]}
     options = ("--policy", "scripted", "--generations", "2", "--rollouts", "2", "--levers", "harness")
     with serve() as wire:
         run, _ = start(sia, wire, "openai", script, *options)
@@ -196,7 +204,7 @@ def test_recorded_run_is_repeated_exactly(sia: Sia, tmp_path: Path) -> None:
 def test_exported_decisions_make_the_same_harnesses_on_another_seed_without_a_server(sia: Sia, tmp_path: Path) -> None:
     options = ("--policy", "scripted", "--rollouts", "4", "--levers", "harness")
     with serve() as wire:
-        run, _ = start(sia, wire, "openai", {**SCRIPT, 2: UNREPAIRED}, "--generations", "3", *options)
+        run, _ = start(sia, wire, "openai", {1: SCRIPT[1], 2: UNREPAIRED, 3: [inject]}, "--generations", "3", *options)
     sia("export", run.name, str(tmp_path / "winner"))
     made = read_recording(tmp_path / "winner" / "decisions.json")
     assert (made.agent, made.used.turns) == ("a language model", 5)
@@ -249,14 +257,16 @@ def test_rules_decide_where_the_model_does_not(sia: Sia) -> None:
     decision = run.nodes()[1].decision
     assert decision is not None
     assert decision.agent == "rules" and decision.lever == "harness"
-    assert re.search(r"openai:m@\S+: 3 submissions were not taken; the last: .*no node 99", decision.refused[0])
+    assert re.search(
+        rf"openai:m@\S+: {ATTEMPTS} submissions were not taken; the last: .*no node 99", decision.refused[0]
+    )
     assert run.generations()[0].tags["sia.decided_by"] == "rules" and run.tags["sia.stand_ins"] == "1"
-    notice = "rules decided in place of openai:m in generation 1: 3 submissions were not taken; the last: "
+    notice = f"rules decided in place of openai:m in generation 1: {ATTEMPTS} submissions were not taken; the last: "
     lines = output.splitlines()
     end = next(at for at, line in enumerate(lines) if line.startswith("for the report, type: sia report"))
     assert lines[end - 1].startswith(notice), output
     turns = [line for line in lines if re.fullmatch(r"asking the agent: turn \d+, .+, [\d,]+ tokens", line)]
-    assert [line.split()[4] for line in turns] == ["1,", "2,", "3,"]
+    assert [line.split()[4] for line in turns] == [f"{turn}," for turn in range(1, ATTEMPTS + 1)]
     assert any(line.startswith("generation 1: decided by rules: harness") for line in lines)
     assert any(re.match(r"1 +harness .* rules +seed ", line) for line in lines)
     assert notice in sia("status", run.name)
@@ -349,7 +359,7 @@ def test_first_harness_is_written_where_the_task_has_none(sia: Sia, bare_task: P
 
 @pytest.mark.slow
 def test_run_without_a_harness_ends_and_says_so(sia: Sia, bare_task: Path) -> None:
-    wrong: Mapping[int, Sequence[Step]] = {0: [lambda _: draft(harness_toml=TOML, other_py="")] * 3}
+    wrong: Mapping[int, Sequence[Step]] = {0: [lambda _: draft(harness_toml=TOML, other_py="")] * ATTEMPTS}
     with serve() as wire:
         run, output = start(sia, wire, "openai", wrong, "--policy", "scripted", task=bare_task, code=4)
     assert "names the entry 'agent.py', which is not there" in output

@@ -46,7 +46,8 @@ def start(sia: Sia, task: Path, policy: Path, *options: str) -> tuple[RunRecord,
 def test_format_bug_leads_to_the_harness_lever(sia: Sia, tiny_model: Path, tmp_path: Path) -> None:
     answer = 'return colour if ctx.knobs["format"] == "loose" and ctx.rng.random() < 0.7 else {"colour": colour}'
     knob = '[knobs.format]\nvalue = "loose"\noptions = ["loose", "strict"]\n'
-    task = make(tmp_path, AGENT.format(menu=RICH, answer=answer), knob)
+    worth = '{"red": 0.9, "green": 0.8, "blue": 1.0, "violet": 0.7}'
+    task = make(tmp_path, AGENT.format(menu=RICH, answer=answer), knob, worth)
     run, output = start(sia, task, tiny_model, "--generations", "1")
     _, child = run.nodes()
     assert child.lever == "harness" and child.decision is not None and child.decision.knobs == {"format": "strict"}
