@@ -232,8 +232,11 @@ def _give_up(asked: Asked) -> list[Said]:
 
 
 def replace_agent(node: dict[str, Any]) -> dict[str, Any]:
-    """A node without its agent and its duration."""
-    decision = node["decision"] and {**node["decision"], "agent": ""}
+    """Remove the agent's name and the duration from a node."""
+    decision = dict(node["decision"] or {})
+    if decision:
+        refused = [text.split(": ", 1)[1] for text in decision["refused"]]
+        decision.update(agent="", instead_of="", refused=refused)
     return {**node, "decision": decision, "cost": {**node["cost"], "seconds": 0}}
 
 
