@@ -36,8 +36,9 @@ class Left:
     """Remaining seconds of rollouts, as recorded, summed over parallel rollouts."""
 
     def __str__(self) -> str:
-        minutes = 2 * ceil(max(self.seconds, 0) / 120)
-        return f"{self.rollouts} rollouts and {minutes} min of rollouts are left for trials"
+        minutes = 2 * ceil(self.seconds / 120)
+        time = "no time" if self.seconds <= 0 else "less than 2 min" if minutes == 2 else f"{minutes} min"
+        return f"{self.rollouts} rollouts and {time} of rollouts are left for trials"
 
 
 @dataclass(frozen=True)

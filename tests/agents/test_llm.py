@@ -400,7 +400,7 @@ def test_trial_answer_holds_scores_messages_and_allowance_left() -> None:
     (told,) = bench.model.told()
     assert "3 rollouts on 3 problems" in told and "the parent on the same" in told
     assert "1 x refused: 12 entries are NaN" in told
-    assert "61 rollouts and 30 s of rollouts are left" in told
+    assert "61 rollouts and less than 2 min of rollouts are left" in told
 
 
 def test_memo_is_shown_before_the_next_decision() -> None:
