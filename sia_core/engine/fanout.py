@@ -1,10 +1,9 @@
 """Fan-out: units in, terminal records out, over pools of Ray actors.
 
-The driver hands each idle worker one unit, or short ones for a quarter of a second, and takes results
-as they come. With graders, a played rollout is passed to one of them, so that playing and grading have
-their own width and resources. A dead worker is replaced and its units are retried; after repeated
-failures, a unit is recorded as an infrastructure failure, not a score. A policy that stops answering
-pauses the run instead of using up its rollouts.
+The driver hands each idle worker one unit, and takes results as they come. With graders, a played rollout is passed to
+one of them, so that playing and grading have their own width and resources. A dead worker is replaced and its unit is
+retried; after repeated failures, a unit is recorded as an infrastructure failure, not a score. A policy that stops
+answering pauses the run instead of using up its rollouts.
 """
 
 import time

@@ -1,28 +1,19 @@
 """The one retry loop, by a clock that only moves when it is slept on."""
 
 import ast
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sia_core.host.retrying import Schedule
+from tests.clock import Clock
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass
-class Clock:
-    now: float = 0.0
-    slept: list[float] = field(default_factory=list)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def schedule(self, **limits: Any) -> Schedule:
-        return Schedule(sleep=self.sleep, clock=lambda: self.now, **{"jitter": 0.0, **limits})
+def schedule(clock: Clock, **limits: Any) -> Schedule:
+    return clock.drive(Schedule(jitter=0.0), **limits)
 
 
 class Flaky:
@@ -42,13 +33,13 @@ def passes(error: Exception) -> bool:
 
 def test_pauses_double_up_to_the_longest() -> None:
     clock = Clock()
-    assert clock.schedule(first_s=1.0, longest_s=5.0).run(Flaky(5), passes) == "done"
+    assert schedule(clock, first_s=1.0, longest_s=5.0).run(Flaky(5), passes) == "done"
     assert clock.slept == [1, 2, 4, 5, 5]
 
 
 def test_last_attempt_raises_its_own_error_without_context() -> None:
     with pytest.raises(ConnectionError, match="7") as caught:
-        Clock().schedule(attempts=3).run(Flaky(10), passes)
+        schedule(Clock(), attempts=3).run(Flaky(10), passes)
     assert caught.value.__context__ is None
 
 
@@ -60,17 +51,17 @@ def test_attempts_end_total_seconds_after_the_first_failure() -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        clock.schedule(first_s=1.0, longest_s=1.0, total_s=100.0).run(slow, passes)
+        schedule(clock, first_s=1.0, longest_s=1.0, total_s=100.0).run(slow, passes)
     assert len(clock.slept) == 2
     with pytest.raises(ConnectionError):
-        clock.schedule(total_s=0.0).run(slow, passes)
+        schedule(clock, total_s=0.0).run(slow, passes)
     assert len(clock.slept) == 2
 
 
 def test_server_sets_the_pause_up_to_the_longest() -> None:
     clock = Clock()
     asked = iter([3.0, 600.0, None])
-    clock.schedule(first_s=1.0, longest_s=6.0).run(Flaky(3), passes, asked_s=lambda _: next(asked))
+    schedule(clock, first_s=1.0, longest_s=6.0).run(Flaky(3), passes, asked_s=lambda _: next(asked))
     assert clock.slept == [3.0, 6.0, 4.0]
 
 
@@ -82,7 +73,7 @@ def test_error_that_cannot_pass_is_raised_immediately(error: BaseException) -> N
         raise error
 
     with pytest.raises(type(error)):
-        clock.schedule().run(call, passes)
+        schedule(clock).run(call, passes)
     assert not clock.slept
 
 
@@ -93,7 +84,7 @@ def test_jitter_draws_the_pause_from_its_share() -> None:
         ranges.append((low, high))
         return low
 
-    clock.schedule(first_s=2.0, jitter=0.5, uniform=uniform).run(Flaky(2), passes)
+    schedule(clock, first_s=2.0, jitter=0.5, uniform=uniform).run(Flaky(2), passes)
     assert ranges == [(1.0, 2.0), (2.0, 4.0)]
     assert clock.slept == [1.0, 2.0]
 

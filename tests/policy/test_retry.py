@@ -1,30 +1,18 @@
 """The retry loop, by a clock that only moves when it is slept on."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sia_core.domain.errors import SiaError
 from sia_core.policy.retry import Fault, Retry, parse_retry_after
+from tests.clock import Clock
 
 NOW = 1_000_000_000.0
 
 
-class Clock:
-    """Time, and how it was spent."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waits: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += seconds
-
-    def retry(self, **limits: Any) -> Retry:
-        kept = {"attempts": 5, "first_s": 1.0, "longest_s": 6.0, "uniform": lambda low, high: high, **limits}
-        return Retry(sleep=self.sleep, clock=lambda: self.now, **kept)
+def retry(clock: Clock, **limits: Any) -> Retry:
+    return clock.drive(Retry(), **{"attempts": 5, "first_s": 1.0, "longest_s": 6.0, **limits})
 
 
 def fail(_: float) -> str:
@@ -38,8 +26,8 @@ def passing(_: Exception) -> Fault:
 def test_waits_double_up_to_a_bound_and_attempts_end() -> None:
     clock = Clock()
     with pytest.raises(SiaError, match="no answer"):
-        clock.retry().request(fail, passing)
-    assert clock.waits == [1.0, 2.0, 4.0, 6.0]
+        retry(clock).request(fail, passing)
+    assert clock.slept == [1.0, 2.0, 4.0, 6.0]
 
 
 def test_jitter_is_full() -> None:
@@ -50,7 +38,7 @@ def test_jitter_is_full() -> None:
         return low
 
     with pytest.raises(SiaError):
-        clock.retry(attempts=3, first_s=0.5, uniform=uniform).request(fail, passing)
+        retry(clock, attempts=3, first_s=0.5, uniform=uniform).request(fail, passing)
     assert ranges[:2] == [(0.0, 0.5), (0.0, 1.0)]
 
 
@@ -58,8 +46,8 @@ def test_server_sets_the_pause_within_bounds() -> None:
     clock = Clock()
     asked = iter([3.0, 600.0, 0.0, 1.0, 1.0])
     with pytest.raises(SiaError):
-        clock.retry().request(fail, lambda _: Fault(SiaError("busy"), again=True, after_s=next(asked)))
-    assert clock.waits == [3.0, 6.0, 0.0, 1.0]
+        retry(clock).request(fail, lambda _: Fault(SiaError("busy"), again=True, after_s=next(asked)))
+    assert clock.slept == [3.0, 6.0, 0.0, 1.0]
 
 
 def test_patience_ends_before_the_attempts_do() -> None:
@@ -70,7 +58,7 @@ def test_patience_ends_before_the_attempts_do() -> None:
         raise ValueError("timed out")
 
     with pytest.raises(SiaError):
-        clock.retry(attempts=100, timeout_s=30.0, total_s=100.0).request(slow, passing)
+        retry(clock, attempts=100, timeout_s=30.0, total_s=100.0).request(slow, passing)
     assert clock.now <= 100.0
 
 
@@ -87,15 +75,15 @@ def test_request_that_may_have_been_paid_for_is_repeated_once_among_other_faults
         return Fault(SiaError("lost"), again=True, paid=next(paid))
 
     with pytest.raises(SiaError, match="lost"):
-        clock.retry(repeats=1).request(slow, judge)
+        retry(clock, repeats=1).request(slow, judge)
     assert len(calls) == 4
 
 
 def test_paid_requests_are_repeated_as_others_without_a_limit_of_repeats() -> None:
     clock = Clock()
     with pytest.raises(SiaError):
-        clock.retry().request(fail, lambda _: Fault(SiaError("lost"), again=True, paid=True))
-    assert len(clock.waits) == 4
+        retry(clock).request(fail, lambda _: Fault(SiaError("lost"), again=True, paid=True))
+    assert len(clock.slept) == 4
 
 
 def test_every_attempt_of_an_agent_has_the_whole_limit_of_silence() -> None:
@@ -107,7 +95,7 @@ def test_every_attempt_of_an_agent_has_the_whole_limit_of_silence() -> None:
         clock.now += 10_000.0  # A long stream, which broke off.
         raise ValueError("lost")
 
-    kept = replace(Retry.of_agent(1200.0, clock.sleep), clock=lambda: clock.now)
+    kept = clock.drive(Retry.of_agent(1200.0))
     with pytest.raises(SiaError):
         kept.request(long, lambda _: Fault(SiaError("lost"), again=True, paid=True))
     assert timeouts == [1200.0, 1200.0]
@@ -116,14 +104,14 @@ def test_every_attempt_of_an_agent_has_the_whole_limit_of_silence() -> None:
 def test_permanent_fault_is_raised_immediately_and_without_context() -> None:
     clock = Clock()
     with pytest.raises(SiaError, match="refused") as raised:
-        clock.retry().request(fail, lambda _: Fault(SiaError("refused")))
-    assert not clock.waits
+        retry(clock).request(fail, lambda _: Fault(SiaError("refused")))
+    assert not clock.slept
     assert raised.value.__context__ is None
 
 
 def test_unclassified_exception_is_raised_unchanged() -> None:
     with pytest.raises(ValueError, match="wire"):
-        Clock().retry().request(fail, lambda _: None)
+        retry(Clock()).request(fail, lambda _: None)
 
 
 @pytest.mark.parametrize(

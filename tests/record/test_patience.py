@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import botocore.exceptions
@@ -28,28 +28,12 @@ from sia_core.record.lease import hold
 from sia_core.record.patience import SCHEDULE, Waiting, in_haste, schedule_of_environment
 from sia_core.record.phases import ExecuteDone, StopDone
 from sia_core.record.store import Record, RunRecord, open_record
+from tests.clock import Clock
 from tests.record.faulty import Faulty, faulty
 from tests.record.test_record import CONFIG, EXECUTED, HARNESS
 from tests.services.daemon import free_port
 
 TAGS = {"sia.task": "toy", "sia.task_digest": "d"}
-
-
-@dataclass
-class Clock:
-    """Time that passes by sleeping."""
-
-    now: float = 0.0
-    slept: list[float] = field(default_factory=list)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def schedule(self, total_s: float = 900.0) -> Schedule:
-        return replace(
-            SCHEDULE, total_s=total_s, clock=lambda: self.now, sleep=self.sleep, uniform=lambda _, most: most
-        )
 
 
 class Flaky:
@@ -77,7 +61,7 @@ def heard() -> list[str]:
 
 
 def waiting(clock: Clock, heard: list[str], uri: str = "http://u:p@mlflow:5000", total_s: float = 900.0) -> Waiting:
-    return Waiting(uri, clock.schedule(total_s), heard.append)
+    return Waiting(uri, clock.drive(SCHEDULE, total_s=total_s), heard.append)
 
 
 def test_pauses_grow_to_a_bound_and_the_user_hears_of_beginning_and_end(clock: Clock, heard: list[str]) -> None:
