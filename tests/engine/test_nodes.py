@@ -65,7 +65,7 @@ def test_every_node_is_checked(cluster: None, tmp_path: Path, monkeypatch: pytes
     assert check_nodes(tmp_path / "run", task) == 2
     assert list((tmp_path / "run").iterdir()) == []
     monkeypatch.setattr("sia_core.engine.nodes.version", lambda _: "9.9")
-    with pytest.raises(ServiceError, match=r"^has sia .*, the driver has 9.9$") as caught:
+    with pytest.raises(ServiceError, match=r"has sia .*, the driver has 9\.9") as caught:
         check_nodes(tmp_path / "run", task)
     assert caught.value.where.startswith("Ray node ")
 

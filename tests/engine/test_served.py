@@ -118,6 +118,7 @@ def test_server_that_dies_is_started_again(
         assert (running.policy.probe(), running.policy.probe(adapter)) == probes
     assert [choices(rollouts) for rollouts in found] == [choices(rollouts) for rollouts in expected]
     assert [line.partition(";")[0].partition(" after")[0] for line in said] == [
+        "Ray cluster of 1 node",
         f"starting a vLLM server for vllm:{tiny_model}",
         f"policy vllm:{tiny_model} does not answer",
         f"policy vllm:{tiny_model} answers again",
@@ -181,7 +182,7 @@ def test_failure_at_the_start_of_the_server_keeps_its_message(
     cluster: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIA_VLLM_GPUS", "2")
-    with pytest.raises(ServiceError, match="on 2 GPUs, the cluster has 0") as refused, engine(tiny_model, tmp_path):
+    with pytest.raises(ServiceError, match="needs 2 GPUs, the cluster has 0") as refused, engine(tiny_model, tmp_path):
         pass
     assert "vllm:DIR@http" in refused.value.hint
     monkeypatch.setenv("SIA_VLLM_GPUS", "0")

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import referencing
 import yaml
-from referencing.jsonschema import DRAFT4
+from referencing.jsonschema import DRAFT202012
 
 from infra import secrets
 from tests.infra import schemas
@@ -50,13 +50,14 @@ def names(kind: str) -> set[str]:
 def checker(member: str) -> Any:
     """A validator for one of the schemas of Kubernetes, which refer to nothing outside themselves."""
     definitions = schemas.read(schemas.KUBERNETES, f"{SCHEMAS}/_definitions.json")
-    resource: Any = DRAFT4.create_resource(definitions)
-    registry: Any = referencing.Registry().with_resource("_definitions.json", resource)
+    resource: Any = DRAFT202012.create_resource(definitions)
+    registry: Any = referencing.Registry().with_resource("/api/_definitions.json", resource)
     if member.startswith("#"):
-        schema: Any = {"$ref": f"_definitions.json{member}"}
+        registry = registry.with_resource(definitions["$id"], resource)
+        schema: Any = {"$ref": f"{definitions['$id']}{member}"}
     else:
         schema = schemas.read(schemas.KUBERNETES, f"{SCHEMAS}/{member}")
-    return jsonschema.Draft4Validator(schema, registry=registry)
+    return jsonschema.Draft202012Validator(schema, registry=registry)
 
 
 @pytest.mark.slow  # The wheel of the schemas has 22 MB.
@@ -67,7 +68,7 @@ def test_documents_match_the_schemas_of_kubernetes(overlay: str) -> None:
         if document["kind"] == "RayCluster":
             continue  # Not of Kubernetes; its pods are judged below.
         checker(f"{document['kind'].lower()}{GROUPS[document['apiVersion']]}.json").validate(document)
-    template = checker("#/definitions/io.k8s.api.core.v1.PodTemplateSpec")
+    template = checker("#/$defs/io.k8s.api.core.v1.PodTemplateSpec")
     for pod in pods(documents):
         template.validate(pod.template)
     with pytest.raises(jsonschema.ValidationError):  # It does judge.
