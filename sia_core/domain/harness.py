@@ -117,8 +117,8 @@ class Harness:
                 files[name.as_posix()] = file.read_bytes()
         if exact:
             return cls.from_files(files, where=str(path))
-        for file, data in files.items():
-            _require_utf8(file, data, str(path))
+        for inner, data in files.items():
+            _require_utf8(inner, data, str(path))
         return cls.from_files(text_files.normalised_files(files), where=str(path))
 
     @classmethod

@@ -145,8 +145,9 @@ class Verdict:
     """Text that agents may read; never the expected answer."""
 
     def __post_init__(self) -> None:
-        metrics = self.metrics if isinstance(self.metrics, Mapping) else {}  # `received.verdict` refuses other types.
-        for name, value in {"score": self.score, **{f"metrics.{name}": one for name, one in metrics.items()}}.items():
+        given: Any = self.metrics  # A task's code may give anything; `received.verdict` refuses other types.
+        metrics = {f"metrics.{name}": one for name, one in given.items()} if isinstance(given, Mapping) else {}
+        for name, value in {"score": self.score, **metrics}.items():
             if isinstance(value, float) and not math.isfinite(value):
                 what = f"verify(): {name} is {value}: verdicts hold finite numbers"
                 raise NotFiniteError(what, hint="give a finite number, or leave the metric out")

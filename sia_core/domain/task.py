@@ -168,7 +168,7 @@ class Task:
     def data_sets(self) -> dict[str, Path]:
         """Return the file of each data set of the task, whether it exists or not; empty if the task names none."""
         known: Callable[[], Mapping[str, Path]] | None = getattr(self.module, "data_sets", None)
-        return dict(known()) if known is not None else {}
+        return self._called("data_sets()", lambda: dict(known())) if known is not None else {}
 
     def prepare_set(self, name: str, progress: Progress) -> None:
         """Fetch one data set, even if the task will not use it.
@@ -240,7 +240,7 @@ class Task:
         shared = getattr(self.module, "shared", None)
         if shared is None:
             return None
-        path = Path(self._called("shared()", shared))
+        path = self._called("shared()", lambda: Path(shared()))
         if not path.is_dir():
             raise TaskError(f"shared() gave {path}, which is not a directory", where=str(self.path / "task.py"))
         return path
