@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -237,7 +238,7 @@ def compile_packages() -> None:
 def verify() -> None:
     """Import the heavy packages, and those that broke before: a wrong fastapi only shows when Prefect is imported."""
     code = "import torch, ray, mlflow, prefect, transformers, sia_core; print('torch', torch.__version__)"
-    run("checking the imports", [str(PYTHON), "-c", code], f"rm -r {VENV}, then run this again")
+    run("checking the imports", [str(PYTHON), "-c", code], f"rm -r {shlex.quote(str(VENV))}, then run this again")
 
 
 def pip(what: str, arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from sia_core.agents.recorded import is_recorded, load_recording
 from sia_core.agents.recording import TRAINS, Recording
+from sia_core.domain.command import quoted
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import Harness
@@ -27,7 +28,8 @@ def check_fit(config: RunConfig, task: Task) -> list[str]:
         raise UsageError(
             f"the recorded decisions train weights, and policy {config.policy} cannot be trained",
             where="--policy",
-            hint=f"--policy {recording.policy} as in the recorded run, or --levers harness to leave the weights alone",
+            hint=f"--policy {quoted(recording.policy)} as in the recorded run, or --levers harness to leave the "
+            "weights alone",
         )
     if config.meta and recording.first.files is None:
         raise UsageError(

@@ -27,6 +27,7 @@ from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json, derive_seed
 from sia_core.domain.lineage import DRAFT_ID
 from sia_core.domain.task import Problem
+from sia_core.domain.text_files import normalised_text
 
 _TEXT, _SAMPLE, _SAMPLES = 12_000, 3000, 2
 
@@ -149,7 +150,8 @@ class MetaAgent(ModelAgent):
 def _take(given: FirstHarness, drafts: _Drafts) -> Harness:
     try:
         kept = drafts.harness(given.base, None).files
-        harness = Harness.from_files({**kept, **{file.file: file.text.encode() for file in given.files}}, where="draft")
+        new = {file.file: normalised_text(file.text).encode() for file in given.files}
+        harness = Harness.from_files({**kept, **new}, where="draft")
     except (HarnessError, ReadingError) as error:
         raise SubmissionError(str(error)) from error
     faults = drafts.bench.faults(harness)

@@ -10,12 +10,14 @@ import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import genai_prices
 from genai_prices.types import ModelPrice, Tier, TieredPrices
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sia_core.domain import text_files
 from sia_core.domain.budget import Budget
 from sia_core.domain.errors import UsageError
 from sia_core.domain.task_config import describe_invalid
@@ -115,7 +117,7 @@ def find_price(server: ServerSpec) -> Price | None:
         UsageError: prices.toml cannot be read.
     """
     own = home() / "prices.toml"
-    found = _read(own.read_text(), str(own)).find(server.model) if own.exists() else None
+    found = _read(own).find(server.model) if own.exists() else None
     return found or _listed(server)
 
 
@@ -173,9 +175,12 @@ def _decimal(rates: Rates, name: str) -> Decimal:
     return Decimal(str(rates.input if value is None else value))
 
 
-def _read(text: str, where: str) -> OwnPrices:
+def _read(file: Path) -> OwnPrices:
+    where = str(file)
     try:
-        return OwnPrices.model_validate(tomllib.loads(text))
+        return OwnPrices.model_validate(tomllib.loads(text_files.read(file)))
+    except text_files.EncodingError as error:
+        raise UsageError(str(error), where=where, hint=text_files.SAVE_AS_UTF8) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"is not TOML: {error}", where=where, hint=f"write prices {_FORM}") from error
     except ValidationError as error:

@@ -17,6 +17,7 @@ from sia_core.agents.meta import Brief, FirstBench
 from sia_core.agents.protocol import NoDecisionError, Situation
 from sia_core.agents.recording import DECISIONS, REWRITES, SAID, SEED, Key, RecordedDecision, Recording, read_recording
 from sia_core.agents.source import Source
+from sia_core.domain.command import command
 from sia_core.domain.errors import HarnessError, UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_path
@@ -70,10 +71,11 @@ def load_recording(spec: str, task: Task) -> Recording:
     path = find_recording(spec, task)
     recording = read_recording(path)
     if recording.task.name != task.name:
+        again = command("sia", "run", recording.task.name, "--agent", spec)
         raise UsageError(
             f"{path} holds decisions for task {recording.task.name}, not for {task.name}",
             where="--agent",
-            hint=f"sia run {recording.task.name} --agent {spec}, or name decisions that were made for {task.name}",
+            hint=f"{again}; or name decisions that were made for {task.name}",
         )
     return recording
 

@@ -12,7 +12,7 @@ from sia_core.check.fingerprint import sampled
 from sia_core.check.harness import check_harness
 from sia_core.check.problems import check_private, check_repeats, check_splits
 from sia_core.check.report import Finding, Report, Tell
-from sia_core.domain.errors import FetchError, SandboxError, TaskError
+from sia_core.domain.errors import TaskError
 from sia_core.domain.rollout import SPLITS, Verdict
 from sia_core.domain.task import Progress, Task
 from sia_core.engine.sandbox import open_sandbox
@@ -46,7 +46,7 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
     """
     problem = task.problems("train")[0]
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
-        verdict = verdicts.verified(task, problem, task.module.gold(problem), lab)
+        verdict = verdicts.verified(task, problem, task.gold(problem), lab)
     if not verdict.valid:
         raise TaskError(f"its right answer is {verdict.feedback}", where=str(task.path))
     return verdict
@@ -61,8 +61,12 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
     yield check_repeats(task)
     yield check_private(task)
     yield check_harness(task, tier)
-    with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
-        trials = verdicts.Trials(task, sampled(task.problems("train"), problems), lab)
+    try:
+        with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
+            trials = verdicts.Trials(task, sampled(task.problems("train"), problems), lab)
+    except TaskError as error:
+        yield Finding("gold", "failed", f"{error.where}: {error.what}"[:300], error.hint or "see docs/tasks.md")
+        return
     yield verdicts.check_gold(task, trials)
     yield verdicts.check_chance(task, trials)
     yield verdicts.check_hostile(trials)
@@ -72,15 +76,12 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
 
 
 def _load(task: Task, progress: Progress) -> Finding:
-    """Load the task's data, problems and canaries."""
+    """Load the task's data, problems and canaries. Errors of fetching and of the sandbox are no findings."""
     try:
         task.prepare(progress)
+        task.receive()
         counts = ", ".join(f"{split} {len(task.problems(split))}" for split in SPLITS)
         offered = task.canaries.count
-    except (FetchError, SandboxError):
-        raise
     except TaskError as error:
         return Finding("load", "failed", str(error).splitlines()[0], error.hint or "see docs/tasks.md")
-    except Exception as error:  # noqa: BLE001  (task code may raise anything)
-        return Finding("load", "failed", f"load() raised {type(error).__name__}: {error}"[:300], "see docs/tasks.md")
     return Finding("load", "passed", f"{task.path}: {counts}; metric: {task.config.metric}; {offered} canaries")

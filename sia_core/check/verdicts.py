@@ -5,7 +5,7 @@ A verifier that raises fails the check that made the answer; a score outside the
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,14 @@ class Trial:
 
 
 class Trials:
-    """All answers tried on a few problems of the training split."""
+    """All answers tried on a few problems of the training split.
+
+    Raises:
+        TaskError: gold() or baits() raised an error, or gave something other than data.
+    """
 
     def __init__(self, task: Task, problems: Sequence[Problem], lab: Lab) -> None:
         self._task, self._lab, self._problems = task, lab, problems
-        self._gold: Callable[[Problem], Any] | None = getattr(task.module, "gold", None)
         self.all = [self._try(problem, made) for problem in problems for made in self._made(problem)]
         self.all += list(self._swapped())
         forget: Callable[[], None] | None = getattr(task.module, "forget", None)
@@ -54,7 +57,7 @@ class Trials:
 
     def gold(self, problem: Problem) -> Any:
         """Return the right answer of a problem, or MISSING if the task offers none."""
-        found = None if self._gold is None else self._gold(problem)
+        found = self._task.gold(problem)
         return answers.MISSING if found is None else found
 
     def of(self, kind: str) -> list[Trial]:
@@ -69,15 +72,12 @@ class Trials:
         yield from answers.constant_answers(gold)
         yield from answers.random_answers(gold, problem)
         yield from answers.copied_answers(gold, problem)
-        baits: Callable[[Problem], Mapping[str, Any]] | None = getattr(self._task.module, "baits", None)
-        for name, answer in baits(problem).items() if baits is not None else ():
+        for name, answer in self._task.baits(problem).items():
             yield answers.Made("chance", f"bait {name!r}", answer)
         yield from answers.hostile_answers(gold)
 
     def _swapped(self) -> Iterator[Trial]:
         """Try the right answer of one problem on the next, if they differ."""
-        if self._gold is None:
-            return
         problems = self._task.problems("train")[: SWAPPED + 1]
         golds = [self.gold(problem) for problem in problems]
         for problem, gold, other in zip(problems[:-1], golds[:-1], golds[1:], strict=True):
@@ -92,7 +92,7 @@ class Trials:
         except SandboxError:
             raise
         except TaskError as error:
-            out_of_range = error.what[:200]
+            out_of_range = error.what[:300]
         except Exception as error:  # noqa: BLE001  (task code may raise anything)
             raised = f"{type(error).__name__}: {error}"[:200]
         seconds = time.perf_counter() - started

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sia_core.domain.command import command
+
 if TYPE_CHECKING:
     from sia_core.domain.task import Task
 
@@ -44,7 +46,8 @@ def list_() -> None:
 def _print(task: "Task") -> None:
     sets = task.data_sets()
     if not sets:
-        print(f"{task.name:12} does not list its data; fetch them with sia data fetch {task.where}")
+        fetch = command("sia", "data", "fetch", task.where)
+        print(f"{task.name:12} does not list its data; fetch them with {fetch}")
     for name, file in sets.items():
         state = f"{file.stat().st_size / 1e6:.1f} MB in {file}" if file.is_file() else "not here"
         print(f"{task.name:12} {name:14} {state}")

@@ -11,6 +11,7 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory to write.")],
 ) -> None:
     """Write harness, adapter, model card and manifest of RUN's winner into DIR."""
+    from sia_core.domain.command import command
     from sia_core.domain.task import Task
     from sia_core.export.write import write_export
     from sia_core.loop.create_run import record
@@ -24,4 +25,4 @@ def export(
     adapter = f"adapter {manifest.adapter[:12]}" if manifest.adapter else "no adapter (the bare policy)"
     print(f"{found.name}: node {manifest.node}, harness {manifest.harness[:12]}, {adapter}")
     print(f"sealed test {test.final.mean:.4f} [{test.final.low:.4f}, {test.final.high:.4f}]")
-    print(f"written to {directory}\n  next: sia eval {directory} {task.where}")
+    print(f"written to {directory}\n  next: {command('sia', 'eval', directory, task.where)}")

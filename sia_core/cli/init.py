@@ -12,6 +12,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
+from sia_core.domain.command import command, quoted
 from sia_core.domain.errors import UsageError
 from sia_core.host.directories import new_directory
 
@@ -23,7 +24,8 @@ def init(
     """Write a small working task into DIR."""
     path = write_scaffold(directory, parse_kind(kind))
     print(f"{kind} task written to {path}")
-    print(f"  next: sia check {directory}; sia run {directory}; then make it your own: {directory}/README.md")
+    check, run = command("sia", "check", directory), command("sia", "run", directory)
+    print(f"  next: {check}; {run}; then make it your own: {quoted(directory / 'README.md')}")
 
 
 Kind = Literal["answer", "program", "classify"]

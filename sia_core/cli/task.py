@@ -30,6 +30,7 @@ def import_(
 ) -> None:
     """Import a sia-agent task, an MLE-bench competition or an OpenEvolve pair, with a trusted grader."""
     from sia_core.check.task import measure_gold
+    from sia_core.domain.command import command
     from sia_core.domain.task import Task
     from sia_core.importers.find import Pair, find
     from sia_core.importers.write import Options, declare_first, write_task
@@ -44,4 +45,4 @@ def import_(
         first = measure_gold(Task.load(path), parse_tier(sandbox))
         declare_first(path, first.score)
         print(f"the initial program scores {first.score:.6g}: {first.feedback}")
-    print(f"  next: sia check {path}")
+    print(f"  next: {command('sia', 'check', path)}")

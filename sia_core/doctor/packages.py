@@ -8,6 +8,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from sia_core.doctor.report import Finding
+from sia_core.domain.command import command
 from sia_core.host.environment import installed
 
 MINIMUM = (3, 11)
@@ -45,7 +46,8 @@ def check_packages(extra: str = "") -> Finding:
         for one in wanted
         if (found := installed(one.name)) is not None and not one.specifier.contains(found, prereleases=True)
     ]
-    install = f"pip install -c {_constraints() or 'constraints.txt'} 'sia{f'[{extra}]' if extra else ''}'"
+    wheel = f"sia[{extra}]" if extra else "sia"
+    install = command("pip", "install", "-c", _constraints() or "constraints.txt", wheel)
     if missing:
         return Finding("packages", "failed", f"missing: {', '.join(missing)}", install, CODE)
     if outside:
@@ -69,7 +71,7 @@ def check_pins() -> Finding:
     present = sum(found is not None for found in here.values())
     if unlike:
         seen = f"{len(unlike)} of {present} packages are not in the tested version: {_some(unlike)}"
-        return Finding("pins", "warning", seen, f"pip install -c {file} --upgrade sia")
+        return Finding("pins", "warning", seen, command("pip", "install", "-c", file, "--upgrade", "sia"))
     return Finding("pins", "ok", f"{present} packages are in the versions that were tested together")
 
 

@@ -4,6 +4,7 @@
 `async def solve(problem, ctx)`. To this process a harness is data: only the sandbox imports it.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Literal
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
+from sia_core.domain import text_files
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.hashing import digest_files
 from sia_core.domain.json_data import Strict
@@ -22,6 +24,9 @@ from sia_core.domain.task_config import describe_invalid
 MAX_FILES = 64
 MAX_BYTES = 256 * 1024
 _IGNORED = ("README.md", "LICENSE")
+_TEXTS = (".py", ".toml", ".md", ".txt")
+_CODING = re.compile(rb"[ \t\f]*#.*?coding[:=]")
+"""Declaration of a program's encoding, in its first two lines (PEP 263)."""
 
 KnobValue = bool | int | float | str
 
@@ -93,11 +98,14 @@ class Harness:
     files: Mapping[str, bytes]
 
     @classmethod
-    def load(cls, path: Path) -> "Harness":
+    def load(cls, path: Path, *, exact: bool = False) -> "Harness":
         """Read a harness directory.
 
+        Args:
+            exact: True to keep line ends and byte order marks, for files that have a recorded digest.
+
         Raises:
-            HarnessError: the harness is missing or too large, or harness.toml is invalid.
+            HarnessError: the harness is missing or too large, harness.toml is invalid, or a text is not UTF-8.
         """
         if not (path / "harness.toml").is_file():
             raise HarnessError("no harness.toml", where=str(path), hint="a harness is a directory with a harness.toml")
@@ -107,7 +115,11 @@ class Harness:
             hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
             if file.is_file() and not file.is_symlink() and not hidden and name.name not in _IGNORED:
                 files[name.as_posix()] = file.read_bytes()
-        return cls.from_files(files, where=str(path))
+        if exact:
+            return cls.from_files(files, where=str(path))
+        for inner, data in files.items():
+            _require_utf8(inner, data, str(path))
+        return cls.from_files(text_files.normalised_files(files), where=str(path))
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], *, where: str = "harness") -> "Harness":
@@ -129,7 +141,9 @@ class Harness:
         harness = cls(dict(files))
         try:
             config = harness.config
-        except (KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except text_files.EncodingError as error:
+            raise HarnessError(f"harness.toml {error}", where=where, hint=text_files.SAVE_AS_UTF8) from None
+        except (KeyError, tomllib.TOMLDecodeError) as error:
             raise HarnessError(f"harness.toml is not TOML: {error}", where=where) from error
         except ValidationError as error:
             raise HarnessError(f"harness.toml: {describe_invalid(error)}", where=where) from error
@@ -140,7 +154,7 @@ class Harness:
     @cached_property
     def config(self) -> HarnessConfig:
         """Parsed harness.toml."""
-        return HarnessConfig.model_validate(tomllib.loads(self.files["harness.toml"].decode()))
+        return HarnessConfig.model_validate(tomllib.loads(text_files.decode(self.files["harness.toml"])))
 
     @cached_property
     def digest(self) -> str:
@@ -158,7 +172,7 @@ class Harness:
         Raises:
             HarnessError: a knob is unknown, or a value is outside its range or options.
         """
-        document = tomlkit.parse(self.files["harness.toml"].decode())
+        document = tomlkit.parse(text_files.decode(self.files["harness.toml"]))
         for name, value in values.items():
             knob = self.config.knobs.get(name)
             if knob is None:
@@ -170,3 +184,19 @@ class Harness:
             document["knobs"][name]["value"] = value
         text = tomlkit.dumps(document)
         return Harness.from_files({**self.files, "harness.toml": text.encode()})
+
+
+def _require_utf8(name: str, data: bytes, where: str) -> None:
+    """Refuse a prompt or program in another encoding: it would be shown, or run, as other characters.
+
+    Raises:
+        HarnessError: the file is not UTF-8; a program may declare another encoding.
+    """
+    if not name.endswith(_TEXTS) and not name.startswith("prompts/"):
+        return
+    if name.endswith(".py") and any(map(_CODING.match, data.splitlines()[:2])):
+        return
+    try:
+        text_files.decode(data)
+    except text_files.EncodingError as error:
+        raise HarnessError(f"{name} {error}", where=where, hint=text_files.SAVE_AS_UTF8) from None

@@ -1,6 +1,7 @@
 """Change a harness's files: a new text, a deletion, or blocks of text to replace.
 
-The text that a block replaces must occur exactly once. A block that fits two places is refused.
+The text that a block replaces must occur exactly once. A block that fits two places is refused. Line ends and byte
+order marks do not matter: files and edits are normalised (`text_files`).
 """
 
 import difflib
@@ -10,6 +11,7 @@ from typing import Literal
 
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
+from sia_core.domain.text_files import normalised_text
 
 EditScope = Literal["all", "prompts"]
 PROMPT_FILES = (".md", ".txt")
@@ -76,7 +78,7 @@ def _apply(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
     if (edit.text is not None) + bool(edit.blocks) + edit.delete != 1:
         return [HarnessError("give exactly one of text, blocks and delete", where=edit.file)]
     if edit.text is not None:
-        files[edit.file] = edit.text.encode()
+        files[edit.file] = normalised_text(edit.text).encode()
         return []
     if edit.file not in files:
         known = ", ".join(sorted(files))
@@ -151,18 +153,19 @@ def _text(name: str, data: bytes) -> str:
 
 def _replace(edit: Edit, files: dict[str, bytes]) -> list[HarnessError]:
     try:
-        text = _text(edit.file, files[edit.file])
+        text = normalised_text(_text(edit.file, files[edit.file]))
     except HarnessError as error:
         return [error]
     faults = []
     for number, block in enumerate(edit.blocks, 1):
-        found = text.count(block.search) if block.search else 0
+        search, new = normalised_text(block.search), normalised_text(block.replace)
+        found = text.count(search) if search else 0
         if found != 1:
             what = f"block {number}: its search text occurs {found} times, and must occur exactly once"
-            hint = _nearest(text, block.search) if not found else "add lines before or after it to the block"
+            hint = _nearest(text, search) if not found else "add lines before or after it to the block"
             faults.append(HarnessError(what, where=edit.file, hint=f"{hint}; or give the file's whole text"))
         else:
-            text = text.replace(block.search, block.replace)
+            text = text.replace(search, new)
     if not faults:
         files[edit.file] = text.encode()
     return faults

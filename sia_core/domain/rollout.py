@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from sia_core.domain.errors import TaskError
 from sia_core.domain.hashing import digest_json
 from sia_core.domain.json_data import Number
 
@@ -125,12 +126,16 @@ class Turn:
         return len(self.prompt_ids) + len(self.output_ids)
 
 
+class NotFiniteError(TaskError, ValueError):
+    """A score or metric of a verdict is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Verdict of the verifier on an answer.
 
     Raises:
-        ValueError: a score or metric is not finite.
+        NotFiniteError: a score or metric is not finite.
     """
 
     score: Number
@@ -140,9 +145,12 @@ class Verdict:
     """Text that agents may read; never the expected answer."""
 
     def __post_init__(self) -> None:
-        for name, value in {"score": self.score, **self.metrics}.items():
-            if not math.isfinite(value):
-                raise ValueError(f"{name} is {value}: verdicts hold finite numbers")
+        given: Any = self.metrics  # A task's code may give anything; `received.verdict` refuses other types.
+        metrics = {f"metrics.{name}": one for name, one in given.items()} if isinstance(given, Mapping) else {}
+        for name, value in {"score": self.score, **metrics}.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                what = f"verify(): {name} is {value}: verdicts hold finite numbers"
+                raise NotFiniteError(what, hint="give a finite number, or leave the metric out")
 
 
 @dataclass(frozen=True)

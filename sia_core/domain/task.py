@@ -18,43 +18,40 @@ A *form* is another way to work on the same problems, with its own harness, limi
 
 import importlib.util
 import inspect
-import math
 import sys
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+from sia_core.domain import received, text_files
 from sia_core.domain.canary import Canaries
-from sia_core.domain.errors import TaskError, UsageError
+from sia_core.domain.errors import SiaError, TaskError, UsageError
 from sia_core.domain.hashing import digest_bytes, digest_files
 from sia_core.domain.lab import Lab
+from sia_core.domain.plain_data import mapping, plain
+from sia_core.domain.problem import Problem
 from sia_core.domain.rollout import SPLITS, Rollout, Sampling, Split, Turn, Verdict
 from sia_core.domain.task_config import TaskConfig, read_config
 
+__all__ = ["ARMS", "RECORDED", "Problem", "Progress", "Report", "Task", "find_task", "task_names"]
+
+Kind = TypeVar("Kind")
 RECORDED = "recorded.json"
 """File of decisions that ship with a task; not part of the task's digest, which it names."""
 ARMS = "arms.json"
 """File with the sealed scores of a comparison; not part of the task's digest."""
+_TEXTS = (".py", ".toml", ".md")
+"""Endings of files that mean the same with any line ends; data files count byte by byte."""
+_RAISED = 500
+"""Most characters of an error of a task's code that a message repeats."""
 Progress = Callable[[str, int, int], None]
 """Function that is called with (what, done, total) while data are prepared."""
 Report = dict[str, float | str]
 """Figures and remarks of a task on a set of rollouts, by name, in the order to show them."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem; the harness sees `public` and may give `files` to programs that it runs."""
-
-    id: str
-    split: Split
-    public: Mapping[str, Any] = field(default_factory=dict)
-    """JSON data that the harness sees."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Public inputs too large for JSON, by file name."""
-    private: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,16 @@ class Task:
 
     @property
     def description(self) -> str:
-        """Text that agents read."""
+        """Text that agents read.
+
+        Raises:
+            TaskError: task.md is not UTF-8.
+        """
         file = self.path / "task.md"
-        return file.read_text() if file.exists() else self.config.title
+        try:
+            return text_files.read(file) if file.exists() else self.config.title
+        except text_files.EncodingError as error:
+            raise TaskError(str(error), where=str(file), hint=text_files.SAVE_AS_UTF8) from None
 
     @cached_property
     def module(self) -> ModuleType:
@@ -142,15 +146,29 @@ class Task:
         return {}
 
     def prepare(self, progress: Progress) -> None:
-        """Fetch what the task needs; a no-op if nothing is missing."""
+        """Fetch what the task needs; a no-op if nothing is missing.
+
+        Raises:
+            TaskError: prepare() raised an error that is not the project's.
+        """
         prepare = getattr(self.module, "prepare", None)
         if prepare is not None:
-            prepare(progress)
+            self._called("prepare()", lambda: prepare(progress))
+
+    def receive(self) -> None:
+        """Load problems, canaries, shared directory and description, so that their errors come before any rollout.
+
+        Raises:
+            TaskError: see `problems`, `canaries`, `shared` and `description`.
+        """
+        for split in SPLITS:
+            self.problems(split)
+        _ = self.canaries, self.shared, self.description
 
     def data_sets(self) -> dict[str, Path]:
         """Return the file of each data set of the task, whether it exists or not; empty if the task names none."""
         known: Callable[[], Mapping[str, Path]] | None = getattr(self.module, "data_sets", None)
-        return dict(known()) if known is not None else {}
+        return self._called("data_sets()", lambda: dict(known())) if known is not None else {}
 
     def prepare_set(self, name: str, progress: Progress) -> None:
         """Fetch one data set, even if the task will not use it.
@@ -169,15 +187,32 @@ class Task:
         """Return all problems of a split, in a fixed order.
 
         Raises:
-            TaskError: there are no problems, or two have the same id.
+            TaskError: there are no problems, two have the same id, or a part of one is not plain data.
         """
         if split not in self._splits:
-            problems = tuple(self.module.load(split))
-            ids = {problem.id for problem in problems}
-            if not problems or len(ids) < len(problems):
-                raise TaskError(f"load({split!r}) gave {len(problems)} problems with {len(ids)} ids", where=self.name)
-            self._splits[split] = problems
+            made = self._called(f"load({split!r})", lambda: received.problems(self.module.load(split), split))
+            self._splits[split] = made
         return self._splits[split]
+
+    def gold(self, problem: Problem) -> Any:
+        """Return the right answer of a problem as JSON data, None if the task offers none.
+
+        Raises:
+            TaskError: gold() raised an error, or its answer is not plain data.
+        """
+        gold = getattr(self.module, "gold", None)
+        if gold is None:
+            return None
+        return self._called("gold()", lambda: plain(gold(problem), f"gold(), problem {problem.id}: the answer"))
+
+    def baits(self, problem: Problem) -> Mapping[str, Any]:
+        """Return the task's own worthless answers by name, as they are; empty if the task offers none.
+
+        Raises:
+            TaskError: baits() raised an error, or gave no dictionary.
+        """
+        baits = getattr(self.module, "baits", None)
+        return {} if baits is None else self._called("baits()", lambda: mapping(baits(problem), "baits()"))
 
     def problem(self, split: Split, problem_id: str) -> Problem:
         """Return a problem by id."""
@@ -188,15 +223,12 @@ class Task:
         """Strings in the task's private data that must appear nowhere else.
 
         Raises:
-            TaskError: a canary could occur by chance.
+            TaskError: a canary could occur by chance, or canaries() raised an error.
         """
         make = getattr(self.module, "canaries", None)
-        try:
-            return Canaries(text for split in SPLITS for text in make(split)) if make is not None else Canaries()
-        except (TypeError, ValueError) as error:
-            raise TaskError(
-                f"canaries(): {error}", where=str(self.path / "task.py"), hint="see docs/tasks.md"
-            ) from None
+        if make is None:
+            return Canaries()
+        return self._called("canaries()", lambda: Canaries(text for split in SPLITS for text in make(split)))
 
     @cached_property
     def shared(self) -> Path | None:
@@ -208,7 +240,7 @@ class Task:
         shared = getattr(self.module, "shared", None)
         if shared is None:
             return None
-        path = Path(shared())
+        path = self._called("shared()", lambda: Path(shared()))
         if not path.is_dir():
             raise TaskError(f"shared() gave {path}, which is not a directory", where=str(self.path / "task.py"))
         return path
@@ -217,17 +249,17 @@ class Task:
         """Return the task's figures and remarks on one candidate's rollouts on a split; empty if the task has none.
 
         Raises:
-            TaskError: the report holds something other than finite numbers and texts by name.
+            TaskError: report() raised an error, or holds something other than finite numbers and texts by name.
         """
         report = getattr(self.module, "report", None)
-        if report is None:
-            return {}
-        found = dict(report(split, rollouts))
-        for name, value in found.items():
-            sound = isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
-            if not isinstance(name, str) or not sound:
-                raise TaskError(f"report() gave {name!r}: {value!r}, not a number or a text", where=self.name)
-        return found
+        return {} if report is None else self._called("report()", lambda: received.report(report(split, rollouts)))
+
+    def report_or_remark(self, split: Split, rollouts: Sequence[Rollout]) -> Report:
+        """Return the task's report, or a remark that says why there is none: paid rollouts must not depend on it."""
+        try:
+            return self.report(split, rollouts)
+        except TaskError as error:
+            return {"no report": f"{error.where}: {error.what}"}
 
     def verify(self, problem: Problem, answer: Any, lab: Lab, turns: Sequence[Turn] = ()) -> Verdict:
         """Score an answer.
@@ -236,15 +268,35 @@ class Task:
             turns: recorded turns of the rollout, for a verifier with a parameter of this name.
 
         Raises:
-            TaskError: the verifier returned something that is not a verdict in the declared range.
+            TaskError: the verifier returned something that is not a verdict of plain data in the declared range.
         """
         verify = self.module.verify
         record = {"turns": tuple(turns)} if "turns" in inspect.signature(verify).parameters else {}
-        verdict = verify(problem, answer, lab, **record)
-        low, high = self.config.score_range
-        if not isinstance(verdict, Verdict) or not low <= verdict.score <= high:
-            raise TaskError(f"verify() gave {verdict!r}, not a Verdict within [{low}, {high}]", where=self.name)
-        return verdict
+        try:
+            return received.verdict(verify(problem, answer, lab, **record), self.config.score_range)
+        except TaskError as error:
+            error.where = error.where or f"{self.name}, problem {problem.id}"
+            raise
+
+    def _called(self, name: str, call: Callable[[], Kind]) -> Kind:
+        """Call a function of the task; name function and line in the error if it fails.
+
+        Raises:
+            TaskError: the function raised an error that is not the project's, or returned unsound data.
+        """
+        try:
+            return call()
+        except TaskError as error:
+            error.where = error.where or str(self.path / "task.py")
+            raise
+        except SiaError:
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames if Path(frame.filename).is_relative_to(self.path)]
+            where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(self.path / "task.py")
+            what = f"{name} raised {type(error).__name__}: {error}"[:_RAISED]
+            raise TaskError(what, where=where, hint="see docs/tasks.md") from error
 
 
 def task_names() -> list[str]:
@@ -288,10 +340,16 @@ def _split_form(where: str) -> tuple[str, str]:
 def _digested_files(path: Path, plain: TaskConfig) -> dict[str, bytes]:
     harnesses = {plain.harness, *(str(table.get("harness", plain.harness)) for table in plain.forms.values())}
     return {
-        str(file.relative_to(path)): file.read_bytes()
+        str(file.relative_to(path)): _content(file)
         for file in sorted(path.rglob("*"))
         if file.is_file() and not _is_skipped(file.relative_to(path), harnesses)
     }
+
+
+def _content(file: Path) -> bytes:
+    """Return a file's bytes; line ends and byte order marks of code and texts change no digest."""
+    data = file.read_bytes()
+    return text_files.normalised(data) if file.suffix in _TEXTS else data
 
 
 def _is_skipped(name: Path, harnesses: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sia_core.domain import text_files
 from sia_core.domain.backend import TRL_ALGORITHMS, Backend
 from sia_core.domain.errors import TaskError, UsageError
 from sia_core.domain.json_data import Strict
@@ -191,9 +192,11 @@ def read_config(file: Path, form: str = "") -> TaskConfig:
         UsageError: the task has no such form.
     """
     try:
-        table = tomllib.loads(file.read_text())
+        table = tomllib.loads(text_files.read(file))
         return TaskConfig.model_validate(_with_form(table, form) if form else table)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except text_files.EncodingError as error:
+        raise TaskError(str(error), where=str(file), hint=text_files.SAVE_AS_UTF8) from None
+    except tomllib.TOMLDecodeError as error:
         raise TaskError(f"is not TOML: {error}", where=str(file)) from error
     except ValidationError as error:
         raise TaskError(describe_invalid(error), where=str(file)) from error

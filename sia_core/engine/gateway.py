@@ -125,7 +125,7 @@ class Gateway:
         try:
             with stream, stream.makefile("rb") as lines, self._pool:
                 try:
-                    self._send(stream, self._greeting())
+                    self._send(stream, self._opened())
                     while not self._over and (line := lines.readline(LINE_LIMIT + 1)):
                         self._accept(stream, line)
                 finally:
@@ -136,6 +136,17 @@ class Gateway:
     @property
     def _over(self) -> bool:
         return self.answered or self.failure is not None or self.fatal is not None
+
+    def _opened(self) -> dict[str, Any]:
+        """Return the greeting; a problem that cannot be made or sent is no failure of the harness."""
+        try:
+            greeting = self._greeting()
+            canonical_json(greeting)
+        except Exception as error:  # noqa: BLE001  (a task makes some problems on demand, and may raise anything)
+            said = error.what if isinstance(error, SiaError) else f"{type(error).__name__}: {error}"
+            self.failure = Failure("verifier", f"the problem cannot be sent: {said}"[:500])
+            return {}
+        return greeting
 
     def _greeting(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sia_core.domain.candidate import Adapter
-from sia_core.domain.errors import SandboxError
+from sia_core.domain.errors import SandboxError, TaskError
 from sia_core.domain.harness import Harness
 from sia_core.domain.lab import Limits, SandboxResult
 from sia_core.domain.rollout import Failure, Rollout, Unit
@@ -188,6 +188,8 @@ class RolloutRunner:
             verdict = self._task.verify(problem, played.answer, self._lab, played.turns)
         except SandboxError as error:
             failure = Failure("sandbox", str(error)[:500])
+        except TaskError as error:
+            failure = Failure("verifier", error.what[:500])
         except Exception as error:  # noqa: BLE001  (task code may raise anything)
             # A crash of the verifier is a defect of the task, not a score of 0 for the candidate.
             failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])

@@ -1,5 +1,6 @@
 """Find the base model of an export on this machine, and check that the run used the same."""
 
+from sia_core.domain.command import quoted
 from sia_core.domain.errors import PolicyError, UsageError
 from sia_core.export.manifest import Export
 from sia_core.host.progress import Reporter
@@ -19,7 +20,9 @@ def check_policy(export: Export, asked: str, reporter: Reporter) -> str:
     if server is not None and not server.own:
         # An export may be untrusted, and its spec says which key goes to which address.
         what = f"the export's policy is behind a server ({spec}), and nothing is sent to one that an export names"
-        raise PolicyError(what, where=str(export.path), hint=f"if you trust the server, name it: --policy '{spec}'")
+        raise PolicyError(
+            what, where=str(export.path), hint=f"if you trust the server, name it: --policy {quoted(spec)}"
+        )
     check_spec(spec)
     try:
         prepare_policy(spec, reporter.progress)

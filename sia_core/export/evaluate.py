@@ -148,7 +148,7 @@ def _judge(
         score=estimate(scores, confidence=test.confidence, seed=derive_seed(test.seed, "test")),
         scores=scores,
         unscored=unscored,
-        report=task.report("test", sorted(rollouts, key=lambda rollout: rollout.unit.key)),
+        report=task.report_or_remark("test", sorted(rollouts, key=lambda rollout: rollout.unit.key)),
         recorded=test.final.model_dump(),
         same=same,
         why=why,

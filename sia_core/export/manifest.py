@@ -153,7 +153,7 @@ def _read_manifest(file: Path) -> Manifest:
 
 
 def _read_harness(folder: Path, expected: str) -> Harness:
-    harness = Harness.load(folder)
+    harness = Harness.load(folder, exact=True)
     if harness.digest != expected:
         what = f"harness has digest {harness.digest}, expected {expected}"
         raise HarnessError(what, where=str(folder), hint="files were changed: export the run again")

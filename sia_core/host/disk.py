@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from sia_core.domain.command import command
 from sia_core.domain.errors import RecordError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -20,7 +21,9 @@ def cannot_write(error: BaseException, path: Path) -> RecordError:
     """Create the error that ends the run: what, where, what to do."""
     if is_full(error):
         where = path if path.is_dir() else path.parent
-        return RecordError(f"the disk is full ({error})", where=str(path), hint=f"free space there: df -h {where}")
+        return RecordError(
+            f"the disk is full ({error})", where=str(path), hint=f"free space there: {command('df', '-h', where)}"
+        )
     return RecordError(f"cannot be written: {error}", where=str(path), hint="check its disk")
 
 

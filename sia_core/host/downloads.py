@@ -30,6 +30,7 @@ from typing import IO, Final
 
 from filelock import FileLock
 
+from sia_core.domain.command import command, quoted
 from sia_core.domain.errors import FetchError
 from sia_core.host.home import home
 from sia_core.host.retrying import Schedule
@@ -138,7 +139,8 @@ def fetch_remote(remote: Remote, progress: Progress | None = None) -> Path:
         FetchError: no network, no such file, a wrong digest, or no room on the disk.
     """
     dest = remote_path(remote)
-    hint = f"on a machine with network: curl -L -o {dest.name} {remote.url}; then copy it to {dest} and run this again"
+    fetch = command("curl", "-L", "-o", dest.name, remote.url)
+    hint = f"on a machine with network: {fetch}; then copy it to {quoted(dest)} and run this again"
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{dest}.lock"):

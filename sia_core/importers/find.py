@@ -156,5 +156,5 @@ def description(folders: Sequence[Path], otherwise: str) -> str:
     for folder in folders:
         for name in _TEXTS:
             if (folder / name).is_file():
-                return (folder / name).read_text(errors="replace")
+                return (folder / name).read_text(encoding="utf-8-sig", errors="replace")
     return otherwise

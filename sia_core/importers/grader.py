@@ -72,7 +72,7 @@ def _evaluate(job: dict[str, Any]) -> dict[str, Any]:
     results = Path(job["folder"]) / "results.json"
     if not results.is_file():
         return {"refused": "evaluate.py left no results.json"}
-    found = json.loads(results.read_text())
+    found = json.loads(results.read_text(encoding="utf-8-sig"))
     return {"metrics": {name: value for name, value in found.items() if isinstance(value, int | float)}}
 
 

@@ -10,10 +10,11 @@ import json
 import math
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_core.domain.errors import SandboxError
+from sia_core.domain.errors import SandboxError, TaskError
 from sia_core.domain.lab import Lab, Limits
 from sia_core.domain.rollout import SPLITS, Split, Verdict
 from sia_core.domain.task import Problem
@@ -50,14 +51,33 @@ def _main():
     spec.loader.exec_module(evaluator)
     found = evaluator.evaluate(os.path.abspath("PROGRAM"))
     metrics = getattr(found, "metrics", found)
-    plain = {str(name): float(value) for name, value in metrics.items() if isinstance(value, (int, float))}
+    if not isinstance(metrics, dict):
+        kind = type(metrics).__name__
+        raise TypeError(f"evaluate() gave {kind}, not a dictionary of metrics or an EvaluationResult")
+    plain = {str(name): _plain(value) for name, value in metrics.items()}
+    numbers = {name: float(value) for name, value in plain.items() if isinstance(value, (int, float))}
+    others = {name: type(value).__name__ for name, value in plain.items() if name not in numbers}
     with open("RESULT", "w") as file:
-        json.dump({"number": number, "metrics": plain}, file)
+        json.dump({"number": number, "metrics": numbers, "others": others}, file)
+
+
+def _plain(value):
+    # Scalars of numpy, torch and the like become the Python number that equals them.
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 if __name__ == "__main__":
     _main()
 """
+
+
+@dataclass(frozen=True)
+class Result:
+    """Metrics that an evaluator gave."""
+
+    metrics: dict[str, float]
+    others: dict[str, str]
+    """Type of each metric that is no number."""
 
 
 class ProgramTask:
@@ -76,6 +96,9 @@ class ProgramTask:
             "program": self._initial,
             "program_name": self._table["program"],
             "evaluator": self._table["evaluator"],
+            "metric": self._table["metric"],
+            "named": self._table.get("named", False),
+            "lower_is_better": self._table["lower_is_better"],
         }
         files = {name: (self._folder / "foreign" / name).read_bytes() for name in self._table["files"]}
         return [
@@ -94,18 +117,38 @@ class ProgramTask:
         if not isinstance(code, str) or not 0 < len(code) <= MAX_CODE:
             said = f'invalid; the answer has to be {{"code": text of 1 to {MAX_CODE} characters}}'
             return Verdict(low, valid=False, feedback=said)
-        metrics, fault = self._evaluate(problem, code, lab)
-        value = _score(metrics, self._table["metric"]) if not fault else None
-        if value is None or not math.isfinite(value):
-            return Verdict(low, valid=False, feedback=f"invalid; {fault or f'the evaluator gave {metrics}'[:_SAID]}")
-        finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
+        found = self._evaluate(problem, code, lab)
+        value, fault = (None, found) if isinstance(found, str) else self._score(found)
+        if value is None and not isinstance(found, str) and code == self._initial:
+            # The task's own program cannot be at fault: another program is left without a score.
+            hint = "import again with --metric NAME, or correct the evaluator"
+            raise TaskError(fault, where=f"{self._table['name']}, initial program", hint=hint)
+        if value is None or isinstance(found, str):
+            return Verdict(low, valid=False, feedback=f"invalid; {fault}"[:_SAID])
+        finite = {name: number for name, number in found.metrics.items() if math.isfinite(number)}
         score = to_score(value, low, high, lower_is_better=self._table["lower_is_better"])
-        return Verdict(
-            score, metrics=finite, feedback=", ".join(f"{name} {value:.6g}" for name, value in finite.items())
-        )
+        said = ", ".join(f"{name} {value:.6g}" for name, value in found.metrics.items())
+        return Verdict(score, metrics=finite, feedback=said)
 
-    def _evaluate(self, problem: Problem, code: str, lab: Lab) -> tuple[dict[str, float], str]:
-        """Return metrics, or the reason why there are none."""
+    def _score(self, found: Result) -> tuple[float | None, str]:
+        """Return the requested metric, or why there is none.
+
+        A task imported without a metric takes combined_score, else the mean of all numbers, as OpenEvolve does.
+        """
+        name, metrics = self._table["metric"], found.metrics
+        if name in metrics:
+            value = metrics[name]
+        elif name in found.others:
+            return None, f"the evaluator gave {name} as {found.others[name]}, not as a number"
+        elif name != "combined_score" or self._table.get("named") or not metrics:
+            known = ", ".join(sorted({**metrics, **found.others})) or "none"
+            return None, f"the evaluator gave no metric {name!r}; it gave: {known}"
+        else:
+            value = sum(metrics.values()) / len(metrics)
+        return (value, "") if math.isfinite(value) else (None, f"the evaluator gave {name} {value}")
+
+    def _evaluate(self, problem: Problem, code: str, lab: Lab) -> Result | str:
+        """Return the evaluator's result, or the reason why there is none."""
         number, program = secrets.token_hex(16), self._table["program"]
         main = MAIN.replace("EVALUATOR", self._table["evaluator"]).replace("PROGRAM", program).replace("RESULT", RESULT)
         files = {**problem.files, program: code.encode(errors="replace"), "_main.py": main.encode()}
@@ -115,7 +158,7 @@ class ProgramTask:
             raise SandboxError(result.reason, where=self._table["name"])
         if result.status != "ok":
             last = (result.stderr.strip().splitlines() or [""])[-1][:_SAID]
-            return {}, f"the evaluator ended with status {result.status}: {last or result.reason}"
+            return f"the evaluator ended with status {result.status}: {last or result.reason}"
         return _read(result.files.get(RESULT, b""), number)
 
     @property
@@ -124,21 +167,13 @@ class ProgramTask:
         return file.read_text()
 
 
-def _read(data: bytes, number: str) -> tuple[dict[str, float], str]:
+def _read(data: bytes, number: str) -> Result | str:
     """Parse untrusted bytes: the program ran in the same process."""
     try:
         found = json.loads(data)
         metrics = {str(name): float(value) for name, value in found["metrics"].items()}
+        others = {str(name): str(kind) for name, kind in found["others"].items()}
         ours = found["number"] == number
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}, "the evaluator left no result"
-    return (metrics, "") if ours else ({}, "the result is not the evaluator's")
-
-
-def _score(metrics: dict[str, float], name: str) -> float | None:
-    """Return the requested metric; else combined_score, else the mean of all, as OpenEvolve does."""
-    if name in metrics:
-        return metrics[name]
-    if name != "combined_score" or not metrics:
-        return None
-    return sum(metrics.values()) / len(metrics)
+        return "the evaluator left no result"
+    return Result(metrics, others) if ours else "the result is not the evaluator's"

@@ -134,6 +134,7 @@ def _common(kind: str, name: str, options: Options, metric: str) -> dict[str, An
         "kind": kind,
         "name": name,
         "metric": options.metric or metric,
+        "named": bool(options.metric),
         "range": [options.low, options.high],
         "lower_is_better": options.lower_is_better,
         "problems": options.problems,

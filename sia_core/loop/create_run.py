@@ -53,6 +53,7 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
     harness = None if config.meta or config.branch_from else Harness.load(task.path / task.config.harness)
     _ = task.module
     task.prepare(reporter.progress)
+    task.receive()
     prepare_policy(config.policy, reporter.progress)
     return task, harness
 

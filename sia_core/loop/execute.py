@@ -4,7 +4,14 @@ Each phase first asks the record whether it is complete, and then does nothing. 
 earlier phases and is marked complete last, so that a killed process loses at most the rollouts in flight.
 """
 
-from sia_core.loop.rollouts import cost_of, execute_shape, plan_groups, roll_out, training_rollouts
+from sia_core.loop.rollouts import (
+    cost_of,
+    execute_shape,
+    plan_groups,
+    require_scored,
+    roll_out,
+    training_rollouts,
+)
 from sia_core.loop.session import Session
 from sia_core.record.phases import ExecuteDone
 from sia_core.search.lineage import parent_policy
@@ -23,6 +30,8 @@ def execute(session: Session, index: int) -> None:
     if shape.reason:
         session.reporter.say(f"generation {index}: {shape.reason}")
     units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier, shape)
-    rollouts = roll_out(session, node.candidate, units, f"generation {index}: execute")
+    label = f"generation {index}: execute"
+    rollouts = roll_out(session, node.candidate, units, label)
+    require_scored(session, rollouts, label)
     generation.put_rollouts("train", rollouts)
     generation.complete(ExecuteDone(node=node.index, why=choice.reason, cost=cost_of(rollouts), shape=shape))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_core.agents.recorded import is_recorded, recorded_digests
+from sia_core.domain.command import command
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.hashing import digest_json, digest_path
@@ -112,7 +113,7 @@ def check_alike(comparison: ArmsRecord, task: Task) -> None:
     """
     for run in comparison.members().values():
         if found := changes(run, task):
-            hint = f"restore it to resume, or start a new comparison: sia arms {task.where}"
+            hint = f"restore it to resume, or start a new comparison: {command('sia', 'arms', task.where)}"
             raise RecordError("; ".join(found), where=f"{comparison.name}, run {run.name}", hint=hint)
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.domain.candidate import Candidate
-from sia_core.domain.errors import TaskError
+from sia_core.domain.command import command
+from sia_core.domain.errors import ServiceError, TaskError
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Node
 from sia_core.domain.plan import Shape, deal, shape_of, shuffled
@@ -154,6 +155,25 @@ def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], labe
     if len(done) < len(units):
         session.ledger.check(label)
     return [done[key] for key in sorted(done)]
+
+
+def require_scored(session: Session, rollouts: Sequence[Rollout], label: str) -> None:
+    """Refuse rollouts of which none has a score; a resumed run then plays them again.
+
+    Raises:
+        TaskError: the verifier gave no verdict.
+        ServiceError: another part of the infrastructure failed.
+    """
+    if any(rollout.score is not None for rollout in rollouts):
+        return
+    session.journal.drop(rollout.unit.key for rollout in rollouts)
+    failures = Counter((one.failure.kind, one.failure.reason) for one in rollouts if one.failure is not None)
+    ((kind, reason), count) = failures.most_common(1)[0]
+    what = f"none of {len(rollouts)} rollouts was scored; {count} times {kind}: {reason}"
+    if kind != "verifier":
+        raise ServiceError(what, where=label, hint="sia doctor looks for the cause on this machine")
+    again = command("sia", "check", session.task.where)
+    raise TaskError(what, where=label, hint=f"fix task.py, then: {again}; a changed task begins a new run")
 
 
 def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]:

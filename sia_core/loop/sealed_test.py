@@ -7,7 +7,7 @@ from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, champion
 from sia_core.domain.plan import SEALED
 from sia_core.domain.stats import estimate
-from sia_core.loop.rollouts import cost_of, pick_problems, plan_units, roll_out
+from sia_core.loop.rollouts import cost_of, pick_problems, plan_units, require_scored, roll_out
 from sia_core.loop.session import Session
 from sia_core.record.arms import SCORES
 from sia_core.record.phases import SealedDone
@@ -28,11 +28,13 @@ def seal(session: Session) -> None:
     scores, reports, cost = {}, {}, Cost()
     for name, candidate in {"final": final.candidate, "seed": seed.candidate}.items():
         units = plan_units(session, candidate, "test", problems, config.test_rollouts, SEALED)
-        rollouts = roll_out(session, candidate, units, f"sealed test: {name} candidate")
+        label = f"sealed test: {name} candidate"
+        rollouts = roll_out(session, candidate, units, label)
+        require_scored(session, rollouts, label)
         scores[name] = scores_by_problem(rollouts)
         cost = cost_of(rollouts) if name == "final" else cost
         # Pairs, because stored objects lose their order.
-        reports[name] = tuple(session.task.report("test", rollouts).items())
+        reports[name] = tuple(session.task.report_or_remark("test", rollouts).items())
     session.run.put_json(SCORES, {**scores, "cost": asdict(cost)})
     boot = derive_seed(config.seed, "test")
     estimates = {name: estimate(side, confidence=config.confidence, seed=boot) for name, side in scores.items()}

@@ -7,6 +7,7 @@ from typing import Any
 from sia_core.agents.prices import Price
 from sia_core.agents.trial import coarse_time
 from sia_core.domain.budget import ROLES, Budget, Role, read_spent, total
+from sia_core.domain.command import command
 from sia_core.domain.errors import BudgetError
 from sia_core.domain.json_data import write
 from sia_core.domain.rollout import Rollout
@@ -162,5 +163,5 @@ class Ledger:
         return BudgetError(
             f"{amount:.6g} of {limit:g} {name} are spent, and {what}",
             where=self._run.name,
-            hint=f"sia resume {self._run.name} --budget {str(more).replace(', ', ',')}",
+            hint=command("sia", "resume", self._run.name, "--budget", str(more).replace(", ", ",")),
         )

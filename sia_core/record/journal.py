@@ -73,6 +73,17 @@ class Journal:
             raise cannot_write(error, self._path) from error
         return new
 
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget the records of these units, but not what they cost, so that they run again.
+
+        Raises:
+            RecordError: the disk is full or failing.
+        """
+        try:
+            self._database.executemany("DELETE FROM rollouts WHERE key = ?", [(key,) for key in keys])
+        except sqlite3.Error as error:
+            raise cannot_write(error, self._path) from error
+
     def spend(self, key: str, role: str, amounts: Usage) -> None:
         """Note what something other than a rollout has cost; of a key the greatest amounts count.
 

@@ -1,9 +1,9 @@
 """Format a run's configuration, to read or to start the same run again."""
 
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from sia_core.domain.command import command
 from sia_core.domain.config import RunConfig
 from sia_core.domain.setting import options
 
@@ -16,7 +16,7 @@ def set_by_task(config: RunConfig) -> dict[str, str]:
 
 def run_command(config: RunConfig) -> str:
     """Return the command that starts the same run, quoted for a shell."""
-    return shlex.join(["sia", "run", config.task, *_words(config)])
+    return command("sia", "run", config.task, *_words(config))
 
 
 def settings(config: RunConfig) -> dict[str, str]:

@@ -329,7 +329,7 @@ def test_import_command_writes_a_task_and_prints_the_next_step(tmp_path: Path) -
         [sys.executable, "-m", "sia_core.cli.main", *words], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert f"sia check {tmp_path / 'Far Points'}" in done.stdout
+    assert f"sia check '{tmp_path / 'Far Points'}'" in done.stdout
     assert "the initial program scores 0.454545" in done.stdout
     task = Task.load(tmp_path / "Far Points")
     assert task.config.check.gold == task.chance == pytest.approx(10 * 0.5 / 11)

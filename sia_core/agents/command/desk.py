@@ -20,6 +20,7 @@ from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import MAX_BYTES, MAX_FILES
 from sia_core.domain.jail import GIVEN, Jail
 from sia_core.domain.json_data import Blob
+from sia_core.domain.text_files import normalised_files
 from sia_core.host.disk import cannot_write
 from sia_core.host.untrusted import UntrustedError, discard, opened, read_regular, read_tree, replace
 
@@ -115,13 +116,13 @@ class Desk:
         return Handed(self.harness(HARNESS), parse_object(data, DECISION))
 
     def harness(self, name: str) -> dict[str, bytes]:
-        """Read the files of a directory of the command.
+        """Read the files of a directory of the command; line ends and byte order marks of its editor do not matter.
 
         Raises:
             UntrustedError: the directory cannot be read.
         """
         with opened(self.work) as work:
-            return read_tree(work, name, files=MAX_FILES, cap=MAX_BYTES, ignored=_IGNORED)
+            return normalised_files(read_tree(work, name, files=MAX_FILES, cap=MAX_BYTES, ignored=_IGNORED))
 
 
 def is_passed_over(name: str) -> bool:
