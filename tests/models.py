@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 END = "<|end|>"
 
 
-def make_tiny_model(directory: Path) -> Path:
+def make_tiny_model(directory: Path, heads: int = 4) -> Path:
     """A random Llama of 0.1 M parameters over bytes, saved as a Hugging Face directory. Deterministic."""
     vocabulary = {token: index for index, token in enumerate([END, "<|pad|>", *sorted(_byte_tokens())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -23,7 +23,7 @@ def make_tiny_model(directory: Path) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         num_key_value_heads=2,
         max_position_embeddings=512,
         eos_token_id=0,

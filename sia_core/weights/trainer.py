@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import Rollout
+from sia_core.policy.adapter_files import refuse_missing_keys
 from sia_core.policy.base import check_adapter
 from sia_core.policy.local import PROBE, load_base
 from sia_core.weights.algorithms import ALGORITHMS
@@ -75,7 +76,7 @@ class Trainer:
         self._device = pick_device(device)
         be_deterministic(self._device)
         if spec.parent_adapter is not None and parent is not None:
-            check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"])
+            check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"], base)
         elif spec.parent_adapter is not None or parent is not None:
             raise PolicyError(f"expected parent adapter {spec.parent_adapter}, got {parent}")
         model = load_base(base).to(_DTYPES[spec.dtype])
@@ -83,7 +84,8 @@ class Trainer:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(spec.seed)
         if parent is not None:
-            self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
+            with refuse_missing_keys(parent):
+                self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
         else:
             config = LoraConfig(
                 r=spec.rank, lora_alpha=spec.rank, lora_dropout=0.0, bias="none", target_modules="all-linear"
