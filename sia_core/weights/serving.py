@@ -6,10 +6,58 @@ mistake: an earlier round's, or the parent's.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 
 Probe = Sequence[float]
 """Logprob of each token of the text except the first."""
+
+
+LEAST_KEPT = 0.8
+"""Least share of an adapter's effect that a server must keep."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of a server with the trainer on a frozen text, measured before a run spends anything."""
+
+    gap: float
+    """Mean difference of the bare model's logprobs."""
+    greatest: float
+    """Greatest difference of the bare model's logprobs."""
+    effect: float
+    """Mean change of the logprobs by a reference adapter, in the trainer."""
+    kept: float
+    """Share of that change that the server shows: the slope of its changes over the trainer's."""
+
+
+def agreement(served: Probe, served_adapted: Probe, trained: Probe, trained_adapted: Probe) -> Agreement:
+    """Compare a server with the trainer, bare and with the reference adapter."""
+    changes = [after - before for before, after in zip(trained, trained_adapted, strict=True)]
+    seen = [after - before for before, after in zip(served, served_adapted, strict=True)]
+    return Agreement(
+        gap=distance(served, trained),
+        greatest=max(abs(one - other) for one, other in zip(served, trained, strict=True)),
+        effect=fmean(map(abs, changes)),
+        kept=sum(one * other for one, other in zip(changes, seen, strict=True)) / sum(one * one for one in changes),
+    )
+
+
+def why_not_trainable(found: Agreement, limit: float) -> str | None:
+    """Return the reason why weights trained here would not be those that the server serves, or None.
+
+    Args:
+        found: agreement of server and trainer.
+        limit: greatest mean difference of the bare model's logprobs.
+    """
+    if not isfinite(found.gap) or not isfinite(found.kept):
+        return "the server's logprobs are not finite numbers"
+    if found.gap > limit:
+        return f"the server's logprobs differ from the trainer's by {found.gap:.2g} on average (limit {limit:g})"
+    if found.kept < LEAST_KEPT:
+        return f"the server keeps {found.kept:.0%} of an adapter's effect (least {LEAST_KEPT:.0%})"
+    return None
 
 
 def why_not_served(served: Probe, trained: Probe, others: Mapping[str, Probe], limit: float) -> str | None:

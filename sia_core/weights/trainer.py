@@ -45,6 +45,8 @@ from sia_core.weights.targets import Measured, Targets, make_targets, with_coeff
 from sia_core.weights.value import ValueHead
 
 MAX_GRAD_NORM = 1.0
+REFERENCE_SPREAD = 0.01
+"""Standard deviation of the reference adapter's weights B: the effect of a few steps of training."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -172,8 +174,10 @@ class Trainer:
         if not gap <= self._spec.max_gap:
             raise PolicyError(
                 f"recorded and recomputed logprobs differ by {gap:.4f} on average "
-                f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter",
+                f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter, or by a "
+                "server that rounds more coarsely",
                 where="weight update",
+                hint="start a vLLM server with --dtype float32, on a GPU with --dtype float16",
             )
 
     def _targets(self, batch: Batch) -> Targets:
@@ -275,6 +279,21 @@ class Trainer:
         }
         base = self._identity["base"]
         return write_checkpoint(folder, lambda path: write_adapter(self._model, base, path), tensors, manifest)
+
+    @torch.no_grad()
+    def save_reference(self, folder: Path) -> Adapter:
+        """Write an adapter with a small, known effect, for `serving`; its manifest has the probes `bare` and `probe`.
+
+        Call it on a new adapter, whose effect is 0.
+        """
+        bare = self._probe()
+        torch.manual_seed(self._spec.seed)
+        for name, parameter in sorted(self._parameters.items()):
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape) * REFERENCE_SPREAD)
+        manifest = {"spec_id": self._spec.id, **self._identity, "bare": bare, "probe": self._probe()}
+        base = self._identity["base"]
+        return write_checkpoint(folder, lambda path: write_adapter(self._model, base, path), {}, manifest)
 
     @torch.no_grad()
     def _probe(self) -> list[float]:
