@@ -62,7 +62,7 @@ def check_serving(
         raise PolicyError(what, where=spec.spec, hint=_hint(spec.own))
     listener.say(
         f"served and trained logprobs differ by {found.gap:.1e} on average; "
-        f"{found.kept:.0%} of an adapter's effect is served"
+        f"an adapter's effect is served within {found.error:.1%}"
     )
     return found
 

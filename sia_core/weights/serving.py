@@ -7,15 +7,15 @@ mistake: an earlier round's, or the parent's.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import dist, hypot, isfinite
 from statistics import fmean
 
 Probe = Sequence[float]
 """Logprob of each token of the text except the first."""
 
 
-LEAST_KEPT = 0.8
-"""Least share of an adapter's effect that a server must keep."""
+GREATEST_ERROR = 0.5
+"""Greatest error of a served adapter's effect, as a share of the effect."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Agreement:
     """Greatest difference of the bare model's logprobs."""
     effect: float
     """Mean change of the logprobs by a reference adapter, in the trainer."""
-    kept: float
-    """Share of that change that the server shows: the slope of its changes over the trainer's."""
+    error: float
+    """Error of the server's changes as a share of the trainer's, both as root mean squares; 1 for a bare model."""
 
 
 def agreement(served: Probe, served_adapted: Probe, trained: Probe, trained_adapted: Probe) -> Agreement:
@@ -40,7 +40,7 @@ def agreement(served: Probe, served_adapted: Probe, trained: Probe, trained_adap
         gap=distance(served, trained),
         greatest=max(abs(one - other) for one, other in zip(served, trained, strict=True)),
         effect=fmean(map(abs, changes)),
-        kept=sum(one * other for one, other in zip(changes, seen, strict=True)) / sum(one * one for one in changes),
+        error=dist(seen, changes) / hypot(*changes),
     )
 
 
@@ -51,12 +51,12 @@ def why_not_trainable(found: Agreement, limit: float) -> str | None:
         found: agreement of server and trainer.
         limit: greatest mean difference of the bare model's logprobs.
     """
-    if not isfinite(found.gap) or not isfinite(found.kept):
+    if not isfinite(found.gap) or not isfinite(found.error):
         return "the server's logprobs are not finite numbers"
     if found.gap > limit:
         return f"the server's logprobs differ from the trainer's by {found.gap:.2g} on average (limit {limit:g})"
-    if found.kept < LEAST_KEPT:
-        return f"the server keeps {found.kept:.0%} of an adapter's effect (least {LEAST_KEPT:.0%})"
+    if found.error > GREATEST_ERROR:
+        return f"the server is off by {found.error:.0%} of an adapter's effect (limit {GREATEST_ERROR:.0%})"
     return None
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from sia_core.agents.conversation import Allowance, Conversation, NoSubmissionError, Submit
 from sia_core.agents.tools import Arguments, Tool
 from sia_core.agents.tracing import NO_TRACE
@@ -69,10 +71,8 @@ def check_agent(policy: Policy, turns: int = 3) -> None:
     """Check that an agent's conversation is taken for some turns; a small model submits nothing."""
     tool = Tool("look", "Look at a thing.", Looking, lambda given: f"{given.name}: nothing to see")
     conversation = Conversation(policy, [tool], 0, Allowance(turns=turns), None, NO_TRACE, Silent(), "server")
-    try:
+    with pytest.raises(NoSubmissionError, match=f"{turns} turns|submissions"):
         conversation.run("You look at things.", "Look, then submit.", Submit("submit", "End.", Looking, str))
-    except NoSubmissionError as error:
-        assert f"{turns} turns" in str(error) or "submissions" in str(error), error
     assert len(conversation.transcript.messages) >= 2 + turns
     assert conversation.transcript.usage.tokens > 0
 

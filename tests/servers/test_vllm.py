@@ -98,8 +98,8 @@ def test_run_starts_vllm_trains_promotes_and_exports(sia: Sia, chat_model: Path,
     output = serving("run", str(TOY), "--policy", f"vllm:{chat_model}", *options)
     run = serving.run()
     agreement = run.get_json("serving.json")
-    assert agreement["gap"] < EXACT and agreement["kept"] == pytest.approx(1.0, abs=0.01)
-    assert "100% of an adapter's effect is served" in output
+    assert agreement["gap"] < EXACT and agreement["error"] < 0.01
+    assert "an adapter's effect is served within 0." in output
     child = run.nodes()[1]
     assert child.candidate.adapter is not None and child.failure is None
     serving("export", run.name, str(tmp_path / "export"))
