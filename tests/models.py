@@ -13,7 +13,7 @@ END = "<|end|>"
 TEMPLATE = """\
 {%- for tool in tools or [] %}tool {{ tool.function.name }}\n{% endfor %}
 {%- for message in messages %}{{ message.role }}: {{ message.content or '' }}
-{%- for call in message.tool_calls or [] %}call {{ call.function.name }} {{ call.function.arguments | tojson }}{% endfor %}
+{%- for call in message.tool_calls or [] %}call {{ call.function.name }}{% endfor %}
 {{ '' }}
 {% endfor %}
 {%- if add_generation_prompt %}assistant: {% endif %}"""

@@ -5,14 +5,12 @@ must be near the trainer's of this adapter, and nearer than to those of any othe
 mistake: an earlier round's, or the parent's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import dist, hypot, isfinite
 from statistics import fmean
 
-Probe = Sequence[float]
-"""Logprob of each token of the text except the first."""
-
+from sia_core.policy.probes import Probe, distance
 
 GREATEST_ERROR = 0.5
 """Greatest error of a served adapter's effect, as a share of the effect."""
@@ -77,10 +75,3 @@ def why_not_served(served: Probe, trained: Probe, others: Mapping[str, Probe], l
     if nearest is not None and rivals[nearest] <= off:
         return f"the engine's logprobs of the probe are nearest to {nearest}'s: the new adapter is not served"
     return None
-
-
-def distance(first: Probe, second: Probe) -> float:
-    """Mean absolute difference; infinite if the numbers of tokens differ."""
-    if len(first) != len(second) or not first:
-        return float("inf")
-    return fmean(abs(one - other) for one, other in zip(first, second, strict=True))

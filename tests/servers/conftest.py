@@ -91,7 +91,7 @@ def vllm(chat_model: Path, logs: Path) -> Iterator[Running]:
         yield running
 
 
-def start_vllm(model: Path, log: Path, port: int) -> AbstractContextManager[Running]:
+def start_vllm(model: Path, log: Path, port: int) -> AbstractContextManager[Running, None]:
     """Start vLLM on a port; a context manager."""
     python = ensure("vllm") / "python"
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *VLLM_OPTIONS]

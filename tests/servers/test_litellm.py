@@ -1,4 +1,4 @@
-"""litellm: both wires, as policy and as an agent's model."""
+"""LiteLLM before llama.cpp: both wires, as policy and as an agent's model."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,6 @@ pytestmark = pytest.mark.servers
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_both_wires_pass(litellm: Running, wire: str, check: Callable[[Policy], object]) -> None:
+def test_server_passes_over_either_wire(litellm: Running, wire: str, check: Callable[[Policy], object]) -> None:
     suffix = "/v1" if wire == "openai" else ""
     check(connect(f"{wire}:{litellm.model}@{litellm.url}{suffix}"))

@@ -86,7 +86,7 @@ def test_replies_carry_ids_and_the_logprobs_of_the_trainer(served: Policy, local
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_both_wires_of_vllm_pass(vllm: Running, wire: str, check: Callable[[Policy], object]) -> None:
+def test_vllm_passes_over_either_wire(vllm: Running, wire: str, check: Callable[[Policy], object]) -> None:
     suffix = "/v1" if wire == "openai" else ""
     check(connect(f"{wire}:{vllm.model}@{vllm.url}{suffix}"))
 
