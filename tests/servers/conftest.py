@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,13 +91,15 @@ def vllm(chat_model: Path, logs: Path) -> Iterator[Running]:
         yield running
 
 
-def start_vllm(model: Path, log: Path, port: int) -> AbstractContextManager[Running, None]:
-    """Start vLLM on a port; a context manager."""
+@contextmanager
+def start_vllm(model: Path, log: Path, port: int) -> Iterator[Running]:
+    """Run vLLM on a port within the context."""
     python = ensure("vllm") / "python"
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *VLLM_OPTIONS]
     place = ("--host", "127.0.0.1", "--port", str(port))
     variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1"}
-    return serving([*command, *place], str(model), log, port, "/health", variables)
+    with serving([*command, *place], str(model), log, port, "/health", variables) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

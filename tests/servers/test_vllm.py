@@ -101,7 +101,7 @@ def test_run_starts_vllm_trains_promotes_and_exports(sia: Sia, chat_model: Path,
     assert agreement["gap"] < EXACT and agreement["error"] < 0.01
     assert "an adapter's effect is served within 0." in output
     child = run.nodes()[1]
-    assert child.candidate.adapter is not None and child.failure is None
+    assert child.candidate.adapter is not None and not child.failure
     serving("export", run.name, str(tmp_path / "export"))
     card = (tmp_path / "export" / "README.md").read_text()
     assert "--max-lora-rank" in card and "--dtype float32" in card
