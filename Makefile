@@ -6,7 +6,7 @@ BENCH ?= $(sort $(wildcard bench/*.py))
 QUICK := $(if $(filter undefined,$(origin ARGS)),--quick,$(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs bench clean
+.PHONY: help setup demo test servers lint types docs bench clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: setup  ## make a language model's recorded decisions again, live but for t
 
 test: setup  ## run the tests (ARGS="-m slow" for the slow ones)
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+servers: setup  ## install real model servers in environments of their own and test against them (SERVERS="vllm" for some)
+	$(BIN)/python -m tests.servers.environments $(SERVERS)
+	$(BIN)/pytest -m servers $(if $(SERVERS),$(patsubst %,tests/servers/test_%.py,$(SERVERS)),tests/servers) $(ARGS)
 
 lint: setup  ## check style and format
 	$(BIN)/ruff check .

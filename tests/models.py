@@ -10,8 +10,24 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 END = "<|end|>"
 
 
-def make_tiny_model(directory: Path) -> Path:
-    """A random Llama of 0.1 M parameters over bytes, saved as a Hugging Face directory. Deterministic."""
+TEMPLATE = """\
+{%- for tool in tools or [] %}tool {{ tool.function.name }}\n{% endfor %}
+{%- for message in messages %}{{ message.role }}: {{ message.content or '' }}
+{%- for call in message.tool_calls or [] %}call {{ call.function.name }}{% endfor %}
+{{ '' }}
+{% endfor %}
+{%- if add_generation_prompt %}assistant: {% endif %}"""
+"""Chat template for servers that ask for one; it takes tools and their answers."""
+
+
+def make_tiny_model(directory: Path, heads: int = 4, template: str | None = None) -> Path:
+    """A random Llama of 0.1 M parameters over bytes, saved as a Hugging Face directory. Deterministic.
+
+    Args:
+        directory: where to save it.
+        heads: number of attention heads; vLLM needs heads of 32 numbers, which 2 give.
+        template: chat template of the tokenizer.
+    """
     vocabulary = {token: index for index, token in enumerate([END, "<|pad|>", *sorted(_byte_tokens())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -23,7 +39,7 @@ def make_tiny_model(directory: Path) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         num_key_value_heads=2,
         max_position_embeddings=512,
         eos_token_id=0,
@@ -36,6 +52,7 @@ def make_tiny_model(directory: Path) -> Path:
     # With this seed the choices that tests ask for are open: no option has nearly all the chance.
     torch.manual_seed(2)
     LlamaForCausalLM(config).save_pretrained(directory)
+    fast.chat_template = template
     fast.save_pretrained(directory)
     return directory
 

@@ -106,7 +106,7 @@ class Engine:
         """
         limits = self._task.config.limits
         unit_s = min(limits.seconds, harness.config.budget.seconds) + limits.verify_seconds
-        dispatch = Dispatch(self._players, self._graders, self.policy, self._wait_for_policy, unit_s)
+        dispatch = Dispatch(self._players, self._graders, self.policy, self.wait_for_policy, unit_s)
         return dispatch.run(units, harness, adapter)
 
     def _start(self) -> None:
@@ -158,7 +158,7 @@ class Engine:
         actor = ray.remote(RolloutActor).options(num_cpus=cpus, num_gpus=gpus)
         return Pool(lambda: actor.remote(self._task.where, self._config.tier, hide_gpus=not gpus), count)
 
-    def _wait_for_policy(self) -> bool:
+    def wait_for_policy(self) -> bool:
         """Wait until the policy answers; return True if it was silent before.
 
         Raises:

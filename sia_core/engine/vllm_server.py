@@ -13,7 +13,10 @@ children. The guard is not a child of the actor's process, because Ray kills the
 | SIA_VLLM_GPUS | GPUs over which one copy of the model is spread; 0 for a vLLM built for the CPU | 1 |
 | SIA_VLLM_ARGS | further arguments of `vllm serve`, which override earlier ones | |
 
-Never run with a GPU or with vLLM itself: the tests run a program in its place. The options are those of vLLM 0.32.0.
+The precision is chosen so that the served adapter is the trained one (docs/policies.md): float32 on a CPU. On GPUs
+vLLM's LoRA kernels take 16 bits only, and float16 keeps three bits more of each number than bfloat16.
+
+Run with vLLM 0.32.0 on a CPU (`tests/servers`), never with a GPU.
 """
 
 import os
@@ -32,6 +35,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from sia_core.domain.errors import PolicyError, UsageError
+from sia_core.engine.vllm_program import cache_bytes, cause, serve_words
 from sia_core.policy.protocol import EndpointError
 from sia_core.policy.spec import require_program, server_program
 from sia_core.policy.vllm_adapters import ADAPTERS_KEPT
@@ -39,7 +43,6 @@ from sia_core.policy.vllm_wire import RANKS
 
 HOST: Final = "127.0.0.1"
 _REPLICAS = ("--data-parallel", "-dp", "--api-server-count")
-_LOG_TAIL = 800
 _GRACE_S = 10.0
 
 
@@ -57,6 +60,8 @@ class ServerOptions:
     """Tokens of prompt and reply together; the model's own limit when None."""
     memory: float = 0.9
     """Share of each GPU's memory."""
+    cache_bytes: int | None = None
+    """Bytes for the keys and values of prompts on a CPU; None for a share of the free memory."""
     start_s: float = 900.0
     """Wait limit in seconds for a healthy server, which has to read weights and compile kernels."""
     executable: tuple[str, ...] = ("vllm",)
@@ -92,13 +97,18 @@ def build_command(model: Path, port: int, options: ServerOptions) -> list[str]:
         raise UsageError(what, where="vllm", hint=hint)
     if options.rank > RANKS[-1]:
         raise UsageError(f"rank {options.rank} is above {RANKS[-1]}", where="vllm", hint="train with a lower rank")
-    command = [*options.executable, "serve", str(model), "--host", HOST, "--port", str(port)]
+    command = [*serve_words(options.executable, model), "--host", HOST, "--port", str(port)]
     # The first option applies the temperature to logprobs; the second disables the model's own top-p and top-k.
     command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     command += ["--enable-lora", "--max-lora-rank", str(min(rank for rank in RANKS if rank >= options.rank))]
     command += ["--max-loras", str(options.adapters), "--max-cpu-loras", str(options.adapters)]
     if options.gpus:
         command += ["--tensor-parallel-size", str(options.gpus), "--gpu-memory-utilization", str(options.memory)]
+        command += ["--dtype", "float16"]
+    else:
+        # By default vLLM takes nine tenths of the machine's memory.
+        command += ["--kv-cache-memory-bytes", str(options.cache_bytes or cache_bytes())]
+        command += ["--dtype", "float32"]
     if options.context is not None:
         command += ["--max-model-len", str(options.context)]
     return [*command, *options.extra]
@@ -162,7 +172,8 @@ class VllmServer:
         while not _healthy(health):
             if not self.alive():
                 what = f"the server ended: {self.last_words()}"
-                raise PolicyError(what, where=" ".join(self.options.executable), hint=f"read {self.log}")
+                hint = f"read {self.log}; SIA_VLLM_ARGS changes the server's options"
+                raise PolicyError(what, where=" ".join(self.options.executable), hint=hint)
             if time.monotonic() > deadline:
                 self.stop()
                 what = f"the server was not healthy within {self.options.start_s:g} s: {self.last_words()}"
@@ -170,9 +181,8 @@ class VllmServer:
             time.sleep(0.1)
 
     def last_words(self) -> str:
-        """Return the end of the log, without the key."""
-        text = self.log.read_bytes()[-_LOG_TAIL:].decode(errors="replace").replace(self.key, "[key]")
-        return text.strip() or "its log is empty"
+        """Return the cause of the server's end from its log, else the end of the log, without the key."""
+        return cause(self.log.read_text(errors="replace").replace(self.key, "[key]"))
 
 
 def guard(log: Path, command: list[str], until_closed: IO[bytes]) -> None:

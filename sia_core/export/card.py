@@ -13,6 +13,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Node
 from sia_core.domain.task import Task
 from sia_core.export.manifest import ADAPTER, HARNESS, Interval, Manifest
+from sia_core.policy.vllm_wire import RANKS
 from sia_core.record.phases import SealedDone
 from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines, spent_lines
 
@@ -34,6 +35,8 @@ class Story:
     spending: Mapping[str, Any] | None
     """The run's spending.json, if it kept one."""
     task: Task
+    rank: int | None = None
+    """Rank of the adapter; None for the bare policy."""
 
 
 def write_card(story: Story) -> str:
@@ -88,7 +91,9 @@ def _use(story: Story) -> Iterator[str]:
         yield f'model = PeftModel.from_pretrained(base_model, "{ADAPTER}")'
         yield "```"
         yield "```"
-        yield f"vllm serve BASE --enable-lora --lora-modules winner={ADAPTER}"
+        rank = next((rank for rank in RANKS if rank >= (story.rank or 1)), RANKS[-1])
+        yield f"vllm serve BASE --enable-lora --max-lora-rank {rank} --lora-modules winner={ADAPTER} \\"
+        yield "    --dtype float32    # on a GPU float16; bfloat16 rounds much of an adapter away"
         yield "```"
         yield f"BASE is the model whose files have the digest {story.manifest.policy.base or 'unknown'}."
         if story.manifest.policy.spec == "smollm2":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sia_core.agents.evidence import scores_by_problem
 from sia_core.domain.config import Tier
-from sia_core.domain.errors import ServiceError, TaskError
+from sia_core.domain.errors import PolicyError, ServiceError, TaskError
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.plan import SEALED, deal, shuffled
 from sia_core.domain.rollout import Rollout, Sampling, Unit
@@ -21,6 +21,8 @@ from sia_core.export.base import check_policy
 from sia_core.export.manifest import Export
 from sia_core.host.home import home
 from sia_core.host.progress import Reporter
+from sia_core.policy.probes import MAX_GAP, distance
+from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import policy_digest
 
 
@@ -80,6 +82,7 @@ def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -
         spec, options.tier, manifest.policy.threads, batch=manifest.policy.batch, workers=options.workers, folder=folder
     )
     with Engine(settings, task, reporter.say) as engine:
+        check_served(export, engine.policy)
         units = sealed_units(export, task, engine.policy.digest, options.rollouts)
         rollouts: list[Rollout] = []
         reporter.progress("sealed test", 0, len(units))
@@ -87,6 +90,24 @@ def evaluate(export: Export, task: Task, options: Options, reporter: Reporter) -
             rollouts.append(rollout)
             reporter.progress("sealed test", len(rollouts), len(units))
         return _judge(export, task, spec, engine.policy.digest, rollouts, options)
+
+
+def check_served(export: Export, policy: Policy) -> None:
+    """Compare the policy's logprobs under the adapter with the trainer's.
+
+    Raises:
+        PolicyError: another adapter, or one that rounding has changed, is served.
+    """
+    probe = export.manifest.probe
+    if not probe or not policy.trainable or export.adapter is None:
+        return
+    off = distance(policy.probe(export.adapter), probe)
+    if not off <= MAX_GAP:
+        raise PolicyError(
+            f"its logprobs under the adapter differ from the trainer's by {off:.2g} on average (limit {MAX_GAP:g})",
+            where=policy.spec,
+            hint="start the server with --dtype float32, on a GPU with --dtype float16; or use a local policy",
+        )
 
 
 def check_task(export: Export, task: Task, *, any_task: bool) -> None:

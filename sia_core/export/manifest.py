@@ -95,6 +95,8 @@ class Manifest(Strict):
     """Digest of the harness."""
     adapter: str | None
     """Digest of the adapter."""
+    probe: tuple[float, ...] = ()
+    """Logprobs of the probe text under the adapter, by its trainer; empty if they are not known."""
     task: TaskPart
     policy: PolicyPart
     test: SealedTest

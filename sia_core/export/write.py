@@ -18,6 +18,7 @@ from sia_core.export import manifest
 from sia_core.export.card import Story, write_card
 from sia_core.export.decisions import recording_of
 from sia_core.host.directories import new_directory, write_files
+from sia_core.policy.adapter_files import read_config
 from sia_core.policy.base import ADAPTER_FILES
 from sia_core.record.arms import SCORES
 from sia_core.record.phases import SealedDone
@@ -56,7 +57,8 @@ def _fill(
         for name in ADAPTER_FILES:
             (folder / manifest.ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
     made = _manifest(run, task, winner, adapter, test)
-    story = Story(made, run.config, run.nodes(), test, run.get_json("spending.json"), task)
+    rank = None if adapter is None else int(read_config(adapter.path)["r"])
+    story = Story(made, run.config, run.nodes(), test, run.get_json("spending.json"), task, rank)
     (folder / manifest.CARD).write_text(write_card(story))
     (folder / DECISIONS).write_bytes(write_recording(recording_of(run, task)))
     made = made.model_copy(update={"files": manifest.list_files(folder)})
@@ -72,6 +74,7 @@ def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None,
         node=winner.index,
         harness=winner.candidate.harness,
         adapter=winner.candidate.adapter,
+        probe=_probe(run, winner.candidate.adapter),
         task=_task_part(task),
         policy=manifest.PolicyPart(
             spec=config.policy,
@@ -83,6 +86,17 @@ def _manifest(run: RunRecord, task: Task, winner: Node, adapter: Adapter | None,
         test=_sealed_part(config, test, run.get_json(SCORES) or {}),
         files={},
     )
+
+
+def _probe(run: RunRecord, adapter: str | None) -> tuple[float, ...]:
+    """Return the trainer's logprobs of an adapter, from the generation that trained it."""
+    if adapter is None:
+        return ()
+    first = next(node for node in run.nodes() if node.candidate.adapter == adapter)
+    if not first.generation:
+        return ()
+    rounds = run.generation(first.generation).sibling(first.sibling).get_json("update/rounds.json") or {}
+    return tuple(rounds.get("probe", ()))
 
 
 def _task_part(task: Task) -> manifest.TaskPart:

@@ -24,6 +24,7 @@ from sia_core.host.home import home
 from sia_core.host.progress import Reporter, Silent
 from sia_core.loop.agent_jail import commanding
 from sia_core.loop.fingerprint import check_unchanged
+from sia_core.loop.serving import check_serving
 from sia_core.loop.spending import Ledger
 from sia_core.record.beacon import Beacon
 from sia_core.record.history import read_history
@@ -86,6 +87,7 @@ def open_session(name: str) -> Iterator[Session]:
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
+            check_serving(run, config, task, engine, folder, beacon)
             ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
             restore(run, ledger, journal, config.siblings)
             agents = _load_agents(run, config, task, folder, ledger, beacon)

@@ -77,7 +77,13 @@ def pull_weights(
     kept = best_round(trained.history, spec)
     generation.put_json(
         "update/rounds.json",
-        {"history": trained.history, "stopped": trained.stopped, "kept": kept, "fallback": trained.fallback},
+        {
+            "history": trained.history,
+            "stopped": trained.stopped,
+            "kept": kept,
+            "fallback": trained.fallback,
+            "probe": trained.probes[kept - 1] if kept else (),
+        },
     )
     if kept == 0:
         return Pulled(None, trained.cost, f"no round was better than the parent: {trained.stopped}")

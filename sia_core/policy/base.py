@@ -8,8 +8,9 @@ from typing import Final
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.hashing import digest_files, digest_json, digest_path
+from sia_core.policy.adapter_files import CONFIG, WEIGHTS, check_files, read_config
 
-ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES: Final = (CONFIG, WEIGHTS)
 
 _SUFFIXES = (".json", ".safetensors", ".txt", ".jinja", ".model")
 _CACHE = ".sia-digest.json"
@@ -60,8 +61,13 @@ def adapter_digest(folder: Path) -> str:
         raise PolicyError(f"not an adapter: {error.strerror}", where=str(error.filename)) from error
 
 
-def check_adapter(adapter: Adapter, base: str) -> None:
-    """Refuse an adapter with another digest than expected, or trained on another base.
+def check_adapter(adapter: Adapter, digest: str, base: Path) -> None:
+    """Refuse an adapter with another digest than expected, trained on another base, or that does not fit the base.
+
+    Args:
+        adapter: the adapter.
+        digest: digest of the base model.
+        base: directory of the base model.
 
     Raises:
         PolicyError: naming the expected and the found value.
@@ -69,11 +75,11 @@ def check_adapter(adapter: Adapter, base: str) -> None:
     found = adapter_digest(adapter.path)
     if found != adapter.digest:
         raise PolicyError(f"adapter has digest {found}, expected {adapter.digest}", where=str(adapter.path))
-    config = json.loads((adapter.path / ADAPTER_FILES[0]).read_text())
-    trained_on = str(config.get("base_model_name_or_path"))
-    if trained_on.startswith("sha256:") and trained_on != f"sha256:{base}":
-        what = f"adapter was trained on base {trained_on}, this one is sha256:{base}"
+    trained_on = str(read_config(adapter.path).get("base_model_name_or_path"))
+    if trained_on.startswith("sha256:") and trained_on != f"sha256:{digest}":
+        what = f"adapter was trained on base {trained_on}, this one is sha256:{digest}"
         raise PolicyError(what, where=str(adapter.path), hint="use the policy with which it was trained")
+    check_files(adapter.path, base)
 
 
 def share_cores() -> None:

@@ -25,7 +25,6 @@ from transformers import AutoConfig, GenerationConfig
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
-from sia_core.policy.base import base_digest
 from sia_core.policy.local import PROBE
 from sia_core.policy.local.engine import Logits
 from sia_core.policy.local.sampling import Sampled
@@ -56,7 +55,7 @@ class VllmPolicy(TokenPolicy):
         self.digest = served_digest(base)
         super().__init__(base)
         self.concurrency = spec.concurrency()
-        self._client = VllmClient(spec, key, base_digest(base), retry or Retry())
+        self._client = VllmClient(spec, key, base, retry or Retry())
         self._ends = _end_tokens(self._tokenizer, base)
 
     def sample(self, request: Request) -> Completion:

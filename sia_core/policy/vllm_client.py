@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,7 +14,7 @@ import openai
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
-from sia_core.policy.base import check_adapter
+from sia_core.policy.base import base_digest, check_adapter
 from sia_core.policy.faults import UnknownModelError
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Fault, Retry
@@ -39,13 +40,13 @@ class Served:
 class VllmClient:
     """Client of a vLLM server, thread-safe. The first request connects."""
 
-    def __init__(self, spec: ServerSpec, key: str, base: str, retry: Retry) -> None:
+    def __init__(self, spec: ServerSpec, key: str, base: Path, retry: Retry) -> None:
         """Prepare the client without a request.
 
         Args:
-            base: digest of the base model that adapters must have been trained on.
+            base: directory of the base model that adapters must have been trained on.
         """
-        self._spec, self._base = spec, base
+        self._spec, self._base, self._digest = spec, base, base_digest(base)
         self._server = Server(spec, key, retry)
         self._root = spec.base_url.removesuffix("/v1")
         self._client = openai.OpenAI(api_key=key, base_url=f"{self._root}/v1", max_retries=0)
@@ -146,7 +147,7 @@ class VllmClient:
             raise PolicyError(what, where=self._spec.spec, hint=f"start {_HOW}")
 
     def _load(self, name: str, adapter: Adapter) -> None:
-        check_adapter(adapter, self._base)
+        check_adapter(adapter, self._digest, self._base)
         body = {"lora_name": name, "lora_path": str(adapter.path.absolute())}
         try:
             self._server.tell(partial(self._post, "/load_lora_adapter", body), _about_adapters)

@@ -4,8 +4,8 @@ Rounds are numbered and each leaves a checkpoint directory: a repeated request f
 answered from disk, and a new actor continues from the last round of one that died.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,17 @@ Round = tuple[Adapter, list[dict[str, float]]]
 """Adapter of a round, and metrics of its steps."""
 
 
+@dataclass(frozen=True)
+class Reference:
+    """An adapter with a small, known effect, to compare a server with the trainer."""
+
+    adapter: Adapter
+    bare: Sequence[float]
+    """Logprobs of the probe under the base model, by the trainer."""
+    adapted: Sequence[float]
+    """Logprobs of the probe under the adapter, by the trainer."""
+
+
 class TrainerActor:
     """Holds a Trainer from the first round on."""
 
@@ -39,10 +50,7 @@ class TrainerActor:
     def round(self, number: int, rollouts: Sequence[Rollout]) -> Round:
         """Train round `number` (from 1) from the checkpoint of the one before it."""
         if self._trainer is None:
-            share_cores()
-            from sia_core.weights.trainer import Trainer  # Loads torch and PEFT.
-
-            self._trainer = Trainer(*self._update, threads=self._threads, device=self._device)
+            self._trainer = self._load()
         if self._trainer.round != number - 1:
             self._trainer.load(round_folder(self._folder, number - 1))
         try:
@@ -52,6 +60,16 @@ class TrainerActor:
             raise
         adapter: Adapter = self._trainer.save(round_folder(self._folder, number), steps)
         return adapter, [asdict(step) for step in steps]
+
+    def reference(self) -> None:
+        """Write the reference adapter of the update's base and rank."""
+        self._load().save_reference(reference_folder(self._folder))
+
+    def _load(self) -> Any:
+        share_cores()
+        from sia_core.weights.trainer import Trainer  # Loads torch and PEFT.
+
+        return Trainer(*self._update, threads=self._threads, device=self._device)
 
 
 class TrainerHandle:
@@ -122,26 +140,46 @@ class TrainerHandle:
         done = _read_round(round_folder(self._folder, number), expected)
         if done is not None:
             return done
+        result: Round = self._ask(lambda actor: actor.round.remote(number, list(rollouts)))
+        return result
+
+    def reference(self) -> Reference:
+        """Return the reference adapter of the update's base and rank, with the trainer's logprobs of the probe.
+
+        Raises:
+            ServiceError: the training process died several times.
+        """
+        folder = reference_folder(self._folder)
+        expected = {"spec_id": self._spec.id, **identify(self._arguments[0])}
+        if any((read_manifest(folder) or {}).get(name) != value for name, value in expected.items()):
+            self._ask(lambda actor: actor.reference.remote())
+        manifest = read_manifest(folder) or {}
+        return Reference(Adapter(manifest["adapter"], folder / "adapter"), manifest["bare"], manifest["probe"])
+
+    def _ask(self, call: Callable[[Any], Any]) -> Any:
         for _ in range(RESTARTS + 1):
             if self._actor is None:
                 actor = ray.remote(TrainerActor).options(num_cpus=0, num_gpus=self._gpus)
                 self._actor = actor.remote(*self._arguments)
             try:
-                result: Round = ray.get(self._actor.round.remote(number, list(rollouts)))
+                return ray.get(call(self._actor))
             except RayTaskError as error:
                 if isinstance(error.cause, SiaError):
                     raise error.cause from None
                 raise
             except RayActorError:
                 self._actor = None
-                continue
-            return result
         raise ServiceError(f"the training process died {RESTARTS + 1} times", where="weight update")
 
 
 def round_folder(folder: Path, number: int) -> Path:
     """Directory of the checkpoint of round `number`."""
     return folder / f"round-{number}"
+
+
+def reference_folder(folder: Path) -> Path:
+    """Directory of the reference adapter."""
+    return folder / "reference"
 
 
 def _read_round(folder: Path, expected: Mapping[str, str]) -> Round | None:

@@ -5,11 +5,57 @@ must be near the trainer's of this adapter, and nearer than to those of any othe
 mistake: an earlier round's, or the parent's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import dist, hypot, isfinite
 from statistics import fmean
 
-Probe = Sequence[float]
-"""Logprob of each token of the text except the first."""
+from sia_core.policy.probes import Probe, distance
+
+GREATEST_ERROR = 0.5
+"""Greatest error of a served adapter's effect, as a share of the effect."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of a server with the trainer on a frozen text, measured before a run spends anything."""
+
+    gap: float
+    """Mean difference of the bare model's logprobs."""
+    greatest: float
+    """Greatest difference of the bare model's logprobs."""
+    effect: float
+    """Mean change of the logprobs by a reference adapter, in the trainer."""
+    error: float
+    """Error of the server's changes as a share of the trainer's, both as root mean squares; 1 for a bare model."""
+
+
+def agreement(served: Probe, served_adapted: Probe, trained: Probe, trained_adapted: Probe) -> Agreement:
+    """Compare a server with the trainer, bare and with the reference adapter."""
+    changes = [after - before for before, after in zip(trained, trained_adapted, strict=True)]
+    seen = [after - before for before, after in zip(served, served_adapted, strict=True)]
+    return Agreement(
+        gap=distance(served, trained),
+        greatest=max(abs(one - other) for one, other in zip(served, trained, strict=True)),
+        effect=fmean(map(abs, changes)),
+        error=dist(seen, changes) / hypot(*changes),
+    )
+
+
+def why_not_trainable(found: Agreement, limit: float) -> str | None:
+    """Return the reason why weights trained here would not be those that the server serves, or None.
+
+    Args:
+        found: agreement of server and trainer.
+        limit: greatest mean difference of the bare model's logprobs.
+    """
+    if not isfinite(found.gap) or not isfinite(found.error):
+        return "the server's logprobs are not finite numbers"
+    if found.gap > limit:
+        return f"the server's logprobs differ from the trainer's by {found.gap:.2g} on average (limit {limit:g})"
+    if found.error > GREATEST_ERROR:
+        return f"the server is off by {found.error:.0%} of an adapter's effect (limit {GREATEST_ERROR:.0%})"
+    return None
 
 
 def why_not_served(served: Probe, trained: Probe, others: Mapping[str, Probe], limit: float) -> str | None:
@@ -29,10 +75,3 @@ def why_not_served(served: Probe, trained: Probe, others: Mapping[str, Probe], l
     if nearest is not None and rivals[nearest] <= off:
         return f"the engine's logprobs of the probe are nearest to {nearest}'s: the new adapter is not served"
     return None
-
-
-def distance(first: Probe, second: Probe) -> float:
-    """Mean absolute difference; infinite if the numbers of tokens differ."""
-    if len(first) != len(second) or not first:
-        return float("inf")
-    return fmean(abs(one - other) for one, other in zip(first, second, strict=True))

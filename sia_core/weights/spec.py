@@ -7,6 +7,7 @@ from typing import Literal
 from sia_core.domain.backend import TRL_ALGORITHMS, Backend
 from sia_core.domain.hashing import digest_json
 from sia_core.domain.rollout import Rollout
+from sia_core.policy.probes import MAX_GAP
 from sia_core.weights import preconditions
 from sia_core.weights.rows import Batch, make_batch
 
@@ -63,7 +64,7 @@ class UpdateSpec:
     """Precision of the frozen base model during training; the adapter and the optimiser stay in fp32."""
     checkpointing: bool = False
     """Recompute each layer for the gradient instead of keeping activations: less memory, the same gradient."""
-    max_gap: float = 0.05
+    max_gap: float = MAX_GAP
     """Greatest mean difference between recorded and recomputed logprobs before the first step."""
     max_kl: float = 0.5
     """Limit of the KL to the policy that sampled the round; beyond it, the round's steps end."""

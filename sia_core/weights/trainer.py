@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import Rollout
+from sia_core.policy.adapter_files import refuse_missing_keys
 from sia_core.policy.base import check_adapter
 from sia_core.policy.local import PROBE, load_base
 from sia_core.weights.algorithms import ALGORITHMS
@@ -44,6 +45,8 @@ from sia_core.weights.targets import Measured, Targets, make_targets, with_coeff
 from sia_core.weights.value import ValueHead
 
 MAX_GRAD_NORM = 1.0
+REFERENCE_SPREAD = 0.01
+"""Standard deviation of the reference adapter's weights B: the effect of a few steps of training."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -75,7 +78,7 @@ class Trainer:
         self._device = pick_device(device)
         be_deterministic(self._device)
         if spec.parent_adapter is not None and parent is not None:
-            check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"])
+            check_adapter(Adapter(spec.parent_adapter, parent), self._identity["base"], base)
         elif spec.parent_adapter is not None or parent is not None:
             raise PolicyError(f"expected parent adapter {spec.parent_adapter}, got {parent}")
         model = load_base(base).to(_DTYPES[spec.dtype])
@@ -83,7 +86,8 @@ class Trainer:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(spec.seed)
         if parent is not None:
-            self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
+            with refuse_missing_keys(parent):
+                self._model: Any = PeftModel.from_pretrained(model, parent, is_trainable=True)
         else:
             config = LoraConfig(
                 r=spec.rank, lora_alpha=spec.rank, lora_dropout=0.0, bias="none", target_modules="all-linear"
@@ -170,8 +174,10 @@ class Trainer:
         if not gap <= self._spec.max_gap:
             raise PolicyError(
                 f"recorded and recomputed logprobs differ by {gap:.4f} on average "
-                f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter",
+                f"(limit {self._spec.max_gap}): these rollouts were not sampled by this base and adapter, or by a "
+                "server that rounds more coarsely",
                 where="weight update",
+                hint="start a vLLM server with --dtype float32, on a GPU with --dtype float16",
             )
 
     def _targets(self, batch: Batch) -> Targets:
@@ -273,6 +279,21 @@ class Trainer:
         }
         base = self._identity["base"]
         return write_checkpoint(folder, lambda path: write_adapter(self._model, base, path), tensors, manifest)
+
+    @torch.no_grad()
+    def save_reference(self, folder: Path) -> Adapter:
+        """Write an adapter with a small, known effect, for `serving`; its manifest has the probes `bare` and `probe`.
+
+        Call it on a new adapter, whose effect is 0.
+        """
+        bare = self._probe()
+        torch.manual_seed(self._spec.seed)
+        for name, parameter in sorted(self._parameters.items()):
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape) * REFERENCE_SPREAD)
+        manifest = {"spec_id": self._spec.id, **self._identity, "bare": bare, "probe": self._probe()}
+        base = self._identity["base"]
+        return write_checkpoint(folder, lambda path: write_adapter(self._model, base, path), {}, manifest)
 
     @torch.no_grad()
     def _probe(self) -> list[float]:

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
+from sia_core.policy.adapter_files import refuse_missing_keys
 from sia_core.policy.base import check_adapter
 from sia_core.policy.local.cache import JOINED, fork, nbytes, new_cache, plain
 from sia_core.policy.trie import Ids, Tree, trees
@@ -55,7 +56,7 @@ class Engine:
         self.model: Any = load_base(base).to(self.device).eval()
         self.config = self.model.config.get_text_config()
         self._bare = self.model
-        self._digest, self._joined = digest, joined
+        self._base, self._digest, self._joined = base, digest, joined
         if joined:
             self._join(base)
         self._tree_nodes = TREE_NODES if plain(new_cache(self._bare.config)) else 1
@@ -208,13 +209,14 @@ class Engine:
         if adapter.digest in self._loaded:
             self._loaded.move_to_end(adapter.digest)
             return self._loaded[adapter.digest]
-        check_adapter(adapter, self._digest)
+        check_adapter(adapter, self._digest, self._base)
         # The name contains the digest, so a name always means the same weights.
         name = f"sha_{adapter.digest[:24]}"
-        if not isinstance(self.model, PeftModel):
-            self.model = PeftModel.from_pretrained(self._bare, adapter.path, adapter_name=name).eval()
-        else:
-            self.model.load_adapter(adapter.path, adapter_name=name)
+        with refuse_missing_keys(adapter.path):
+            if not isinstance(self.model, PeftModel):
+                self.model = PeftModel.from_pretrained(self._bare, adapter.path, adapter_name=name).eval()
+            else:
+                self.model.load_adapter(adapter.path, adapter_name=name)
         # PEFT warns when it deletes the active one.
         self.model.set_adapter(name)
         self._loaded[adapter.digest] = name
