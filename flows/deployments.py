@@ -54,7 +54,8 @@ def shared(model: type[RunConfig]) -> list[str]:
 def _on_form(model: type[RunConfig], name: str) -> Option:
     """Describe a setting with its own default if any: no branch, which could change the default, is on a form."""
     one, field = option(model, name), model.model_fields[name]
-    return replace(one, default=field.default) if one.setting.is_late and not field.is_required() else one
+    own = one.setting.is_late and not field.is_required() and one.setting.form is None  # The policy's levers stay late.
+    return replace(one, default=field.default) if own else one
 
 
 def _kind(one: Option) -> Any:

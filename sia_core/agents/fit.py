@@ -9,7 +9,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.task import Task
-from sia_core.policy.registry import base_directory
+from sia_core.policy.registry import can_train
 
 
 def check_fit(config: RunConfig, task: Task) -> list[str]:
@@ -24,7 +24,7 @@ def check_fit(config: RunConfig, task: Task) -> list[str]:
         return []
     recording = load_recording(config.agent, task)
     pulled = {decision.lever for decision in recording.decisions}
-    if pulled.intersection(TRAINS) and "weights" in config.levers and not _trains(config.policy):
+    if pulled.intersection(TRAINS) and "weights" in config.levers and not can_train(config.policy):
         raise UsageError(
             f"the recorded decisions train weights, and policy {config.policy} cannot be trained",
             where="--policy",
@@ -71,11 +71,3 @@ def _first(recording: Recording, config: RunConfig, task: Task) -> Iterator[str]
 def _own(task: Task) -> Harness | None:
     place = task.path / task.config.harness
     return Harness.load(place) if place.exists() else None
-
-
-def _trains(policy: str) -> bool:
-    try:
-        base_directory(policy)
-    except UsageError:
-        return False
-    return True

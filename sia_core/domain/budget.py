@@ -12,7 +12,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.domain.errors import UsageError
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import read
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.usage import Usage
 
 Role = Literal["rollouts", "verification", "training", "agents"]
@@ -45,12 +47,12 @@ class Budget(BaseModel):
         hint = "such as --budget rollouts=5000,tokens=2e6,dollars=5,gpu_hours=1,hours=2"
         unknown = [name for name in limits if name not in cls.model_fields]
         if unknown:
-            raise UsageError(f"unknown limit {unknown[0]!r}", where="--budget", hint=hint)
+            what = f"unknown limit {unknown[0]!r}{did_you_mean(unknown[0], cls.model_fields)}"
+            raise UsageError(what, where="--budget", hint=hint)
         try:
             return cls.model_validate(limits)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(f"{first['loc'][0]}: {first['msg']}", where="--budget", hint=hint) from None
+            raise UsageError(in_words(error, cls), where="--budget", hint=hint) from None
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_none=True).items())

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sia_core.domain.budget import Budget
 from sia_core.domain.errors import UsageError
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.setting import Setting
 
 Lever = Literal["harness", "weights"]
@@ -30,15 +31,17 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 
 def parse_levers(text: str) -> tuple[Lever, ...]:
-    """Parse `harness,weights`, one of them, or nothing.
+    """Parse `harness,weights` or `both`, one of them, or nothing.
 
     Raises:
         UsageError: a lever is unknown.
     """
-    names = parse_names(text)
+    names = LEVERS if text.strip() == "both" else parse_names(text)
     unknown = [name for name in names if name not in LEVERS]
     if unknown:
-        raise UsageError(f"unknown lever {unknown[0]!r}", where="--levers", hint='use harness, weights, both, or ""')
+        near = did_you_mean(unknown[0], LEVERS)
+        what = f"unknown lever {unknown[0]!r}{near}"
+        raise UsageError(what, where="--levers", hint='use harness, weights, both, or ""')
     return tuple(lever for lever in LEVERS if lever in names)
 
 
@@ -60,11 +63,13 @@ class RunConfig(BaseModel):
         Setting(
             parse=parse_levers,
             write=",".join,
+            is_late=True,
             title="Levers",
-            form=Literal["harness,weights", "harness", "weights", ""],
+            form=Literal["harness,weights", "harness", "weights", ""] | None,
         ),
     ] = LEVERS
-    """Levers that may be pulled: harness, weights, both, or "" for none."""
+    """Levers that may be pulled: harness, weights, both, or "" for none. If not given, both, or harness for a policy
+    that cannot be trained."""
     policy: Annotated[
         str,
         Setting(

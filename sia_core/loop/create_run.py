@@ -23,6 +23,7 @@ from sia_core.host.progress import Reporter
 from sia_core.host.servers import find, mlflow_service
 from sia_core.loop import fingerprint
 from sia_core.loop.agent_jail import check_command
+from sia_core.loop.splits import check_splits, remarks
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
@@ -54,6 +55,9 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
     _ = task.module
     task.prepare(reporter.progress)
     task.receive()
+    check_splits(config, task)
+    for line in remarks(config, task):
+        reporter.say(line)
     prepare_policy(config.policy, reporter.progress)
     return task, harness
 

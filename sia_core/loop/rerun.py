@@ -69,6 +69,9 @@ def extend(run: RunRecord, generations: int) -> None:
     if generations <= run.config.generations:
         what = f"already has {run.config.generations} generations"
         raise UsageError(what, where=run.name, hint="--generations is the total number")
+    if not run.config.levers:
+        what = "has no lever, so nothing would change in another generation"
+        raise UsageError(what, where=run.name, hint=f"see it: sia status {run.name}; or start a run with levers")
     rerun(run.name, generations)
 
 

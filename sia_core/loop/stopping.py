@@ -7,6 +7,7 @@ from sia_core.domain.lineage import Node
 from sia_core.domain.plan import plan_rollouts
 from sia_core.host.signals import asked_to_end
 from sia_core.loop.session import Session
+from sia_core.loop.splits import sizes_of
 from sia_core.record.phases import StopDone
 from sia_core.record.tags import Tag
 from sia_core.search.plateau import Plateau, find_plateau, tired
@@ -24,6 +25,9 @@ def run_generations(session: Session, generation: Callable[[int], bool]) -> None
         if asked_to_end():
             raise KeyboardInterrupt  # The original interrupt was lost.
         plateau = look_for_plateau(session, index)
+        if not config.levers and session.run.nodes()[-1].lever == "none":
+            record_stop(session, "generations", "without a lever one execute phase says everything", plateau)
+            return
         if plateau.reached and config.until_plateau:
             record_stop(session, "plateau", str(plateau), plateau)
             return
@@ -64,7 +68,7 @@ def unaffordable(session: Session, index: int) -> str | None:
     """Return why the budget does not cover this generation and the sealed test, else None; a begun one is covered."""
     if session.run.generation_begun(index):
         return None
-    plan = plan_rollouts(session.config, session.task.config.update)
+    plan = plan_rollouts(session.config, session.task.config.update, sizes_of(session.task))
     lack = session.ledger.lacks(plan.generation + plan.sealed)
     if lack is None:
         return None

@@ -11,7 +11,7 @@ from sia_core.agents.trial import Left, Trial
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import DRAFT_ID, Cost, Decision, Draft, LadderReport, Node
-from sia_core.domain.rollout import Rollout
+from sia_core.domain.rollout import Rollout, Unit
 from sia_core.loop.harness_lever import rewrite
 from sia_core.loop.ladder import READING, VALIDATION, Climb, climb_rungs, twins
 from sia_core.loop.rollouts import cost_of, plan_units, roll_out
@@ -54,7 +54,8 @@ class Workbench:
         """Roll out a draft and its parent on problems and seeds of the execute phase."""
         stub = Decision("harness", parent.index, "", self._session.config.agent)
         report = climb_rungs(self._climb(stub, parent, draft), READING)
-        faults = report.faults or self._allowance.objections(len(problems) * rollouts)
+        compared_units = self._units(parent.candidate, problems, rollouts)
+        faults = report.faults or self._allowance.objections(len(problems) * rollouts, compared_units)
         played: list[Rollout] = []
         compared: list[Rollout] = []
         if not faults:
@@ -82,8 +83,10 @@ class Workbench:
         return Climb(self._session, self._record, decision, parent, child, self._allowance.counted)
 
     def _roll(self, candidate: Candidate, problems: Sequence[str], rollouts: int, named: str) -> list[Rollout]:
-        units = plan_units(self._session, candidate, "train", problems, rollouts, f"{self._record.index}/execute")
-        return roll_out(self._session, candidate, units, named)
+        return roll_out(self._session, candidate, self._units(candidate, problems, rollouts), named)
+
+    def _units(self, candidate: Candidate, problems: Sequence[str], rollouts: int) -> list[Unit]:
+        return plan_units(self._session, candidate, "train", problems, rollouts, f"{self._record.index}/execute")
 
     def _put(self, draft: Harness, rollouts: Sequence[Rollout]) -> None:
         self._rollouts.setdefault(draft.digest, {}).update((rollout.unit.key, rollout) for rollout in rollouts)
@@ -118,12 +121,15 @@ class TrialAllowance:
         self._session, self.counted = session, counted
         self.left = Left(session.config.agent_rollouts, session.config.agent_seconds)
 
-    def objections(self, asked: int) -> tuple[str, ...]:
-        """Say why that many rollouts are too many; empty where they are not."""
+    def objections(self, drafts: int, parents: Sequence[Unit] = ()) -> tuple[str, ...]:
+        """Say why that many rollouts of a draft, and those of its parent that are new, are too many; empty if not."""
+        more = sum(unit.key not in self.counted for unit in parents)
+        asked = drafts + more
         if self.left.seconds <= 0:
             return (f"no time is left for trials: submit what you have ({self.left})",)
         if asked > self.left.rollouts:
-            return (f"{asked} rollouts of the draft were asked for: name fewer problems ({self.left})",)
+            beside = f" and {more} of its parent" if more else ""
+            return (f"{drafts} rollouts of the draft{beside} were asked for: name fewer problems ({self.left})",)
         lacking = self._session.ledger.lacks(asked)
         return () if lacking is None else (f"the run's budget does not hold this trial: {lacking}",)
 

@@ -98,6 +98,12 @@ def base_directory(spec: str) -> Path:
     raise UsageError(f"policy {spec!r} has no base model", where="--policy", hint="use smollm2, local:DIR or vllm:DIR")
 
 
+def can_train(spec: str) -> bool:
+    """Return True if the policy of a spec has weights that an update can train."""
+    server = parse_spec(spec)
+    return spec == "smollm2" or spec.startswith(_LOCAL) or (server is not None and server.kind == "vllm")
+
+
 def load_policy(
     spec: str,
     *,

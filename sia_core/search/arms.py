@@ -18,6 +18,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError, UsageError
 from sia_core.domain.json_data import Strict
 from sia_core.domain.lineage import Cost
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.stats import Estimate, Gain, Scores, estimate, paired_gain
 from sia_core.record.arms import SCORES
 from sia_core.record.phases import SealedDone
@@ -58,6 +59,8 @@ ARMS = {
 
 _SINGLE = ("harness", "weights")
 """Arms with one lever."""
+_TRAINING = ("weights", "alternate")
+"""Arms that are left out for a policy that cannot be trained."""
 
 
 class ArmsPlan(Strict):
@@ -126,10 +129,17 @@ def plan_arms(config: RunConfig, names: Sequence[str], seeds: int) -> ArmsPlan:
     by_rules = config.agent == RULES
     known = [name for name in ARMS if name != FORMER]
     chosen = [AGENT if name == FORMER else name for name in names]
-    chosen = chosen or [name for name in known if not (name == RULES and by_rules)]
+    trains = "weights" in config.levers
+    possible = [name for name in known if not (name == RULES and by_rules) and (trains or name not in _TRAINING)]
+    chosen = chosen or possible
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise UsageError(f"unknown arm {unknown[0]!r}", where="--arms", hint=f"use {', '.join(known)}")
+        what = f"unknown arm {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+        raise UsageError(what, where="--arms", hint=f"use {', '.join(known)}")
+    if not trains and (untrained := [name for name in chosen if name in _TRAINING]):
+        what = f"arm {untrained[0]} trains weights, and policy {config.policy} cannot be trained"
+        hint = f"leave it out: --arms {','.join(possible)}; or name a policy with weights"
+        raise UsageError(what, where="--arms", hint=hint)
     if RULES in chosen and AGENT in chosen and by_rules:
         raise UsageError("arms rules and agent are the same here", where="--arms", hint="name an --agent, or one arm")
     if BEST_OF_N in chosen and len(set(chosen)) == 1:

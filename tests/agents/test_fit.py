@@ -22,7 +22,7 @@ SAME = {"task": {"name": "toy", "digest": TASK.digest}, "first": OWN}
 
 def build(file: Path | str, **given: Any) -> Any:
     spec = file if isinstance(file, str) else f"recorded:{file}"
-    settings = {"levers": "harness,weights", "sandbox": "none", "policy": "scripted", "meta": False, "seed": 1, **given}
+    settings = {"levers": None, "sandbox": "none", "policy": "scripted", "meta": False, "seed": 1, **given}
     return build_config(settings.pop("task", TOY), generations=1, agent=spec, **settings)
 
 

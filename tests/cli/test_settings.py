@@ -73,10 +73,10 @@ def test_command_line_python_and_form_make_the_same_configuration(monkeypatch: p
     found: list[RunConfig] = []
     monkeypatch.setattr(verb, "print_plan", found.append)
     monkeypatch.setattr(api, "_run", lambda config, _: found.append(config))
-    words = ["--policy", "scripted", "--seed", "7", "--levers", "weights", "--sandbox", "none", "--siblings", "2"]
+    words = ["--policy", "scripted", "--seed", "7", "--levers", "harness", "--sandbox", "none", "--siblings", "2"]
     done = CliRunner().invoke(app, ["run", TOY, *words, "--budget", "rollouts=900", "--dry-run"])
     assert done.exit_code == 0, done.output
-    given: dict[str, Any] = {"policy": "scripted", "seed": 7, "levers": "weights", "sandbox": "none", "siblings": 2}
+    given: dict[str, Any] = {"policy": "scripted", "seed": 7, "levers": "harness", "sandbox": "none", "siblings": 2}
     evolve(TOY, **given, budget="rollouts=900")
     found.append(EvolveForm(task=TOY, **given, budget="rollouts=900").config())
     assert len({digest_json(one.model_dump(mode="json")) for one in found}) == 1 and len(found) == 3

@@ -39,4 +39,5 @@ def test_larger_block_begins_where_its_generation_does() -> None:
 def test_trials_are_planned_for_agents_that_play_drafts() -> None:
     plans = {agent: plan_rollouts(config(agent=agent), UpdateDefaults()) for agent in ("rules", "openai:m")}
     assert (plans["rules"].trials, plans["openai:m"].trials) == (0, 64)
-    assert plans["openai:m"].generation - plans["rules"].generation == 64
+    assert (plans["rules"].validation, plans["openai:m"].validation) == (52, 72)
+    assert plans["openai:m"].generation - plans["rules"].generation == 64 + 20

@@ -74,7 +74,7 @@ def test_interrupted_comparison_resumes_where_it_stopped(sia: Sia) -> None:
 def test_comparison_on_a_changed_task_is_refused(sia: Sia, tmp_path: Path) -> None:
     toy = tmp_path / TOY.name
     shutil.copytree(TOY, toy)
-    options = ("--policy", "scripted", "--seeds", "1", "--arms", "harness,weights", "--generations", "1")
+    options = ("--policy", "scripted", "--seeds", "1", "--arms", "harness,agent", "--generations", "1")
     sia("arms", str(toy), *options, timeout=400)
     record = open_record(sia.home, None)
     (found,) = record.search("tags.`sia.kind` = 'arms'")

@@ -50,7 +50,7 @@ def _toy(tmp_path: Path, name: str, old: str, new: str) -> str:
     [
         ("task.toml", 'name = "toy"', "name = ", 3, ("task.toml", "not TOML")),
         ("task.toml", "rollouts = 4", "rollouts = 'four'", 3, ("task.toml", "plan.rollouts")),
-        ("task.toml", "[plan]", "[plans]", 3, ("task.toml", "plans", "Extra inputs")),
+        ("task.toml", "[plan]", "[plans]", 3, ("task.toml", "plans", "did you mean 'plan'")),
         ("task.toml", "[update]", "[update]\nalgorithm = 'magic'", 3, ("task.toml", "algorithm 'magic'", "dr_grpo")),
         ("task.py", "def verify", "def judge", 3, ("task.py", "no function verify()")),
         ("task.py", "import Problem", "import Puzzle", 3, ("task.py", "fails to import")),

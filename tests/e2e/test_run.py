@@ -104,12 +104,11 @@ def test_run_without_levers_only_samples(sia: Sia) -> None:
     assert test.gain.mean == 0
 
 
-@pytest.mark.slow
-def test_weights_alone_on_an_untrainable_policy_are_refused_and_the_run_ends(sia: Sia) -> None:
-    sia("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "weights")
-    node = sia.run().nodes()[-1]
-    assert node.lever == "stop"
-    assert node.decision is not None
+def test_weights_alone_on_an_untrainable_policy_are_refused_before_the_run(sia: Sia) -> None:
+    before = (sia.home / "mlflow.db").read_bytes()
+    code, output = sia.fails("run", str(TOY), "--policy", "scripted", "--no-ui", "--levers", "weights")
+    assert code == 2 and "cannot be trained" in output and "--levers harness" in output
+    assert (sia.home / "mlflow.db").read_bytes() == before
 
 
 def test_dry_run_spends_nothing(sia: Sia) -> None:

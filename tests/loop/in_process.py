@@ -44,10 +44,8 @@ class Real(ScriptedPolicy):
 class InProcess:
     """A stand-in for the engine, without Ray."""
 
-    policy = Real()
-
-    def __init__(self, runner: RolloutRunner) -> None:
-        self._runner = runner
+    def __init__(self, runner: RolloutRunner, policy: ScriptedPolicy) -> None:
+        self._runner, self.policy = runner, policy
         self.played: list[Unit] = []
 
     def run(self, units: Iterable[Unit], harness: Harness, adapter: Adapter | None) -> Iterator[Rollout]:
@@ -57,14 +55,22 @@ class InProcess:
 
 
 @contextmanager
-def open_session(home: Path, empty_store: Path, **settings: Any) -> Iterator[Session]:
-    """A session whose first generation was executed."""
+def open_session(
+    home: Path, empty_store: Path, *, config: RunConfig | None = None, **settings: Any
+) -> Iterator[Session]:
+    """A session whose first generation was executed.
+
+    Args:
+        config: configuration of a run of its task with the task's own harness and the scripted policy, in place of the
+            toy with settings and a policy of its own.
+    """
     try:
         find_bubblewrap()
     except SandboxError as error:
         pytest.skip(str(error))
     shutil.copy(empty_store, home)
-    task = Task.load(TOY)
+    task = Task.load(config.task if config else TOY)
+    harness = Harness.load(task.path / task.config.harness) if config else PARENT
     plan = {
         "problems": 4,
         "rollouts": 2,
@@ -73,13 +79,14 @@ def open_session(home: Path, empty_store: Path, **settings: Any) -> Iterator[Ses
         "test_problems": 2,
         "test_rollouts": 1,
     }
-    config = RunConfig(task=TOY, policy="scripted", **{"generations": 1, **plan, **settings})
+    own = config
+    config = config or RunConfig(task=TOY, policy="scripted", **{"generations": 1, **plan, **settings})
     run = open_record(home, None).create(config, {"sia.task": "toy", "sia.task_digest": task.digest})
-    run.put_harness(PARENT)
-    seed = Node(SEED_NODE, None, Candidate(PARENT.digest), "seed", promoted=True)
+    run.put_harness(harness)
+    seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
     run.complete(StartDone(node=seed))
     with closing(RolloutRunner(task, "strict")) as runner, Journal(Path(home) / "journal.db") as journal:
-        engine = cast("Any", InProcess(runner))
+        engine = cast("Any", InProcess(runner, ScriptedPolicy() if own else Real()))
         ledger = Ledger(run, journal, task.config.resources, None, Silent())
         made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), Silent(), ledger)
         execute(made, 1)

@@ -10,14 +10,14 @@ from tests.factories import TOY
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    return build_config(TOY, levers="harness,weights", sandbox="none", policy="scripted", agent="rules", meta=False)
+    return build_config(TOY, levers="harness", sandbox="none", policy="scripted", agent="rules", meta=False)
 
 
 def test_settings_are_read_as_on_the_command_line(config: RunConfig) -> None:
-    asked = {"levers": "harness", "budget": "rollouts=50", "siblings": "2", "approve": "true", "plateau": "0.1"}
+    asked = {"levers": "", "budget": "rollouts=50", "siblings": "2", "approve": "true", "plateau": "0.1"}
     asked["agent_timeout"] = "3600"
     changed = change_config(config, asked)
-    assert (changed.levers, changed.budget.rollouts, changed.siblings) == (("harness",), 50, 2)
+    assert (changed.levers, changed.budget.rollouts, changed.siblings) == ((), 50, 2)
     assert changed.approve is True and changed.plateau == 0.1 and changed.agent_timeout == 3600
     same = set(RunConfig.model_fields) - set(asked)
     assert all(getattr(changed, name) == getattr(config, name) for name in same)

@@ -29,8 +29,9 @@ def asked_for(command: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     "settings",
     [
         {},
-        {"levers": (), "seed": 7, "sandbox": "none", "workers": 3, "siblings": 2},
+        {"levers": (), "generations": 1, "seed": 7, "sandbox": "none", "workers": 3, "siblings": 2},
         {
+            "policy": "smollm2",
             "levers": ("weights",),
             "budget": Budget(rollouts=5000, tokens=2e6),
             "approve": True,
@@ -55,7 +56,8 @@ def test_printed_command_gives_the_same_configuration(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Task.load(TOY).config.plan.model_dump()
-    config = RunConfig(task=TOY, policy="scripted", **{**plan, **settings})
+    given = {"policy": "scripted", "levers": ("harness",), **plan, **settings}
+    config = RunConfig(task=TOY, **given)
     assert asked_for(run_command(config), monkeypatch) == config
 
 
