@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sia_core.api import Result, evolve, load_result
+    from sia_core.api import Result, Task, evolve, load_result
     from sia_core.domain.errors import SiaError
     from sia_core.domain.lab import Lab, Limits, LiveProgram, LiveProgramLab, ProgramEndedError, SandboxResult
     from sia_core.domain.rollout import Rollout, Split, Turn, Verdict
     from sia_core.domain.stats import Estimate, Gain
-    from sia_core.domain.task import Problem, Task
+    from sia_core.domain.task import Problem
 
 __all__ = [
     "Estimate",
@@ -37,11 +37,12 @@ __all__ = [
 
 _HOMES = {
     "api": ("Result", "evolve", "load_result"),
+    "api.task": ("Task",),
     "domain.errors": ("SiaError",),
     "domain.lab": ("Lab", "Limits", "SandboxResult", "LiveProgram", "ProgramEndedError", "LiveProgramLab"),
     "domain.rollout": ("Rollout", "Split", "Turn", "Verdict"),
     "domain.stats": ("Estimate", "Gain"),
-    "domain.task": ("Problem", "Task"),
+    "domain.task": ("Problem",),
 }
 """Public names by module."""
 

@@ -12,7 +12,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.task import Task
 from sia_core.host.progress import Reporter
-from sia_core.loop.create_run import check_sandbox, open_run, prepare, record
+from sia_core.loop.create_run import check_sandbox, namesake_lines, open_run, prepare, record
 from sia_core.loop.fingerprint import check_alike
 from sia_core.loop.rerun import extend, rerun
 from sia_core.record.arms import ArmsRecord
@@ -48,6 +48,8 @@ def start(
     sandbox = check_sandbox(config)
     meanwhile()
     task, harness = prepare(config, reporter)
+    for line in namesake_lines(record(), task):
+        reporter.say(line)
     return open_run(config, task, harness, sandbox, member, origin)
 
 

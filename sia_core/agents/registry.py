@@ -18,6 +18,7 @@ from sia_core.agents.recorded import RecordedAgent, RecordedFirst, is_recorded, 
 from sia_core.agents.rules import AlternateAgent, RulesAgent
 from sia_core.agents.tracing import NO_TRACE, Trace
 from sia_core.domain.errors import PolicyError, SiaError, UsageError
+from sia_core.domain.near import near_spec
 from sia_core.domain.task import Task
 from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
@@ -59,7 +60,8 @@ def check_agent(spec: str, dollars: float | None) -> None:
     try:
         server = parse_spec(spec)
         if server is None or server.kind not in _KINDS:
-            raise UsageError(f"unknown agent {spec!r}", hint=_HINT)
+            known = (*WITHOUT_MODEL, "recorded", "recorded:", _REPLAY, PREFIX, *(f"{kind}:" for kind in _KINDS))
+            raise UsageError(f"unknown agent {spec!r}{near_spec(spec, known)}", hint=_HINT)
         server.check()
     except SiaError as error:
         error.where = "--agent"

@@ -2,5 +2,6 @@
 
 from sia_core.api.result import Result, Step
 from sia_core.api.run import evolve, load_result
+from sia_core.api.task import Task
 
-__all__ = ["Result", "Step", "evolve", "load_result"]
+__all__ = ["Result", "Step", "Task", "evolve", "load_result"]

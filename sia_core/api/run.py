@@ -6,14 +6,17 @@ run is raised with the command that resumes it, `sia resume RUN`.
 
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from sia_core.api.result import Result, read_result
+from sia_core.api.silence import silence
 from sia_core.domain.config import RunConfig
-from sia_core.domain.errors import HeldError, SiaError
+from sia_core.domain.errors import HeldError, SiaError, UsageError
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.setting import options
 from sia_core.domain.task import Task
 from sia_core.host.library_env import be_quiet
@@ -36,12 +39,24 @@ def evolve(task: Task | str | Path, *, progress: bool = True, **settings: Any) -
     """
     be_quiet()
     place = task.where if isinstance(task, Task) else str(task)
+    _check_names(settings)
     config = build_config(place, **settings)
     if (branch_from := settings.get("branch_from")) is not None:
         from sia_core.loop.create_run import branch  # Loads MLflow.
 
         config = branch(config, branch_from, settings.get("seed"))
-    return _run(config, Console(quiet=not progress, file=None if progress else sys.stderr))
+    if progress:
+        return _run(config, Console())
+    with silence():
+        return _run(config, Console(quiet=True, file=sys.stderr))
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    known = ("task", "progress", *(one.name for one in options(RunConfig)))
+    for name in settings:
+        if name not in known:
+            what = f"there is no setting {name!r}{did_you_mean(name, known)}"
+            raise UsageError(what, where="evolve", hint="see: help(sia_core.evolve), or sia run --help")
 
 
 def _signature() -> inspect.Signature:
@@ -78,20 +93,21 @@ def _run(config: RunConfig, console: Console) -> Result:
     from sia_core.loop.session import reporter
 
     with Live(console) as live:
-        run = app.start(config, live, meanwhile=servers.launch_prefect)
-        live.say(f"run {run.name}: {Task.load(config.task).config.title}")
         token = reporter.set(live)
         try:
-            servers.use_prefect()
-            from flows.run import evolve_here
+            run = app.start(config, live, meanwhile=lambda: servers.launch_prefect(live.say))
+            live.say(f"run {run.name}: {Task.load(config.task).config.title}")
+            try:
+                servers.use_prefect()
+                from flows.run import evolve_here
 
-            evolve_here(run.name)
-        except BaseException as error:
-            _give_up(run, error)
-            raise
+                evolve_here(run.name)
+            except BaseException as error:
+                _give_up(run, error)
+                raise
+            return read_result(run)
         finally:
             reporter.reset(token)
-    return read_result(run)
 
 
 def _give_up(run: RunRecord, error: BaseException) -> None:
@@ -100,7 +116,7 @@ def _give_up(run: RunRecord, error: BaseException) -> None:
         return  # Another process holds the record and closes it.
     again = f"sia resume {run.name}"
     if isinstance(error, SiaError):
-        error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
+        error.then(again)
     else:
         error.add_note(f"nothing finished is lost; resume with: {again}")
     try:

@@ -6,7 +6,7 @@ import typer
 
 
 def approve(
-    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, its task, or latest; see sia status.")],
     reject: Annotated[bool, typer.Option("--reject", help="Do not pull the lever; the run continues without.")] = False,
     note: Annotated[str, typer.Option(help="Your reason, which the record keeps and the agent receives.")] = "",
 ) -> None:

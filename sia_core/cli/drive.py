@@ -16,7 +16,7 @@ from sia_core.cli.plain import plain
 from sia_core.cli.show import console, print_arms, print_result, print_stand_ins
 from sia_core.cli.warm_start import begin
 from sia_core.domain.config import RunConfig
-from sia_core.domain.errors import INTERRUPTED, BudgetError, HeldError, SiaError, UsageError
+from sia_core.domain.errors import INTERRUPTED, HeldError, SiaError, UsageError
 from sia_core.domain.task import Task
 from sia_core.host.disk import cannot_write, is_full
 from sia_core.host.home import home
@@ -174,8 +174,7 @@ def _see_through(
             raise  # Another process holds the record and closes it.
         except SiaError as error:
             close("FAILED")
-            if not isinstance(error, BudgetError):  # Its hint already says how to resume.
-                error.hint = f"{error.hint + '; ' if error.hint else ''}then: {again}"
+            error.then(again)
             raise
         except BaseException as error:
             if asked_to_end():  # Libraries turn the exception of a signal into other errors.
@@ -183,7 +182,7 @@ def _see_through(
             close("FAILED")
             if is_full(error):
                 full = cannot_write(error, home())
-                full.hint += f"; then: {again}"
+                full.then(again)
                 raise full from error
             console.print(f"\nunexpected failure; resume with: {again}")
             raise

@@ -7,7 +7,7 @@ import typer
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or its beginning.")],
+    run: Annotated[str, typer.Argument(help="Name of a finished run, its beginning, its task, or latest.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New directory to write.")],
 ) -> None:
     """Write harness, adapter, model card and manifest of RUN's winner into DIR."""

@@ -7,7 +7,7 @@ import typer
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, its task, or latest; see sia status.")],
     out: Annotated[Path | None, typer.Option(help="File to write; ./RUN.html if not given.")] = None,
 ) -> None:
     """Write RUN as one self-contained HTML file: scores, lineage, decisions, transcripts, spending."""

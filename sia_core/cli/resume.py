@@ -14,7 +14,7 @@ CHANGED = tuple(one.name for one in options(RunConfig) if one.setting.can_resume
 
 @with_settings(CHANGED, is_change=True)
 def resume(
-    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, its task, or latest; see sia status.")],
     generations: Annotated[
         int | None, typer.Option(min=1, help="Total number of generations; more extend a finished run.")
     ] = None,

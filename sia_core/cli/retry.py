@@ -8,7 +8,7 @@ from sia_core.cli.run import UiOption
 
 
 def retry(
-    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, its task, or latest; see sia status.")],
     generation: Annotated[int, typer.Option(min=1, help="First generation to repeat; later ones are repeated too.")],
     fork: Annotated[
         bool, typer.Option("--fork", help="Leave the run unchanged, and continue in a child run with your changes.")

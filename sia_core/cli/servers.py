@@ -1,12 +1,17 @@
 """The UIs' servers as the commands use them."""
 
 import os
+from collections.abc import Callable
 
 from sia_core.host.external import check_all, check_prefect, describe, masked
 from sia_core.host.home import home
 from sia_core.host.servers import ensure, find, mlflow_service, prefect_service, wait_for
 from sia_core.host.servers import stop as stop_service
 from sia_core.record.tags import Tag
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
@@ -25,13 +30,13 @@ def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> No
         wait_for(service, running, home(), moving=port is None)
 
 
-def launch_prefect() -> None:
+def launch_prefect(say: Callable[[str], None] = _print) -> None:
     """Say which servers are used, and see that they answer; start a Prefect in the background if none is named.
 
     Raises:
         ServiceError: a server that the environment names cannot be reached, or does not let us in.
     """
-    print(describe(home()), flush=True)
+    say(describe(home()))
     check_all()
     if not os.environ.get("PREFECT_API_URL"):
         ensure(prefect_service(), home(), wait=False)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="Name of a run, or its beginning; see sia status.")],
+    run: Annotated[str, typer.Argument(help="Name of a run, its beginning, its task, or latest; see sia status.")],
     once: Annotated[bool, typer.Option("--once", help="Look once and end, for a pipe.")] = False,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
 ) -> None:

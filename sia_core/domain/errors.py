@@ -16,6 +16,11 @@ class SiaError(Exception):
         super().__init__(what)
         self.what, self.where, self.hint = what, where, hint
 
+    def then(self, command: str) -> None:
+        """Add a command to the hint, unless the hint names it already."""
+        if command not in self.hint:
+            self.hint = f"{self.hint}; then: {command}" if self.hint else command
+
     def __reduce__(self) -> tuple[object, ...]:
         # Raised in Ray workers and rebuilt in the driver: keyword arguments must survive.
         return (_rebuild, (type(self), self.what, self.where, self.hint))

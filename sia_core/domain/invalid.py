@@ -1,5 +1,6 @@
 """Say in plain words which values of settings and files are invalid, with the nearest known name of a mistyped one."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -39,13 +40,15 @@ def _wrong(item: Mapping[str, Any], place: list[str], model: type[BaseModel]) ->
         sign, key = _BOUNDS[kind]
         return f"{given} is not {sign} {limits[key]}"
     if kind in ("literal_error", "enum"):
-        return f"{given} is not {limits.get('expected', 'known')}"
+        expected = str(limits.get("expected", "known"))
+        return f"{given} is not {expected}{did_you_mean(str(item.get('input')), _QUOTED.findall(expected))}"
     if kind == "string_pattern_mismatch":
         return f"{given} does not match {limits['pattern']}"
     wanted = next((words for start, words in _KINDS.items() if kind.startswith(start)), "valid here")
     return f"{given} is not {wanted}"
 
 
+_QUOTED = re.compile(r"'([^']+)'")
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("above", "gt"),

@@ -25,13 +25,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sia_core.domain import received, text_files
 from sia_core.domain.canary import Canaries
 from sia_core.domain.errors import SiaError, TaskError, UsageError
 from sia_core.domain.hashing import digest_bytes, digest_files
 from sia_core.domain.lab import Lab
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.plain_data import mapping, plain
 from sia_core.domain.problem import Problem
 from sia_core.domain.rollout import SPLITS, Rollout, Sampling, Split, Turn, Verdict
@@ -66,7 +67,7 @@ class Task:
     """Name of the form; empty for the plain task."""
 
     @classmethod
-    def load(cls, where: str | Path) -> "Task":
+    def load(cls, where: str | Path) -> Self:
         """Load a task by name, if it ships with the project, or by path; a form may follow after a colon.
 
         Raises:
@@ -180,15 +181,22 @@ class Task:
         prepare = getattr(self.module, "prepare_set", None)
         if prepare is None or name not in self.data_sets():
             known = ", ".join(self.data_sets()) or "none"
-            raise UsageError(f"task {self.name} has no data set {name!r}", hint=f"its data sets: {known}")
+            near = did_you_mean(name, self.data_sets())
+            raise UsageError(f"task {self.name} has no data set {name!r}{near}", hint=f"its data sets: {known}")
         prepare(name, progress)
 
     def problems(self, split: Split) -> tuple[Problem, ...]:
         """Return all problems of a split, in a fixed order.
 
         Raises:
+            UsageError: there is no such split.
             TaskError: there are no problems, two have the same id, or a part of one is not plain data.
         """
+        if split not in SPLITS:
+            known = ", ".join(SPLITS)
+            raise UsageError(
+                f"no split {split!r}{did_you_mean(str(split), SPLITS)}", where=self.name, hint=f"use {known}"
+            )
         if split not in self._splits:
             made = self._called(f"load({split!r})", lambda: received.problems(self.module.load(split), split))
             self._splits[split] = made
@@ -215,8 +223,17 @@ class Task:
         return {} if baits is None else self._called("baits()", lambda: mapping(baits(problem), "baits()"))
 
     def problem(self, split: Split, problem_id: str) -> Problem:
-        """Return a problem by id."""
-        return next(problem for problem in self.problems(split) if problem.id == problem_id)
+        """Return a problem by id.
+
+        Raises:
+            UsageError: there is no such problem.
+        """
+        for problem in self.problems(split):
+            if problem.id == problem_id:
+                return problem
+        known = [problem.id for problem in self.problems(split)]
+        what = f"no problem {problem_id!r} in split {split}{did_you_mean(problem_id, known)}"
+        raise UsageError(what, where=self.name, hint=f"such as {known[0]!r}")
 
     @cached_property
     def canaries(self) -> Canaries:
@@ -319,7 +336,8 @@ def find_task(where: str | Path) -> Path:
         return path.resolve()
     names = ", ".join(task_names())
     raise UsageError(
-        f"unknown task {text!r}", hint=f"use one of: {names}; or the path of a directory with a task.toml in it"
+        f"unknown task {text!r}{did_you_mean(text, task_names())}",
+        hint=f"use one of: {names}; or the path of a directory with a task.toml in it",
     )
 
 

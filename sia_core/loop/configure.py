@@ -127,7 +127,8 @@ def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = parse(value)
     parent_policy(found.get("parent", "best"))
     if (scope := found.get("edit_scope", "all")) not in get_args(EditScope):
-        raise UsageError(f"unknown scope {scope!r}", where="--edit-scope", hint="use all or prompts")
+        near = did_you_mean(str(scope), get_args(EditScope))
+        raise UsageError(f"unknown scope {scope!r}{near}", where="--edit-scope", hint="use all or prompts")
     parse_tier(found.get("sandbox", "strict"))
     return found
 
@@ -184,5 +185,6 @@ def parse_tier(text: str) -> Tier:
         UsageError: the tier is unknown.
     """
     if text not in get_args(Tier):
-        raise UsageError(f"unknown sandbox tier {text!r}", where="--sandbox", hint="use strict, landlock or none")
+        near = did_you_mean(str(text), get_args(Tier))
+        raise UsageError(f"unknown sandbox tier {text!r}{near}", where="--sandbox", hint="use strict, landlock or none")
     return cast("Tier", text)

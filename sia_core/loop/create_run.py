@@ -10,6 +10,7 @@ from sia_core.agents.recorded import recorded_tags
 from sia_core.agents.registry import check_agent, replayed_history
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.config import RunConfig
+from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import SEED_NODE, Node
 from sia_core.domain.rollout import SPLITS
@@ -23,11 +24,14 @@ from sia_core.host.progress import Reporter
 from sia_core.host.servers import find, mlflow_service
 from sia_core.loop import fingerprint
 from sia_core.loop.agent_jail import check_command
+from sia_core.loop.session import NOBODY, reporter
 from sia_core.loop.splits import check_splits, remarks
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
 from sia_core.record.branch import Branch
 from sia_core.record.history import FILE as HISTORY
 from sia_core.record.history import take_history
+from sia_core.record.namesakes import names_of, namesakes
+from sia_core.record.patience import say_on_stderr
 from sia_core.record.phases import StartDone
 from sia_core.record.store import Record, RunRecord, open_record
 from sia_core.record.tags import Tag
@@ -35,8 +39,10 @@ from sia_core.weights.algorithms import check_algorithm
 
 
 def record() -> Record:
-    """Open the MLflow store of MLFLOW_TRACKING_URI, or the one under SIA_HOME."""
-    return open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"))
+    """Open the MLflow store of MLFLOW_TRACKING_URI, or the one under SIA_HOME; it says what this process listens to."""
+    listener = reporter.get()
+    say = say_on_stderr if listener is NOBODY else listener.say
+    return open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"), say)
 
 
 def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None]:
@@ -60,6 +66,20 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
         reporter.say(line)
     prepare_policy(config.policy, reporter.progress)
     return task, harness
+
+
+def namesake_lines(store: Record, task: Task) -> list[str]:
+    """Say that runs under the task's name belong to another directory; empty if there are none."""
+    found = namesakes(store, task)
+    if not found:
+        return []
+    newest = found[0].data
+    others = "1 run" if len(found) == 1 else f"{len(found)} runs"
+    return [
+        f"task {task.name} of {task.where}: {others} under this name belong to another task, in "
+        f"{newest.params.get('task')} ({newest.tags[Tag.RUN]}). Agents do not learn from them. "
+        "To keep the records apart, give one of the two another name in its task.toml"
+    ]
 
 
 def check_sandbox(config: RunConfig) -> TierReport | None:
@@ -113,7 +133,9 @@ def complete_opening(run: RunRecord, task: Task, harness: Harness | None = None)
     run.put_datasets(task.name, {split: [problem.id for problem in task.problems(split)] for split in SPLITS})
     if run.get_bytes(HISTORY) is None:
         history = [] if Tag.ARMS in run.tags else replayed_history(config.agent)
-        run.put_json(HISTORY, take_history(run.record, run.experiment_id, run.name) if history is None else history)
+        run.put_json(
+            HISTORY, take_history(run.record, run.experiment_id, run.name, task) if history is None else history
+        )
     if config.branch_from:
         _plant_branch(run, Branch.find(run.record, config.branch_from))
     elif not config.meta:
@@ -140,7 +162,11 @@ def branch(config: RunConfig, text: str, seed: int | None) -> RunConfig:
     """
     found = Branch.find(record(), text)
     seed = found.run.config.seed + 1 if seed is None else seed
-    found.check(Task.load(config.task).name, policy_digest(config.policy), seed)
+    task = Task.load(config.task)
+    found.check(task.name, policy_digest(config.policy), seed)
+    if found.run.name in names_of(namesakes(found.run.record, task)):
+        what = f"{found} is of another task named {task.name}, in {found.run.config.task}"
+        raise UsageError(what, where="--branch-from", hint="give one of the two tasks another name in its task.toml")
     return config.model_copy(update={"branch_from": str(found), "seed": seed, "meta": False})
 
 

@@ -36,7 +36,8 @@ from sia_core.record.store import RunRecord, open_record
 from sia_core.record.tags import Tag
 from sia_core.record.traces import RunTrace
 
-reporter: ContextVar[Reporter] = ContextVar("reporter", default=Silent())  # noqa: B039  (stateless)
+NOBODY: Reporter = Silent()
+reporter: ContextVar[Reporter] = ContextVar("reporter", default=NOBODY)
 """Listener for progress in this process."""
 
 _current: ContextVar["Session | None"] = ContextVar("session", default=None)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sia_core.domain.errors import UsageError
+from sia_core.domain.near import near_spec
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
 from sia_core.policy.protocol import Policy
@@ -38,7 +39,8 @@ def check_spec(spec: str) -> None:
     if server is not None:
         server.check()
     elif spec not in ("scripted", "smollm2") and not spec.startswith((_LOCAL, _REPLAY)):
-        raise UsageError(f"unknown policy {spec!r}", where="--policy", hint=f"use {_KNOWN}")
+        near = near_spec(spec, ("scripted", "smollm2", _LOCAL, _REPLAY, *(f"{kind}:" for kind in PROVIDERS)))
+        raise UsageError(f"unknown policy {spec!r}{near}", where="--policy", hint=f"use {_KNOWN}")
 
 
 def key_variables(spec: str) -> frozenset[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from mlflow.entities import Run
 
+from sia_core.domain.task import Task
+from sia_core.record.namesakes import names_of, namesakes
 from sia_core.record.store import Record, RunRecord
 from sia_core.record.tags import Tag
 
@@ -23,12 +25,18 @@ _METRICS = (
 )
 
 
-def take_history(record: Record, experiment_id: str, except_run: str) -> list[dict[str, Any]]:
-    """Read the finished generations of other runs, newest first, at most MAX_ROWS rows."""
+def take_history(record: Record, experiment_id: str, except_run: str, task: Task | None = None) -> list[dict[str, Any]]:
+    """Read the finished generations of other runs, newest first, at most MAX_ROWS rows.
+
+    Args:
+        task: leave out runs of other tasks with the name of this task.
+    """
+    apart = names_of(namesakes(record, task)) if task is not None else set()
+    left_out = {except_run, *apart}
     query = f"tags.`{Tag.KIND}` = 'generation'"
     newest = ["attributes.start_time DESC"]
     runs = record.client.search_runs([experiment_id], query, max_results=MAX_ROWS, order_by=newest)
-    return [_row(run) for run in runs if run.data.tags[Tag.RUN] != except_run and Tag.PROMOTED in run.data.tags]
+    return [_row(run) for run in runs if run.data.tags[Tag.RUN] not in left_out and Tag.PROMOTED in run.data.tags]
 
 
 def read_history(run: RunRecord) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json, digest_bytes
 from sia_core.domain.lineage import Node
+from sia_core.domain.near import did_you_mean
 from sia_core.domain.setting import option, read_text
 from sia_core.host.external import masked
 from sia_core.record.candidates import Candidates
@@ -42,6 +43,10 @@ LEASES = "sia-leases"
 """Experiment of the small runs that say who holds which run (`lease`)."""
 DATASET_DIGEST = 36
 """MLflow takes no longer digests of datasets."""
+LATEST = "latest"
+"""Name of the newest run."""
+_NAMED = 5
+"""Runs that an error names."""
 _PAGE = 1000
 """Runs in one answer of MLflow's."""
 _CHANGED = f"{Tag.SET}."
@@ -95,26 +100,45 @@ class Record:
     def open(self, name: str) -> "RunRecord":
         """Find a run by its name or MLflow id, or by the beginning of either.
 
+        `latest` means the newest run, and the name of a task its newest run; which one it is, is said.
+
         Raises:
             RecordError: no run or several match, or the run's format is another.
         """
-        runs = [run for run in self._evolutions() if name in (run.data.tags[Tag.RUN], run.info.run_id)]
-        if not runs and name:
-            runs = [
-                run
-                for run in self._evolutions()
-                if run.data.tags[Tag.RUN].startswith(name) or run.info.run_id.startswith(name)
-            ]
+        known = self._evolutions()
+        run = next((one for one in known if name in (one.data.tags[Tag.RUN], one.info.run_id)), None)
+        run = run or self._newest(known, name) or self._beginning(known, name)
+        check_format(run, run.data.tags[Tag.RUN])
+        return RunRecord(self, run)
+
+    def _newest(self, known: Sequence[Run], name: str) -> Run | None:
+        """Return the newest run, of all or of the task with this name; None for another name."""
+        if name == LATEST and not known:
+            raise RecordError("there are no runs yet", where=masked(self.tracking_uri), hint="start one: sia run TASK")
+        runs = [one for one in known if name in (LATEST, one.data.tags[Tag.TASK])]
+        if name == LATEST or len(runs) > 1:
+            of = "" if name == LATEST else f" of {len(runs)} runs of {runs[0].data.params.get('task', name)}"
+            self.waiting.say(f"{name}: the newest{of}, {runs[0].data.tags[Tag.RUN]}")
+        return runs[0] if runs else None
+
+    def _beginning(self, known: Sequence[Run], name: str) -> Run:
+        """Return the only run whose name or id begins so."""
+        runs = [
+            one for one in known if name and name in (one.data.tags[Tag.RUN][: len(name)], one.info.run_id[: len(name)])
+        ]
+        if len(runs) == 1:
+            return runs[0]
         where = masked(self.tracking_uri)
         if not runs and any(run.data.tags[Tag.ARMS] == name for run in self.search(f"tags.`{Tag.KIND}` = 'arms'")):
             hint = f"sia status {name} shows its runs; sia arms --resume {name} resumes it"
             raise RecordError(f"{name!r} is a comparison, not a run", where=where, hint=hint)
-        if len(runs) != 1:
-            known = ", ".join(run.data.tags[Tag.RUN] for run in self._evolutions()[:5]) or "there are none yet"
-            what = "unknown run" if not runs else "several runs begin with"
-            raise RecordError(f"{what} {name!r}", where=where, hint=f"sia status; newest: {known}")
-        check_format(runs[0], runs[0].data.tags[Tag.RUN])
-        return RunRecord(self, runs[0])
+        names = [one.data.tags[Tag.RUN] for one in known]
+        if runs:
+            those = ", ".join(one.data.tags[Tag.RUN] for one in runs[:_NAMED])
+            raise RecordError(f"several runs begin with {name!r}", where=where, hint=f"name one of them: {those}")
+        newest = ", ".join(names[:_NAMED]) or "there are none yet"
+        what = f"unknown run {name!r}{did_you_mean(name, names)}"
+        raise RecordError(what, where=where, hint=f"sia status; newest: {newest}")
 
     def summaries(self) -> list[RunSummary]:
         """Summarise all runs, newest first."""

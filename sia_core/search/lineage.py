@@ -16,6 +16,7 @@ from scipy.special import ndtri
 from sia_core.domain.config import ParentRule
 from sia_core.domain.errors import UsageError
 from sia_core.domain.lineage import SEED_NODE, GateVerdict, Node, champion
+from sia_core.domain.near import did_you_mean
 
 EXPLORATION = 1.0
 """Weight of PUCT's second term."""
@@ -78,7 +79,8 @@ def parent_policy(name: str) -> ParentPolicy:
     for known, policy in POLICIES.items():
         if known == name:
             return policy
-    raise UsageError(f"unknown parent policy {name!r}", where="--parent", hint=f"use {' or '.join(POLICIES)}")
+    near = did_you_mean(str(name), POLICIES)
+    raise UsageError(f"unknown parent policy {name!r}{near}", where="--parent", hint=f"use {' or '.join(POLICIES)}")
 
 
 def valid(nodes: Sequence[Node]) -> list[Node]:

@@ -1,0 +1,113 @@
+"""A task as scripts and notebooks use it: besides its problems, it verifies an answer that you try."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sia_core.domain import task as domain
+from sia_core.domain.config import Tier
+from sia_core.domain.errors import SiaError, TaskError, UsageError
+from sia_core.domain.lab import Limits, SandboxResult
+from sia_core.domain.near import did_you_mean
+from sia_core.domain.rollout import SPLITS, Verdict
+from sia_core.domain.task import Problem
+
+if TYPE_CHECKING:
+    from sia_core.engine.sandbox.protocol import Sandbox
+    from sia_core.engine.worker import SandboxLab
+
+_HINT = (
+    "give what a harness may answer: null, true, numbers, texts, lists, objects; numpy values as x.item(), x.tolist()"
+)
+
+
+@dataclass(frozen=True)
+class Task(domain.Task):
+    """A task that you loaded, with `try_answer`."""
+
+    def try_answer(self, problem: Problem | str, answer: Any, *, sandbox: Tier = "strict") -> Verdict:
+        """Verify an answer as a run would, without a policy, a record or a server.
+
+        The verifier runs in this process, and private data do not leave it. Programs in the answer run in a sandbox.
+
+        Args:
+            problem: a problem of this task, or the id of one, of any split.
+            answer: JSON data, as a harness answers.
+            sandbox: tier for programs in the answer; a verifier that runs none needs no sandbox.
+
+        Raises:
+            UsageError: there is no such problem, or the answer is not JSON data.
+            TaskError: the verifier raised an exception, or returned something that is not a verdict.
+            SandboxError: the verifier runs a program, and no sandbox of the tier is available.
+            FetchError: the task's data cannot be fetched.
+        """
+        from sia_core.check.verdicts import verified  # Loads the engine.
+
+        data = _as_json(answer)
+        if not isinstance(problem, Problem | str):
+            what = f"{problem!r} is neither a problem nor an id"
+            raise UsageError(what, where=self.name, hint='such as task.problems("train")[0]')
+        self.prepare(lambda _what, _done, _total: None)
+        found = problem if isinstance(problem, Problem) else self._find(problem)
+        with closing(_Lab(sandbox)) as lab:
+            try:
+                return verified(self, found, data, lab)
+            except SiaError:
+                raise
+            except Exception as error:
+                what = f"verify() raised {type(error).__name__}: {error}"[:300]
+                raise TaskError(what, where=str(self.path / "task.py"), hint=f"sia check {self.where}") from error
+
+    def _find(self, problem_id: str) -> Problem:
+        known = {problem.id: problem for split in SPLITS for problem in self.problems(split)}
+        if problem_id in known:
+            return known[problem_id]
+        what = f"no problem {problem_id!r}{did_you_mean(problem_id, known)}"
+        raise UsageError(what, where=self.name, hint=f"such as {next(iter(known))!r}, or a problem itself")
+
+
+class _Lab:
+    """Lab that opens its sandbox for the first program."""
+
+    def __init__(self, tier: Tier) -> None:
+        self._tier: Tier = tier
+
+    @cached_property
+    def _opened(self) -> "tuple[Sandbox, SandboxLab]":
+        from sia_core.engine.sandbox import open_sandbox
+        from sia_core.engine.worker import SandboxLab
+
+        sandbox = open_sandbox(self._tier)
+        return sandbox, SandboxLab(sandbox)
+
+    def run(
+        self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
+    ) -> SandboxResult:
+        """Implement `Lab.run`."""
+        return self._opened[1].run(files, limits, entry=entry, collect=collect)
+
+    def open(self, files: Mapping[str, bytes], limits: Limits, **how: Any) -> Any:
+        """Implement `LiveProgramLab.open`."""
+        return self._opened[1].open(files, limits, **how)
+
+    def close(self) -> None:
+        """End the sandboxes."""
+        if "_opened" in self.__dict__:
+            sandbox, lab = self._opened
+            lab.close()
+            sandbox.close()
+
+
+def _as_json(answer: Any) -> Any:
+    """Return the answer as a verifier receives it from a harness.
+
+    Raises:
+        UsageError: the answer is not JSON data.
+    """
+    try:
+        return json.loads(json.dumps(answer, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the answer is not JSON data: {error}", where="answer", hint=_HINT) from None
