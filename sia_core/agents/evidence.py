@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from sia_core.domain.candidate import Candidate
 from sia_core.domain.lineage import Evidence
+from sia_core.domain.replies import count_replies
 from sia_core.domain.rollout import Rollout
 from sia_core.domain.stats import estimate
 
@@ -43,6 +44,7 @@ def gather(candidate: Candidate, rollouts: Sequence[Rollout], *, confidence: flo
         unscored=len(rollouts) - len(scored),
         trainable=all(rollout.trainable for rollout in scored if rollout.failure is None),
         examples=_examples(scored),
+        replies=count_replies(rollouts),
     )
 
 

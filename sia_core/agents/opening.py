@@ -62,6 +62,7 @@ def _evidence(situation: Situation) -> str:
             f"- score {evidence.score.basis}; best of {evidence.group_size} per problem: {evidence.best_of:.4f}",
             f"- groups with more than one outcome {evidence.mixed:.0%}, with one only {evidence.constant:.0%}",
             f"- failures: {failures}; unscored {evidence.unscored}",
+            *([f"- replies of the policy: {evidence.replies}"] if evidence.replies.unusable else []),
             f"- a weight update on these rollouts: {situation.suggested or 'not possible with this policy'}",
             f"- price of a lever, gate included: {costs}",
             *limits,

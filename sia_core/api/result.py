@@ -13,7 +13,7 @@ from sia_core.record.phases import SealedDone
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 from sia_core.report.decided import stand_in_lines
-from sia_core.report.table import COLUMNS, lineage_rows, sealed_lines
+from sia_core.report.table import COLUMNS, lineage_rows, replies_lines, sealed_lines
 
 if TYPE_CHECKING:
     from sia_core.export.manifest import Manifest
@@ -151,7 +151,7 @@ def read_result(run: RunRecord) -> Result:
         harness=dict(run.harness(winner.candidate.harness).files),
         adapter=adapter.path if adapter else None,
         rows=tuple(lineage_rows(nodes)),
-        lines=(*sealed_lines(test, config.confidence), *stand_in_lines(nodes)),
+        lines=(*sealed_lines(test, config.confidence), *replies_lines(run), *stand_in_lines(nodes)),
         _record=run,
     )
 

@@ -21,7 +21,7 @@ from sia_core.record.store import RunRecord
 from sia_core.record.summary import RunSummary
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
 from sia_core.report.decided import calibrations, stand_in_lines
-from sia_core.report.table import COLUMNS, lineage_rows, report_rows, sealed_lines, spent_lines
+from sia_core.report.table import COLUMNS, lineage_rows, replies_lines, report_rows, sealed_lines, spent_lines
 from sia_core.search.arms import ArmsPlan, Comparison
 
 _LINE = 200
@@ -100,6 +100,8 @@ def print_result(run: RunRecord) -> None:
             console.print(line)
         if figures := report_rows(test):
             print_table(tuple(figures[0]), [tuple(row.values()) for row in figures])
+    for line in replies_lines(run):
+        console.print(plain(line))
     if (kept := run.get_json("spending.json")) is not None:
         for line in spent_lines(kept, run.config.budget):
             console.print(line)

@@ -12,6 +12,7 @@ from sia_core.domain.candidate import Candidate
 from sia_core.domain.config import Lever
 from sia_core.domain.harness import KnobValue
 from sia_core.domain.patch import Edit
+from sia_core.domain.replies import Replies
 from sia_core.domain.stats import Estimate, Gain
 from sia_core.domain.usage import Amounts
 
@@ -40,6 +41,8 @@ class Evidence:
     """True if every scored rollout that did not fail has token ids and logprobs."""
     examples: tuple[str, ...]
     """Unit keys of rollouts worth reading, failures first."""
+    replies: Replies = field(default_factory=Replies)
+    """Counts of the policy's replies, with those that were cut, empty or refused."""
 
 
 @dataclass(frozen=True)

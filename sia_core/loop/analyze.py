@@ -37,6 +37,7 @@ def analyze(session: Session, index: int) -> list[Decision]:
             "train.mixed_groups": evidence.mixed,
             "train.failed": sum(evidence.failures.values()),
             "train.unscored": evidence.unscored,
+            **{f"train.replies_{kind}": share for kind, share in evidence.replies.shares.items()},
         }
     )
     session.run.log_metrics({"train.score": evidence.score.mean, "train.best_of_k": evidence.best_of}, index)

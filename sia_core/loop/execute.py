@@ -4,6 +4,7 @@ Each phase first asks the record whether it is complete, and then does nothing. 
 earlier phases and is marked complete last, so that a killed process loses at most the rollouts in flight.
 """
 
+from sia_core.domain.replies import count_replies, reply_lines
 from sia_core.loop.rollouts import (
     cost_of,
     execute_shape,
@@ -34,4 +35,8 @@ def execute(session: Session, index: int) -> None:
     rollouts = roll_out(session, node.candidate, units, label)
     require_scored(session, rollouts, label)
     generation.put_rollouts("train", rollouts)
+    replies = count_replies(rollouts)
+    if index == 1 and replies.notable:
+        for line in reply_lines(replies, f"generation {index}"):
+            session.reporter.say(line)
     generation.complete(ExecuteDone(node=node.index, why=choice.reason, cost=cost_of(rollouts), shape=shape))

@@ -11,6 +11,7 @@ from sia_core.domain.candidate import Candidate
 from sia_core.domain.json_data import Strict
 from sia_core.domain.lineage import Cost, Decision, Evidence, Node
 from sia_core.domain.plan import Shape
+from sia_core.domain.replies import Replies
 from sia_core.domain.stats import Estimate, Gain
 
 Figures = tuple[tuple[str, float | int | str], ...]
@@ -95,3 +96,5 @@ class SealedDone(Phase):
     gain: Gain
     report: Mapping[str, Figures] = {}
     """Figures of the task itself, by side: `final`, `seed`."""
+    replies: Replies = Replies()
+    """Counts of the final candidate's replies."""

@@ -137,6 +137,7 @@ def _evidence(evidence: Evidence) -> list[tuple[str, str]]:
         ("groups with mixed outcomes", f"{evidence.mixed:.0%}; with one outcome {evidence.constant:.0%}"),
         ("failures", failures or "none"),
         ("unscored", str(evidence.unscored)),
+        *([("replies of the policy", str(evidence.replies))] if evidence.replies.unusable else []),
         ("trainable", "yes" if evidence.trainable else "no: token ids or logprobs are missing"),
     ]
 

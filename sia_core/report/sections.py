@@ -9,6 +9,7 @@ from sia_core.agents.recorded import RECORDED_BY
 from sia_core.domain.budget import HOUR, read_spent, total
 from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Node, stand_ins
+from sia_core.domain.replies import reply_lines
 from sia_core.record.tags import Tag
 from sia_core.report import charts
 from sia_core.report.arms import ROW_COLUMNS, VERSUS_COLUMNS, arm_rows, notes, versus_rows
@@ -125,7 +126,7 @@ def sealed(facts: Facts) -> Section:
     pairs = pair_up(*facts.sealed) if facts.sealed is not None and test.node != 0 else []
     figures = report_rows(test)
     return {
-        "lines": sealed_lines(test, facts.config.confidence),
+        "lines": [*sealed_lines(test, facts.config.confidence), *reply_lines(test.replies, "sealed test")],
         "rows": pair_rows(pairs),
         "cut": cut_note(len(pairs)),
         "tally": tally(pairs),

@@ -6,7 +6,9 @@ from typing import Any
 from sia_core.agents.quote import one_line
 from sia_core.domain.budget import HOUR, Budget, read_spent, total
 from sia_core.domain.lineage import Node
-from sia_core.record.phases import SealedDone
+from sia_core.domain.replies import Replies, reply_lines
+from sia_core.record.phases import AnalyzeDone, SealedDone
+from sia_core.record.store import RunRecord
 from sia_core.report.decided import decided_by
 
 COLUMNS = (
@@ -69,6 +71,15 @@ def sealed_lines(test: SealedDone, confidence: float) -> list[str]:
         f"final (node {test.node}) {final}, seed {test.seed}",
         f"gain {gain.mean:+.4f}, {confidence:.0%} interval [{gain.low:+.4f}, {gain.high:+.4f}]: {verdict}",
     ]
+
+
+def replies_lines(run: RunRecord) -> list[str]:
+    """Describe the replies that were cut, empty or refused, of all execute phases and of the sealed test."""
+    phases = [generation.phase(AnalyzeDone) for generation in run.generations()]
+    executed = sum((phase.evidence.replies for phase in phases if phase is not None), Replies())
+    test = run.phase(SealedDone)
+    sealed = Replies() if test is None else test.replies
+    return [*reply_lines(executed, "execute phases"), *reply_lines(sealed, "sealed test")]
 
 
 def report_rows(test: SealedDone) -> list[dict[str, str]]:

@@ -18,11 +18,11 @@ from sia_core.domain.rollout import Rollout, Unit
 from sia_core.domain.task import Task
 from sia_core.engine.sandbox.bubblewrap import find_bubblewrap
 from sia_core.engine.worker import RolloutRunner
-from sia_core.host.progress import Silent
+from sia_core.host.progress import SILENT, Reporter, Silent
 from sia_core.loop.execute import execute
 from sia_core.loop.session import Session
 from sia_core.loop.spending import Ledger
-from sia_core.policy.protocol import Completion, Request
+from sia_core.policy.protocol import Completion, Policy, Request
 from sia_core.policy.scripted import ScriptedPolicy
 from sia_core.record.journal import Journal
 from sia_core.record.phases import StartDone
@@ -44,7 +44,7 @@ class Real(ScriptedPolicy):
 class InProcess:
     """A stand-in for the engine, without Ray."""
 
-    def __init__(self, runner: RolloutRunner, policy: ScriptedPolicy) -> None:
+    def __init__(self, runner: RolloutRunner, policy: Policy) -> None:
         self._runner, self.policy = runner, policy
         self.played: list[Unit] = []
 
@@ -56,13 +56,20 @@ class InProcess:
 
 @contextmanager
 def open_session(
-    home: Path, empty_store: Path, *, config: RunConfig | None = None, **settings: Any
+    home: Path,
+    empty_store: Path,
+    *,
+    config: RunConfig | None = None,
+    policy: Policy | None = None,
+    reporter: Reporter = SILENT,
+    **settings: Any,
 ) -> Iterator[Session]:
     """A session whose first generation was executed.
 
     Args:
         config: configuration of a run of its task with the task's own harness and the scripted policy, in place of the
             toy with settings and a policy of its own.
+        policy: policy in place of that one.
     """
     try:
         find_bubblewrap()
@@ -86,8 +93,8 @@ def open_session(
     seed = Node(SEED_NODE, None, Candidate(harness.digest), "seed", promoted=True)
     run.complete(StartDone(node=seed))
     with closing(RolloutRunner(task, "strict")) as runner, Journal(Path(home) / "journal.db") as journal:
-        engine = cast("Any", InProcess(runner, ScriptedPolicy() if own else Real()))
+        engine = cast("Any", InProcess(runner, policy or (ScriptedPolicy() if own else Real())))
         ledger = Ledger(run, journal, task.config.resources, None, Silent())
-        made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), Silent(), ledger)
+        made = Session(home, run, config, task, engine, journal, cast("Any", SimpleNamespace()), reporter, ledger)
         execute(made, 1)
         yield made
