@@ -40,6 +40,7 @@ from sia_core.engine.wire_formats import (
     read_chat,
     read_choose,
     read_messages,
+    refuse_stop,
     write_chat,
     write_messages,
 )
@@ -51,6 +52,8 @@ MAX_WAITING = 64
 """Maximum lines read but not answered, to bound memory."""
 COUNTED = ("/v1/chat/completions", "/v1/messages", "/sia/choose", "/sia/run")
 """Paths that the budget counts, and whose retried requests get the same answer again."""
+_MODEL = {"id": MODEL, "object": "model", "owned_by": "sia"}
+_MODEL_PATH = "/v1/models/"
 STDOUT_CHARS = 20_000
 KEPT_CODE, KEPT_OUTPUT = 20_000, 2000
 """Characters of a program and of each of its outputs that the record keeps."""
@@ -221,6 +224,8 @@ class Gateway:
             **({"/sia/trace": self._trace} if self._unit.twin is not None else {}),
         }
         try:
+            if line.path.startswith(_MODEL_PATH):
+                return self._model(line.path)
             if line.path not in routes:
                 known = ", ".join([*routes, "/sia/answer"])
                 raise RefusedError("request", f"no path {line.path[:80]!r}; known: {known}")
@@ -239,17 +244,17 @@ class Gateway:
             return refusal("endpoint", "the gateway failed")
 
     def _chat(self, body: Any) -> Callable[[], Answer]:
-        ask = read_chat(body)
+        ask = refuse_stop(read_chat(body))
         sample = self._plan(ask, "chat")
 
         def serve() -> Answer:
             answer = write_chat(digest_json(body), sample())
-            return 200, chat_events(answer) if ask.stream else answer
+            return 200, chat_events(answer, usage=ask.usage) if ask.stream else answer
 
         return serve
 
     def _messages(self, body: Any) -> Callable[[], Answer]:
-        ask = read_messages(body)
+        ask = refuse_stop(read_messages(body))
         sample = self._plan(ask, "chat")
 
         def serve() -> Answer:
@@ -259,7 +264,12 @@ class Gateway:
         return serve
 
     def _models(self, _: Any) -> Callable[[], Answer]:
-        return lambda: (200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "sia"}]})
+        return lambda: (200, {"object": "list", "data": [_MODEL]})
+
+    def _model(self, path: str) -> Callable[[], Answer]:
+        if path.removeprefix(_MODEL_PATH) == MODEL:
+            return lambda: (200, _MODEL)
+        return lambda: (404, {"error": {"type": "request", "message": f"the model is {MODEL}", "code": "not_found"}})
 
     def _choose(self, body: Any) -> Callable[[], Answer]:
         sample = self._plan(read_choose(body), "choose")

@@ -29,8 +29,17 @@ def parse(line: bytes, *, limit: int) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise BadJsonError(f"not JSON: {type(error).__name__}") from error
-    _check(value, MAX_DEPTH)
+    check(value)
     return value
+
+
+def check(value: Any) -> None:
+    """Refuse a parsed value that is too deep, or holds a number or text that cannot be passed on.
+
+    Raises:
+        BadJsonError: see `parse`.
+    """
+    _check(value, MAX_DEPTH)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

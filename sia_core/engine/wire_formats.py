@@ -8,21 +8,20 @@ because every client library sends them.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from sia_core.domain.invalid import in_words
 from sia_core.domain.rollout import ToolCall
-from sia_core.domain.task_config import describe_invalid
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
+from sia_core.engine.wire_shapes import AnthropicMessage, Chat, Choose, Messages, Part
 from sia_core.policy.protocol import Completion, Message, Tool
 
 MODEL = "policy"
 """Only model name that a harness sees."""
-MAX_OPTIONS = 1024
-MAX_SAMPLES = 128
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -38,124 +37,12 @@ class Ask:
     options: tuple[str, ...] | None = None
     tools: tuple[Tool, ...] = ()
     stream: bool = False
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Function(_Shape):
-    name: str = Field(min_length=1, max_length=128)
-    arguments: str = ""
-
-
-class _Call(_Shape):
-    id: str
-    type: str = "function"
-    function: _Function
-
-
-class _Part(_Shape):
-    type: str = Field(pattern="^text$")
-    text: str
-
-
-class _Message(_Shape):
-    role: str = Field(pattern="^(system|developer|user|assistant|tool)$")
-    content: str | list[_Part] | None = None
-    tool_calls: list[_Call] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: None = None
-
-    def plain(self) -> Message:
-        content = self.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content)
-        message: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": content}
-        if self.tool_calls:
-            message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
-        if self.role == "tool":
-            message["tool_call_id"] = self.tool_call_id
-        return message
-
-
-class _ToolFunction(_Shape):
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str = ""
-    parameters: dict[str, Any] = {}
-    strict: bool | None = None
-
-
-class _Tool(_Shape):
-    type: str = Field(pattern="^function$")
-    function: _ToolFunction
-
-    def plain(self) -> Tool:
-        return self.model_dump(exclude_none=True)
-
-
-class _Chat(_Shape):
-    messages: list[_Message] = Field(min_length=1)
-    tools: list[_Tool] = []
-    tool_choice: str | None = Field(default=None, pattern="^(auto|none)$")
-    n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    stream: bool = False
-    stream_options: Any = None
-    # Set by the gateway; values from a client have no effect.
-    model: Any = None
-    temperature: Any = None
-    top_p: Any = None
-    seed: Any = None
-    user: Any = None
-    metadata: Any = None
-    store: Any = None
-    parallel_tool_calls: Any = None
-
-
-class _Choose(_Shape):
-    messages: list[_Message] = Field(min_length=1)
-    options: list[str] = Field(min_length=1, max_length=MAX_OPTIONS)
-
-
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    type: str = Field(pattern="^(text|tool_use|tool_result)$")
-    text: str = ""
-    id: str = ""
-    name: str = ""
-    input: Any = None
-    tool_use_id: str = ""
-    content: str | list[_Part] | None = None
-
-
-class _AnthropicMessage(_Shape):
-    role: str = Field(pattern="^(user|assistant)$")
-    content: str | list[_Block]
-
-
-class _AnthropicTool(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str = ""
-    input_schema: dict[str, Any]
-
-
-class _Messages(_Shape):
-    messages: list[_AnthropicMessage] = Field(min_length=1)
-    system: str | list[_Part] | None = None
-    tools: list[_AnthropicTool] = []
-    max_tokens: int = Field(ge=1)
-    stream: bool = False
-    model: Any = None
-    temperature: Any = None
-    top_p: Any = None
-    top_k: Any = None
-    metadata: Any = None
+    usage: bool = False
+    """True if a stream ends with the tokens used."""
+    stop: tuple[str, ...] = ()
+    """Texts at which a reply ends, without them."""
+    must_limit: bool = False
+    """True if every request of this format has a limit of tokens."""
 
 
 def read_chat(body: Any) -> Ask:
@@ -164,19 +51,25 @@ def read_chat(body: Any) -> Ask:
     Raises:
         RefusedError: a malformed request, or one that the gateway does not support.
     """
-    chat = _checked(_Chat, body)
+    chat = _checked(Chat, body)
+    try:
+        tools = chat.offered
+    except ValueError as error:
+        raise RefusedError("request", str(error)) from None
     return Ask(
         tuple(message.plain() for message in chat.messages),
-        chat.n,
+        chat.n or 1,
         chat.max_completion_tokens or chat.max_tokens,
-        tools=() if chat.tool_choice == "none" else tuple(tool.plain() for tool in chat.tools),
-        stream=chat.stream,
+        tools=tools,
+        stream=bool(chat.stream),
+        usage=chat.stream_options is not None and bool(chat.stream_options.include_usage),
+        stop=_stops(chat.stop),
     )
 
 
 def read_choose(body: Any) -> Ask:
     """Read a choice: {"messages": [...], "options": [text, ...]}. Raises RefusedError."""
-    choose = _checked(_Choose, body)
+    choose = _checked(Choose, body)
     if not all(choose.options) or len(set(choose.options)) < len(choose.options):
         raise RefusedError("request", "options: different, non-empty texts")
     return Ask(tuple(message.plain() for message in choose.messages), options=tuple(choose.options))
@@ -184,20 +77,22 @@ def read_choose(body: Any) -> Ask:
 
 def read_messages(body: Any) -> Ask:
     """Read an Anthropic messages request. Raises RefusedError."""
-    asked = _checked(_Messages, body)
+    asked = _checked(Messages, body)
     messages: list[Message] = []
     if asked.system:
         messages.append({"role": "system", "content": _text(asked.system)})
     for message in asked.messages:
         messages += _openai_messages(message)
-    tools = tuple(
-        {
-            "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": tool.input_schema},
-        }
-        for tool in asked.tools
+    if not messages:
+        raise RefusedError("request", "messages: no message holds a text, a tool call or a tool's result")
+    return Ask(
+        tuple(messages),
+        max_tokens=asked.max_tokens,
+        tools=asked.offered,
+        stream=bool(asked.stream),
+        stop=_stops(asked.stop_sequences),
+        must_limit=True,
     )
-    return Ask(tuple(messages), max_tokens=asked.max_tokens, tools=tools, stream=asked.stream)
 
 
 def write_chat(key: str, completions: Sequence[Completion]) -> dict[str, Any]:
@@ -247,10 +142,14 @@ def write_messages(key: str, completion: Completion) -> dict[str, Any]:
     }
 
 
-def chat_events(answer: Mapping[str, Any]) -> str:
-    """Write a chat completion as the server-sent events of a stream."""
+def chat_events(answer: Mapping[str, Any], *, usage: bool = False) -> str:
+    """Write a chat completion as the server-sent events of a stream.
+
+    Args:
+        usage: end with a chunk without choices that holds the tokens used; clients that did not ask for it fail on it.
+    """
     head = {**answer, "object": "chat.completion.chunk"}
-    usage = head.pop("usage")
+    used = head.pop("usage")
     events = []
     for choice in answer["choices"]:
         delta = {**choice["message"]}
@@ -258,7 +157,8 @@ def chat_events(answer: Mapping[str, Any]) -> str:
             delta["tool_calls"] = [{"index": at, **call} for at, call in enumerate(delta["tool_calls"])]
         events.append({"index": choice["index"], "delta": delta, "finish_reason": None})
         events.append({"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]})
-    chunks = [{**head, "choices": [event]} for event in events] + [{**head, "choices": [], "usage": usage}]
+    chunks = [{**head, "choices": [event], **({"usage": None} if usage else {})} for event in events]
+    chunks += [{**head, "choices": [], "usage": used}] if usage else []
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 
@@ -282,14 +182,33 @@ def message_events(answer: Mapping[str, Any]) -> str:
     return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
 
 
+def stopped(completion: Completion, stop: Sequence[str]) -> Completion:
+    """Return the reply up to the first of these texts, as if the policy had ended there."""
+    places = [place for one in stop if (place := completion.text.find(one)) >= 0]
+    return replace(completion, text=completion.text[: min(places)], finish="stop") if places else completion
+
+
+def refuse_stop(ask: Ask) -> Ask:
+    """Refuse texts at which a reply would end: the record would hold more than the harness saw."""
+    if ask.stop:
+        raise RefusedError("request", "stop is not offered: cut the reply yourself")
+    return ask
+
+
+def _stops(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(one for one in ([given] if isinstance(given, str) else given or ()) if one)
+
+
 def _checked(shape: type[_T], body: Any) -> _T:
     try:
         return shape.model_validate(body)
     except ValidationError as error:
-        raise RefusedError("request", describe_invalid(error)) from error
+        raise RefusedError("request", in_words(error, shape)) from None
+    except RecursionError:
+        raise RefusedError("request", "the request is nested too deeply") from None
 
 
-def _openai_messages(message: _AnthropicMessage) -> list[Message]:
+def _openai_messages(message: AnthropicMessage) -> list[Message]:
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     found: list[Message] = [
@@ -313,7 +232,7 @@ def _assistant(content: str | None, calls: list[dict[str, Any]]) -> dict[str, An
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _text(content: str | list[_Part] | None) -> str:
+def _text(content: str | list[Part] | None) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content or ())
 
 

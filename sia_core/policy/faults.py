@@ -24,6 +24,8 @@ _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|deprecated", re.IGNORECASE
 )
 _TOO_LONG = re.compile(r"context.?(length|window)|prompt is too long|too many tokens", re.IGNORECASE)
+_SHORT_KEY = 8
+"""Length from which a key is replaced wherever it stands."""
 _SHORTEST = 4
 """Minimum letters of a quotation: an option may be a single letter, which is in every text."""
 _NO_MONEY = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
@@ -97,8 +99,13 @@ class Judge:
         return self.redact(" ".join(text.split()))
 
     def redact(self, text: str) -> str:
-        """Replace the key in a text."""
-        return text if self.key == NO_KEY else text.replace(self.key, "[key]")
+        """Replace the key in a text: a short one only as the value of a header, because it may be part of any word."""
+        if self.key == NO_KEY or not self.key:
+            return text
+        if len(self.key) >= _SHORT_KEY:
+            return text.replace(self.key, "[key]")
+        quoted = re.compile(rf"(?i)((?:bearer|api.?key|authorization)[\s:='\"]+){re.escape(self.key)}(?![\w-])")
+        return quoted.sub(r"\g<1>[key]", text)
 
     def _passing(self, text: str, after_s: float | None = None) -> Fault:
         hint = f"check that {self.spec.base_url} is up"
@@ -115,16 +122,29 @@ class Judge:
             hint = f"check the permissions of the key in {variable}"
             return PolicyError(f"access was refused (403): {text}", where=where, hint=hint)
         if status == 404 or "model_not_found" in said:
-            hint = "check the model's name, and the address after @ (it mostly ends in /v1)"
+            hint = f"check the model's name; {_address(self.spec)}"
             what = f"no model {self.spec.model!r} at {self.spec.base_url} ({status}): {text}"
             return UnknownModelError(what, where=where, hint=hint)
         if status not in (400, 413, 422):
             what = f"not the API that was expected ({status}): {text}"
-            return PolicyError(what, where=where, hint="check the address after @ (it mostly ends in /v1)")
+            return PolicyError(what, where=where, hint=_address(self.spec))
         named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)
         if named and _UNSUPPORTED.search(said) and not _TOO_LONG.search(said):
             return PolicyError(f"the model does not take {named}: {text}", where=where, hint=_advice(named))
         return RejectedRequestError(f"refused ({status}): {text}", where=where)
+
+
+def _address(spec: ServerSpec) -> str:
+    """Say how the address should end: OpenAI's clients add a path to /v1, Anthropic's add /v1 themselves."""
+    if spec.official or not spec.base_url:
+        return f"check the address after @: it is {spec.base_url or 'none'}"
+    ends = spec.base_url.endswith("/v1")
+    wants = spec.kind != "anthropic"
+    if ends == wants:
+        return "check the address after @"
+    fixed = f"{spec.base_url}/v1" if wants else spec.base_url.removesuffix("/v1")
+    why = "mostly ends in /v1" if wants else "has no /v1 at its end, which the client adds"
+    return f"check the address after @, which {why}: {spec.kind}:{spec.model}@{fixed}"
 
 
 def _without(text: str, asked: Sequence[str]) -> str:

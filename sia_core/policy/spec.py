@@ -130,7 +130,8 @@ def parse_spec(spec: str) -> ServerSpec | None:
     if not colon or kind not in PROVIDERS:
         return None
     found = _FORM.fullmatch(rest)
-    hint = f"use {kind}:MODEL, {kind}:MODEL@http://HOST:PORT/v1, each with #VARIABLE if the key is elsewhere"
+    end = "" if kind == "anthropic" else "/v1"
+    hint = f"use {kind}:MODEL, {kind}:MODEL@http://HOST:PORT{end}, each with #VARIABLE if the key is elsewhere"
     if found is None or re.search(r"@[\w.-]+[:/]", found["model"]):
         raise UsageError(f"{spec!r} is not a valid policy", where="--policy", hint=hint)
     provider = PROVIDERS[kind]

@@ -74,7 +74,7 @@ def test_stream_holds_the_same_text(client: TestClient) -> None:
         ("policy", "hello", {"temperature": 0}, "above 0"),
         ("policy", "hello", {"top_p": 0.5}, "top_p=0.5"),
         ("policy", "hello", {"seed": "x"}, "seed"),
-        ("policy", "hello", {"stop": ["x"]}, "stop"),
+        ("agent", PROBLEM, {"stop": ["x"]}, "stop"),
         ("policy", "hello", {"logprobs": True}, "logprobs"),
     ],
 )
