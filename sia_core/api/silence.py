@@ -11,27 +11,24 @@ _LIBRARIES = ("prefect", "mlflow", "ray", "alembic", "sqlalchemy", "httpx", "tra
 @contextmanager
 def silence() -> Iterator[None]:
     """Drop warnings and the libraries' log records within, and leave both as they were."""
-    loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    before = [logger.level for logger in loggers]
-    filters = {logger: _drop for logger in logging.root.manager.loggerDict.values() if _is_of_a_library(logger)}
-    for logger in loggers:
+    tops = [logging.getLogger(name) for name in _LIBRARIES]
+    levels = [logger.level for logger in tops]
+    found = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    theirs = [logger for logger in found if logger.name.partition(".")[0] in _LIBRARIES]
+    for logger in tops:
         logger.setLevel(logging.CRITICAL + 1)
-    for logger, drop in filters.items():
-        logger.addFilter(drop)  # type: ignore[union-attr]
+    for logger in theirs:
+        logger.addFilter(_drop)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in zip(tops, levels, strict=True):
             logger.setLevel(level)
-        for logger, drop in filters.items():
-            logger.removeFilter(drop)  # type: ignore[union-attr]
+        for logger in theirs:
+            logger.removeFilter(_drop)
 
 
 def _drop(_record: logging.LogRecord) -> bool:
     return False
-
-
-def _is_of_a_library(logger: object) -> bool:
-    return isinstance(logger, logging.Logger) and logger.name.partition(".")[0] in _LIBRARIES

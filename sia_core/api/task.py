@@ -47,11 +47,8 @@ class Task(domain.Task):
         from sia_core.check.verdicts import verified  # Loads the engine.
 
         data = _as_json(answer)
-        if not isinstance(problem, Problem | str):
-            what = f"{problem!r} is neither a problem nor an id"
-            raise UsageError(what, where=self.name, hint='such as task.problems("train")[0]')
         self.prepare(lambda _what, _done, _total: None)
-        found = problem if isinstance(problem, Problem) else self._find(problem)
+        found = self._find(problem)
         with closing(_Lab(sandbox)) as lab:
             try:
                 return verified(self, found, data, lab)
@@ -61,11 +58,16 @@ class Task(domain.Task):
                 what = f"verify() raised {type(error).__name__}: {error}"[:300]
                 raise TaskError(what, where=str(self.path / "task.py"), hint=f"sia check {self.where}") from error
 
-    def _find(self, problem_id: str) -> Problem:
+    def _find(self, problem: object) -> Problem:
+        if isinstance(problem, Problem):
+            return problem
+        if not isinstance(problem, str):
+            what = f"{problem!r} is neither a problem nor an id"
+            raise UsageError(what, where=self.name, hint='such as task.problems("train")[0]')
         known = {problem.id: problem for split in SPLITS for problem in self.problems(split)}
-        if problem_id in known:
-            return known[problem_id]
-        what = f"no problem {problem_id!r}{did_you_mean(problem_id, known)}"
+        if problem in known:
+            return known[problem]
+        what = f"no problem {problem!r}{did_you_mean(problem, known)}"
         raise UsageError(what, where=self.name, hint=f"such as {next(iter(known))!r}, or a problem itself")
 
 

@@ -43,7 +43,7 @@ _NEUTRAL_MESSAGES: Mapping[str, tuple[Any, ...]] = {
     "output_format": (None,),
     "thinking": (None, {"type": "disabled"}),
 }
-"""The same for Anthropic's messages."""
+"""Parameters of an Anthropic message with the values that ask for nothing."""
 _MESSAGE_FIELDS: Mapping[str, tuple[Any, ...]] = {"audio": (None,), "function_call": (None,)}
 
 

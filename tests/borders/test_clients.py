@@ -1,4 +1,4 @@
-"""What OpenAI's, Anthropic's and LiteLLM's clients really send is taken, by `sia serve` and by the gateway."""
+"""Requests as the clients of OpenAI, Anthropic and LiteLLM send them are taken by `sia serve` and by the gateway."""
 
 import json
 import threading
@@ -125,13 +125,13 @@ def test_stream_ends_with_usage_only_if_it_was_asked_for(served: Served, usage: 
 def test_streamed_tool_call_is_read_by_the_client(served: Served) -> None:
     with served.openai.chat.completions.stream(model="policy", messages=HELLO, tools=[TOOL]) as stream:
         whole = stream.get_final_completion()
-    (call,) = whole.choices[0].message.tool_calls or ()
+    (call,) = whole.choices[0].message.tool_calls or []
     assert (call.function.name, call.function.arguments) == ("add", '{"a": 1}')
     history: Any = [*HELLO, whole.choices[0].message.model_dump(), {"role": "tool", "tool_call_id": "1", "content": ""}]
     assert served.openai.chat.completions.create(model="policy", messages=history).choices
 
 
-def test_each_model_can_be_retrieved(served: Served) -> None:
+def test_models_listed_can_be_retrieved(served: Served) -> None:
     listed = [model.id for model in served.openai.models.list()]
     assert listed == ["agent", "policy"]
     assert [served.openai.models.retrieve(name).id for name in listed] == listed
