@@ -30,7 +30,7 @@ WEIGHTS = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"
 def toy(seed: int = 0) -> RunConfig:
     plan: dict[str, int | None] = {"generations": 3}
     settings: dict[str, Any] = {"policy": "scripted", "agent": "rules", "meta": False, "seed": seed}
-    return build_config(TOY, **plan, levers="harness,weights", sandbox="none", **settings)
+    return build_config(TOY, **plan, sandbox="none", **settings)
 
 
 def begin(config: RunConfig) -> RunRecord:
