@@ -31,7 +31,8 @@ _SCHEMA = re.compile(
 )
 """Names of the means by which a reply is bound to a schema."""
 _NO_MODEL = re.compile(
-    r"model_not_found|invalid model name|unknown model|no such model|model.{0,80}(does not exist|not found|not a valid)",
+    r"model_not_found|invalid model name|unknown model|no such model|"
+    r"model.{0,80}(does not exist|not found|is not a valid)",
     re.IGNORECASE,
 )
 _NO_KEY = re.compile(
