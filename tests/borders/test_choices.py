@@ -1,7 +1,7 @@
 """Choices among options: by a schema where a server enforces one, else by numbers in the text."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -207,5 +207,3 @@ def test_network_fault_finds_no_way(make: Make, wire: Wire) -> None:
     assert policy.dialect.choices == ""  # type: ignore[attr-defined]
     wire.answer = says("openai", json.dumps({"choice": "red"}))
     assert policy.sample(ask("Pick", COLOURS)).text == "red"
-
-

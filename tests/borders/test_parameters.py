@@ -40,7 +40,7 @@ REFUSALS = [
      "`messages`, `temperature`, `max_tokens` at line 1 column 20"),
     ("a Go server", "seed", 'json: unknown field "seed"'),
     ("xAI", "seed", "Argument not supported on this model: seed"),
-    ("Bedrock", "seed", "Malformed input request: #: extraneous key [seed] is not permitted, please reformat your input"),
+    ("Bedrock", "seed", "Malformed input request: #: extraneous key [seed] is not permitted, please reformat it"),
     ("Bedrock", "temperature", "This model doesn't support the temperature field. Remove temperature and try again."),
     ("Transformers", "seed", "Unexpected keys in the request: {'seed'}"),
     ("OpenAI", "max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
