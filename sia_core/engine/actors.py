@@ -45,7 +45,7 @@ class PolicySettings:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a PolicyActor has learnt of its policy's server."""
+    """Findings of a PolicyActor about its policy's server."""
 
     dialect: Dialect | None = None
     """None for a policy without a server."""

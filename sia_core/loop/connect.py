@@ -1,6 +1,6 @@
 """Contact the models of a run before anything is spent, and keep what is learnt of their servers.
 
-A contact is part of the run's record, so that a resumed run does not ask again, and goes on in the same dialect: a
+A contact is part of the run's record, so that a resumed run does not ask again, and keeps the same dialect: a
 choice is made in one way throughout a run. A dialect that changes later is recorded and said too.
 """
 

@@ -284,7 +284,7 @@ def test_harness_that_asks_nothing_is_kept() -> None:
     assert sum(len(held.take(silent())) for _ in range(20)) + len(held.release()) == 20
 
 
-def test_one_reply_releases_all_rollouts() -> None:
+def test_rollouts_are_released_by_the_first_reply() -> None:
     held = Held(session((0, 0), (1, 9)), "generation 1: execute")
     assert held.take(silent("error")) == []
     assert len(held.take(make_rollout())) == 2
@@ -318,7 +318,7 @@ def test_doctor_command_checks_the_agent_too(wire: Wire, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
-def test_no_refusal_at_first_contact_is_another_error_than_the_projects(
+def test_refusal_of_any_form_at_first_contact_is_an_error_with_a_next_step(
     wire: Wire, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[Callable[[Any], None]] = [

@@ -198,7 +198,7 @@ def test_agent_whose_stream_options_are_refused_streams_without(make: Callable[.
     assert len(wire.requests) == 3
 
 
-def test_no_request_carries_parallel_tool_calls(make: Callable[..., Policy], wire: Wire) -> None:
+def test_request_with_tools_leaves_parallel_tool_calls_unsaid(make: Callable[..., Policy], wire: Wire) -> None:
     wire.answer = chat("hello")
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
     make("openai").sample(Request(({"role": "user", "content": "x"},), ask("").sampling, 0, tools=(tool,)))
