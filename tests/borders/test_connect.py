@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sia_core.cli.main import app
 from sia_core.doctor import services
+from sia_core.doctor.report import Finding
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import PolicyError, SiaError
 from sia_core.domain.harness import Harness
@@ -290,15 +291,21 @@ def test_earlier_refusals_do_not_count() -> None:
     assert len(held.release()) == 1
 
 
+def examined(policy: str, *, agent: bool = False) -> Finding:
+    found = services.check_reply(policy, agent=agent)
+    assert found is not None
+    return found
+
+
 def test_doctor_asks_for_a_reply_and_names_the_refusal(wire: Wire, kind: str) -> None:
     wire.answer = text(kind, "ready")
-    found = services.check_reply(spec(kind, wire), agent=False)
+    found = examined(spec(kind, wire))
     assert found.status == "ok" and "replied" in found.seen
     wire.answer = error(400, "Invalid model name passed in model=m")
-    found = services.check_reply(spec(kind, wire), agent=False)
+    found = examined(spec(kind, wire))
     assert (found.status, found.code) == ("failed", 5) and "Invalid model name" in found.seen and found.fix
     wire.answer = text(kind, "no tools here")
-    assert "called no tool" in services.check_reply(spec(kind, wire), agent=True).seen
+    assert "called no tool" in examined(spec(kind, wire), agent=True).seen
     assert services.check_reply("scripted", agent=False) is None
 
 
