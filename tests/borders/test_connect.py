@@ -180,7 +180,8 @@ class Told(Silent):
 
 def config(**given: Any) -> RunConfig:
     names = ("problems", "rollouts", "gate_problems", "gate_rollouts", "test_problems", "test_rollouts", "generations")
-    return RunConfig(task=TOY, **dict.fromkeys(names, 2), **given)
+    plan: dict[str, Any] = dict.fromkeys(names, 2)
+    return RunConfig(task=TOY, **plan, **given)
 
 
 def test_run_contacts_policy_and_agent_once(wire: Wire, kind: str) -> None:
