@@ -12,6 +12,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.task import Task
 from sia_core.host.progress import Reporter
+from sia_core.loop.connect import connect
 from sia_core.loop.create_run import check_sandbox, namesake_lines, open_run, prepare, record
 from sia_core.loop.fingerprint import check_alike
 from sia_core.loop.rerun import extend, rerun
@@ -43,14 +44,15 @@ def start(
         origin: tags that say what requested the run.
 
     Raises:
-        SiaError: task, harness, policy, agent or sandbox cannot be used.
+        SiaError: task, harness, policy, agent or sandbox cannot be used, or a model's server refuses a short request.
     """
     sandbox = check_sandbox(config)
     meanwhile()
     task, harness = prepare(config, reporter)
     for line in namesake_lines(record(), task):
         reporter.say(line)
-    return open_run(config, task, harness, sandbox, member, origin)
+    contacts = connect(config, task, harness, reporter)
+    return open_run(config, task, harness, sandbox, member, origin, contacts)
 
 
 def resume(name: str, reporter: Reporter, *, generations: int | None = None, changes: Mapping[str, Any]) -> RunRecord:

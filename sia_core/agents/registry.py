@@ -21,6 +21,7 @@ from sia_core.domain.errors import PolicyError, SiaError, UsageError
 from sia_core.domain.near import near_spec
 from sia_core.domain.task import Task
 from sia_core.host.progress import SILENT, Reporter
+from sia_core.policy.dialect import Learner
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
 from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
@@ -96,6 +97,7 @@ def load_agents(
     trace: Trace = NO_TRACE,
     reporter: Reporter = SILENT,
     means: Commanding | None = None,
+    learner: Learner | None = None,
 ) -> Agents:
     """Load the agents of a spec.
 
@@ -107,6 +109,7 @@ def load_agents(
         keep: receives the record of each conversation.
         reporter: receives the reply that is awaited.
         means: means of a command; for `command:` only.
+        learner: what is known of the model's server.
     """
     if spec in WITHOUT_MODEL:
         return Agents(WITHOUT_MODEL[spec](), None)
@@ -119,19 +122,21 @@ def load_agents(
         return Agents(
             CommandAgent(spec, means, keep=keep, trace=trace), CommandWriter(spec, means, keep=keep, trace=trace)
         )
-    model, price = _model(spec, silence_s, log, history)
+    model, price = _model(spec, silence_s, log, history, learner)
     return Agents(
         LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
         MetaAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
     )
 
 
-def _model(spec: str, silence_s: float, log: Path, history: Callable[[], History]) -> tuple[Policy, Price | None]:
+def _model(
+    spec: str, silence_s: float, log: Path, history: Callable[[], History], learner: Learner | None
+) -> tuple[Policy, Price | None]:
     if spec.startswith(_REPLAY):
         return ReplayPolicy(spec, named_path(spec)), None
     server = parse_spec(spec)
     assert server is not None
-    model = load_policy(spec, silence_s=silence_s)
+    model = load_policy(spec, silence_s=silence_s, learner=learner)
     return LoggedPolicy(model, log, {"history": history()}), find_price(server)
 
 

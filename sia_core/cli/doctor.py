@@ -9,6 +9,7 @@ import typer
 def doctor(
     policy: Annotated[str, typer.Option(help="Policy of the run.")] = "smollm2",
     sandbox: Annotated[str, typer.Option(help="Sandbox tier of the run.")] = "strict",
+    agent: Annotated[str, typer.Option(help="Agent of the run.")] = "rules",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check everything that a run needs. The exit code is 0 if a run can start, else the code of that run."""
@@ -18,7 +19,7 @@ def doctor(
     from sia_core.loop.configure import parse_tier
 
     findings = []
-    for finding in examine(policy, parse_tier(sandbox)):
+    for finding in examine(policy, parse_tier(sandbox), agent):
         findings.append(finding)
         if not as_json:
             print(f"{finding.status if finding.status != 'failed' else 'FAILED':8} {finding.subject:9} {finding.seen}")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from sia_core.doctor.machine import check_disk, check_gpu, check_home, check_sandbox
 from sia_core.doctor.packages import check_packages, check_pins, check_python
 from sia_core.doctor.report import Finding
-from sia_core.doctor.services import check_keys, check_mlflow, check_model, check_prefect, check_ray
+from sia_core.doctor.services import check_keys, check_mlflow, check_model, check_prefect, check_ray, check_reply
 from sia_core.domain.config import Tier
 from sia_core.policy.spec import parse_spec
 
 
-def examine(policy: str, tier: Tier) -> Iterator[Finding]:
-    """Check the machine for a run with this policy and sandbox tier; yield each finding once it is made."""
-    checks: tuple[Callable[[], Finding], ...] = (
+def examine(policy: str, tier: Tier, agent: str = "rules") -> Iterator[Finding]:
+    """Check the machine for a run with this policy, sandbox tier and agent; yield each finding once it is made."""
+    checks: tuple[Callable[[], Finding | None], ...] = (
         check_python,
         lambda: check_packages(_extra(policy)),
         check_pins,
@@ -25,9 +25,12 @@ def examine(policy: str, tier: Tier) -> Iterator[Finding]:
         check_ray,
         lambda: check_keys(policy),
         lambda: check_model(policy),
+        lambda: check_reply(policy, agent=False),
+        lambda: check_reply(agent, agent=True),
     )
     for check in checks:
-        yield check()
+        if (finding := check()) is not None:
+            yield finding
 
 
 def _extra(policy: str) -> str:

@@ -12,10 +12,13 @@ from sia_core.host.home import home
 from sia_core.host.servers import Service, find, prefect_service
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest
+from sia_core.policy.contact import is_contacted, make_contact
 from sia_core.policy.registry import base_directory, check_spec
 from sia_core.policy.spec import PROVIDERS, parse_spec
 
 _TIMEOUT_S = 5
+_SILENCE_S = 60.0
+"""Seconds that the server of an agent may send nothing."""
 
 
 def check_prefect() -> Finding:
@@ -56,6 +59,27 @@ def check_keys(policy: str) -> Finding:
     except SiaError as error:
         return Finding("keys", "failed", f"{policy}: {error.what}; {seen}", error.hint, error.exit_code)
     return Finding("keys", "ok", f"{seen} (policy {policy} can do with that)")
+
+
+def check_reply(spec: str, *, agent: bool) -> Finding | None:
+    """Ask the server of a policy or an agent for one short reply; None for a model without a server or a key.
+
+    An agent's model is also asked for a tool call.
+    """
+    subject = "agent" if agent else "reply"
+    try:
+        if not is_contacted(spec):
+            return None
+        check_spec(spec)
+    except SiaError as error:
+        return Finding(subject, "failed", error.what, error.hint, error.exit_code) if agent else None
+    try:
+        contact = make_contact(spec, silence_s=_SILENCE_S if agent else None)
+    except SiaError as error:
+        return Finding(subject, "failed", f"{spec}: {error.what}", error.hint, error.exit_code)
+    tokens = contact.prompt_tokens + contact.output_tokens
+    learnt = "".join(f"; the server {sentence}" for sentence in contact.dialect.sentences())
+    return Finding(subject, "ok", f"{spec} replied ({', '.join(contact.asked)}; {tokens} tokens){learnt}")
 
 
 def check_model(policy: str) -> Finding:

@@ -17,8 +17,8 @@ from sia_core.domain.json_data import read
 from sia_core.domain.near import did_you_mean
 from sia_core.domain.usage import Usage
 
-Role = Literal["rollouts", "verification", "training", "agents"]
-ROLES: tuple[Role, ...] = ("rollouts", "verification", "training", "agents")
+Role = Literal["rollouts", "verification", "training", "agents", "connect"]
+ROLES: tuple[Role, ...] = ("rollouts", "verification", "training", "agents", "connect")
 HOUR = 3600.0
 
 

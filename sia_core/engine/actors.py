@@ -21,7 +21,8 @@ from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.served import ServedPolicy
 from sia_core.engine.vllm_server import ServerOptions
 from sia_core.engine.worker import RolloutRunner
-from sia_core.policy.protocol import Completion, EndpointError, Policy, Request
+from sia_core.policy.dialect import Dialect, Learner
+from sia_core.policy.protocol import Completion, EndpointError, Policy, RejectedRequestError, Request
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
 
@@ -38,6 +39,22 @@ class PolicySettings:
     environment: PolicyEnvironment
     server: ServerOptions | None
     """Where the spec wants a server of its own."""
+    dialect: Dialect | None = None
+    """Deviations of a server that are known already."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Findings of a PolicyActor about its policy's server."""
+
+    dialect: Dialect | None = None
+    """None for a policy without a server."""
+    answered: int = 0
+    """Requests that got a reply, from the log too."""
+    refused: int = 0
+    """Requests that the server refused."""
+    refusal: str = ""
+    """Message of the last refusal."""
 
 
 class PolicyActor:
@@ -49,6 +66,9 @@ class PolicyActor:
         self._settings = settings
         self._served: ServedPolicy | None = None
         settings.environment.install()
+        # Counted without a lock: exact numbers are not needed, only which of them are 0.
+        self._answered = self._refused = 0
+        self._refusal = ""
         # The only thread of this pool loads the policy once.
         self._policy = ThreadPoolExecutor(1).submit(self._load)
 
@@ -61,11 +81,21 @@ class PolicyActor:
         """Implement `Policy.sample`."""
         policy = self._policy.result()
         with self._places:
-            return policy.sample(request)
+            try:
+                completion = policy.sample(request)
+            except RejectedRequestError as error:
+                self._refused, self._refusal = self._refused + 1, error.what
+                raise
+        self._answered += 1
+        return completion
 
     def probe(self, adapter: Adapter | None) -> tuple[float, ...]:
         """Implement `Policy.probe`."""
         return self._policy.result().probe(adapter)
+
+    def learnt(self) -> Learnt:
+        """Return what this process has learnt of the policy's server."""
+        return Learnt(getattr(self._policy.result(), "dialect", None), self._answered, self._refused, self._refusal)
 
     def close(self) -> None:
         """End the policy's server, if any."""
@@ -76,7 +106,12 @@ class PolicyActor:
         settings = self._settings
         replies = settings.folder and settings.folder / "replies.jsonl"
         policy = load_policy(
-            settings.spec, threads=settings.threads, batch=settings.batch, log=replies, serve=self._start_server
+            settings.spec,
+            threads=settings.threads,
+            batch=settings.batch,
+            log=replies,
+            serve=self._start_server,
+            learner=Learner(settings.dialect),
         )
         self._places = Semaphore(policy.concurrency)
         return policy
@@ -107,6 +142,11 @@ class RemotePolicy:
         """Implement `Policy.probe`."""
         logprobs: tuple[float, ...] = _ask(self._actor.probe.remote(adapter))
         return logprobs
+
+    def learnt(self) -> Learnt:
+        """Return what the policy's process has learnt of its server."""
+        learnt: Learnt = _ask(self._actor.learnt.remote())
+        return learnt
 
 
 class RolloutActor:

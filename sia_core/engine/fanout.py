@@ -30,6 +30,7 @@ from sia_core.engine.nodes import check_nodes
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.vllm_server import ServerOptions, build_command, read_options
 from sia_core.host.retrying import Schedule
+from sia_core.policy.dialect import Dialect
 from sia_core.policy.protocol import EndpointError
 from sia_core.policy.registry import base_directory
 from sia_core.policy.spec import parse_spec
@@ -53,6 +54,8 @@ class EngineConfig:
     """Verifications in flight, by separate workers; None lets each worker grade its own rollouts."""
     folder: Path | None = None
     """Directory for a model server's log, and its replies, so that none is paid for twice."""
+    dialect: Dialect | None = None
+    """Deviations of the policy's server that are known already."""
     patience_s: float = 600.0
     """Seconds that a policy may stay silent before the run stops."""
 
@@ -149,6 +152,7 @@ class Engine:
                     config.folder,
                     PolicyEnvironment.of(config.policy),
                     self._server,
+                    config.dialect,
                 )
             )
         )

@@ -24,6 +24,9 @@ from sia_core.host.progress import Reporter
 from sia_core.host.servers import find, mlflow_service
 from sia_core.loop import fingerprint
 from sia_core.loop.agent_jail import check_command
+from sia_core.loop.connect import Contacts
+from sia_core.loop.connect import keep as keep_contacts
+from sia_core.loop.connect import tags as connection_tags
 from sia_core.loop.session import NOBODY, reporter
 from sia_core.loop.splits import check_splits, remarks
 from sia_core.policy.registry import check_spec, policy_digest, prepare_policy
@@ -94,13 +97,16 @@ def open_run(
     sandbox: TierReport | None,
     member: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
+    contacts: Contacts | None = None,
 ) -> RunRecord:
     """Create the run in MLflow, with its seed candidate if it already exists.
 
     Args:
         member: tags of a run in a comparison. Its agents see no other run, so that the runs stay independent.
         origin: tags that say where the run comes from.
+        contacts: first contacts with the servers of policy and agent.
     """
+    contacts = contacts or {}
     taken = fingerprint.take(config, task)
     tags = {
         Tag.TASK: task.name,
@@ -114,6 +120,7 @@ def open_run(
         Tag.VERSION: version("sia"),
         Tag.SANDBOX_TIER: config.sandbox,
         Tag.SANDBOX_MISSING: ",".join(sandbox.missing) if sandbox else "all",
+        **connection_tags(contacts),
         Tag.SANDBOX_PROBE: sandbox.probe_digest if sandbox else "",
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
@@ -121,6 +128,8 @@ def open_run(
     run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
     run.put_json("environment.json", describe())
     run.put_json(fingerprint.FILE, taken)
+    if contacts:
+        keep_contacts(run, contacts)
     complete_opening(run, task, harness)
     return run
 

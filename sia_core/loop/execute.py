@@ -32,7 +32,7 @@ def execute(session: Session, index: int) -> None:
         session.reporter.say(f"generation {index}: {shape.reason}")
     units = plan_groups(session, node.candidate, index - 1, f"{index}/execute", earlier, shape)
     label = f"generation {index}: execute"
-    rollouts = roll_out(session, node.candidate, units, label)
+    rollouts = roll_out(session, node.candidate, units, label, executes=True)
     require_scored(session, rollouts, label)
     generation.put_rollouts("train", rollouts)
     replies = count_replies(rollouts)

@@ -13,6 +13,7 @@ from sia_core.domain.lineage import Cost, Node
 from sia_core.domain.plan import Shape, deal, shape_of, shuffled
 from sia_core.domain.rollout import Rollout, Split, Unit
 from sia_core.domain.stats import within_share
+from sia_core.loop.refusals import Held, note_dialect
 from sia_core.loop.session import Session
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.phases import ExecuteDone
@@ -130,12 +131,18 @@ def plan_units(
     ]
 
 
-def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], label: str) -> list[Rollout]:
+def roll_out(
+    session: Session, candidate: Candidate, units: Sequence[Unit], label: str, *, executes: bool = False
+) -> list[Rollout]:
     """Return the records of all units, in the order of their keys, and run those not in the journal.
+
+    Args:
+        executes: True for an execute phase, which stops the run if the policy answers nothing (`refusals`).
 
     Raises:
         BudgetError: the rollouts would exceed the budget.
         LeakError: a rollout contains a canary of the task.
+        PolicyError, ServiceError: see `Engine.run` and `refusals.Held`.
     """
     done = session.journal.get(unit.key for unit in units)
     todo = [unit for unit in units if unit.key not in done]
@@ -144,14 +151,17 @@ def roll_out(session: Session, candidate: Candidate, units: Sequence[Unit], labe
     if todo:
         session.ledger.reserve(label, len(todo))
     session.reporter.progress(label, len(done), len(units))
+    held = Held(session, label) if executes and todo and not any(one.turns for one in done.values()) else None
     for rollout in done.values():
         session.task.canaries.check_rollout(rollout)
-    for rollout in session.engine.run(_while_affordable(session, todo), harness, adapter):
+    for rollout in _played(session.engine.run(_while_affordable(session, todo), harness, adapter), held):
         session.run.record.fence()
         session.ledger.settle(rollout)
         session.task.canaries.check_rollout(rollout)
         done[rollout.unit.key] = rollout
         session.reporter.progress(label, len(done), len(units))
+    if todo:
+        note_dialect(session)
     if len(done) < len(units):
         session.ledger.check(label)
     return [done[key] for key in sorted(done)]
@@ -174,6 +184,13 @@ def require_scored(session: Session, rollouts: Sequence[Rollout], label: str) ->
         raise ServiceError(what, where=label, hint="sia doctor looks for the cause on this machine")
     again = command("sia", "check", session.task.where)
     raise TaskError(what, where=label, hint=f"fix task.py, then: {again}; a changed task begins a new run")
+
+
+def _played(rollouts: Iterator[Rollout], held: Held | None) -> Iterator[Rollout]:
+    """Yield the rollouts; those of a policy that answers nothing stop the run."""
+    for rollout in rollouts:
+        yield from [rollout] if held is None else held.take(rollout)
+    yield from [] if held is None else held.release()
 
 
 def _while_affordable(session: Session, units: Sequence[Unit]) -> Iterator[Unit]:

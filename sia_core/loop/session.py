@@ -23,9 +23,11 @@ from sia_core.engine.fanout import Engine, EngineConfig
 from sia_core.host.home import home
 from sia_core.host.progress import Reporter, Silent
 from sia_core.loop.agent_jail import commanding
+from sia_core.loop.connect import Connections
 from sia_core.loop.fingerprint import check_unchanged
 from sia_core.loop.serving import check_serving
 from sia_core.loop.spending import Ledger
+from sia_core.policy.dialect import Learner
 from sia_core.record.beacon import Beacon
 from sia_core.record.history import read_history
 from sia_core.record.journal import Journal
@@ -57,6 +59,8 @@ class Session:
     agents: Agents
     reporter: Reporter
     ledger: Ledger
+    connections: Connections | None = None
+    """Contacts with the servers of the run's models."""
 
 
 @contextmanager
@@ -77,6 +81,7 @@ def open_session(name: str) -> Iterator[Session]:
         config = run.config
         task = Task.load(config.task)
         check_unchanged(run, task)
+        connections = Connections.open(run, config, task, reporter.get())
         settings = EngineConfig(
             config.policy,
             config.sandbox,
@@ -85,14 +90,16 @@ def open_session(name: str) -> Iterator[Session]:
             workers=config.workers,
             graders=config.graders,
             folder=folder,
+            dialect=connections.dialect("policy"),
         )
         engine = Engine(settings, task, reporter.get().say)
         with engine, Journal(folder / "journal.db") as journal, Beacon(run, reporter.get()) as beacon:
             check_serving(run, config, task, engine, folder, beacon)
             ledger = Ledger(run, journal, task.config.resources, policy_price(config.policy), beacon)
             restore(run, ledger, journal, config.siblings)
-            agents = _load_agents(run, config, task, folder, ledger, beacon)
-            session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger)
+            connections.charge(ledger)
+            agents = _load_agents(run, config, task, folder, ledger, beacon, connections.learner("agent"))
+            session = Session(folder, run, config, task, engine, journal, agents, beacon, ledger, connections)
             token = _current.set(session)
             try:
                 yield session
@@ -102,7 +109,13 @@ def open_session(name: str) -> Iterator[Session]:
 
 
 def _load_agents(
-    run: RunRecord, config: RunConfig, task: Task, folder: Path, ledger: Ledger, listener: Reporter
+    run: RunRecord,
+    config: RunConfig,
+    task: Task,
+    folder: Path,
+    ledger: Ledger,
+    listener: Reporter,
+    learner: Learner | None,
 ) -> Agents:
     forgotten = run.tags.get(Tag.FORGOTTEN, "0")
 
@@ -126,6 +139,7 @@ def _load_agents(
         trace=RunTrace(run),
         reporter=listener,
         means=commanding(config, task, folder, forgotten),
+        learner=learner,
     )
 
 

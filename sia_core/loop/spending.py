@@ -43,8 +43,8 @@ class Ledger:
         """Share of each limit that was spent at the last warning."""
 
     def spent(self) -> dict[Role, Usage]:
-        """Return the amounts spent so far, by role."""
-        return dict(self._spent)
+        """Return the amounts spent so far, by role; `connect` only for models behind servers."""
+        return {role: used for role, used in self._spent.items() if role != "connect" or used != Usage()}
 
     @property
     def wall_s(self) -> float:
@@ -120,9 +120,11 @@ class Ledger:
     def describe(self) -> str:
         """Describe the spending, the rest of each limit, and the mean time of a rollout.
 
-        An agent reads the text. Times are coarse, so that a resumed or replayed conversation asks the same.
+        An agent reads the text. Times are coarse, and contacts with servers do not count, so that a resumed or
+        replayed conversation asks the same.
         """
-        spent = total(self.spent())
+        counted: dict[Role, Usage] = {role: used for role, used in self.spent().items() if role != "connect"}
+        spent = total(counted)
         played = self.spent()["rollouts"].seconds + self.spent()["verification"].seconds
         each = f", {coarse_time(played / spent.rollouts)} a rollout with its verification" if spent.rollouts else ""
         said = (
@@ -130,7 +132,7 @@ class Ledger:
         )
         limits = [
             f"{name} {limit - amount:{'.1f' if name.endswith('hours') else '.6g'}} of {limit:g}"
-            for name, amount, limit in self._shares()
+            for name, amount, limit in self.budget.shares(spent, self.wall_s)
         ]
         return f"{said}; left: {', '.join(limits) or 'no limit is set'}"
 

@@ -2,7 +2,8 @@
 
 Replies are streamed, because proxies cut off long silent replies. Agents, whose repeats are limited (`retry.Retry`),
 ask a server without streams for a plain reply. The API returns no token ids and no logprobs, so rollouts cannot train
-weights, and takes no seed. Options become a JSON schema of the reply: models of 2026 refuse a tool that must be called.
+weights, and takes no seed. Options become a JSON schema of the reply, or numbers in the text (`choice`): models of 2026
+refuse a tool that must be called.
 """
 
 import json
@@ -14,8 +15,10 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import ToolCall
 from sia_core.policy.anthropic_shapes import translate_messages, translate_tool
-from sia_core.policy.choice import choose, room_for, schema_of
+from sia_core.policy.choice import Chooser, Schema
+from sia_core.policy.dialect import Dialect, Learner
 from sia_core.policy.faults import GarbledError
+from sia_core.policy.parameters import LIMITS, Parameters
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import render
@@ -32,8 +35,6 @@ FINISH: Final = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_THINKING: Final = 4096
-"""Tokens that a model that always thinks may spend before a choice."""
 _KEPT: Final = {
     "text": ("text",),
     "thinking": ("thinking", "signature"),
@@ -73,7 +74,7 @@ class AnthropicPolicy:
 
     trainable = False
 
-    def __init__(self, spec: ServerSpec, retry: Retry | None = None) -> None:
+    def __init__(self, spec: ServerSpec, retry: Retry | None = None, learner: Learner | None = None) -> None:
         key = spec.key()
         self.spec = spec.spec
         self.digest = spec.digest
@@ -84,6 +85,14 @@ class AnthropicPolicy:
         self._careful = retry.careful
         self._ways = Ways("stream", "plain") if self._careful else Ways("stream")
         self._client = anthropic.Anthropic(api_key=key, base_url=spec.base_url, max_retries=0)
+        self._learner = learner or Learner()
+        self._parameters = Parameters(self._learner, LIMITS[0])
+        self._chooser = Chooser(self._learner, self.spec)
+
+    @property
+    def dialect(self) -> Dialect:
+        """Deviations of the server that were learnt so far."""
+        return self._learner.dialect
 
     def sample(self, request: Request) -> Completion:
         """Implement `Policy.sample`."""
@@ -91,11 +100,9 @@ class AnthropicPolicy:
         if request.sampling.temperature > HOTTEST:
             what = f"the API takes no temperature above 1, and {request.sampling.temperature:g} was requested"
             raise PolicyError(what, where=self.spec, hint="lower [sampling] temperature in task.toml")
-        tools = [translate_tool(tool) for tool in request.tools]
-        extra = {"tools": tools} if tools else {}
         if request.options is None:
-            return _completion(request, self._reply(request, request.sampling.max_tokens, extra))
-        return self._choose(request, request.options, extra)
+            return self._reply(request, request.sampling.max_tokens, {})
+        return self._chooser.choose(request, self._choice)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Return an empty probe; raise if the server, or Anthropic's own model, cannot be reached."""
@@ -109,19 +116,16 @@ class AnthropicPolicy:
         self._server.ask(send, Anything)
         return ()
 
-    def _choose(self, request: Request, options: tuple[str, ...], extra: dict[str, Any]) -> Completion:
-        # Earlier messages may name tools, so the request must define the tools too.
-        wanted = {"format": {"type": "json_schema", "schema": schema_of(options)}}
+    def _choice(self, request: Request, attempt: int, room: int, schema: Schema | None) -> Completion:
+        wanted = {"format": {"type": "json_schema", "schema": schema}}
+        return self._reply(request, room, {"output_config": wanted} if schema else {})
 
-        def ask(_: int) -> Completion:
-            room = room_for(options, request.sampling.max_tokens) + _THINKING
-            return _completion(request, self._reply(request, room, {**extra, "output_config": wanted}))
-
-        return choose(options, ask, self.spec)
-
-    def _reply(self, request: Request, max_tokens: int, extra: dict[str, Any]) -> _Reply:
+    def _reply(self, request: Request, max_tokens: int, extra: dict[str, Any]) -> Completion:
         system, messages = translate_messages(request.messages)
         body: dict[str, Any] = {"model": self._endpoint.model, "messages": messages, "max_tokens": max_tokens, **extra}
+        if request.tools:
+            # Earlier messages may name tools, so a choice must define the tools too.
+            body["tools"] = [translate_tool(tool) for tool in request.tools]
         if request.sampling.temperature != HOTTEST:
             # 1 is the default. The SDK dropped this parameter, which the API of older models still has.
             body["extra_body"] = {"temperature": request.sampling.temperature}
@@ -133,11 +137,17 @@ class AnthropicPolicy:
             last = messages[-1]["content"]
             last[-1] = {**last[-1], "cache_control": {"type": "ephemeral"}}
 
+        complaint = self._server.complaint(request)
+
         def send(timeout: float) -> bytes:
             heard = Heard(request.on_progress)
-            return self._ways.ask(lambda way: self._send(way, body, timeout, heard))
 
-        return self._server.ask(send, _Reply, request=request)
+            def by(way: Way) -> bytes:
+                return self._parameters.ask(body, lambda fitted: self._send(way, fitted, timeout, heard), complaint)
+
+            return self._ways.ask(by)
+
+        return _completion(request, self._server.ask(send, _Reply, request=request))
 
     def _send(self, way: Way, body: dict[str, Any], timeout: float, heard: Heard) -> bytes:
         within = limits(timeout) if self._careful else timeout

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sia_core.domain.errors import PolicyError, SiaError
+from sia_core.policy.parameters import TOO_LONG
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Fault, parse_retry_after
 from sia_core.policy.spec import NO_KEY, ServerSpec
@@ -18,14 +19,30 @@ from sia_core.policy.spec import NO_KEY, ServerSpec
 _WIRE = ("openai", "anthropic", "httpx", "httpx2")
 """Libraries whose exceptions come from requests to a server."""
 _PASSING = (408, 409, 425, 429)
-_OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "response_format", "json_schema", "tool_choice")
-"""Parameters that the run sets, or that implement `options`: a caller cannot change them."""
+_OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "tool_choice")
+"""Parameters that the run sets: a caller cannot change them."""
+_ADVICE_SCHEMA = "use a model with structured outputs, or a harness that does not choose among options"
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|deprecated", re.IGNORECASE
 )
-_TOO_LONG = re.compile(r"context.?(length|window)|prompt is too long|too many tokens", re.IGNORECASE)
 _SHORT_KEY = 8
 """Length from which a key is replaced wherever it stands."""
+_SCHEMA = re.compile(
+    r"response_?format|json_schema|output_config|output_format|structured.?outputs?|guided_|json_validate_failed",
+    re.IGNORECASE,
+)
+"""Names of the means by which a reply is bound to a schema."""
+_NO_MODEL = re.compile(
+    r"model_not_found|invalid model name|unknown model|no such model|"
+    r"model.{0,80}(does not exist|not found|is not a valid)",
+    re.IGNORECASE,
+)
+_NO_KEY = re.compile(
+    r"invalid.{0,20}api.?key|incorrect api.?key|api.?key.{0,20}(invalid|not valid)|authentication.?error|"
+    r"invalid proxy server token|no connected db",
+    re.IGNORECASE,
+)
+"""Texts with which proxies pass on a refused key, or refuse it themselves, with status 400."""
 _SHORTEST = 4
 """Minimum letters of a quotation: an option may be a single letter, which is in every text."""
 _NO_MONEY = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
@@ -45,6 +62,10 @@ class BrokenOffError(GarbledError):
 
 class UnknownModelError(PolicyError):
     """The server does not know the model or the address."""
+
+
+class NoSchemaError(PolicyError):
+    """The server does not bind a reply to a schema."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +108,21 @@ class Judge:
         """Return the first 300 characters of the server's message, or else of the error, without the key."""
         return self._words(error)[:300]
 
+    def complaint(self, error: Exception, asked: Sequence[str] = ()) -> tuple[str, str]:
+        """Read a refusal as `parameters.Complaint` says; both texts are empty for any other error."""
+        if getattr(error, "status_code", None) not in (400, 422):
+            return "", ""
+        body = _error_of(getattr(error, "body", None))
+        param = body.get("param") if isinstance(body, dict) else None
+        return str(param or ""), _without(self._words(error), asked)
+
     def _words(self, error: Exception) -> str:
-        body = getattr(error, "body", None)
-        if isinstance(body, dict) and isinstance(body.get("error"), dict):
-            body = body["error"]  # Anthropic's body has one more layer.
+        body = _error_of(getattr(error, "body", None))
+        text = ""
         if isinstance(body, dict):
             parts = [body.get("code"), body.get("type"), body.get("param"), body.get("message")]
-            text = ": ".join(str(part) for part in parts if part)
-        else:
-            text = str(body) if body else f"{error} {error.__cause__ or ''}"
+            text = ": ".join(str(part) for part in parts if part) if body.get("message") else ""
+        text = text or (str(body) if body else f"{error} {error.__cause__ or ''}")
         return self.redact(" ".join(text.split()))
 
     def redact(self, text: str) -> str:
@@ -121,15 +148,22 @@ class Judge:
         if status == 403:
             hint = f"check the permissions of the key in {variable}"
             return PolicyError(f"access was refused (403): {text}", where=where, hint=hint)
-        if status == 404 or "model_not_found" in said:
+        if status == 400 and _NO_KEY.search(said):
+            hint = f"export {variable}=... with a key for {self.spec.base_url}"
+            return PolicyError(f"the key in {variable} was refused (400)", where=where, hint=hint)
+        if status == 404 or _NO_MODEL.search(said):
             hint = f"check the model's name; {_address(self.spec)}"
             what = f"no model {self.spec.model!r} at {self.spec.base_url} ({status}): {text}"
             return UnknownModelError(what, where=where, hint=hint)
         if status not in (400, 413, 422):
             what = f"not the API that was expected ({status}): {text}"
             return PolicyError(what, where=where, hint=_address(self.spec))
+        if TOO_LONG.search(said):
+            return RejectedRequestError(f"refused ({status}): {text}", where=where)
+        if schema := _SCHEMA.search(said):
+            return NoSchemaError(f"the model does not take {schema[0]}: {text}", where=where, hint=_ADVICE_SCHEMA)
         named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)
-        if named and _UNSUPPORTED.search(said) and not _TOO_LONG.search(said):
+        if named and _UNSUPPORTED.search(said):
             return PolicyError(f"the model does not take {named}: {text}", where=where, hint=_advice(named))
         return RejectedRequestError(f"refused ({status}): {text}", where=where)
 
@@ -154,9 +188,16 @@ def _without(text: str, asked: Sequence[str]) -> str:
     return text
 
 
+def _error_of(body: Any) -> Any:
+    """Return the part of an error's body that describes the error: some servers nest it, some send a list."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        return body["error"]
+    return body
+
+
 def _advice(parameter: str) -> str:
     if parameter == "temperature":
         return "sample at temperature 1, which is not sent to the provider's own server; or use another model"
-    if parameter in ("response_format", "json_schema", "tool_choice"):
-        return "use a model with structured outputs, or a harness that does not choose among options"
     return "use another model"

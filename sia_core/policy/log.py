@@ -18,6 +18,7 @@ from sia_core.domain.errors import PolicyError, RecordError
 from sia_core.domain.hashing import canonical_json
 from sia_core.domain.json_data import read, write
 from sia_core.host.disk import cannot_write
+from sia_core.policy.dialect import Dialect
 from sia_core.policy.protocol import Completion, Policy, Request
 
 FORMAT = 1
@@ -76,6 +77,11 @@ class LoggedPolicy:
             raise
         future.set_result(completion)
         return completion
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """Deviations of the policy's server; None for a policy without a server."""
+        return getattr(self._policy, "dialect", None)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Probe the policy, without a log of the result."""

@@ -2,27 +2,27 @@
 
 Requests of rollouts are plain. Requests of agents, whose repeats are limited (`retry.Retry`), ask for a stream: agents
 write long replies, and only silence of a stream tells that the server is gone. The server returns no token ids, so
-rollouts cannot train weights, and logprobs are not requested. Options become a strict JSON schema.
+rollouts cannot train weights, and logprobs are not requested. Parameters that the server refuses are left out or
+renamed (`parameters`). Options become a strict JSON schema, or numbers in the text (`choice`).
 """
 
-from typing import Any, Final
+from typing import Any
 
 import openai
 from pydantic import Field
 
 from sia_core.domain.candidate import Adapter
-from sia_core.domain.errors import PolicyError
 from sia_core.domain.rollout import ToolCall
-from sia_core.policy.choice import choose, room_for, schema_of
+from sia_core.policy.choice import Chooser, Schema
+from sia_core.policy.dialect import Dialect, Learner
 from sia_core.policy.openai_chunks import gather
+from sia_core.policy.parameters import LIMITS, Parameters
 from sia_core.policy.protocol import Completion, Message, Request
 from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import render
 from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
 from sia_core.policy.streaming import Heard, Way, Ways, limits, plain_body, watched
-
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 
 class _Function(Answer):
@@ -67,7 +67,7 @@ class OpenAIPolicy:
 
     trainable = False
 
-    def __init__(self, spec: ServerSpec, retry: Retry | None = None) -> None:
+    def __init__(self, spec: ServerSpec, retry: Retry | None = None, learner: Learner | None = None) -> None:
         key = spec.key()
         self.spec = spec.spec
         self.digest = spec.digest
@@ -78,23 +78,22 @@ class OpenAIPolicy:
         self._careful = retry.careful
         self._ways = Ways("counted", "stream", "plain") if self._careful else Ways("plain")
         self._client = openai.OpenAI(api_key=key, base_url=spec.base_url, max_retries=0)
+        self._learner = learner or Learner()
         # OpenAI's own models take only the new name, many other servers only the old name.
-        self._limit = _LIMITS[spec.official]
+        self._parameters = Parameters(self._learner, LIMITS[spec.official])
+        self._chooser = Chooser(self._learner, self.spec)
+
+    @property
+    def dialect(self) -> Dialect:
+        """Deviations of the server that were learnt so far."""
+        return self._learner.dialect
 
     def sample(self, request: Request) -> Completion:
         """Implement `Policy.sample`."""
         refuse_adapter(request, self.spec)
         if request.options is None:
             return self._reply(request, request.seed, request.sampling.max_tokens, {})
-        options = request.options
-        wanted = {"name": "choice", "strict": True, "schema": schema_of(options)}
-        extra = {"response_format": {"type": "json_schema", "json_schema": wanted}}
-
-        def ask(attempt: int) -> Completion:
-            room = room_for(options, request.sampling.max_tokens)
-            return self._reply(request, request.seed + attempt, room, extra)
-
-        return choose(options, ask, self.spec)
+        return self._chooser.choose(request, self._choice)
 
     def probe(self, adapter: Adapter | None = None) -> tuple[float, ...]:
         """Return an empty probe; raise if the server, or OpenAI's own model, cannot be reached."""
@@ -108,10 +107,15 @@ class OpenAIPolicy:
         self._server.ask(send, Anything)
         return ()
 
+    def _choice(self, request: Request, attempt: int, room: int, schema: Schema | None) -> Completion:
+        wanted = {"type": "json_schema", "json_schema": {"name": "choice", "strict": True, "schema": schema}}
+        return self._reply(request, request.seed + attempt, room, {"response_format": wanted} if schema else {})
+
     def _reply(self, request: Request, seed: int, max_tokens: int, extra: dict[str, Any]) -> Completion:
         body: dict[str, Any] = {
             "model": self._endpoint.model,
             "messages": [_message(message) for message in request.messages],
+            "max_tokens": max_tokens,
             "seed": seed % 2**31,  # Some servers keep 32 bits.
             **extra,
         }
@@ -120,27 +124,20 @@ class OpenAIPolicy:
             body["temperature"] = request.sampling.temperature
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]
-        return _completion(request, self._ask(request, body, max_tokens))
+        return _completion(request, self._ask(request, body))
 
-    def _ask(self, request: Request, body: dict[str, Any], max_tokens: int) -> _Chat:
-        def ask(limit: str) -> _Chat:
-            whole = {**body, limit: max_tokens}
+    def _ask(self, request: Request, body: dict[str, Any]) -> _Chat:
+        complaint = self._server.complaint(request)
 
-            def send(timeout: float) -> bytes:
-                heard = Heard(request.on_progress)
-                return self._ways.ask(lambda way: self._send(way, whole, timeout, heard))
+        def send(timeout: float) -> bytes:
+            heard = Heard(request.on_progress)
 
-            return self._server.ask(send, _Chat, request=request)
+            def by(way: Way) -> bytes:
+                return self._parameters.ask(body, lambda fitted: self._send(way, fitted, timeout, heard), complaint)
 
-        limit = self._limit
-        try:
-            return ask(limit)
-        except PolicyError as error:
-            other = _LIMITS[limit == _LIMITS[0]]
-            if f"Use '{other}' instead" not in error.what:
-                raise
-        self._limit = other
-        return ask(other)
+            return self._ways.ask(by)
+
+        return self._server.ask(send, _Chat, request=request)
 
     def _send(self, way: Way, body: dict[str, Any], timeout: float, heard: Heard) -> bytes:
         within = limits(timeout) if self._careful else timeout

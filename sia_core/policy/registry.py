@@ -8,6 +8,7 @@ from sia_core.domain.errors import UsageError
 from sia_core.domain.near import near_spec
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
+from sia_core.policy.dialect import Learner
 from sia_core.policy.protocol import Policy
 from sia_core.policy.retry import Retry
 from sia_core.policy.scripted import ScriptedPolicy
@@ -114,6 +115,8 @@ def load_policy(
     log: Path | None = None,
     serve: Serve | None = None,
     silence_s: float | None = None,
+    retry: Retry | None = None,
+    learner: Learner | None = None,
 ) -> Policy:
     """Load the policy of a spec, with its weights in memory.
 
@@ -123,6 +126,8 @@ def load_policy(
         log: file for replies of a model behind a server.
         serve: function that starts the server of a spec without an address.
         silence_s: for an agent's model behind openai: or anthropic:, seconds that its server may send nothing.
+        retry: retries of requests to a server, if not those of a policy or an agent.
+        learner: for openai: and anthropic:, what is known of the server, and the listener for what is learnt.
 
     Raises:
         UsageError: unknown or invalid spec, or a server to start without `serve`.
@@ -134,7 +139,8 @@ def load_policy(
     if server is not None:
         from sia_core.policy.log import LoggedPolicy
 
-        policy = _load_server(server, serve, Retry() if silence_s is None else Retry.of_agent(silence_s))
+        retry = retry or (Retry() if silence_s is None else Retry.of_agent(silence_s))
+        policy = _load_server(server, serve, retry, learner)
         return policy if log is None else LoggedPolicy(policy, log)
     if spec.startswith(_REPLAY):
         from sia_core.policy.log import ReplayPolicy
@@ -146,16 +152,16 @@ def load_policy(
     return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, os.cpu_count() or 1), batch=batch)
 
 
-def _load_server(server: ServerSpec, serve: Serve | None, retry: Retry) -> Policy:
+def _load_server(server: ServerSpec, serve: Serve | None, retry: Retry, learner: Learner | None) -> Policy:
     # Each import loads an SDK, and the last one transformers too.
     if server.kind == "openai":
         from sia_core.policy.openai_chat import OpenAIPolicy
 
-        return OpenAIPolicy(server, retry)
+        return OpenAIPolicy(server, retry, learner)
     if server.kind == "anthropic":
         from sia_core.policy.anthropic_messages import AnthropicPolicy
 
-        return AnthropicPolicy(server, retry)
+        return AnthropicPolicy(server, retry, learner)
     if server.own:
         if serve is None:
             raise UsageError("a run is needed to start its server", where=server.spec, hint="use vllm:DIR@URL")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sia_core.domain.errors import PolicyError
 from sia_core.policy.faults import GarbledError, Judge
 from sia_core.policy.paid import careful
+from sia_core.policy.parameters import Complaint
 from sia_core.policy.protocol import Request
 from sia_core.policy.retry import Fault, Retry
 from sia_core.policy.spec import ServerSpec
@@ -62,6 +63,10 @@ class Server:
     def tell(self, send: Send, opinion: Opinion | None = None) -> str:
         """Return the answer as text. Raises as `ask` does."""
         return self._run(lambda timeout: send(timeout).decode(errors="replace"), opinion)
+
+    def complaint(self, request: Request) -> Complaint:
+        """Return a reader of the server's refusals of this request."""
+        return lambda error: self._judge.complaint(error, request.words)
 
     def _run(self, call: Callable[[float], T], opinion: Opinion | None, request: Request | None = None) -> T:
         retry = self._retry

@@ -10,7 +10,7 @@ import pytest
 
 from sia_core.record.phases import SealedDone
 from tests.e2e.conftest import TOY, Sia
-from tests.wire.server import Wire, chat, serve
+from tests.wire.server import Wire, chat, error, serve
 
 KEY = "sk-secret-5b21"
 OPTIONS = ("--generations", "1", "--rollouts", "2", "--problems", "3", "--levers", "harness", "--no-ui")
@@ -61,3 +61,39 @@ def test_missing_key_is_named_before_anything_is_spent(sia: Sia) -> None:
     output = sia("run", str(TOY), "--policy", "anthropic:claude", "--no-ui", code=5)
     assert "ANTHROPIC_API_KEY is not set" in output
     assert "export ANTHROPIC_API_KEY" in output
+
+
+@pytest.mark.slow
+def test_refused_model_ends_before_the_run_and_refused_requests_stop_it(sia: Sia) -> None:
+    mine = replace(sia, environment={**sia.environment, "OPENAI_API_KEY": KEY})
+    with serve() as wire:
+        command = ("run", str(TOY), "--policy", f"openai:m@{wire.url}/v1", *OPTIONS)
+        wire.plays_contacts = True
+        wire.answer = error(400, "Invalid model name passed in model=m")
+        output = mine(*command, code=5)
+        assert "Invalid model name passed in model=m" in output and "check the model's name" in output
+        assert not list((mine.home / "runs").glob("*"))
+
+        wire.plays_contacts = False
+        wire.answer = error(400, "the prompt has 90 tokens, and the window 64")
+        output = mine(*command, code=5)
+        run = mine.run()
+        assert "refused all" in output and "the window 64" in output and f"then: sia resume {run.name}" in output
+
+        def picky(handler: Any, body: dict[str, Any]) -> None:
+            if "temperature" in body:
+                error(400, "temperature: Extra inputs are not permitted")(handler, body)
+            else:
+                answer(handler, body)
+
+        wire.answer = picky
+        contacts = len(wire.contacts)
+        output = mine("resume", run.name, "--no-ui")
+        assert len(wire.contacts) == contacts, "a resume asked again"
+    again = mine.run()
+    assert "finished" in output and "the server takes no temperature" in output
+    assert again.tags["sia.not_sent"] == "policy: temperature" and again.tags["sia.choices"] == "schema"
+    sealed = again.phase(SealedDone)
+    assert sealed is not None and sealed.final.mean > 0
+    spent = again.get_json("spending.json")["roles"]["connect"]
+    assert spent["tokens"] == 20

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.servers
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_server_passes_over_either_wire(transformers_serve: Running, wire: str, check: Callable[[Policy], object]) -> None:
+def test_server_passes_over_either_wire(
+    transformers_serve: Running, wire: str, check: Callable[[Policy], object]
+) -> None:
     suffix = "/v1" if wire == "openai" else ""
     check(connect(f"{wire}:{transformers_serve.model}@{transformers_serve.url}{suffix}"))

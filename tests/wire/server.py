@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from sia_core.policy.contact import MARK
+
 Answer = Callable[["Handler", dict[str, Any]], None]
 
 
@@ -22,6 +24,10 @@ class Wire:
     faults: deque[Answer] = field(default_factory=deque)
     """Answers to the next requests; then `answer` is used."""
     answer: Answer | None = None
+    contacts: list[dict[str, Any]] = field(default_factory=list)
+    """Bodies of requests of a first contact, which are answered as a sound server would."""
+    plays_contacts: bool = False
+    """True if `faults` and `answer` answer the requests of a contact too."""
     down: bool = False
     """True if every request is answered with 503."""
     most: int = 0
@@ -57,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.wire.enter()
         try:
+            if not self.wire.plays_contacts and not self.wire.down and (sound := answer_contact(body)):
+                self.wire.contacts.append(body)
+                sound(self, body)
+                return
             self.wire.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
             answer = self.wire.faults.popleft() if self.wire.faults else self.wire.answer
             if self.wire.down:
@@ -152,6 +162,23 @@ def message(*blocks: dict[str, Any], stop: str = "end_turn", cut: bool = False) 
         events += [{"type": "message_delta", "delta": end, "usage": {"output_tokens": 3}}, {"type": "message_stop"}]
     data = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
     return lambda handler, _: handler.send_data(data, kind="text/event-stream")
+
+
+def answer_contact(body: dict[str, Any]) -> Answer | None:
+    """The answer of a sound server to a request of `policy.contact`; None for any other request."""
+    last = (body.get("messages") or [{}])[-1].get("content")
+    text = last[0].get("text", "") if isinstance(last, list) and last else last
+    if not isinstance(text, str) or not text.startswith(MARK):
+        return None
+    openai = "output_config" not in body and not isinstance(last, list)
+    if body.get("tools"):
+        given = {"colour": "blue"}
+        if openai:
+            function = {"name": "report_colour", "arguments": json.dumps(given)}
+            return chat(None, calls=[{"id": "c", "type": "function", "function": function}], finish="tool_calls")
+        return message({"type": "tool_use", "id": "c", "name": "report_colour", "input": given}, stop="tool_use")
+    said = json.dumps({"choice": "red"}) if "response_format" in body or "output_config" in body else "ready"
+    return chat(said) if openai else message({"type": "text", "text": said})
 
 
 def error(
