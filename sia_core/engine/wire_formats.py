@@ -17,12 +17,14 @@ from sia_core.domain.rollout import ToolCall
 from sia_core.domain.task_config import describe_invalid
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
+from sia_core.policy.endings import LENGTH, REFUSED
 from sia_core.policy.protocol import Completion, Message, Tool
 
 MODEL = "policy"
 """Only model name that a harness sees."""
 MAX_OPTIONS = 1024
 MAX_SAMPLES = 128
+_STOP_REASONS = {LENGTH: "max_tokens", "tool_calls": "tool_use", REFUSED: "refusal"}
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -45,7 +47,7 @@ class _Shape(BaseModel):
 
 
 class _Function(_Shape):
-    name: str = Field(min_length=1, max_length=128)
+    name: str = Field(max_length=128)  # Empty if the model named no tool.
     arguments: str = ""
 
 
@@ -234,7 +236,7 @@ def write_messages(key: str, completion: Completion) -> dict[str, Any]:
         {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call)}
         for call in completion.tool_calls
     ]
-    reason = {"length": "max_tokens", "tool_calls": "tool_use"}.get(_finish(completion), "end_turn")
+    reason = _STOP_REASONS.get(_finish(completion), "end_turn")
     return {
         "id": f"msg_{key[:24]}",
         "type": "message",
@@ -330,4 +332,6 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _finish(completion: Completion) -> str:
-    return "tool_calls" if completion.tool_calls else completion.finish
+    # A reply that was cut or refused says so, even if it holds calls: they are not whole.
+    stopped = completion.finish in (LENGTH, REFUSED)
+    return "tool_calls" if completion.tool_calls and not stopped else completion.finish

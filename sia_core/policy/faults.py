@@ -14,6 +14,7 @@ from sia_core.domain.errors import PolicyError, SiaError
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Fault, parse_retry_after
 from sia_core.policy.spec import NO_KEY, ServerSpec
+from sia_core.policy.window import Limits, TooLongError, read_limits
 
 _WIRE = ("openai", "anthropic", "httpx", "httpx2")
 """Libraries whose exceptions come from requests to a server."""
@@ -23,7 +24,7 @@ _OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "response
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|deprecated", re.IGNORECASE
 )
-_TOO_LONG = re.compile(r"context.?(length|window)|prompt is too long|too many tokens", re.IGNORECASE)
+_TOO_LONG = re.compile(r"context.?(length|window|size)|prompt is too long|too many tokens", re.IGNORECASE)
 _SHORTEST = 4
 """Minimum letters of a quotation: an option may be a single letter, which is in every text."""
 _NO_MONEY = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
@@ -71,6 +72,10 @@ class Judge:
             return None
         status, text = getattr(error, "status_code", None), self.describe(error)
         said = _without(self._words(error), asked)
+        told = read_limits(said, getattr(error, "body", None)) if status not in (401, 403, 404, 429) else None
+        if told is not None:
+            # Some servers answer with 500, or with an error in place of the reply, where trying again cannot help.
+            return Fault(self._too_long(status, text, told))
         if status is None or status == 200:
             return self._passing(text)
         if status == 402 or (status in (400, 429) and _NO_MONEY.search(said)):
@@ -104,6 +109,10 @@ class Judge:
         hint = f"check that {self.spec.base_url} is up"
         return Fault(EndpointError(f"no answer: {text}", where=self.spec.spec, hint=hint), True, after_s)
 
+    def _too_long(self, status: int | None, text: str, told: Limits) -> SiaError:
+        what = f"refused ({status}): {text}" if status else f"refused: {text}"
+        return TooLongError(what, where=self.spec.spec, limits=told)
+
     def _final(self, status: int, text: str, said: str) -> SiaError:
         """Return the error for a status that the caller or the policy caused, judged by `said`, without quotations."""
         where, variable = self.spec.spec, self.spec.variable
@@ -124,6 +133,8 @@ class Judge:
         named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)
         if named and _UNSUPPORTED.search(said) and not _TOO_LONG.search(said):
             return PolicyError(f"the model does not take {named}: {text}", where=where, hint=_advice(named))
+        if _TOO_LONG.search(said):
+            return self._too_long(status, text, Limits())
         return RejectedRequestError(f"refused ({status}): {text}", where=where)
 
 
