@@ -95,6 +95,17 @@ def flaw(value: Any) -> str:
     return _flaw(value, "", DEEPEST)
 
 
+def whole_texts(value: Any) -> Any:
+    """Return JSON data with each half of a surrogate pair replaced by U+FFFD, as in a reply cut within a character."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [whole_texts(one) for one in value]
+    if isinstance(value, dict):
+        return {whole_texts(key): whole_texts(one) for key, one in value.items()}
+    return value
+
+
 def texts(value: Any) -> Iterator[str]:
     """Every string in nested containers."""
     todo = [value]

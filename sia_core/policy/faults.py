@@ -18,6 +18,8 @@ from sia_core.policy.window import Limits, TooLongError, read_limits
 
 _WIRE = ("openai", "anthropic", "httpx", "httpx2")
 """Libraries whose exceptions come from requests to a server."""
+_FINAL = (400, 413, 422)
+"""Statuses of a request that is refused for what it says."""
 _PASSING = (408, 409, 425, 429)
 _OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "response_format", "json_schema", "tool_choice")
 """Parameters that the run sets, or that implement `options`: a caller cannot change them."""
@@ -72,10 +74,11 @@ class Judge:
             return None
         status, text = getattr(error, "status_code", None), self.describe(error)
         said = _without(self._words(error), asked)
-        told = read_limits(said, getattr(error, "body", None)) if status not in (401, 403, 404, 429) else None
-        if told is not None:
+        if status not in (401, 403, 404, 429):
             # Some servers answer with 500, or with an error in place of the reply, where trying again cannot help.
-            return Fault(self._too_long(status, text, told))
+            words = self._words(error) if status in _FINAL else said
+            if (told := read_limits(words, getattr(error, "body", None))) is not None:
+                return Fault(self._too_long(status, text, told))
         if status is None or status == 200:
             return self._passing(text)
         if status == 402 or (status in (400, 429) and _NO_MONEY.search(said)):
@@ -127,13 +130,13 @@ class Judge:
             hint = "check the model's name, and the address after @ (it mostly ends in /v1)"
             what = f"no model {self.spec.model!r} at {self.spec.base_url} ({status}): {text}"
             return UnknownModelError(what, where=where, hint=hint)
-        if status not in (400, 413, 422):
+        if status not in _FINAL:
             what = f"not the API that was expected ({status}): {text}"
             return PolicyError(what, where=where, hint="check the address after @ (it mostly ends in /v1)")
         named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)
         if named and _UNSUPPORTED.search(said) and not _TOO_LONG.search(said):
             return PolicyError(f"the model does not take {named}: {text}", where=where, hint=_advice(named))
-        if _TOO_LONG.search(said):
+        if _TOO_LONG.search(text):
             return self._too_long(status, text, Limits())
         return RejectedRequestError(f"refused ({status}): {text}", where=where)
 

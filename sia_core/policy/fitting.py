@@ -106,8 +106,11 @@ class FittingPolicy:
     def _tell(self, limit: int) -> None:
         if not self._said:
             self._said = True
-            window = f"a window of {self._window:,}" if self._window else f"replies of {self._longest:,} at most"
-            self._say(f"{self.spec}: replies are limited to {limit:,} tokens now, because its server has {window}")
+            room = "its server has no room for longer ones"
+            if self._window or self._longest:
+                named = f"a window of {self._window:,}" if self._window else f"replies of {self._longest:,} at most"
+                room = f"its server has {named}"
+            self._say(f"{self.spec}: replies are limited to {limit:,} tokens now, because {room}")
 
 
 def _with_limit(request: Request, limit: int) -> Request:
