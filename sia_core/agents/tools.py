@@ -5,6 +5,7 @@ An invalid call is answered with the error, and never ends a conversation.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,8 +37,13 @@ class Tool(Generic[A]):
     @property
     def schema(self) -> Schema:
         """Return the tool's schema as a request carries it."""
-        parameters = self.arguments.model_json_schema()
+        parameters = _parameters(self.arguments)
         return {"type": "function", "function": {"name": self.name, "description": self.help, "parameters": parameters}}
+
+
+@cache
+def _parameters(arguments: type[Arguments]) -> dict[str, Any]:
+    return arguments.model_json_schema()
 
 
 class ArgumentsError(Exception):

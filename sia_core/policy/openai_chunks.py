@@ -117,7 +117,7 @@ class Reply:
 
     def add(self, chunk: _Chunk) -> None:
         """Add one chunk."""
-        usage = chunk.usage.to_dict() if hasattr(chunk.usage, "to_dict") else chunk.usage
+        usage = _as_json(chunk.usage)
         self._usage = usage or self._usage
         self._ended = self._ended or (usage is not None and not chunk.choices)
         for choice in chunk.choices or ():
@@ -180,6 +180,13 @@ def _read(chunk: Any) -> _Chunk:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "chunk"
         raise GarbledError(f"a broken stream, {place}: {first['msg']}") from None
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value of the SDK, which makes objects of what it knows, as JSON data."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict(warnings=False)
+    return [_as_json(one) for one in value] if isinstance(value, list) else value
 
 
 def _extend(details: list[dict[str, Any]], detail: dict[str, Any]) -> None:

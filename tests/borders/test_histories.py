@@ -40,7 +40,7 @@ def fault(sent: dict[str, Any]) -> str:
         for made in one.get("tool_calls", ()):
             function = made["function"]
             try:
-                given = json.loads(function["arguments"], parse_constant=lambda name: name / 0)
+                given = json.loads(function["arguments"], parse_constant=int)
             except (ValueError, TypeError):
                 return f"arguments: {function['arguments']!r}"
             if not isinstance(given, dict) or not function["name"].replace("_", "a").isalnum():
