@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
+from sia_core.agents.conversation import Allowance
+from sia_core.agents.meta import Brief, MetaAgent
 from sia_core.agents.protocol import NoDecisionError
+from sia_core.domain.harness import Harness
 from sia_core.domain.rollout import Sampling, ToolCall
 from sia_core.policy.calls import arguments_object, well_formed, with_ids
 from sia_core.policy.protocol import Request
 from sia_core.policy.retry import Retry
-from tests.agents.test_llm import GOOD
-from tests.borders.talks import body, call, message, plain, strict, submit, talking, use
+from tests.agents.sources import MemorySource
+from tests.agents.test_llm import GOOD, Lenient
+from tests.borders.talks import Talk, body, call, message, plain, strict, submit, talking, use
 from tests.policy.test_http import TOOL, connect
 from tests.wire.server import Answer, error, serve
 from tests.wire.server import message as streamed
@@ -261,8 +265,31 @@ def test_refusal_of_the_first_request_is_not_asked_again_as_text(tmp_path: Path)
     assert len(talk.bodies) <= 3
 
 
+def test_first_harness_that_failed_is_begun_again_as_a_new_conversation(tmp_path: Path) -> None:
+    def write(talk: Talk, attempt: int) -> Harness:
+        agent = MetaAgent("openai:m", talk.model(), allowance=Allowance(turns=2), price=None, keep=kept)
+        return agent.write(Brief("t", "m", [], "page", MemorySource(), attempt=attempt), Lenient())
+
+    numbers: list[int] = []
+
+    def kept(_: int, number: int, __: Any) -> None:
+        numbers.append(number)
+
+    files = [{"file": "agent.py", "text": "X = 1\n"}, {"file": "harness.toml", "text": 'name = "h"\n'}]
+    good = json.dumps({"files": files, "reasoning": "r"})
+    with talking("openai", tmp_path) as talk:
+        talk.wire.answer = plain(body("hm", finish="stop"))
+        for _ in range(2):
+            with pytest.raises(NoDecisionError, match="no decision in 2 turns"):
+                write(talk, 0)
+        assert len(talk.bodies) == 2, "the same attempt replays its end"
+        talk.wire.answer = plain(body(None, call("submit_harness", good)))
+        assert write(talk, 1).files["agent.py"] == b"X = 1\n"
+        assert numbers == [0, 0, 1], "each attempt is charged"
+
+
 @pytest.mark.parametrize("text", ["{}", "", " ", "null", '"{}"', '"null"'])
-def test_no_arguments_are_an_empty_object(text: str) -> None:
+def test_missing_arguments_are_an_empty_object(text: str) -> None:
     assert arguments_object(text) == {} and json.loads(well_formed(text)) == {}
 
 
