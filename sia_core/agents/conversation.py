@@ -2,22 +2,31 @@
 
 The conversation is bounded in turns, tokens, money and context. All messages are recorded. Reading tools answer an
 invalid call with the error; an invalid submission comes back with the exact error, up to ATTEMPTS times.
+
+A reply that was cut at its limit is never acted on: the model is asked for a shorter one, CUTS times in a row at most.
+A refusal ends the conversation. Calls that are written as text are read where the server returns none. A server that
+refuses the history of calls is sent the same history as text, once and for the rest of the conversation.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from sia_core.agents.dialogue import answered, own_ids, said, told_as_text
 from sia_core.agents.prices import Price, usage_of
 from sia_core.agents.tools import Arguments, ArgumentsError, Tool, answer, parse_arguments
 from sia_core.agents.tracing import Trace
-from sia_core.domain.config import MAX_VALIDATIONS
+from sia_core.agents.written_calls import written_calls
+from sia_core.domain.config import MAX_VALIDATIONS, REPLY_TOKENS
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.rollout import Sampling, ToolCall
 from sia_core.domain.usage import ModelUsage
 from sia_core.host.progress import Reporter, Wait
+from sia_core.policy.endings import LENGTH, REFUSED
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
+from sia_core.policy.window import TooLongError
 
 ATTEMPTS = MAX_VALIDATIONS
 """Maximum number of submissions; each invalid one comes back with its faults."""
@@ -25,8 +34,11 @@ _CHARACTERS = 4
 """Characters per token, about; a reply that is still streaming is counted in characters."""
 _LAST_TURNS = 3
 """Number of last turns in which tool answers end with the number of turns left."""
-MAX_OUTPUT = 16_000
-"""Tokens of one reply, thinking included."""
+CUTS: Final = 3
+"""Replies in a row that may be cut at their limit."""
+_FILTERED: Final = re.compile(r"content[ _](?:filter|management|policy)|safety", re.IGNORECASE)
+"""Errors of servers that filter what is sent to a model."""
+_QUOTED: Final = 300
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Arguments)
@@ -51,6 +63,8 @@ class Allowance:
     dollars: float | None = None
     context: int = 200_000
     """Characters of tool answers; after them, tools answer only that a submission is due."""
+    reply: int = REPLY_TOKENS
+    """Tokens of one reply, thinking included."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,8 @@ class Transcript:
     usage: ModelUsage = field(default_factory=ModelUsage)
     attempts: list[str] = field(default_factory=list)
     """Reasons why submissions were not accepted."""
+    notes: list[str] = field(default_factory=list)
+    """Unusual replies, and how they were taken."""
 
 
 @dataclass
@@ -91,6 +107,9 @@ class Conversation:
 
     def __post_init__(self) -> None:
         self._began, self._shown = time.time(), 0
+        self._cuts = 0
+        self._ids: set[str] = set()
+        self._as_text = False
 
     def run(self, system: str, opening: str, submit: Submit[S, T]) -> T:
         """Talk until a submission is accepted.
@@ -106,18 +125,26 @@ class Conversation:
         while True:
             self._check_allowance()
             completion = self._ask(submit)
-            messages.append(_said(completion))
-            if not completion.tool_calls:
+            self._check_refusal(completion)
+            if completion.finish == LENGTH:
+                self._ask_for_less(completion, submit.name)
+                continue
+            self._cuts = 0
+            calls, as_text = self._calls(completion, submit.name)
+            messages.append(said(completion, () if as_text else calls))
+            if not calls:
                 messages.append({"role": "user", "content": f"Call a tool, or {submit.name} when you have decided."})
-            for call in completion.tool_calls:
+                continue
+            answers: list[str] = []
+            for call in calls:
                 if call.name == submit.name:
                     try:
                         return submit.take(parse_arguments(call, submit.arguments))
                     except (ArgumentsError, SubmissionError) as error:
-                        text = self._not_taken(str(error))
+                        answers.append(self._not_taken(str(error)))
                 else:
-                    text = self._answer(call, submit.name)
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
+                    answers.append(self._answer(call, submit.name))
+            messages += answered(calls, answers, as_text=as_text)
 
     def _check_allowance(self) -> None:
         used, allowed = self.transcript.usage, self.allowance
@@ -128,12 +155,64 @@ class Conversation:
         if allowed.dollars is not None and used.dollars is not None and used.dollars >= allowed.dollars:
             raise NoSubmissionError(f"no decision for {used.dollars:.4f} dollars, {allowed.dollars:g} are allowed")
 
+    def _check_refusal(self, completion: Completion) -> None:
+        if completion.finish == REFUSED:
+            said_so = " ".join(completion.text.split())[:_QUOTED]
+            why = f": {said_so}" if said_so else ", by a content filter and without a text"
+            raise NoSubmissionError(f"the model refused to answer ({REFUSED}){why}")
+
+    def _ask_for_less(self, completion: Completion, submit: str) -> None:
+        """Answer a reply that was cut, of which nothing is done."""
+        self._cuts += 1
+        tokens = completion.output_tokens or self.allowance.reply
+        self.transcript.notes.append(f"turn {self.transcript.usage.requests}: cut at {tokens} tokens")
+        if self._cuts >= CUTS:
+            raise NoSubmissionError(
+                f"{self._cuts} replies in a row were cut, the last at {tokens} tokens: allow longer ones "
+                "(--agent-reply-tokens), give the model's server a larger window, or let the model think less"
+            )
+        lost = ", ".join(dict.fromkeys(call.name for call in completion.tool_calls))
+        self.transcript.messages += [
+            {"role": "assistant", "content": completion.text or "(cut off)"},
+            {
+                "role": "user",
+                "content": f"Your reply was cut at {tokens} tokens, the limit of one reply. Nothing of it was done"
+                f"{f': the calls of {lost} were dropped' if lost else ''}. Answer in fewer tokens: think less, change "
+                f"less at once, and call a tool, or {submit} when you have decided.",
+            },
+        ]
+
+    def _calls(self, completion: Completion, submit: str) -> tuple[list[ToolCall], bool]:
+        """Return the calls of a reply, and True if they were written as text."""
+        turn = self.transcript.usage.requests
+        if completion.tool_calls:
+            return own_ids(completion.tool_calls, self._ids, turn), False
+        calls = written_calls(completion.text, {*(tool.name for tool in self.tools), submit})
+        if calls:
+            names = ", ".join(call.name for call in calls)
+            self.transcript.notes.append(f"turn {turn}: calls were written as text, and read: {names}")
+        return calls, True
+
     def _ask(self, submit: Submit[S, T]) -> Completion:
+        try:
+            return self._sample(submit)
+        except RejectedRequestError as error:
+            final = isinstance(error, TooLongError) or _FILTERED.search(error.what) or self._as_text
+            if final or not any(message.get("tool_calls") for message in self.transcript.messages):
+                hint = f"; {error.hint}" if error.hint else ""
+                raise NoSubmissionError(f"the model's server refused the conversation: {error.what}{hint}") from error
+            turn = self.transcript.usage.requests + 1
+            self.transcript.notes.append(f"turn {turn}: calls are sent as text, because of: {error.what}")
+        self._as_text = True
+        return self._ask(submit)
+
+    def _sample(self, submit: Submit[S, T]) -> Completion:
         turn = self.transcript.usage.requests
         schema = Tool(submit.name, submit.help, submit.arguments, str).schema
+        messages = self.transcript.messages
         request = Request(
-            tuple(self.transcript.messages),
-            Sampling(1.0, MAX_OUTPUT),
+            tuple(told_as_text(messages) if self._as_text else messages),
+            Sampling(1.0, self.allowance.reply),
             derive_seed(self.seed, turn),
             tools=(*(tool.schema for tool in self.tools), schema),
             growing=True,
@@ -143,11 +222,9 @@ class Conversation:
             self._report(turn + 1)
             try:
                 completion = self.model.sample(request)
-            except RejectedRequestError as error:
-                raise NoSubmissionError(f"the model's server refused the conversation: {error.what}") from error
             finally:
                 self.reporter.waiting(None)
-            span.end(_said(completion), completion)
+            span.end(said(completion, completion.tool_calls), completion)
         self.transcript.usage += usage_of(completion, self.price)
         return completion
 
@@ -173,15 +250,3 @@ class Conversation:
         if not left:
             raise NoSubmissionError(f"{ATTEMPTS} submissions were not taken; the last: {' '.join(why.split())}")
         return f"error: not taken:\n{why}\n({left} more {'submission is' if left == 1 else 'submissions are'} taken)"
-
-
-def _said(completion: Completion) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": completion.text or None}
-    if completion.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in completion.tool_calls
-        ]
-    if completion.blocks:
-        message["blocks"] = list(completion.blocks)
-    return message

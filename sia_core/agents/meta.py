@@ -45,6 +45,8 @@ class Brief:
     """The page of `agents.reference`."""
     materials: Materials
     seed: int = 0
+    attempt: int = 0
+    """Earlier attempts of the run that ended without a harness; each attempt is a new conversation."""
 
 
 class FirstBench(Protocol):
@@ -127,7 +129,7 @@ class MetaAgent(ModelAgent):
         drafts = _Drafts(bench)
         tools = [*material_tools(brief.materials), try_tool(drafts, [problem.id for problem in brief.problems])]
         label = "asking the agent for the first harness"
-        conversation = self.conversation(tools, derive_seed(brief.seed, "meta"), label)
+        conversation = self.conversation(tools, _seed(brief), label)
         submit = Submit(
             "submit_harness",
             f"End with the harness. It is validated; its faults come back, {ATTEMPTS} submissions are taken at most.",
@@ -142,9 +144,14 @@ class MetaAgent(ModelAgent):
             except NoSubmissionError as error:
                 raise NoDecisionError(str(error)) from error
             finally:
-                self.keep(0, 0, conversation_record(conversation))
+                self.keep(0, brief.attempt, conversation_record(conversation))
             span.end({"harness": harness.digest})
         return harness
+
+
+def _seed(brief: Brief) -> int:
+    again = (brief.attempt,) if brief.attempt else ()
+    return derive_seed(brief.seed, "meta", *again)
 
 
 def _take(given: FirstHarness, drafts: _Drafts) -> Harness:

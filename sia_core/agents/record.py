@@ -40,5 +40,6 @@ def conversation_record(conversation: Conversation, **more: Any) -> dict[str, An
         "messages": transcript.messages,
         "usage": asdict(transcript.usage),
         "not_taken": transcript.attempts,
+        "notes": transcript.notes,
         **more,
     }

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sia_core.domain.errors import HarnessError, PolicyError
 from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.json_data import UnfitError, parse
 from sia_core.domain.lineage import SEED_NODE
 from sia_core.domain.patch import Edit, apply_edits
 from sia_core.domain.task_config import describe_invalid
@@ -234,10 +235,12 @@ def read_recording(path: Path) -> Recording:
     """
     try:
         data = path.read_bytes()
-        found: Any = json.loads(data)
+        found: Any = parse(data)
     except OSError as error:
         raise PolicyError(f"cannot be read: {error.strerror}", where=str(path), hint=_HINT) from error
-    except (ValueError, RecursionError) as error:
+    except UnfitError as error:
+        raise PolicyError(f"holds no decisions: {error}", where=str(path), hint=_HINT) from error
+    except ValueError as error:
         raise PolicyError(f"is not JSON: {error}", where=str(path), hint=_HINT) from error
     named = found.get("format") if isinstance(found, dict) else None
     if named != FORMAT:

@@ -22,6 +22,7 @@ from sia_core.domain.near import near_spec
 from sia_core.domain.task import Task
 from sia_core.host.progress import SILENT, Reporter
 from sia_core.policy.dialect import Learner
+from sia_core.policy.fitting import FittingPolicy
 from sia_core.policy.log import LoggedPolicy, ReplayPolicy, read_log
 from sia_core.policy.protocol import Policy
 from sia_core.policy.registry import load_policy
@@ -122,7 +123,7 @@ def load_agents(
         return Agents(
             CommandAgent(spec, means, keep=keep, trace=trace), CommandWriter(spec, means, keep=keep, trace=trace)
         )
-    model, price = _model(spec, silence_s, log, history, learner)
+    model, price = _model(spec, silence_s, log, history, reporter, learner)
     return Agents(
         LlmAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
         MetaAgent(spec, model, allowance=allowance, price=price, keep=keep, trace=trace, reporter=reporter),
@@ -130,13 +131,14 @@ def load_agents(
 
 
 def _model(
-    spec: str, silence_s: float, log: Path, history: Callable[[], History], learner: Learner | None
+    spec: str, silence_s: float, log: Path, history: Callable[[], History], reporter: Reporter, learner: Learner | None
 ) -> tuple[Policy, Price | None]:
     if spec.startswith(_REPLAY):
         return ReplayPolicy(spec, named_path(spec)), None
     server = parse_spec(spec)
     assert server is not None
     model = load_policy(spec, silence_s=silence_s, learner=learner)
+    model = FittingPolicy(model, reporter.say, getattr(model, "window", lambda: None))
     return LoggedPolicy(model, log, {"history": history()}), find_price(server)
 
 

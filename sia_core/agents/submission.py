@@ -6,7 +6,7 @@ against the parent's files, so that a decision is complete by itself.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,7 @@ Category = Literal[
 """Kinds of hypothesis, by which the lever memory counts. `retire` removes a part of the harness that the weights
 have absorbed."""
 _TEXT = 4000
+_Gain = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
 class Submission(Arguments):
@@ -52,9 +53,9 @@ class Submission(Arguments):
     cites: list[str] = Field(description="ids of the rollouts the diagnosis rests on")
     hypothesis: str = Field("", max_length=_TEXT, description="why the change should help")
     category: Category = "other"
-    predicted_gain: float = Field(0.0, description="of the score at the gate")
-    predicted_low: float | None = None
-    predicted_high: float | None = None
+    predicted_gain: _Gain = Field(0.0, description="of the score at the gate")
+    predicted_low: _Gain | None = None
+    predicted_high: _Gain | None = None
     predicted_fixes: list[str] = Field([], description="problems that should improve")
     at_risk: list[str] = Field([], description="problems that may become worse")
     falsifier: str = Field("", max_length=_TEXT, description="what would show that the hypothesis is wrong")

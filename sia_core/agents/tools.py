@@ -3,14 +3,15 @@
 An invalid call is answered with the error, and never ends a conversation.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.agents.library import Library, Order, ReadingError, Ref
+from sia_core.domain.json_data import UnfitError, parse
 from sia_core.domain.rollout import ToolCall
 from sia_core.domain.task_config import describe_invalid
 from sia_core.policy.protocol import Tool as Schema
@@ -21,7 +22,7 @@ A = TypeVar("A", bound="Arguments")
 class Arguments(BaseModel):
     """Arguments of a tool."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,13 @@ class Tool(Generic[A]):
     @property
     def schema(self) -> Schema:
         """Return the tool's schema as a request carries it."""
-        parameters = self.arguments.model_json_schema()
+        parameters = _parameters(self.arguments)
         return {"type": "function", "function": {"name": self.name, "description": self.help, "parameters": parameters}}
+
+
+@cache
+def _parameters(arguments: type[Arguments]) -> dict[str, Any]:
+    return arguments.model_json_schema()
 
 
 class ArgumentsError(Exception):
@@ -45,15 +51,21 @@ class ArgumentsError(Exception):
 
 
 def parse_arguments(call: ToolCall, shape: type[A]) -> A:
-    """Parse the arguments of a call.
+    """Parse the arguments of a call. No arguments, `null`, and an object that is written as a JSON text are taken too.
 
     Raises:
-        ArgumentsError: the arguments are not JSON, or not of the shape.
+        ArgumentsError: the arguments are not JSON, not of the shape, or hold a value that no record can hold.
     """
     try:
-        given = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ArgumentsError(f"the arguments are not JSON ({error}); were they cut off?") from error
+        given = parse(call.arguments) if call.arguments.strip() else {}
+        given = parse(given) if isinstance(given, str) else given
+    except UnfitError as error:
+        raise ArgumentsError(f"the arguments are refused: {error}") from error
+    except ValueError as error:
+        raise ArgumentsError(f"the arguments are not JSON ({error})") from error
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise ArgumentsError(f"the arguments are a {type(given).__name__}; give a JSON object of named arguments")
     try:
         return shape.model_validate(given)
     except ValidationError as error:

@@ -22,6 +22,8 @@ LADDER_ROLLOUTS = 2 * (SMOKE_ROLLOUTS + MINIBATCH_PROBLEMS * MINIBATCH_ROLLOUTS)
 """Most rollouts that the validation of one rewrite takes; rollouts of the parent may exist already."""
 MAX_VALIDATIONS = 6
 """Most rewrites that are validated for one decision."""
+REPLY_TOKENS = 16_000
+"""Tokens of one reply of an agent's model, thinking included."""
 LEVERS: tuple[Lever, ...] = ("harness", "weights")
 
 
@@ -97,6 +99,8 @@ class RunConfig(BaseModel):
     """Requests to the agent's model for one decision."""
     agent_tokens: int = Field(default=600_000, ge=1)
     """Tokens for one decision, prompts and replies together."""
+    agent_reply_tokens: int = Field(default=REPLY_TOKENS, ge=256)
+    """Most tokens of one reply of the agent's model, thinking included; fewer where its server has no room."""
     agent_dollars: float | None = Field(default=None, gt=0)
     """Dollars for one decision; no limit if not given."""
     agent_timeout: Annotated[int, Setting(can_resume=True, title="Agent's silence")] = Field(default=1200, ge=1)

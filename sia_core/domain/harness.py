@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from sia_core.domain import text_files
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.hashing import digest_files
-from sia_core.domain.json_data import Strict
+from sia_core.domain.json_data import Strict, flaw
 from sia_core.domain.task_config import describe_invalid
 
 MAX_FILES = 64
@@ -147,6 +147,8 @@ class Harness:
             raise HarnessError(f"harness.toml is not TOML: {error}", where=where) from error
         except ValidationError as error:
             raise HarnessError(f"harness.toml: {describe_invalid(error)}", where=where) from error
+        if fault := flaw(config.model_dump()):
+            raise HarnessError(f"harness.toml: {fault}", where=where)
         if config.entry not in files:
             raise HarnessError(f"harness.toml names the entry {config.entry!r}, which is not there", where=where)
         return harness

@@ -18,10 +18,12 @@ from sia_core.domain.rollout import ToolCall
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.engine.wire_shapes import AnthropicMessage, Chat, Choose, Messages, Part
+from sia_core.policy.endings import LENGTH, REFUSED
 from sia_core.policy.protocol import Completion, Message, Tool
 
 MODEL = "policy"
 """Only model name that a harness sees."""
+_STOP_REASONS = {LENGTH: "max_tokens", "tool_calls": "tool_use", REFUSED: "refusal"}
 
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -129,7 +131,7 @@ def write_messages(key: str, completion: Completion) -> dict[str, Any]:
         {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call)}
         for call in completion.tool_calls
     ]
-    reason = {"length": "max_tokens", "tool_calls": "tool_use"}.get(_finish(completion), "end_turn")
+    reason = _STOP_REASONS.get(_finish(completion), "end_turn")
     return {
         "id": f"msg_{key[:24]}",
         "type": "message",
@@ -249,4 +251,6 @@ def _arguments(call: ToolCall) -> Any:
 
 
 def _finish(completion: Completion) -> str:
-    return "tool_calls" if completion.tool_calls else completion.finish
+    # A reply that was cut or refused says so, even if it holds calls: they are not whole.
+    stopped = completion.finish in (LENGTH, REFUSED)
+    return "tool_calls" if completion.tool_calls and not stopped else completion.finish

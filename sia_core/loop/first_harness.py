@@ -23,6 +23,9 @@ from sia_core.record.phases import StartDone
 from sia_core.report.decided import short_spec
 
 SMOKE_PROBLEMS = 2
+_ATTEMPTS = "agent/attempts.json"
+"""Number of attempts that ended without a harness. A resumed run makes a new one, as the log of replies would lead the
+same conversation to the same end."""
 _NAMES = 200
 """Characters shown of the files' names."""
 
@@ -76,6 +79,7 @@ def write_first(session: Session) -> None:
     assert session.agents.meta is not None
     session.reporter.say(f"the first harness is written by {session.agents.meta.spec}")
     sdk = (files("sia_core.engine") / "sdk" / "sia_sdk.py").read_text()
+    attempt = int(session.run.get_json(_ATTEMPTS) or 0)
     brief = Brief(
         task=session.task.description,
         metric=session.task.config.metric,
@@ -83,14 +87,17 @@ def write_first(session: Session) -> None:
         reference=reference(sdk, session.task.config, None),
         materials=TaskMaterials(session.task),
         seed=session.config.seed,
+        attempt=attempt,
     )
     try:
         harness = session.agents.meta.write(brief, SeedBench(session))
     except NoDecisionError as error:
+        session.run.put_json(_ATTEMPTS, attempt + 1)
         raise HarnessError(
             f"{session.agents.meta.spec} wrote no usable harness: {error}",
             where=session.run.name,
-            hint="read agent/conversation.json of the run in MLflow; use another agent, or write a harness yourself",
+            hint=f"sia resume {session.run.name} asks once more from the beginning. Read agent/conversation.json of "
+            "the run in MLflow. Use another agent, or write a harness yourself",
         ) from error
     plant_seed(session.run, harness)
     names = one_line(", ".join(sorted(harness.files)), _NAMES)

@@ -130,7 +130,9 @@ def _load_agents(
     return load_agents(
         config.agent,
         task,
-        allowance=Allowance(config.agent_turns, config.agent_tokens, config.agent_dollars),
+        allowance=Allowance(
+            config.agent_turns, config.agent_tokens, config.agent_dollars, reply=config.agent_reply_tokens
+        ),
         silence_s=config.agent_timeout,
         # Answers in forgotten generations are not reused: the agent is asked again.
         log=folder / f"agent{f'-{forgotten}' if forgotten != '0' else ''}.jsonl",

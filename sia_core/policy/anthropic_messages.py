@@ -6,67 +6,25 @@ weights, and takes no seed. Options become a JSON schema of the reply, or number
 refuse a tool that must be called.
 """
 
-import json
 from typing import Any, Final
 
 import anthropic
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
-from sia_core.domain.rollout import ToolCall
+from sia_core.policy.anthropic_events import gather
+from sia_core.policy.anthropic_reply import Reply, read_completion
 from sia_core.policy.anthropic_shapes import translate_messages, translate_tool
 from sia_core.policy.choice import Chooser, Schema
 from sia_core.policy.dialect import Dialect, Learner
-from sia_core.policy.faults import GarbledError
 from sia_core.policy.parameters import LIMITS, Parameters
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.retry import Retry
-from sia_core.policy.scripted import render
-from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
+from sia_core.policy.server import Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
-from sia_core.policy.streaming import BROKEN, Heard, Way, Ways, limits, plain_body, watched
+from sia_core.policy.streaming import Heard, Way, Ways, limits, plain_body, watched
 
 HOTTEST: Final = 1.0
-FINISH: Final = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
-_KEPT: Final = {
-    "text": ("text",),
-    "thinking": ("thinking", "signature"),
-    "redacted_thinking": ("data",),
-    "tool_use": ("id", "name", "input"),
-}
-"""Fields that the API accepts in each kind of returned block."""
-
-
-class _Block(Answer):
-    type: str
-    text: str = ""
-    id: str = ""
-    name: str = ""
-    input: Any = None
-    thinking: str = ""
-    signature: str = ""
-    data: str = ""
-
-
-class _Usage(Answer):
-    input_tokens: int
-    output_tokens: int
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-
-class _Reply(Answer):
-    content: list[_Block]
-    stop_reason: str
-    """Reason of the end; missing if the stream ended early."""
-    usage: _Usage
 
 
 class AnthropicPolicy:
@@ -147,62 +105,15 @@ class AnthropicPolicy:
 
             return self._ways.ask(by)
 
-        return _completion(request, self._server.ask(send, _Reply, request=request))
+        return read_completion(request, self._server.ask(send, Reply, request=request))
 
     def _send(self, way: Way, body: dict[str, Any], timeout: float, heard: Heard) -> bytes:
         within = limits(timeout) if self._careful else timeout
         if way == "plain":
             return self._client.messages.with_raw_response.create(**body, timeout=within).http_response.content
-        with self._client.messages.stream(**body, timeout=within) as stream:
+        with self._client.messages.create(**body, stream=True, timeout=within) as stream:
             plain = plain_body(stream.response)
             if plain is None:
-                for event in watched(stream):
-                    heard.add(*_written(event))
-                return _final(stream)
+                return gather(watched(stream), heard)
         self._ways.no_stream(plain)
         return plain
-
-
-def _written(event: Any) -> tuple[str | None, ...]:
-    """Return text, thinking and arguments that an event adds to the reply."""
-    if event.type != "content_block_delta":
-        return ()
-    return tuple(getattr(event.delta, name, None) for name in ("text", "thinking", "partial_json"))
-
-
-def _final(stream: anthropic.MessageStream[Any]) -> bytes:
-    try:
-        return stream.get_final_message().model_dump_json(warnings=False).encode()
-    except BROKEN as error:
-        raise GarbledError(f"a broken stream: {type(error).__name__}: {error}") from None
-
-
-def _completion(request: Request, reply: _Reply) -> Completion:
-    usage = reply.usage
-    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    return Completion(
-        "".join(block.text for block in reply.content if block.type == "text"),
-        render(request.messages),
-        finish=FINISH.get(reply.stop_reason, reply.stop_reason),
-        tool_calls=tuple(
-            ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False))
-            for block in reply.content
-            if block.type == "tool_use"
-        ),
-        prompt_tokens=usage.input_tokens + read + written,
-        output_tokens=usage.output_tokens,
-        cached_tokens=read,
-        cache_write_tokens=written,
-        blocks=_as_sent(reply.content),
-    )
-
-
-def _as_sent(content: list[_Block]) -> tuple[dict[str, Any], ...]:
-    """Return the blocks to send back with the next request, if there is more than text and tool calls."""
-    if all(block.type in ("text", "tool_use") for block in content):
-        return ()
-    return tuple(
-        {"type": block.type, **{name: getattr(block, name) for name in _KEPT[block.type]}}
-        for block in content
-        if block.type in _KEPT
-    )

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sia_core.policy.protocol import Message, RejectedRequestError, Tool
+from sia_core.policy.calls import sent_back, tool_name
+from sia_core.policy.protocol import Message, Tool
 
 
 def translate_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
@@ -34,26 +35,27 @@ def translate_tool(tool: Tool) -> dict[str, Any]:
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
-    text = message.get("content") or ""
+    text = str(message.get("content") or "")
     if message["role"] == "tool":
         return [{"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id")), "content": text}]
     if message.get("blocks"):
         # The API refuses calls without their unchanged thinking.
-        return [dict(block) for block in message["blocks"]]
-    # The API takes no empty text.
-    said = [{"type": "text", "text": text}] if text else []
-    return [*said, *(_use(call) for call in message.get("tool_calls") or ())]
+        return [_again(block) for block in message["blocks"]]
+    # The API takes no text without letters.
+    said = [{"type": "text", "text": text}] if text.strip() else []
+    return [*said, *map(_use, sent_back(message.get("tool_calls") or ()))]
+
+
+def _again(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block as it came; id and name of a call of a server that imitates the API may need other characters."""
+    if block["type"] != "tool_use":
+        return dict(block)
+    return {**block, "id": _id(block["id"]), "name": tool_name(block["name"])}
 
 
 def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
-    try:
-        given = json.loads(function.get("arguments") or "{}")
-    except (ValueError, RecursionError):
-        given = None
-    if not isinstance(given, dict):
-        what = f"the arguments of tool call {call.get('id')!r} are not a JSON object"
-        raise RejectedRequestError(what, where="messages", hint="send calls back as the model made them")
+    given = json.loads(function["arguments"])
     return {"type": "tool_use", "id": _id(call.get("id")), "name": function["name"], "input": given}
 
 

@@ -15,9 +15,12 @@ from sia_core.policy.parameters import TOO_LONG
 from sia_core.policy.protocol import EndpointError, RejectedRequestError
 from sia_core.policy.retry import Fault, parse_retry_after
 from sia_core.policy.spec import NO_KEY, ServerSpec
+from sia_core.policy.window import Limits, TooLongError, read_limits
 
 _WIRE = ("openai", "anthropic", "httpx", "httpx2")
 """Libraries whose exceptions come from requests to a server."""
+_FINAL = (400, 413, 422)
+"""Statuses of a request that is refused for what it says."""
 _PASSING = (408, 409, 425, 429)
 _OURS = ("temperature", "seed", "max_tokens", "max_completion_tokens", "tool_choice")
 """Parameters that the run sets: a caller cannot change them."""
@@ -94,6 +97,11 @@ class Judge:
             return None
         status, text = getattr(error, "status_code", None), self.describe(error)
         said = _without(self._words(error), asked)
+        if status not in (401, 403, 404, 429):
+            # Some servers answer with 500, or with an error in place of the reply, where trying again cannot help.
+            words = self._words(error) if status in _FINAL else said
+            if (told := read_limits(words, getattr(error, "body", None))) is not None:
+                return Fault(self._too_long(status, text, told))
         if status is None or status == 200:
             return self._passing(text)
         if status == 402 or (status in (400, 429) and _NO_MONEY.search(said)):
@@ -138,6 +146,10 @@ class Judge:
         hint = f"check that {self.spec.base_url} is up"
         return Fault(EndpointError(f"no answer: {text}", where=self.spec.spec, hint=hint), True, after_s)
 
+    def _too_long(self, status: int | None, text: str, told: Limits) -> SiaError:
+        what = f"refused ({status}): {text}" if status else f"refused: {text}"
+        return TooLongError(what, where=self.spec.spec, limits=told)
+
     def _final(self, status: int, text: str, said: str) -> SiaError:
         """Return the error for a status that the caller or the policy caused, judged by `said`, without quotations."""
         where, variable = self.spec.spec, self.spec.variable
@@ -155,11 +167,11 @@ class Judge:
             hint = f"check the model's name; {_address(self.spec)}"
             what = f"no model {self.spec.model!r} at {self.spec.base_url} ({status}): {text}"
             return UnknownModelError(what, where=where, hint=hint)
-        if status not in (400, 413, 422):
+        if status not in _FINAL:
             what = f"not the API that was expected ({status}): {text}"
             return PolicyError(what, where=where, hint=_address(self.spec))
         if TOO_LONG.search(said):
-            return RejectedRequestError(f"refused ({status}): {text}", where=where)
+            return self._too_long(status, text, Limits())
         if schema := _SCHEMA.search(said):
             return NoSchemaError(f"the model does not take {schema[0]}: {text}", where=where, hint=_ADVICE_SCHEMA)
         named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)

@@ -69,7 +69,7 @@ class LoggedPolicy:
                 raise self._failure
             completion = self._policy.sample(request)
             with self._lock:
-                self._append({"request": request.key, "completion": write(completion)})
+                self._append({"request": request.key, "completion": _data(completion)})
         except BaseException as error:
             with self._lock:
                 del self._known[request.key]
@@ -150,6 +150,12 @@ def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Completion], int]:
         what = f"not a log of replies: {type(error).__name__}: {error}"
         raise PolicyError(what, where=str(path), hint="replay:FILE needs the replies.jsonl of a run") from error
     return header, known, end
+
+
+def _data(completion: Completion) -> dict[str, Any]:
+    """Return a reply as JSON data, without thinking where there is none: logs of replies without it stay equal."""
+    data: dict[str, Any] = write(completion)
+    return data if data["thinking"] else {name: value for name, value in data.items() if name != "thinking"}
 
 
 def _open(path: Path) -> BinaryIO:

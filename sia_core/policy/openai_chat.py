@@ -6,60 +6,25 @@ rollouts cannot train weights, and logprobs are not requested. Parameters that t
 renamed (`parameters`). Options become a strict JSON schema, or numbers in the text (`choice`).
 """
 
-from typing import Any
+from typing import Any, Final
 
+import httpx2
 import openai
-from pydantic import Field
 
 from sia_core.domain.candidate import Adapter
-from sia_core.domain.rollout import ToolCall
 from sia_core.policy.choice import Chooser, Schema
 from sia_core.policy.dialect import Dialect, Learner
 from sia_core.policy.openai_chunks import gather
+from sia_core.policy.openai_shapes import Chat, read_completion, sendable
 from sia_core.policy.parameters import LIMITS, Parameters
-from sia_core.policy.protocol import Completion, Message, Request
+from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.retry import Retry
-from sia_core.policy.scripted import render
-from sia_core.policy.server import Answer, Anything, Server, refuse_adapter
+from sia_core.policy.server import Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
 from sia_core.policy.streaming import Heard, Way, Ways, limits, plain_body, watched
+from sia_core.policy.window import read_window
 
-
-class _Function(Answer):
-    name: str
-    arguments: str = ""
-
-
-class _Call(Answer):
-    id: str = ""
-    function: _Function
-
-
-class _Message(Answer):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(Answer):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Details(Answer):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _Usage(Answer):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-
-
-class _Chat(Answer):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+_WINDOW_S: Final = 30.0
 
 
 class OpenAIPolicy:
@@ -111,10 +76,18 @@ class OpenAIPolicy:
         wanted = {"type": "json_schema", "json_schema": {"name": "choice", "strict": True, "schema": schema}}
         return self._reply(request, request.seed + attempt, room, {"response_format": wanted} if schema else {})
 
+    def window(self) -> int | None:
+        """Ask the server for the model's window of prompt and reply together, in tokens; None if it does not say."""
+        try:
+            found = self._client.models.with_raw_response.list(timeout=_WINDOW_S).http_response.content
+        except (openai.OpenAIError, httpx2.HTTPError):
+            return None
+        return read_window(found, self._endpoint.model)
+
     def _reply(self, request: Request, seed: int, max_tokens: int, extra: dict[str, Any]) -> Completion:
         body: dict[str, Any] = {
             "model": self._endpoint.model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": sendable(request.messages),
             "max_tokens": max_tokens,
             "seed": seed % 2**31,  # Some servers keep 32 bits.
             **extra,
@@ -124,9 +97,9 @@ class OpenAIPolicy:
             body["temperature"] = request.sampling.temperature
         if request.tools:
             body["tools"] = [dict(tool) for tool in request.tools]
-        return _completion(request, self._ask(request, body))
+        return read_completion(request, self._ask(request, body))
 
-    def _ask(self, request: Request, body: dict[str, Any]) -> _Chat:
+    def _ask(self, request: Request, body: dict[str, Any]) -> Chat:
         complaint = self._server.complaint(request)
 
         def send(timeout: float) -> bytes:
@@ -137,7 +110,7 @@ class OpenAIPolicy:
 
             return self._ways.ask(by)
 
-        return self._server.ask(send, _Chat, request=request)
+        return self._server.ask(send, Chat, request=request)
 
     def _send(self, way: Way, body: dict[str, Any], timeout: float, heard: Heard) -> bytes:
         within = limits(timeout) if self._careful else timeout
@@ -151,31 +124,3 @@ class OpenAIPolicy:
                 return gather(watched(stream), heard)
         self._ways.no_stream(plain)
         return plain
-
-
-def _message(message: Message) -> dict[str, Any]:
-    """Return a message as servers accept it: without `blocks`, and with a text unless the message calls tools."""
-    made = {name: value for name, value in message.items() if name != "blocks"}
-    if made.get("content") is None and not made.get("tool_calls"):
-        made["content"] = ""
-    return made
-
-
-def _completion(request: Request, chat: _Chat) -> Completion:
-    choice, usage = chat.choices[0], chat.usage or _Usage()
-    message = choice.message
-    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
-    finish = choice.finish_reason or "stop"
-    details = usage.prompt_tokens_details or _Details()
-    if calls and finish in ("stop", "function_call"):
-        finish = "tool_calls"
-    return Completion(
-        message.content or message.refusal or "",
-        render(request.messages),
-        finish="content_filter" if message.refusal else finish,
-        tool_calls=calls,
-        prompt_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cached_tokens=details.cached_tokens or 0,
-        cache_write_tokens=details.cache_write_tokens or 0,
-    )

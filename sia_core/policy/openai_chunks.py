@@ -1,37 +1,44 @@
 """Assemble the chunks of a streamed chat completion into the body of a reply without a stream.
 
-Servers differ in three ways. The id and the name of a call come whole or in pieces, once or with each chunk. Calls are
-numbered, not numbered, or all numbered 0. The last chunk may count the tokens and hold no choice.
+Servers differ in four ways. The id and the name of a call come whole or in pieces, once or with each chunk. Calls are
+numbered, not numbered, or all numbered 0. The last chunk may count the tokens and hold no choice. Content comes as text
+or as a list of parts, and thinking in one of several fields.
 """
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
+from sia_core.policy.calls import arguments_text
 from sia_core.policy.faults import BrokenOffError, GarbledError
+from sia_core.policy.openai_shapes import THINKING, text_of
 from sia_core.policy.server import Answer
 from sia_core.policy.streaming import Heard
+
+_Text = Annotated[str | None, BeforeValidator(text_of)]
 
 
 class _Function(Answer):
     name: str | None = None
-    arguments: str | None = None
+    arguments: Annotated[str | None, BeforeValidator(lambda one: one if one is None else arguments_text(one))] = None
 
 
 class _Call(Answer):
     index: int | None = None
-    id: str | None = None
+    id: Annotated[str | None, BeforeValidator(lambda one: str(one) if isinstance(one, int) else one)] = None
     function: _Function | None = None
 
 
 class _Delta(Answer):
-    content: str | None = None
+    content: _Text = None
     refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_Call] | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    thinking: Any = None
+    reasoning_details: Any = None
+    tool_calls: list[_Call | None] | None = None
 
 
 class _Choice(Answer):
@@ -80,19 +87,37 @@ class Calls:
         return found
 
 
+class Thinking:
+    """Assembles thinking, which servers send in texts, or in lists of details that are sent in pieces."""
+
+    def __init__(self) -> None:
+        self.whole: dict[str, Any] = {}
+
+    def add(self, name: str, part: Any) -> None:
+        """Add one part of a field."""
+        found = self.whole.get(name)
+        if isinstance(part, str) and part:
+            self.whole[name] = found + part if isinstance(found, str) else part
+        elif isinstance(part, list) and part:
+            details = self.whole.setdefault(name, [])
+            for detail in filter(lambda one: isinstance(one, dict), part) if isinstance(details, list) else ():
+                _extend(details, detail)
+
+
 class Reply:
     """Assembles a reply from chunks."""
 
     def __init__(self, heard: Heard) -> None:
         self._heard = heard
         self._text, self._refusal, self._calls = list[str](), list[str](), Calls()
+        self._thinking = Thinking()
         self._finish: str | None = None
         self._usage: Any = None
         self._ended = False
 
     def add(self, chunk: _Chunk) -> None:
         """Add one chunk."""
-        usage = chunk.usage.to_dict() if hasattr(chunk.usage, "to_dict") else chunk.usage
+        usage = _as_json(chunk.usage)
         self._usage = usage or self._usage
         self._ended = self._ended or (usage is not None and not chunk.choices)
         for choice in chunk.choices or ():
@@ -109,6 +134,7 @@ class Reply:
         if self._finish is None and not self._ended:
             raise BrokenOffError(EOFError("it ended before the reply did"))
         message = {
+            **self._thinking.whole,
             "role": "assistant",
             "content": "".join(self._text) or None,
             "refusal": "".join(self._refusal) or None,
@@ -120,11 +146,15 @@ class Reply:
     def _grow(self, delta: _Delta) -> None:
         self._text.append(delta.content or "")
         self._refusal.append(delta.refusal or "")
-        parts = delta.tool_calls or []
+        thought = {name: getattr(delta, name) for name in THINKING}
+        for name, more in thought.items():
+            self._thinking.add(name, more)
+        parts = [part for part in delta.tool_calls or [] if part is not None]
         for part in parts:
             self._calls.add(part)
         arguments = [part.function.arguments for part in parts if part.function]
-        self._heard.add(delta.content, delta.refusal, delta.reasoning, delta.reasoning_content, *arguments)
+        texts = (text for text in thought.values() if isinstance(text, str))
+        self._heard.add(delta.content, delta.refusal, *texts, *arguments)
 
 
 def gather(chunks: Iterable[Any], heard: Heard) -> bytes:
@@ -150,6 +180,24 @@ def _read(chunk: Any) -> _Chunk:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "chunk"
         raise GarbledError(f"a broken stream, {place}: {first['msg']}") from None
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value of the SDK, which makes objects of what it knows, as JSON data."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict(warnings=False)
+    return [_as_json(one) for one in value] if isinstance(value, list) else value
+
+
+def _extend(details: list[dict[str, Any]], detail: dict[str, Any]) -> None:
+    """Add a detail; a piece of the last detail (one type, one index) continues its texts."""
+    last = details[-1] if details else {}
+    if not last or any(last.get(name) != detail.get(name) for name in ("type", "index")):
+        details.append(dict(detail))
+        return
+    for name, value in detail.items():
+        text = name in ("text", "summary", "data") and isinstance(value, str) and isinstance(last.get(name), str)
+        last[name] = last[name] + value if text else value
 
 
 def _longer(text: str, part: str | None) -> str:

@@ -28,7 +28,7 @@ _PATTERNS: Final = (
     re.compile(rf"{_COMPLAINT}(?:[^.;,]|, field){{0,80}}?{_NAME}", re.IGNORECASE),
     re.compile(rf"{_NAME}[^.;]{{0,80}}?{_COMPLAINT}", re.IGNORECASE),
 )
-TOO_LONG: Final = re.compile(r"context.?(length|window)|prompt is too long|too many tokens", re.IGNORECASE)
+TOO_LONG: Final = re.compile(r"context.?(length|window|size)|prompt is too long|too many tokens", re.IGNORECASE)
 
 
 def refused(param: str, text: str) -> str | None:

@@ -18,7 +18,8 @@ from sia_core.domain.rollout import Sampling, ToolCall
 
 Message = Mapping[str, Any]
 """A message of OpenAI's chat completions: `role` (system, user, assistant, tool), `content` (text or
-None), for tools `tool_calls` (assistant) and `tool_call_id` (tool), and `blocks` as `Completion.blocks`."""
+None), for tools `tool_calls` (assistant) and `tool_call_id` (tool), and `blocks` and `thinking` as those of
+`Completion`."""
 Tool = Mapping[str, Any]
 """A tool of OpenAI's chat completions: {"type": "function", "function": {name, description, parameters}}."""
 
@@ -98,6 +99,8 @@ class Completion:
     blocks: tuple[Mapping[str, Any], ...] = ()
     """The reply in the provider's own form, if it holds more than text and calls (such as thinking), to send back
     unchanged as `blocks` of the assistant's message."""
+    thinking: Mapping[str, Any] = field(default_factory=dict)
+    """Thinking under the names of the server's own fields, to send back as `thinking` of the assistant's message."""
 
 
 class Policy(Protocol):

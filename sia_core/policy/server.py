@@ -1,11 +1,14 @@
 """Requests to a model server through its SDK, with checked answers, classified faults and bounded attempts."""
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sia_core.domain.errors import PolicyError
+from sia_core.domain.json_data import whole_texts
 from sia_core.policy.faults import GarbledError, Judge
 from sia_core.policy.paid import careful
 from sia_core.policy.parameters import Complaint
@@ -83,6 +86,9 @@ class Server:
         try:
             return shape.model_validate_json(content)
         except ValidationError as error:
+            if b"\\ud" in content.lower():
+                with suppress(ValueError, RecursionError):
+                    return shape.model_validate(whole_texts(json.loads(content)))
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "body"
             start = self._judge.redact(content[:80].decode(errors="replace"))

@@ -58,7 +58,7 @@ class Ways:
         """Stop streaming if the server sent a reply in place of a stream."""
         try:
             reply = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if "plain" in self._ways and isinstance(reply, dict) and (reply.get("choices") or reply.get("content")):
             self._ways = ("plain",)

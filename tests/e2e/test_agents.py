@@ -365,6 +365,10 @@ def test_run_without_a_harness_ends_and_says_so(sia: Sia, bare_task: Path) -> No
     wrong: Mapping[int, Sequence[Step]] = {0: [lambda _: draft(harness_toml=TOML, other_py="")] * ATTEMPTS}
     with serve() as wire:
         run, output = start(sia, wire, "openai", wrong, "--policy", "scripted", task=bare_task, code=4)
+        assert f"sia resume {run.name} asks once more" in output
+        asked = len(wire.requests)
+        assert sia.fails("resume", run.name, "--no-ui")[0] == 4
+        assert len(wire.requests) == 2 * asked, "a resume begins a new conversation"
     assert "names the entry 'agent.py', which is not there" in output
     assert run.nodes() == []
     assert run.get_bytes("agent/conversation.json")

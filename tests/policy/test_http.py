@@ -241,12 +241,13 @@ def test_cached_tokens_are_counted(make: Callable[[str], Policy], wire: Wire) ->
     assert make("openai").sample(ask("Say")).cached_tokens == 8
 
 
-def test_tool_arguments_that_are_no_object_are_rejected(make: Callable[[str], Policy], wire: Wire) -> None:
+def test_tool_arguments_that_are_no_object_are_sent_back_quoted(make: Callable[[str], Policy], wire: Wire) -> None:
     call = {"id": "c.1", "type": "function", "function": {"name": "add", "arguments": "not json"}}
     talk = ({"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [call]})
-    with pytest.raises(RejectedRequestError, match=r"c\.1"):
-        make("anthropic").sample(Request(talk, Sampling(), 0))
-    assert not wire.requests
+    make("anthropic").sample(Request(talk, Sampling(), 0))
+    ((_, _, body),) = wire.requests
+    (block,) = body["messages"][1]["content"]
+    assert block == {"type": "tool_use", "id": "c_1", "name": "add", "input": {"invalid_json": "not json"}}
 
 
 def test_system_messages_are_joined_and_user_messages_merged(make: Callable[[str], Policy], wire: Wire) -> None:

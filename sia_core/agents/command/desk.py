@@ -5,7 +5,6 @@ are read, all by `untrusted`.
 """
 
 import errno
-import json
 import os
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 from sia_core.domain.errors import UsageError
 from sia_core.domain.harness import MAX_BYTES, MAX_FILES
 from sia_core.domain.jail import GIVEN, Jail
-from sia_core.domain.json_data import Blob
+from sia_core.domain.json_data import Blob, UnfitError, parse
 from sia_core.domain.text_files import normalised_files
 from sia_core.host.disk import cannot_write
 from sia_core.host.untrusted import UntrustedError, discard, opened, read_regular, read_tree, replace
@@ -138,16 +137,14 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
         UntrustedError: `data` is not a JSON object.
     """
     try:
-        found = json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        found = parse(data)
+    except UnfitError as error:
+        raise UntrustedError(f"{name} is refused: {error}") from error
+    except ValueError as error:
         raise UntrustedError(f"{name} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise UntrustedError(f"{name} holds no JSON object")
     return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _write(path: Path, data: bytes) -> None:

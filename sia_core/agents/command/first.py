@@ -29,9 +29,10 @@ class CommandWriter(CommandBase):
         Raises:
             NoDecisionError: the command wrote none.
         """
-        desk = Desk(self.means.folder / _FOLDER, self.means.jail)
+        folder = self.means.folder / (f"{_FOLDER}-{brief.attempt}" if brief.attempt else _FOLDER)
+        desk = Desk(folder, self.means.jail)
         desk.lay(first_contents(brief, bench.left), self.means.files)
-        log = Log(self.means.folder / _FOLDER / "log.jsonl")
+        log = Log(folder / "log.jsonl")
         ids = [problem.id for problem in brief.problems]
 
         def play(draft: Harness, request: TryRequest) -> Trial:
@@ -51,7 +52,7 @@ class CommandWriter(CommandBase):
                 harness = rounds.run()
             finally:
                 desk.put_away_home()
-                self.keep(0, 0, command_record(rounds))
+                self.keep(0, brief.attempt, command_record(rounds))
             span.end({"harness": harness.digest})
         desk.clear()
         return harness
