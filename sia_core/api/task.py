@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sia_core.domain import task as domain
+from sia_core.domain.command import command
 from sia_core.domain.config import Tier
 from sia_core.domain.errors import SiaError, TaskError, UsageError
 from sia_core.domain.lab import Limits, SandboxResult
@@ -56,7 +57,9 @@ class Task(domain.Task):
                 raise
             except Exception as error:
                 what = f"verify() raised {type(error).__name__}: {error}"[:300]
-                raise TaskError(what, where=str(self.path / "task.py"), hint=f"sia check {self.where}") from error
+                raise TaskError(
+                    what, where=str(self.path / "task.py"), hint=command("sia", "check", self.where)
+                ) from error
 
     def _find(self, problem: object) -> Problem:
         if isinstance(problem, Problem):

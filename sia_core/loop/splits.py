@@ -6,6 +6,7 @@ comparison cannot be made at all is an error.
 
 from collections.abc import Iterator
 
+from sia_core.domain.command import command
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import TaskError
 from sia_core.domain.plan import Sizes, played
@@ -56,7 +57,7 @@ def check_splits(config: RunConfig, task: Task) -> None:
             raise TaskError(
                 f"split {split} has {sizes[split]} problem: candidates are compared on at least {_PAIRED}",
                 where=str(task.path / "task.py"),
-                hint=f"let load({split!r}) return more problems; then: sia check {task.where}",
+                hint=f"let load({split!r}) return more problems; then: {command('sia', 'check', task.where)}",
             )
 
 

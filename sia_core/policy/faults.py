@@ -177,6 +177,8 @@ class Judge:
         named = next((name for name in _OURS if re.search(rf"\b{name}\b", said)), None)
         if named and _UNSUPPORTED.search(said):
             return PolicyError(f"the model does not take {named}: {text}", where=where, hint=_advice(named))
+        if TOO_LONG.search(text):  # The request may hold the same word, which `said` then lacks.
+            return self._too_long(status, text, Limits())
         return RejectedRequestError(f"refused ({status}): {text}", where=where)
 
 
