@@ -9,6 +9,7 @@ from sia_core.doctor.report import Finding
 from sia_core.domain.errors import PolicyError, RecordError, ServiceError, SiaError
 from sia_core.host import external
 from sia_core.host.home import home
+from sia_core.host.machine.processors import cpus
 from sia_core.host.servers import Service, find, prefect_service
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest
@@ -41,7 +42,7 @@ def check_ray() -> Finding:
     """The cluster of RAY_ADDRESS, or this machine."""
     server = external.ray_cluster()
     if server is None:
-        return Finding("ray", "ok", f"started by each run on this machine, {os.cpu_count()} CPUs")
+        return Finding("ray", "ok", f"started by each run on this machine, {cpus()} CPUs")
     return _reached("ray", server, external.check_ray)
 
 
