@@ -35,7 +35,13 @@ def check_mlflow() -> Finding:
         return _store()
     if external.is_http(server.address):
         return _reached("mlflow", server, external.check_mlflow)
-    return Finding("mlflow", "ok", f"the store of MLFLOW_TRACKING_URI ({server.address.split(':')[0]})")
+    found = _reached("mlflow", server, external.check_mlflow)
+    if found.status != "ok":
+        return found
+    seen = f"the store of MLFLOW_TRACKING_URI ({server.address.split(':')[0]})"
+    if external.is_database(server.address):
+        return Finding("mlflow", "ok", seen)
+    return Finding("mlflow", "warning", f"{seen}, which was not opened", "sia status opens it")
 
 
 def check_ray() -> Finding:

@@ -28,6 +28,8 @@ TIMEOUT_S: Final = 10.0
 SECRETS: Final = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
 """Variables that only the driver needs."""
 _BODY_BYTES: Final = 2000
+_DATABASES: Final = {"sqlite": 0, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""Databases that MLflow takes, and the ports on which their servers listen by default."""
 _RAY: Final = ("raylet", "gcs_server")
 """Names of a Ray node's processes."""
 _ON = ("1", "true", "yes", "on")
@@ -136,13 +138,39 @@ def check_mlflow(environment: Mapping[str, str] = os.environ) -> None:
         ServiceError: it does not.
     """
     server = mlflow_server(environment)
-    if server is None or not is_http(server.address):
+    if server is None:
+        return
+    if not is_http(server.address):
+        _check_store(server, environment)
         return
     insecure = environment.get("MLFLOW_TRACKING_INSECURE_TLS", "")
     bundle = environment.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or environment.get("REQUESTS_CA_BUNDLE")
     code, _ = _ask(server, "/health", _tls(server, insecure, bundle))
     if code >= 500:
         raise ServiceError(f"{server.name} answers with HTTP {code}", where=server.address, hint=_see(server))
+
+
+def _check_store(server: Server, environment: Mapping[str, str]) -> None:
+    """See that a database listens, and refuse what MLflow no longer takes as a store."""
+    split = urlsplit(server.address)
+    if not is_database(server.address):
+        files = split.scheme in ("", "file")
+        if files and environment.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in _ON:
+            hint = f"unset {server.variable} to use SQLite under SIA_HOME, or export {server.variable}=sqlite:////FILE"
+            raise ServiceError("MLflow no longer keeps runs in a directory", where=server.address, hint=hint)
+        return
+    port = _DATABASES.get(split.scheme.partition("+")[0])
+    if split.hostname and port:
+        _connect(server, split.hostname, split.port or port)
+
+
+def _connect(server: Server, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        what = f"{server.name} cannot be reached: {_reason(error)}"
+        hint = f"{_see(server)}; or unset {server.variable} to use this machine"
+        raise ServiceError(what, where=server.address, hint=hint) from error
 
 
 def check_prefect(environment: Mapping[str, str] = os.environ) -> None:
@@ -188,11 +216,10 @@ def check_ray(environment: Mapping[str, str] = os.environ) -> None:
     split = urlsplit(server.address if "://" in server.address else f"ray://{server.address}")
     try:
         host, port = split.hostname or "", split.port or 10001
-        socket.create_connection((host, port), timeout=TIMEOUT_S).close()
-    except (OSError, ValueError) as error:
-        what = f"Ray cannot be reached: {_reason(error)}"
-        hint = f"{_see(server)}; or unset RAY_ADDRESS to use this machine"
-        raise ServiceError(what, where=server.address, hint=hint) from error
+    except ValueError as error:
+        hint = "export RAY_ADDRESS=HOST:PORT, or unset it to use this machine"
+        raise ServiceError(f"Ray cannot be reached: {error}", where=server.address, hint=hint) from error
+    _connect(server, host, port)
 
 
 def masked(address: str) -> str:
@@ -213,7 +240,7 @@ def is_http(address: str) -> bool:
 
 def is_database(address: str) -> bool:
     """Return True if the address is that of a database which MLflow can use as a store."""
-    return address.partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
+    return address.partition(":")[0].partition("+")[0] in _DATABASES
 
 
 def absolute_database(address: str) -> str:

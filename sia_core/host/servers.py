@@ -195,8 +195,9 @@ def stop(service: Service, home: Path) -> bool:
 def _started(service: Service, home: Path) -> Running | None:
     """Return the server that an earlier command started, ready or not, if its process is alive."""
     try:
-        running = Running(**json.loads(_state(service, home).read_text()))
-    except (OSError, ValueError, TypeError):
+        known = json.loads(_state(service, home).read_text())
+        running = Running(str(known["name"]), int(known["pid"]), int(known["port"]))
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return running if _is_server(running.pid, service, home) else None
 

@@ -50,7 +50,10 @@ def proxies(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return the variable and address of the proxy that a request to `url` takes, or an empty text."""
-    split = urlsplit(url)
+    try:
+        split = urlsplit(url)
+    except ValueError:  # No address at all.
+        return ""
     from urllib.request import proxy_bypass_environment  # Slow to load for `sia --help`.
 
     spared = environment.get("no_proxy") or environment.get("NO_PROXY") or ""

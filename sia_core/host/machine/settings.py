@@ -45,7 +45,8 @@ def check_settings(environment: Mapping[str, str] = os.environ, folder: Path | N
     used = dict(environment)
     if prefect_server(environment) is None:
         leave_out(folder / "nowhere", used)
-        del used["PREFECT_HOME"], used["PREFECT_PROFILES_PATH"]
+        for name in ("PREFECT_HOME", "PREFECT_PROFILES_PATH"):  # A directory of its own, which need not exist yet.
+            del used[name]
     names = [name for name in used if name.startswith("PREFECT_") and name not in _OURS]
     files = [folder / name for name, text in _FILES.items() if _holds(folder / name, text)]
     if not names and not files:
