@@ -1,6 +1,7 @@
 """The UIs' servers as the commands use them.
 
-A link is printed only if what is behind it answers and shows the runs of this store; else the command that brings it up.
+A link is printed only if a server answers there that shows the runs of this store. Else the command that starts one is
+printed.
 """
 
 import os

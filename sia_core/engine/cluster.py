@@ -17,6 +17,7 @@ from sia_core.host.external import Server, check_ray, ray_cluster
 from sia_core.host.machine import scratch
 from sia_core.host.machine.loopback import ADDRESS
 from sia_core.host.machine.processors import cpus
+from sia_core.host.machine.ray_token import provide_token
 from sia_core.host.signals import keeping_handler
 
 START_TIMEOUT_S = 180.0
@@ -107,7 +108,9 @@ def _local() -> dict[str, Any]:
     Raises:
         ServiceError: Ray has no directory for its sockets.
     """
-    folder, size = str(scratch.ray_directory()), scratch.object_store()
+    directory, size = scratch.ray_directory(), scratch.object_store()
+    provide_token(directory.parent)
+    folder = str(directory)
     found: dict[str, Any] = {"num_cpus": cpus(), "_node_ip_address": ADDRESS, "_temp_dir": folder}
     if size is not None:
         found["object_store_memory"] = size

@@ -2,8 +2,10 @@
 
 import os
 import resource
+import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import ray
 import requests
@@ -23,7 +26,9 @@ from sia_core.doctor.services import check_mlflow
 from sia_core.domain.errors import RecordError, ServiceError, SiaError
 from sia_core.engine import cluster
 from sia_core.host import external, servers
-from sia_core.host.machine import checks, descriptors, loopback, processors, proxies, scratch, settings
+from sia_core.host.machine import checks, loopback, processors, proxies, scratch, settings
+from sia_core.host.machine.condition import Condition
+from sia_core.host.machine.ray_token import provide_token
 from sia_core.host.servers import Service, ensure, stop
 
 DEAD = "http://127.0.0.1:9"
@@ -107,10 +112,14 @@ def by_urllib(url: str) -> int:
 
 @pytest.mark.parametrize(
     "get",
-    [by_urllib, lambda url: requests.get(url, timeout=5).status_code, lambda url: httpx.get(url, timeout=5).status_code],
+    [
+        by_urllib,
+        lambda url: requests.get(url, timeout=5).status_code,
+        lambda url: httpx.get(url, timeout=5).status_code,
+    ],
     ids=["urllib", "requests", "httpx"],
 )
-def test_each_http_library_reaches_the_loopback_past_a_dead_proxy(
+def test_http_library_reaches_the_loopback_past_a_dead_proxy(
     get: Callable[[str], int], site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
@@ -158,7 +167,11 @@ def free_port() -> int:
 
 def test_server_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     service = Service(
-        "server", 0, "/", lambda _, __: [sys.executable, "-c", "raise SystemExit('the server has no disk')"], lambda *_: {}
+        "server",
+        0,
+        "/",
+        lambda _, __: [sys.executable, "-c", "raise SystemExit('the server has no disk')"],
+        lambda *_: {},
     )
     with pytest.raises(ServiceError, match="the server has no disk"):
         ensure(service, tmp_path, port=free_port())
@@ -166,7 +179,7 @@ def test_server_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) ->
 
 def test_unreachable_server_names_the_proxy_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:9")
-    with pytest.raises(ServiceError, match="through the proxy HTTP_PROXY=http://127.0.0.1:9") as caught:
+    with pytest.raises(ServiceError, match=r"through the proxy HTTP_PROXY=http://127\.0\.0\.1:9") as caught:
         external.check_mlflow({"MLFLOW_TRACKING_URI": "http://mlflow.example:5000"})
     assert "NO_PROXY=mlflow.example" in caught.value.hint and "secret" not in str(caught.value)
 
@@ -285,14 +298,22 @@ def test_long_tmpdir_is_replaced_by_a_short_private_directory(tmp_path: Path, le
     folder = scratch.ray_directory({"TMPDIR": str(long)})
     session = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
     assert len(os.fsencode(f"{folder}{session}")) <= 107
-    found = folder.lstat()
+    found = folder.parent.lstat()
     assert found.st_uid == os.geteuid() and not found.st_mode & 0o077 and not list(long.iterdir())
 
 
 def test_short_tmpdir_is_used_by_ray(tmp_path: Path) -> None:
     base = short(tmp_path)
-    assert scratch.ray_directory({"TMPDIR": str(base)}).parent == base
-    assert scratch.ray_directory({"TMPDIR": "/nowhere", "RAY_TMPDIR": str(base)}).parent == base
+    for named in ({"TMPDIR": str(base)}, {"TMPDIR": "/nowhere", "RAY_TMPDIR": str(base)}):
+        assert scratch.ray_directory(named).parent.parent == base
+
+
+def test_directory_that_ray_has_opened_to_everyone_is_used_again(tmp_path: Path) -> None:
+    named = {"RAY_TMPDIR": str(short(tmp_path))}
+    folder = scratch.ray_directory(named)
+    folder.mkdir()
+    folder.chmod(0o777)  # As Ray does.
+    assert scratch.ray_directory(named) == folder
 
 
 @pytest.mark.parametrize("asked", ["/nowhere/at/all", "/" + "x" * 120, "/proc"])
@@ -322,7 +343,7 @@ def test_directory_that_others_could_control_is_not_used(tmp_path: Path, make: C
     make(base / f"sia-{os.geteuid()}")
     with pytest.raises(ServiceError, match=f"sia-{os.geteuid()} "):
         scratch.ray_directory({"RAY_TMPDIR": str(base)})
-    assert scratch.ray_directory({"TMPDIR": str(base)}).parent != base
+    assert scratch.ray_directory({"TMPDIR": str(base)}).parent.parent != base
 
 
 def test_directory_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,12 +368,28 @@ def test_failed_start_of_ray_names_its_own_log(tmp_path: Path, monkeypatch: pyte
 
 def test_ray_address_auto_without_a_ray_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = [SimpleNamespace(info={"name": "python"})]
-    monkeypatch.setattr(external.psutil, "process_iter", lambda _: iter(processes))
+    monkeypatch.setattr(psutil, "process_iter", lambda _: iter(processes))
     with pytest.raises(ServiceError, match="no Ray runs on this machine") as caught:
         external.check_ray({"RAY_ADDRESS": "auto"})
     assert "unset RAY_ADDRESS" in caught.value.hint
     processes.append(SimpleNamespace(info={"name": "raylet"}))
     external.check_ray({"RAY_ADDRESS": "auto"})
+
+
+def test_token_of_ray_is_private_where_home_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    environment = {"HOME": str(tmp_path / "home")}
+    provide_token(tmp_path, environment)
+    assert "RAY_AUTH_TOKEN_PATH" not in environment  # Ray writes its own.
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "home" not in str(path) and access(path, mode))
+    for _ in range(2):
+        provide_token(tmp_path, environment)
+        file = Path(environment.pop("RAY_AUTH_TOKEN_PATH"))
+        assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text()) == 64
+    given = {**environment, "RAY_AUTH_TOKEN": "mine"}
+    provide_token(tmp_path, given)
+    assert given == {**environment, "RAY_AUTH_TOKEN": "mine"}
 
 
 # Stores of MLflow
@@ -383,7 +420,7 @@ def test_object_store_is_bounded_by_shared_memory(
     monkeypatch: pytest.MonkeyPatch, free: int, size: int, in_memory: bool
 ) -> None:
     monkeypatch.setattr(scratch, "_free", lambda _: free * scratch.MEGABYTE)
-    monkeypatch.setattr(scratch.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * 10**9))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * 10**9))
     found = scratch.object_store()
     assert found == size * scratch.MEGABYTE and scratch.in_shared_memory(found) is in_memory
     assert bool(scratch.check_shared_memory().fix) is not in_memory
@@ -391,7 +428,7 @@ def test_object_store_is_bounded_by_shared_memory(
 
 def test_object_store_is_left_to_ray_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_free", lambda _: 4 * 10**9)
-    monkeypatch.setattr(scratch.psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * 10**9))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * 10**9))
     assert scratch.object_store() is None and not scratch.check_shared_memory().fix
 
 
@@ -414,7 +451,7 @@ def test_unwritable_temporary_directories_are_refused(monkeypatch: pytest.Monkey
     def fail() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(scratch.tempfile, "gettempdir", fail)
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
     with pytest.raises(RecordError, match="no directory for temporary files") as caught:
         scratch.check_temporary()
     assert "export TMPDIR=" in caught.value.hint
@@ -447,7 +484,7 @@ def test_loopback_that_is_down_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(*_: object, **__: object) -> None:
         raise OSError(101, "Network is unreachable")
 
-    monkeypatch.setattr(loopback.socket, "create_connection", fail)
+    monkeypatch.setattr(socket, "create_connection", fail)
     with pytest.raises(ServiceError, match="Network is unreachable") as caught:
         loopback.check_loopback()
     assert "ip link set lo up" in caught.value.hint
@@ -463,9 +500,7 @@ def test_prefect_without_settings_of_yours_is_not_started(tmp_path: Path, monkey
         assert settings.check_settings(own, tmp_path).seen == "Prefect's own defaults"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("PREFECT_LOGGING_LEVEL", "silly"), ("PREFECT_CLIENT_MAX_RETRIES_X", "3")]
-)
+@pytest.mark.parametrize(("name", "value"), [("PREFECT_LOGGING_LEVEL", "silly"), ("PREFECT_CLIENT_MAX_RETRIES_X", "3")])
 def test_settings_are_tried_and_the_wrong_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
@@ -523,7 +558,8 @@ USER_S = {
 def test_settings_for_another_server_are_kept_from_ours(name: str) -> None:
     service = servers.prefect_service() if name.startswith("PREFECT") else servers.mlflow_service()
     assert service.dropped(name)
-    assert not service.dropped("PATH") and not service.dropped("PREFECT_LOGGING_LEVEL"[: 99 if "P" == name[0] else 4])
+    assert not service.dropped("PATH") and not servers.prefect_service().dropped("PREFECT_LOGGING_LEVEL")
+    assert not servers.mlflow_service().dropped("MLFLOW_S3_ENDPOINT_URL")
 
 
 # One door
@@ -531,7 +567,7 @@ def test_settings_for_another_server_are_kept_from_ours(name: str) -> None:
 
 @pytest.mark.parametrize("subject", checks.CHECKS)
 def test_condition_that_stops_a_run_is_seen_by_the_doctor(subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> checks.Condition:
+    def fail() -> Condition:
         raise ServiceError("is missing", where="this machine", hint="add it")
 
     monkeypatch.setattr(checks, "CHECKS", {**checks.CHECKS, subject: fail})

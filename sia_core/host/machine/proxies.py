@@ -7,7 +7,7 @@ of this machine, so the loopback is added to NO_PROXY of this process, which all
 import os
 from collections.abc import Mapping, MutableMapping
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sia_core.domain.errors import ServiceError
@@ -54,10 +54,11 @@ def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> str:
         split = urlsplit(url)
     except ValueError:  # No address at all.
         return ""
-    from urllib.request import proxy_bypass_environment  # Slow to load for `sia --help`.
+    import urllib.request  # Slow to load for `sia --help`.
 
     spared = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    if proxy_bypass_environment(split.netloc.rpartition("@")[2], {"no": spared}):
+    bypass: Any = getattr(urllib.request, "proxy_bypass_environment")  # noqa: B009  (the type stubs lack it)
+    if bypass(split.netloc.rpartition("@")[2], {"no": spared}):
         return ""
     named = proxies(environment)
     for wanted in (f"{split.scheme}_proxy", "all_proxy"):

@@ -1,9 +1,9 @@
 """Directories for temporary data: Python's, Ray's, and the shared memory of Ray's objects.
 
-Ray puts sockets below its directory, and a socket's path holds at most 107 bytes. Slurm and macOS give each job a TMPDIR
-that is longer than that leaves. So Ray gets a directory of its own, private to the user: below RAY_TMPDIR, TMPDIR, or
-/tmp, else below another short place. A private directory also leaves alone the file by which another Ray of yours is
-found (`ray_current_cluster`).
+Ray puts sockets below its directory, and a socket's path holds at most 107 bytes. Slurm may give a job a TMPDIR that
+leaves too few of them. So Ray gets a directory of its own, private to the user: below RAY_TMPDIR, TMPDIR or /tmp, else
+below another short place. A private directory also leaves alone the file by which another Ray of yours is found
+(`ray_current_cluster`).
 """
 
 import os
@@ -23,10 +23,12 @@ ROOM: Final = 100 * MEGABYTE
 """Free bytes that Ray's logs and the artifacts of a small run need."""
 SOCKET_BYTES: Final = 107
 """Longest path of a socket (sun_path of unix(7) without its final zero)."""
+_RAY: Final = "ray"
+"""Directory within the private one: Ray opens its own directory to everyone (mode 777)."""
 _SESSION: Final = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """Longest path of a socket below Ray's directory."""
-_SHORT: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  (each user has a private directory below)
-_SHARED: Final = Path("/dev/shm")  # noqa: S108
+_SHORT: Final = (Path("/tmp"), Path("/var/tmp"))
+_SHARED: Final = Path("/dev/shm")
 _STORE: Final = 128 * MEGABYTE
 """Smallest store that is worth its place; Ray takes no less than 79 MB."""
 _SHARE: Final = 0.3
@@ -43,7 +45,7 @@ def check_temporary() -> Condition:
     try:
         where = Path(tempfile.gettempdir())
     except OSError as error:  # Python has tried TMPDIR, /tmp, /var/tmp and the current directory.
-        asked = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+        asked = os.environ.get("TMPDIR") or "/tmp"
         raise RecordError("no directory for temporary files can be written", where=asked, hint=hint) from error
     free = _free(where)
     if free < ROOM:
@@ -60,11 +62,11 @@ def ray_directory(environment: Mapping[str, str] = os.environ) -> Path:
     asked = environment.get("RAY_TMPDIR", "")
     problems = []
     for base in _bases(environment):
-        folder = Path(os.path.abspath(base)) / f"sia-{os.geteuid()}"
-        problem = _problem(folder)
+        private = base.absolute() / f"sia-{os.geteuid()}"
+        problem = _problem(private)
         if not problem:
-            return folder
-        problems.append(f"{folder} {problem}")
+            return private / _RAY
+        problems.append(f"{private} {problem}")
     what = f"Ray has no directory for its sockets: {'; '.join(problems)}"
     hint = f"export RAY_TMPDIR=/a/short/directory with {_megabytes(ROOM)} free"
     raise ServiceError(what, where="RAY_TMPDIR" if asked else "engine", hint=hint)
@@ -110,8 +112,8 @@ def _bases(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _problem(folder: Path) -> str:
-    """Return why Ray cannot use a directory, or an empty text; create it if need be."""
-    longest = SOCKET_BYTES - len(_SESSION)
+    """Return why a directory cannot be the private one, or an empty text; create it if need be."""
+    longest = SOCKET_BYTES - len(f"/{_RAY}{_SESSION}")
     if len(os.fsencode(folder)) > longest:
         return f"is longer than {longest} bytes"
     try:
