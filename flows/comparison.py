@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from prefect import flow, tags, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingResult
 
 from flows import crashed_runs
+from flows.links import link_to_mlflow
 from flows.progress import artifact_key, outage_explained, show_if_reachable
 from flows.run import closing, evolve, see_through
 from sia_core import app
@@ -83,8 +84,9 @@ def tabulate(name: str) -> Comparison:
     comparison.log_metrics({f"{row.arm}.gain": row.gain.mean for row in found.rows if row.gain})
     comparison.end("FINISHED")
     runs = [run.run_id for run in members.values()]
-    link = mlflow_comparison(create_run.mlflow_address(), comparison.experiment_id, runs)
     key, about = artifact_key(name, "comparison"), f"{name}: its runs side by side in MLflow"
-    show_if_reachable(lambda: create_link_artifact(link, about, key))
+    show_if_reachable(
+        lambda: link_to_mlflow(lambda base: mlflow_comparison(base, comparison.experiment_id, runs), about, key, "")
+    )
     show_if_reachable(lambda: create_markdown_artifact(text, key=artifact_key(name, "arms"), description=name))
     return found

@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from prefect import flow, runtime, tags, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingResult
 
 from flows import crashed_runs
 from flows.generation import generation
+from flows.links import link_to_mlflow
 from flows.progress import artifact_key, outage_explained, show_if_reachable, shown
 from sia_core.agents.recording import DECISIONS, write_recording
 from sia_core.domain.errors import HeldError
 from sia_core.export.decisions import recording_of
 from sia_core.host.signals import listening
 from sia_core.loop import sealed_test, stopping
-from sia_core.loop.create_run import complete_opening, mlflow_address
+from sia_core.loop.create_run import complete_opening
 from sia_core.loop.first_harness import write_first
 from sia_core.loop.session import Session, open_session
 from sia_core.record.arms import ArmsRecord
@@ -69,9 +70,11 @@ def keep_report(run: RunRecord) -> None:
         RecordError: see `report`.
     """
     run.put_bytes(FILE, report(run).encode())
-    link = mlflow_artifact(mlflow_address(), run.experiment_id, run.run_id, FILE)
-    create_link_artifact(
-        link, link_text=f"{run.name}: report", key=artifact_key(run.name, "report"), description="The run as one page"
+    link_to_mlflow(
+        lambda base: mlflow_artifact(base, run.experiment_id, run.run_id, FILE),
+        text=f"{run.name}: report",
+        key=artifact_key(run.name, "report"),
+        about="The run as one page",
     )
 
 
@@ -102,9 +105,7 @@ def see_through(run: str) -> None:
     with listening(), shown(run), open_session(run) as session:
         session.run.reopen()
         session.run.set_tags({Tag.PREFECT_RUN: str(runtime.flow_run.id)})
-        link = mlflow_run(mlflow_address(), session.run.experiment_id, session.run.run_id)
-        key, about = artifact_key(run, "mlflow"), "The record of this run"
-        show_if_reachable(lambda: create_link_artifact(link, f"{run} in MLflow", key, about))
+        _link_record(session.run)
         complete_opening(session.run, session.task)
         if session.run.phase(StartDone) is None:
             first_harness(run)
@@ -145,16 +146,26 @@ def _generation(session: Session, index: int) -> bool:
     return analysis.decisions[0].lever == "stop"
 
 
+def _link_record(run: RunRecord) -> None:
+    key, about = artifact_key(run.name, "mlflow"), "The record of this run"
+
+    def page(base: str) -> str:
+        return mlflow_run(base, run.experiment_id, run.run_id)
+
+    show_if_reachable(lambda: link_to_mlflow(page, f"{run.name} in MLflow", key, about))
+
+
 def _link_comparison(run: RunRecord) -> None:
     """Link to MLflow's comparison of the run with the newest others of its task."""
     query = f"tags.`{Tag.KIND}` = 'evolution' and tags.`{Tag.TASK}` = '{run.tags[Tag.TASK]}'"
     others = [found.info.run_id for found in run.record.search(query) if found.info.run_id != run.run_id]
     if others:
         runs = [run.run_id, *others[: _COMPARED - 1]]
-        link = mlflow_comparison(mlflow_address(), [run.experiment_id], runs)
         text, key = f"{run.name} beside {len(runs) - 1} others in MLflow", artifact_key(run.name, "comparison")
         about = "Parameters, metrics and charts of several runs"
-        show_if_reachable(lambda: create_link_artifact(link, text, key, about))
+        show_if_reachable(
+            lambda: link_to_mlflow(lambda base: mlflow_comparison(base, [run.experiment_id], runs), text, key, about)
+        )
 
 
 def _show_lineage(session: Session) -> None:

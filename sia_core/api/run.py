@@ -19,7 +19,7 @@ from sia_core.domain.errors import HeldError, SiaError, UsageError
 from sia_core.domain.near import did_you_mean
 from sia_core.domain.setting import options
 from sia_core.domain.task import Task
-from sia_core.host.library_env import be_quiet
+from sia_core.host.machine.process import prepare
 from sia_core.loop.configure import build_config
 from sia_core.record.store import RunRecord
 
@@ -37,7 +37,7 @@ def evolve(task: Task | str | Path, *, progress: bool = True, **settings: Any) -
         UsageError: a setting is unknown, or its value is invalid.
         SiaError: any error that ends `sia run` with a message, which names the run if it was created.
     """
-    be_quiet()
+    prepare()
     place = task.where if isinstance(task, Task) else str(task)
     _check_names(settings)
     config = build_config(place, **settings)
@@ -79,7 +79,7 @@ def load_result(run: str) -> Result:
     Raises:
         RecordError: the run is unknown or not finished.
     """
-    be_quiet()
+    prepare()
     from sia_core.loop.create_run import record
 
     return read_result(record().open(run))

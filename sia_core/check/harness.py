@@ -1,5 +1,7 @@
 """Check that the seed harness loads and passes the cheap rungs, and that its rollout gets a verdict."""
 
+import shlex
+
 from sia_core.agents import static
 from sia_core.check.report import Finding
 from sia_core.domain.errors import HarnessError
@@ -23,7 +25,8 @@ def check_harness(task: Task, tier: Tier) -> Finding:
     """
     folder = task.path / task.config.harness
     if not folder.exists():
-        return Finding("harness", "skipped", f"no {task.config.harness}/", "a run then begins with: sia run --meta")
+        how = f"a run then begins with: sia run {shlex.quote(task.where)} --meta"
+        return Finding("harness", "skipped", f"no {task.config.harness}/", how)
     try:
         harness = Harness.load(folder)
     except HarnessError as error:

@@ -27,7 +27,8 @@ def compare(
     store = record()
     found = compare_runs([store.open(name) for name in runs])
     experiments, ids = [row.experiment_id for row in found.rows], [row.run_id for row in found.rows]
-    link = mlflow_comparison(mlflow_address(), experiments, ids)
+    address = mlflow_address()
+    link = mlflow_comparison(address, experiments, ids) if address else None
     if html is not None:
         write(html, compare_page(found, link))
     if as_json:
@@ -36,9 +37,10 @@ def compare(
         print_comparison(found, link)
 
 
-def print_comparison(found: "RunComparison", link: str) -> None:
-    """Print the tables of a comparison, notes that explain them, and a link to the same runs in MLflow."""
+def print_comparison(found: "RunComparison", link: str | None) -> None:
+    """Print the tables of a comparison, notes that explain them, and a link to the same runs in MLflow if it is up."""
     from sia_core.cli.plain import plain
+    from sia_core.cli.servers import DOWN
     from sia_core.cli.show import console, print_table
     from sia_core.report.compare import RUN_COLUMNS, VERSUS_COLUMNS, notes, run_rows, versus_rows
 
@@ -51,4 +53,4 @@ def print_comparison(found: "RunComparison", link: str) -> None:
         console.print("no setting differs")
     for note in notes(found):
         console.print(plain(note))
-    console.print(f"MLflow: {link}", soft_wrap=True, markup=False)
+    console.print(f"MLflow: {link or DOWN}", soft_wrap=True, markup=False)

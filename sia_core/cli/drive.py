@@ -123,8 +123,7 @@ def _drive(run: RunRecord, ui: bool) -> None:
             console.print(plain(line))
     console.print(f"for the report, type: sia report {run.name}")
     if ui:
-        servers.start()
-        servers.print_links(run)
+        servers.show(run)
 
 
 def _drive_arms(comparison: ArmsRecord) -> None:

@@ -30,7 +30,7 @@ from sia_core.cli.warm_start import end
 from sia_core.cli.watch import watch
 from sia_core.cli.worker import worker
 from sia_core.domain.errors import INTERRUPTED, SiaError
-from sia_core.host.library_env import be_quiet
+from sia_core.host.machine.process import prepare
 from sia_core.host.signals import asked_to_end, listening
 
 EXIT_CODES = """\
@@ -91,7 +91,7 @@ def _options(
 
 def main() -> None:
     """Run the command, and print errors that you can act on without a traceback."""
-    be_quiet()
+    prepare()
     code: object = 0
     with listening():
         try:

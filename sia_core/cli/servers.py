@@ -1,13 +1,26 @@
-"""The UIs' servers as the commands use them."""
+"""The UIs' servers as the commands use them.
+
+A link is printed only if a server answers there that shows the runs of this store. Else the command that starts one is
+printed.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from sia_core.host.external import check_all, check_prefect, describe, masked
+from sia_core.domain.errors import SiaError
+from sia_core.host import external
+from sia_core.host.external import check_all, check_prefect, describe
 from sia_core.host.home import home
-from sia_core.host.servers import ensure, find, mlflow_service, prefect_service, wait_for
+from sia_core.host.machine import checks
+from sia_core.host.machine.settings import leave_out
+from sia_core.host.servers import Service, ensure, find, mlflow_service, prefect_service, wait_for
 from sia_core.host.servers import stop as stop_service
+from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
+
+DOWN = "not running; start it: sia ui"
+_RECENT = 5
+"""Runs that are linked to if none is named."""
 
 
 def _print(text: str) -> None:
@@ -17,28 +30,30 @@ def _print(text: str) -> None:
 def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
     """Start or find both, side by side. Servers named by the environment are used instead."""
     services = []
-    if not os.environ.get("PREFECT_API_URL"):
+    if external.prefect_server() is None:
         services.append((prefect_service(), prefect_port))
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    mlflow = _own_mlflow()
+    if mlflow is not None:
         # The store must exist before a server opens it: two first openings at once break it.
         from sia_core.loop.create_run import record
 
         record()
-        services.append((mlflow_service(), mlflow_port))
+        services.append((mlflow, mlflow_port))
     started = [(service, ensure(service, home(), port=port, wait=False), port) for service, port in services]
     for service, running, port in started:
         wait_for(service, running, home(), moving=port is None)
 
 
 def launch_prefect(say: Callable[[str], None] = _print) -> None:
-    """Say which servers are used, and see that they answer; start a Prefect in the background if none is named.
+    """Check the machine and say which servers are used; start a Prefect in the background if none is named.
 
     Raises:
-        ServiceError: a server that the environment names cannot be reached, or does not let us in.
+        SiaError: the machine lacks something, or a server that the environment names cannot be used.
     """
     say(describe(home()))
+    checks.check_all()
     check_all()
-    if not os.environ.get("PREFECT_API_URL"):
+    if external.prefect_server() is None:
         ensure(prefect_service(), home(), wait=False)
 
 
@@ -48,11 +63,13 @@ def use_prefect() -> None:
     Raises:
         ServiceError: one that the environment names cannot be reached, or does not let us in.
     """
+    checks.check_client()
     check_prefect()
-    if not os.environ.get("PREFECT_API_URL"):
+    if external.prefect_server() is None:
         service = prefect_service()
         running = wait_for(service, ensure(service, home(), wait=False), home())
-        os.environ["PREFECT_API_URL"] = f"{running.url}{service.api}"
+        leave_out(home())
+        external.use_own_prefect(f"{running.url}{service.api}")
     # A server that is started again is waited for: 2 + 4 + ... + 128 s, where Prefect's own 5 tries end after a minute.
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "7")
     # The flow's own errors are told by the command; Prefect's copy would be a second traceback.
@@ -61,25 +78,58 @@ def use_prefect() -> None:
 
 def stop() -> None:
     """End both servers, if this home started them."""
-    for service in (prefect_service(), mlflow_service()):
+    for service in (prefect_service(), _own_mlflow() or mlflow_service()):
         ended = stop_service(service, home())
         print(f"{service.name}: {'ended' if ended else 'was not running'}")
 
 
-def print_links(run: object | None = None) -> None:
-    """Addresses of both UIs; deep links when a run is given."""
+def show(run: RunRecord) -> None:
+    """Start the UIs after a run and link to the run. A UI that does not start is no failure of the run."""
+    try:
+        start()
+    except SiaError as error:
+        print(f"a UI did not start: {error}")
+    print_links([run])
+
+
+def print_links(runs: Sequence[RunRecord] | None = None) -> None:
+    """Print the addresses of both UIs that answer, and links to runs in them: the newest ones if none is given."""
     from sia_core.loop.create_run import mlflow_address, record
-    from sia_core.record.store import RunRecord
     from sia_core.report.links import mlflow_run, prefect_flow_run
 
-    running = find(prefect_service(), home())
-    prefect = masked(os.environ.get("PREFECT_API_URL", running.url if running else "")).removesuffix("/api")
-    recent = [run] if isinstance(run, RunRecord) else [record().open(item.name) for item in record().summaries()[:5]]
-    print(f"Prefect {prefect}")
-    print(f"MLflow  {mlflow_address()}")
-    for item in recent:
-        flow_run = item.tags.get(Tag.PREFECT_RUN)
-        print(f"{item.name}:")
-        if flow_run:
-            print(f"  Prefect {prefect_flow_run(prefect, flow_run)}")
-        print(f"  MLflow  {mlflow_run(mlflow_address(), item.experiment_id, item.run_id)}")
+    if runs is None:
+        runs = [record().open(item.name) for item in record().summaries()[:_RECENT]]
+    api, mlflow = _prefect_api(), mlflow_address()
+    prefect = external.prefect_ui(api) if api else None
+    print(f"Prefect {prefect or DOWN}")
+    print(f"MLflow  {mlflow or DOWN}")
+    for run in runs:
+        lines = []
+        flow_run = run.tags.get(Tag.PREFECT_RUN)
+        # A run may have been driven with another Prefect, which alone knows its flow run.
+        if api and prefect and flow_run and external.knows_flow_run(api, flow_run):
+            lines.append(f"  Prefect {prefect_flow_run(prefect, flow_run)}")
+        if mlflow:
+            lines.append(f"  MLflow  {mlflow_run(mlflow, run.experiment_id, run.run_id)}")
+        if lines:
+            print("\n".join([f"{run.name}:", *lines]))
+
+
+def _own_mlflow() -> Service | None:
+    """Return the MLflow server that SIA runs for the store in use; None if that store is a server, or has no UI."""
+    from sia_core.loop.create_run import own_mlflow
+
+    return own_mlflow()
+
+
+def _prefect_api() -> str:
+    """Return the address of the Prefect in use if it answers, or an empty text."""
+    named = external.prefect_server()
+    if named is None:
+        running = find(prefect_service(), home())
+        return f"{running.url}{prefect_service().api}" if running else ""
+    try:
+        check_prefect()
+    except SiaError:
+        return ""
+    return named.address

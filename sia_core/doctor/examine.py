@@ -1,12 +1,14 @@
 """Run all checks, in the order in which a run needs their subjects."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from sia_core.doctor.machine import check_disk, check_gpu, check_home, check_sandbox
+from sia_core.doctor.machine import check_condition, check_disk, check_gpu, check_home, check_sandbox
 from sia_core.doctor.packages import check_packages, check_pins, check_python
 from sia_core.doctor.report import Finding
 from sia_core.doctor.services import check_keys, check_mlflow, check_model, check_prefect, check_ray, check_reply
 from sia_core.domain.config import Tier
+from sia_core.host.machine.checks import CHECKS
 from sia_core.policy.spec import parse_spec
 
 
@@ -20,6 +22,7 @@ def examine(policy: str, tier: Tier, agent: str = "rules") -> Iterator[Finding]:
         lambda: check_sandbox(tier),
         check_home,
         check_disk,
+        *(partial(check_condition, subject) for subject in CHECKS),
         check_mlflow,
         check_prefect,
         check_ray,

@@ -5,11 +5,12 @@ import shutil
 import subprocess
 
 from sia_core.doctor.report import Finding
-from sia_core.domain.errors import RecordError, SandboxError
+from sia_core.domain.errors import RecordError, SandboxError, SiaError
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.host.environment import installed
 from sia_core.host.home import home
+from sia_core.host.machine.checks import CHECKS
 
 GIGABYTE = 1e9
 LEAST_GB, GOOD_GB = 1.0, 5.0
@@ -62,6 +63,16 @@ def check_gpu() -> Finding:
         fix = "pip install --force-reinstall --no-deps torch==" + torch.removesuffix("+cpu")
         return Finding("gpu", "warning", f"{'; '.join(names)}; torch {torch} cannot use it", fix)
     return Finding("gpu", "ok", f"{'; '.join(names)}; torch {torch}")
+
+
+def check_condition(subject: str) -> Finding:
+    """Make one of the checks at which a run ends too; see `checks.CHECKS`."""
+    try:
+        found = CHECKS[subject]()
+    except SiaError as error:
+        where = f"{error.where}: " if error.where else ""
+        return Finding(subject, "failed", f"{where}{error.what}", error.hint, error.exit_code)
+    return Finding(subject, "warning" if found.fix else "ok", found.seen, found.fix)
 
 
 def check_home() -> Finding:

@@ -9,6 +9,7 @@ from sia_core.doctor.report import Finding
 from sia_core.domain.errors import PolicyError, RecordError, ServiceError, SiaError
 from sia_core.host import external
 from sia_core.host.home import home
+from sia_core.host.machine.processors import cpus
 from sia_core.host.servers import Service, find, prefect_service
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest
@@ -34,14 +35,20 @@ def check_mlflow() -> Finding:
         return _store()
     if external.is_http(server.address):
         return _reached("mlflow", server, external.check_mlflow)
-    return Finding("mlflow", "ok", f"the store of MLFLOW_TRACKING_URI ({server.address.split(':')[0]})")
+    found = _reached("mlflow", server, external.check_mlflow)
+    if found.status != "ok":
+        return found
+    seen = f"the store of MLFLOW_TRACKING_URI ({server.address.split(':')[0]})"
+    if external.is_database(server.address):
+        return Finding("mlflow", "ok", seen)
+    return Finding("mlflow", "warning", f"{seen}, which was not opened", "sia status opens it")
 
 
 def check_ray() -> Finding:
     """The cluster of RAY_ADDRESS, or this machine."""
     server = external.ray_cluster()
     if server is None:
-        return Finding("ray", "ok", f"started by each run on this machine, {os.cpu_count()} CPUs")
+        return Finding("ray", "ok", f"started by each run on this machine, {cpus()} CPUs")
     return _reached("ray", server, external.check_ray)
 
 

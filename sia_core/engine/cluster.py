@@ -14,6 +14,10 @@ from sia_core.domain.errors import ServiceError, SiaError
 from sia_core.domain.task_config import Resources
 from sia_core.engine.actors import cause_of
 from sia_core.host.external import Server, check_ray, ray_cluster
+from sia_core.host.machine import scratch
+from sia_core.host.machine.loopback import ADDRESS
+from sia_core.host.machine.processors import cpus
+from sia_core.host.machine.ray_token import provide_token
 from sia_core.host.signals import keeping_handler
 
 START_TIMEOUT_S = 180.0
@@ -86,15 +90,33 @@ def _connect() -> bool:
     if cluster:
         _init(cluster, address=cluster.address)
         return False
+    options = _local()
     for attempt in range(1, STARTS + 1):
         try:
-            _init(None, address="local", include_dashboard=False, _system_config=_SYSTEM)
+            _init(None, address="local", include_dashboard=False, _system_config=_SYSTEM, **options)
             break
         except ServiceError:
             ray.shutdown()
             if attempt == STARTS:
                 raise
     return True
+
+
+def _local() -> dict[str, Any]:
+    """Return options that fit a local cluster to this machine.
+
+    Raises:
+        ServiceError: Ray has no directory for its sockets.
+    """
+    directory, size = scratch.ray_directory(), scratch.object_store()
+    provide_token(directory.parent)
+    folder = str(directory)
+    found: dict[str, Any] = {"num_cpus": cpus(), "_node_ip_address": ADDRESS, "_temp_dir": folder}
+    if size is not None:
+        found["object_store_memory"] = size
+        if not scratch.in_shared_memory(size):
+            found["_plasma_directory"] = folder
+    return found
 
 
 def _init(cluster: Server | None, **how: Any) -> None:
@@ -112,7 +134,7 @@ def _not_joined(cluster: Server | None, error: Exception) -> ServiceError:
     said = str(error).strip().splitlines()
     what = said[0] if said else type(error).__name__
     if cluster is None:
-        hint = "try again when the machine is less busy; its log is under /tmp/ray"
+        hint = f"try again when the machine is less busy; its log is under {scratch.ray_directory()}"
         return ServiceError(f"Ray does not start: {what}", where="engine", hint=hint)
     token = (
         "the cluster's RAY_AUTH_TOKEN" if cluster.access else "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, if it has one"

@@ -3,12 +3,13 @@
 Each run records the description at its start, without names of machine, user or place, so that you can repeat it.
 """
 
-import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from sia_core.host.machine.processors import cpus
 
 PACKAGES = (
     *("sia", "prefect", "ray", "mlflow", "numpy", "scipy", "torch", "transformers", "peft", "trl", "vllm"),
@@ -23,7 +24,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": next(_values(_CPUINFO, "model name"), None),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": cpus(),
         "memory_gb": _memory_gb(),
         "gpus": sorted(model for file in _GPUS.glob("*/information") for model in _values(file, "Model")),
         "packages": {name: found for name in PACKAGES if (found := installed(name)) is not None},

@@ -2,8 +2,12 @@
 
 Each is found again by later commands through `services/NAME.json` under SIA_HOME. They listen
 on loopback only and outlive the command, so that the UIs stay up; `sia ui --stop` ends them.
+
+A server counts as found only if it is the one of this home (it works in that directory, and it holds its port), so that
+nobody is sent to the pages of another home. Settings of yours that are meant for another server are kept from it.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -39,6 +43,10 @@ class Service:
     environment: Callable[[Path, int], dict[str, str]]
     api: str = ""
     """Path of the API below the address."""
+    variant: str = ""
+    """Distinguishes servers of one name in one home, which show different stores."""
+    dropped: Callable[[str], bool] = lambda _: False
+    """True for a variable of the environment that is not handed down, because it is meant for another server."""
 
 
 @dataclass(frozen=True)
@@ -73,31 +81,46 @@ def prefect_service() -> Service:
             "PREFECT_LOGGING_LEVEL": "WARNING",
         },
         api="/api",
+        dropped=lambda name: name.startswith("PREFECT_") and not name.startswith("PREFECT_LOGGING_"),
     )
 
 
-def mlflow_service() -> Service:
-    """MLflow's server over the same SQLite store the driver writes."""
+def mlflow_service(database: str = "") -> Service:
+    """MLflow's server over the same store the driver writes.
+
+    Args:
+        database: address of a database, which may hold a password; SQLite under SIA_HOME if empty.
+    """
     return Service(
         name="mlflow",
         port=5000,
         health="/health",
-        command=lambda home, port: [
+        command=lambda _home, port: [
             *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
-            *("--default-artifact-root", (home / "artifacts").as_uri()),
         ],
-        environment=lambda _home, _port: {
+        environment=lambda home, _port: {
+            "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{home / 'mlflow.db'}",
+            "MLFLOW_DEFAULT_ARTIFACT_ROOT": _artifacts(database, home),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
+        variant=hashlib.sha256(database.encode()).hexdigest()[:8] if database else "",
+        dropped=lambda name: name.startswith(("MLFLOW_", "_MLFLOW_")) and not name.startswith(_ARTIFACT_ACCESS),
     )
+
+
+_ARTIFACT_ACCESS = ("MLFLOW_S3_", "MLFLOW_GCS_", "MLFLOW_BOTO_", "MLFLOW_LOGGING_")
+"""Variables by which MLflow's server too reaches artifacts."""
+
+
+def _artifacts(database: str, home: Path) -> str:
+    return (database and os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")) or (home / "artifacts").as_uri()
 
 
 def find(service: Service, home: Path) -> Running | None:
     """The server an earlier command started, if it answers."""
     running = _started(service, home)
-    return running if running and _healthy(service, running.port) else None
+    return running if running and _healthy(service, running.port) and _listens(running) else None
 
 
 def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool = True) -> Running:
@@ -143,7 +166,7 @@ def wait_for(service: Service, running: Running, home: Path, *, moving: bool = T
             running, moving = _start(service, home, _any_port()), False
         elif not alive or time.monotonic() > deadline:
             raise ServiceError(
-                f"{service.name} did not come up on port {running.port}",
+                f"{service.name} did not come up on port {running.port}{_last_line(_log(service, home))}",
                 where=str(_log(service, home)),
                 hint=f"read that log; another port: sia ui --{service.name}-port N",
             )
@@ -172,19 +195,21 @@ def stop(service: Service, home: Path) -> bool:
 def _started(service: Service, home: Path) -> Running | None:
     """Return the server that an earlier command started, ready or not, if its process is alive."""
     try:
-        running = Running(**json.loads(_state(service, home).read_text()))
-    except (OSError, ValueError, TypeError):
+        known = json.loads(_state(service, home).read_text())
+        running = Running(str(known["name"]), int(known["pid"]), int(known["port"]))
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return running if _is_server(running.pid, service) else None
+    return running if _is_server(running.pid, service, home) else None
 
 
-def _is_server(pid: int, service: Service) -> bool:
-    """Return True if the process is that server: after a reboot the number may belong to any process."""
+def _is_server(pid: int, service: Service, home: Path) -> bool:
+    """Return True if the process is that server of that home: the number may by now belong to any process."""
     try:
-        command = " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
+        process = psutil.Process(pid)
+        command, folder = " ".join(process.cmdline()), process.cwd()
+        return service.name in command and "server" in command and home.samefile(folder)
+    except (psutil.Error, OSError):
         return False
-    return service.name in command and "server" in command
 
 
 def _start(service: Service, home: Path, port: int) -> Running:
@@ -195,7 +220,10 @@ def _start(service: Service, home: Path, port: int) -> Running:
     with log.open("ab") as out:
         process = subprocess.Popen(
             service.command(home, port),
-            env={**os.environ, **service.environment(home, port)},
+            env={
+                **{name: value for name, value in os.environ.items() if not service.dropped(name)},
+                **service.environment(home, port),
+            },
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -234,9 +262,13 @@ def _free(port: int) -> bool:
     return True
 
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opener that takes no proxy, which could not reach this machine's loopback."""
+
+
 def _healthy(service: Service, port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{service.health}", timeout=2) as answer:
+        with _DIRECT.open(f"http://{HOST}:{port}{service.health}", timeout=2) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False
@@ -268,9 +300,23 @@ def _alive(pid: int) -> bool:
         return False
 
 
+def _last_line(log: Path) -> str:
+    """Return the end of a server's log, as the end of a message."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip()]
+    return f": {said[-1][:300]}" if said else ""
+
+
 def _state(service: Service, home: Path) -> Path:
-    return home / "services" / f"{service.name}.json"
+    return home / "services" / f"{_full_name(service)}.json"
 
 
 def _log(service: Service, home: Path) -> Path:
-    return home / "logs" / f"{service.name}.log"
+    return home / "logs" / f"{_full_name(service)}.log"
+
+
+def _full_name(service: Service) -> str:
+    return f"{service.name}-{service.variant}" if service.variant else service.name

@@ -18,10 +18,10 @@ from sia_core.domain.task import Task
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import TierReport
 from sia_core.host.environment import describe
-from sia_core.host.external import masked
+from sia_core.host.external import absolute_database, is_database, is_http, masked
 from sia_core.host.home import home
 from sia_core.host.progress import Reporter
-from sia_core.host.servers import find, mlflow_service
+from sia_core.host.servers import Service, find, mlflow_service
 from sia_core.loop import fingerprint
 from sia_core.loop.agent_jail import check_command
 from sia_core.loop.connect import Contacts
@@ -189,10 +189,22 @@ def _plant_branch(run: RunRecord, found: Branch) -> None:
     plant_seed(run, found.run.harness(candidate.harness), candidate.adapter)
 
 
-def mlflow_address() -> str:
-    """Return the address that MLflow's UI has, or will have once `sia ui` is called."""
+def own_mlflow() -> Service | None:
+    """Return the MLflow server that SIA runs for the store in use; None if the store is a server or no database."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith("http"):
+    if not uri:
+        return mlflow_service()
+    return mlflow_service(absolute_database(uri)) if is_database(uri) else None
+
+
+def mlflow_address() -> str | None:
+    """Return the address of an MLflow that answers and shows this store, or None if there is none.
+
+    A server that MLFLOW_TRACKING_URI names holds the store itself. It was asked when the store was opened.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if is_http(uri):
         return masked(uri)
-    running = find(mlflow_service(), home())
-    return running.url if running else f"http://127.0.0.1:{mlflow_service().port}"
+    service = own_mlflow()
+    running = find(service, home()) if service else None
+    return running.url if running else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sia_core.domain.errors import UsageError
 from sia_core.domain.near import near_spec
+from sia_core.host.machine.processors import cpus
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest, share_cores
 from sia_core.policy.dialect import Learner
@@ -149,7 +150,7 @@ def load_policy(
     share_cores()
     from sia_core.policy.local import LocalPolicy  # Loads torch and transformers.
 
-    return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, os.cpu_count() or 1), batch=batch)
+    return LocalPolicy(spec, base_directory(spec), threads=threads or min(4, cpus()), batch=batch)
 
 
 def _load_server(server: ServerSpec, serve: Serve | None, retry: Retry, learner: Learner | None) -> Policy:

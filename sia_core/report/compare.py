@@ -270,8 +270,8 @@ def notes(found: RunComparison) -> Iterator[str]:
         yield "the runs were sealed on different problems: differences are over common ones, scores over all of each"
 
 
-def compare_page(found: RunComparison, link: str) -> str:
-    """The page; `link` is MLflow's own comparison of the runs."""
+def compare_page(found: RunComparison, link: str | None) -> str:
+    """The page; `link` is MLflow's own comparison of the runs, if its server is up."""
     return render(
         "compare",
         found=found,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flows import links as flow_links
 from flows import run as run_flow
 from sia_core.record.store import RunRecord, open_record
 from sia_core.report.page import FILE
@@ -25,9 +26,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> RunRecor
 
 @pytest.fixture
 def links(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Links that Prefect is asked to show."""
+    """Links that Prefect is asked to show, while MLflow's server is up."""
     shown: list[dict[str, Any]] = []
-    monkeypatch.setattr(run_flow, "create_link_artifact", lambda link, **words: shown.append({"link": link, **words}))
+
+    def show(link: str, text: str, key: str, about: str) -> None:
+        shown.append({"link": link, "text": text, "key": key, "about": about})
+
+    monkeypatch.setattr(flow_links, "create_link_artifact", show)
+    monkeypatch.setattr(flow_links, "mlflow_address", lambda: "http://127.0.0.1:5000")
     return shown
 
 
@@ -53,7 +59,7 @@ def test_report_page_is_kept_and_linked(run: RunRecord, links: list[dict[str, An
     assert said == []
 
 
-@pytest.mark.parametrize("broken", ["report", "create_link_artifact"])
+@pytest.mark.parametrize("broken", ["report", "link_to_mlflow"])
 def test_report_that_cannot_be_made_or_shown_is_logged_in_one_line(
     run: RunRecord, links: list[dict[str, Any]], said: list[str], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -139,5 +139,5 @@ def test_certificates_that_are_not_there() -> None:
 
 
 def test_ray_of_this_machine_is_not_asked() -> None:
-    for address in ("", "local", "auto"):
+    for address in ("", "local"):
         check_ray({"RAY_ADDRESS": address})
