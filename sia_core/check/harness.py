@@ -1,9 +1,8 @@
 """Check that the seed harness loads and passes the cheap rungs, and that its rollout gets a verdict."""
 
-import shlex
-
 from sia_core.agents import static
 from sia_core.check.report import Finding
+from sia_core.domain.command import quoted
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import RungResult
@@ -25,7 +24,7 @@ def check_harness(task: Task, tier: Tier) -> Finding:
     """
     folder = task.path / task.config.harness
     if not folder.exists():
-        how = f"a run then begins with: sia run {shlex.quote(task.where)} --meta"
+        how = f"a run then begins with: sia run {quoted(task.where)} --meta"
         return Finding("harness", "skipped", f"no {task.config.harness}/", how)
     try:
         harness = Harness.load(folder)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sia_core.cli.main import app
 from sia_core.domain.errors import RecordError, UsageError
+from sia_core.loop import create_run
 from sia_core.record.arms import SCORES
 from sia_core.record.store import Record, RunRecord
 from sia_core.report.compare import compare_page, compare_runs, notes, run_rows
@@ -116,5 +117,7 @@ def test_compare_command_prints_json_and_writes_html(
     assert data["versus"][0]["tally"] == {"wins": 1, "losses": 1, "ties": 1}
     assert [pair["problem"] for pair in data["versus"][0]["pairs"]] == list(PROBLEMS)
     assert better.name in (tmp_path / "c.html").read_text()
+    assert data["mlflow"] is None  # Its server does not run.
+    monkeypatch.setattr(create_run, "mlflow_address", lambda: "http://127.0.0.1:5000")
     shown = CliRunner().invoke(app, ["compare", *names])
     assert shown.exit_code == 0 and "compare-runs" in shown.output and "losses" in shown.output
