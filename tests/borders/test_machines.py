@@ -346,6 +346,15 @@ def test_directory_that_others_could_control_is_not_used(tmp_path: Path, make: C
     assert scratch.ray_directory({"TMPDIR": str(base)}).parent.parent != base
 
 
+def test_directory_that_others_could_only_read_is_closed_and_used(tmp_path: Path) -> None:
+    base = short(tmp_path)
+    folder = base / f"sia-{os.geteuid()}"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    assert scratch.ray_directory({"RAY_TMPDIR": str(base)}).parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_directory_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, mine = short(tmp_path), os.geteuid()
     (base / f"sia-{mine + 1}").mkdir(mode=0o700)

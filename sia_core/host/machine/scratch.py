@@ -119,9 +119,12 @@ def _problem(folder: Path) -> str:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
+        if _is_mine(found) and not found.st_mode & 0o022:
+            folder.chmod(0o700)  # Ray makes it again with mode 755 if something has removed it meanwhile.
+            found = folder.lstat()
     except OSError as error:
         return f"cannot be created ({error.strerror})"
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    if not _is_mine(found):
         return "belongs to another user or is no directory"
     if found.st_mode & 0o077:
         return "is open to other users (chmod 700)"
@@ -129,6 +132,10 @@ def _problem(folder: Path) -> str:
         return "is not writable"
     free = _free(folder)
     return f"has only {_megabytes(free)} free" if free < ROOM else ""
+
+
+def _is_mine(found: os.stat_result) -> bool:
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def _free(where: Path) -> int:
