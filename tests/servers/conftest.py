@@ -132,8 +132,8 @@ def transformers_serve(chat_model: Path, logs: Path) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def litellm(llama: Running, logs: Path) -> Iterator[Running]:
-    """LiteLLM's proxy before llama.cpp."""
+def litellm(vllm: Running, logs: Path) -> Iterator[Running]:
+    """LiteLLM's proxy before vLLM."""
     port = free_port()
     folder = logs / "litellm"
     folder.mkdir()
@@ -142,8 +142,8 @@ def litellm(llama: Running, logs: Path) -> Iterator[Running]:
         "model_list:\n"
         "  - model_name: small\n"
         "    litellm_params:\n"
-        f"      model: openai/{llama.model}\n"
-        f"      api_base: {llama.url}/v1\n"
+        f"      model: hosted_vllm/{vllm.model}\n"
+        f"      api_base: {vllm.url}/v1\n"
         "      api_key: none\n"
     )
     command = [str(ensure("litellm") / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]

@@ -1,4 +1,4 @@
-"""LiteLLM before llama.cpp: both wires, as policy and as an agent's model."""
+"""LiteLLM before vLLM: both wires, as policy and as an agent's model."""
 
 from collections.abc import Callable
 
