@@ -20,13 +20,14 @@ TEMPLATE = """\
 """Chat template for servers that ask for one; it takes tools and their answers."""
 
 
-def make_tiny_model(directory: Path, heads: int = 4, template: str | None = None) -> Path:
+def make_tiny_model(directory: Path, heads: int = 4, template: str | None = None, window: int = 512) -> Path:
     """A random Llama of 0.1 M parameters over bytes, saved as a Hugging Face directory. Deterministic.
 
     Args:
         directory: where to save it.
         heads: number of attention heads; vLLM needs heads of 32 numbers, which 2 give.
         template: chat template of the tokenizer.
+        window: tokens of prompt and reply together.
     """
     vocabulary = {token: index for index, token in enumerate([END, "<|pad|>", *sorted(_byte_tokens())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -41,7 +42,7 @@ def make_tiny_model(directory: Path, heads: int = 4, template: str | None = None
         num_hidden_layers=2,
         num_attention_heads=heads,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=window,
         eos_token_id=0,
         bos_token_id=None,
         pad_token_id=1,

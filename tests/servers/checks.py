@@ -8,6 +8,7 @@ from sia_core.agents.conversation import Allowance, Conversation, NoSubmissionEr
 from sia_core.agents.tools import Arguments, Tool
 from sia_core.agents.tracing import NO_TRACE
 from sia_core.host.progress import Silent
+from sia_core.policy.fitting import FittingPolicy
 from sia_core.policy.protocol import Completion, Policy, Request
 from sia_core.policy.registry import load_policy
 from tests.factories import ask

@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with a chat template, and with attention heads of the size that vLLM takes."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "chat", heads=2, template=TEMPLATE)
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "chat", heads=2, template=TEMPLATE, window=4096)
 
 
 @pytest.fixture(scope="session")
