@@ -71,7 +71,9 @@ def check_history(policy: Policy) -> Completion:
 def check_agent(policy: Policy, turns: int = 3) -> None:
     """Check that an agent's conversation is taken for some turns; a small model submits nothing."""
     tool = Tool("look", "Look at a thing.", Looking, lambda given: f"{given.name}: nothing to see")
-    conversation = Conversation(policy, [tool], 0, Allowance(turns=turns), None, NO_TRACE, Silent(), "server")
+    fitting = FittingPolicy(policy, lambda _: None, getattr(policy, "window", lambda: None))
+    limits = Allowance(turns=turns)
+    conversation = Conversation(fitting, [tool], 0, limits, None, NO_TRACE, Silent(), "server")
     with pytest.raises(NoSubmissionError, match=f"{turns} turns|submissions"):
         conversation.run("You look at things.", "Look, then submit.", Submit("submit", "End.", Looking, str))
     assert len(conversation.transcript.messages) >= 2 + turns

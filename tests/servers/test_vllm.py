@@ -107,7 +107,7 @@ def test_run_starts_vllm_trains_promotes_and_exports(sia: Sia, chat_model: Path,
     assert "--max-lora-rank" in card and "--dtype float32" in card
     local = replace(serving, environment=sia.environment)
     scored = local("eval", str(tmp_path / "export"), str(TOY), "--policy", f"local:{chat_model}")
-    assert "adapter" in scored
+    assert "rounds differently" in scored  # vLLM and PyTorch, which agree to the fifth digit.
     assert not [one for one in psutil.process_iter() if str(chat_model) in " ".join(_command(one))]
 
 
