@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -133,10 +135,24 @@ def _artifacts(api: str, field: str) -> list[str]:
         return [str(artifact[field]) for artifact in json.load(answer)]
 
 
+AGAIN = """
+MENUS = {"poor": ["red", "green"], "rich": ["red", "green", "blue", "violet"]}
+
+
+async def solve(problem, ctx):
+    for _ in range(ctx.knobs["attempts"]):
+        colour = await ctx.choose("Pick a colour:", MENUS[ctx.knobs["menu"]])
+    return {"colour": colour}
+"""
+"""The toy harness, with an effect of its second knob: a knob without one is refused before the gate."""
+
+
 @pytest.mark.slow
-def test_siblings_are_tried_side_by_side(sia: Sia) -> None:
+def test_siblings_are_tried_side_by_side(sia: Sia, tmp_path: Path) -> None:
+    task = Path(shutil.copytree(TOY, tmp_path / "toy"))
+    (task / "harness" / "agent.py").write_text(AGAIN)
     options = ("--levers", "harness", "--generations", "2", "--siblings", "2", "--rollouts", "2", "--no-ui")
-    output = sia("run", str(TOY), "--policy", "scripted", "--threads", "1", *options)
+    output = sia("run", str(task), "--policy", "scripted", "--threads", "1", *options)
     run = sia.run()
     nodes = run.nodes()
     assert [node.index for node in nodes] == list(range(len(nodes)))

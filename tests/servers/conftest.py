@@ -1,5 +1,7 @@
 """Real servers for the tests, one at a time, and a table of what passed."""
 
+import os
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,13 +127,17 @@ def llama_program() -> Path:
 
 
 @pytest.fixture(scope="module")
-def transformers_serve(chat_model: Path, logs: Path) -> Iterator[Running]:
+def transformers_serve(smollm2: Path, logs: Path) -> Iterator[Running]:
     """`transformers serve`, which loads the model of a request."""
     port = free_port()
     program = ensure("transformers") / "transformers"
     command = [str(program), "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    with serving(command, str(chat_model), logs / "transformers.log", port, "/health") as running:
+    with serving(command, str(smollm2), logs / "transformers.log", port, "/health") as running:
         yield running
+
+
+LITELLM_KEY = "LITELLM_TEST_KEY"
+"""Variable with the key of LiteLLM's proxy, which starts with none only if told to."""
 
 
 @pytest.fixture(scope="module")
@@ -150,5 +156,8 @@ def litellm(vllm: Running, logs: Path) -> Iterator[Running]:
         "      api_key: none\n"
     )
     command = [str(ensure("litellm") / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-    with serving(command, "small", logs / "litellm.log", port, "/health/liveliness") as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(LITELLM_KEY, f"sk-{secrets.token_hex(16)}")
+        variables = {"LITELLM_MASTER_KEY": os.environ[LITELLM_KEY]}
+        with serving(command, "small", logs / "litellm.log", port, "/health/liveliness", variables) as running:
+            yield running
