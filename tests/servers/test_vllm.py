@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -16,7 +15,7 @@ from sia_core.policy.local import LocalPolicy
 from sia_core.policy.protocol import Policy
 from sia_core.weights.spec import UpdateSpec
 from sia_core.weights.trainer import Trainer
-from tests.e2e.conftest import TOY, Sia
+from tests.e2e.conftest import TOY, Sia, processes_of
 from tests.factories import ask
 from tests.servers.checks import CHECKS, connect
 from tests.servers.conftest import start_vllm
@@ -108,7 +107,7 @@ def test_run_starts_vllm_trains_promotes_and_exports(sia: Sia, chat_model: Path,
     local = replace(serving, environment=sia.environment)
     scored = local("eval", str(tmp_path / "export"), str(TOY), "--policy", f"local:{chat_model}")
     assert "rounds differently" in scored  # vLLM and PyTorch, which agree to the fifth digit.
-    assert not [one for one in psutil.process_iter() if str(chat_model) in " ".join(_command(one))]
+    assert not [one.pid for one in processes_of(sia.home) if str(chat_model) in " ".join(one.cmdline())]
 
 
 def test_server_that_is_killed_and_started_again_gets_its_adapters(
@@ -123,10 +122,3 @@ def test_server_that_is_killed_and_started_again_gets_its_adapters(
         connect(f"vllm:{chat_model}@{first.url}/v1").probe()
     with start_vllm(chat_model, logs / "second.log", port):
         assert policy.probe(adapters[0]) == pytest.approx(before, abs=EXACT)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
