@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from sia_core.engine.worker import SandboxLab
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -40,6 +42,21 @@ def bwrap() -> str:
         return find_bubblewrap()
     except SandboxError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def lab() -> "Iterator[SandboxLab]":
+    """A lab in the strict sandbox."""
+    from sia_core.domain.errors import SandboxError
+    from sia_core.engine.sandbox import open_sandbox
+    from sia_core.engine.worker import SandboxLab
+
+    try:
+        sandbox = open_sandbox("strict")
+    except SandboxError as error:
+        pytest.skip(f"no strict sandbox here: {error.what}")
+    yield SandboxLab(sandbox)
+    sandbox.close()
 
 
 @pytest.fixture(scope="module")

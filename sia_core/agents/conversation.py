@@ -20,11 +20,11 @@ from sia_core.agents.tools import Arguments, ArgumentsError, Tool, answer, parse
 from sia_core.agents.tracing import Trace
 from sia_core.agents.written_calls import written_calls
 from sia_core.domain.config import MAX_VALIDATIONS, REPLY_TOKENS
+from sia_core.domain.endings import LENGTH, REFUSED
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.rollout import Sampling, ToolCall
 from sia_core.domain.usage import ModelUsage
 from sia_core.host.progress import Reporter, Wait
-from sia_core.policy.endings import LENGTH, REFUSED
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 from sia_core.policy.window import TooLongError
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from sia_core.domain.endings import LENGTH, REFUSED
 from sia_core.domain.rollout import Rollout, Turn
 
-CUT = frozenset({"length", "max_tokens", "model_length", "cut"})
-REFUSED = frozenset({"content_filter", "refusal", "safety", "recitation", "blocked"})
 NOTABLE = 0.1
 """Share of unusable replies from which a run says so without being asked."""
 
@@ -94,9 +93,9 @@ def count_replies(rollouts: Iterable[Rollout]) -> Replies:
 
 def _of_one(rollout: Rollout) -> Replies:
     turns = [turn for turn in rollout.turns if turn.kind == "chat"]
-    refused = [turn for turn in turns if turn.finish in REFUSED]
-    cut = [turn for turn in turns if turn.finish in CUT]
-    empty = [turn for turn in turns if _is_silent(turn) and turn.finish not in CUT | REFUSED]
+    refused = [turn for turn in turns if turn.finish == REFUSED]
+    cut = [turn for turn in turns if turn.finish == LENGTH]
+    empty = [turn for turn in turns if _is_silent(turn) and turn.finish not in (LENGTH, REFUSED)]
     return Replies(
         len(turns),
         len(cut),

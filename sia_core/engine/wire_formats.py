@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sia_core.domain.endings import LENGTH, REFUSED
 from sia_core.domain.invalid import in_words
 from sia_core.domain.rollout import ToolCall
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.jsonl import BadJsonError, parse
 from sia_core.engine.wire_shapes import AnthropicMessage, Chat, Choose, Messages, Part
-from sia_core.policy.endings import LENGTH, REFUSED
 from sia_core.policy.protocol import Completion, Message, Tool
 
 MODEL = "policy"

@@ -8,11 +8,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import ValidationError
-
-from sia_core.policy.faults import BrokenOffError, GarbledError
+from sia_core.policy.faults import BrokenOffError
 from sia_core.policy.server import Answer
-from sia_core.policy.streaming import Heard
+from sia_core.policy.streaming import Heard, read_part
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _PIECES = ("text", "thinking", "signature")
@@ -123,14 +121,5 @@ def gather(events: Iterable[Any], heard: Heard) -> bytes:
     """
     message = Message(heard)
     for event in events:
-        message.add(_read(event))
+        message.add(read_part(_Event, event, "event"))
     return message.body()
-
-
-def _read(event: Any) -> _Event:
-    try:
-        return _Event.model_validate(event, from_attributes=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "event"
-        raise GarbledError(f"a broken stream, {place}: {first['msg']}") from None

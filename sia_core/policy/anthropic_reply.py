@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from sia_core.domain.endings import BROKEN, finish_of
 from sia_core.domain.json_data import flaw
 from sia_core.domain.rollout import ToolCall
 from sia_core.policy.calls import arguments_object, arguments_text, well_formed, with_ids
-from sia_core.policy.endings import BROKEN, finish_of
 from sia_core.policy.openai_shapes import Count
 from sia_core.policy.protocol import Completion, Request
 from sia_core.policy.scripted import render

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Final
 
 from sia_core.domain.candidate import Adapter
+from sia_core.domain.endings import LENGTH
 from sia_core.domain.hashing import canonical_json
 from sia_core.policy.dialect import Dialect
-from sia_core.policy.endings import LENGTH
 from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
 from sia_core.policy.window import TooLongError
 

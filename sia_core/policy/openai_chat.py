@@ -104,11 +104,9 @@ class OpenAIPolicy:
 
         def send(timeout: float) -> bytes:
             heard = Heard(request.on_progress)
-
-            def by(way: Way) -> bytes:
-                return self._parameters.ask(body, lambda fitted: self._send(way, fitted, timeout, heard), complaint)
-
-            return self._ways.ask(by)
+            return self._ways.ask(
+                lambda way: self._parameters.ask(body, lambda one: self._send(way, one, timeout, heard), complaint)
+            )
 
         return self._server.ask(send, Chat, request=request)
 

@@ -9,13 +9,13 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator
 
 from sia_core.policy.calls import arguments_text
-from sia_core.policy.faults import BrokenOffError, GarbledError
+from sia_core.policy.faults import BrokenOffError
 from sia_core.policy.openai_shapes import THINKING, text_of
 from sia_core.policy.server import Answer
-from sia_core.policy.streaming import Heard
+from sia_core.policy.streaming import Heard, read_part
 
 _Text = Annotated[str | None, BeforeValidator(text_of)]
 
@@ -169,17 +169,8 @@ def gather(chunks: Iterable[Any], heard: Heard) -> bytes:
     """
     reply = Reply(heard)
     for chunk in chunks:
-        reply.add(_read(chunk))
+        reply.add(read_part(_Chunk, chunk, "chunk"))
     return reply.body()
-
-
-def _read(chunk: Any) -> _Chunk:
-    try:
-        return _Chunk.model_validate(chunk, from_attributes=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "chunk"
-        raise GarbledError(f"a broken stream, {place}: {first['msg']}") from None
 
 
 def _as_json(value: Any) -> Any:

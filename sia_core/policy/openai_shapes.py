@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from sia_core.domain.endings import BROKEN, LENGTH, REFUSED, finish_of
 from sia_core.domain.json_data import flaw
 from sia_core.domain.rollout import ToolCall
 from sia_core.policy.calls import arguments_text, sent_back, with_ids
-from sia_core.policy.endings import BROKEN, LENGTH, REFUSED, finish_of
 from sia_core.policy.protocol import Completion, Message, Request
 from sia_core.policy.scripted import render
 from sia_core.policy.server import Answer

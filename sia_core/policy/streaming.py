@@ -7,15 +7,17 @@ received characters.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import httpx2
+from pydantic import BaseModel, ValidationError
 
 from sia_core.policy.faults import BrokenOffError, GarbledError
 from sia_core.policy.paid import is_silence
 from sia_core.policy.protocol import Progress
 
 E = TypeVar("E")
+P = TypeVar("P", bound=BaseModel)
 Way = Literal["counted", "stream", "plain"]
 """`counted`: a stream with a token count at the end, `stream`: a stream without a count, `plain`: one body."""
 
@@ -96,6 +98,25 @@ def plain_body(response: httpx2.Response) -> bytes | None:
         return None
     body = response.read()
     return None if body.lstrip().startswith(_FIELDS) else body
+
+
+def read_part(kind: type[P], part: Any, name: str) -> P:
+    """Check a part of a stream, an object of an SDK.
+
+    Args:
+        kind: shape of the part.
+        part: object with the fields of the shape.
+        name: name of such parts, for the error.
+
+    Raises:
+        GarbledError: a field is invalid.
+    """
+    try:
+        return kind.model_validate(part, from_attributes=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or name
+        raise GarbledError(f"a broken stream, {place}: {first['msg']}") from None
 
 
 def watched(events: Iterable[E]) -> Iterator[E]:

@@ -7,7 +7,7 @@ mistake: an earlier round's, or the parent's.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import dist, hypot, isfinite
+from math import dist, hypot, inf, isfinite
 from statistics import fmean
 
 from sia_core.policy.probes import Probe, distance
@@ -38,7 +38,7 @@ def agreement(served: Probe, served_adapted: Probe, trained: Probe, trained_adap
         gap=distance(served, trained),
         greatest=max(abs(one - other) for one, other in zip(served, trained, strict=True)),
         effect=fmean(map(abs, changes)),
-        error=dist(seen, changes) / hypot(*changes),
+        error=dist(seen, changes) / whole if (whole := hypot(*changes)) else inf,
     )
 
 

@@ -2,17 +2,16 @@
 
 import math
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sia_core.check.task import measure_gold
-from sia_core.domain.errors import SandboxError, TaskError
+from sia_core.domain.errors import TaskError
 from sia_core.domain.rollout import Verdict
 from sia_core.domain.task import Task
-from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
 from sia_core.importers.find import find
 from sia_core.importers.write import HARNESS, Options, write_task
@@ -21,16 +20,6 @@ from tests.importers import sources
 HEAD = "import numpy as np\nfrom openevolve.evaluation_result import EvaluationResult\n\n\ndef evaluate(path):\n"
 OTHER = "x = 2\n"
 Make = Callable[..., Task]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[SandboxLab]:
-    try:
-        sandbox = open_sandbox("strict")
-    except SandboxError as error:
-        pytest.skip(f"no strict sandbox here: {error.what}")
-    yield SandboxLab(sandbox)
-    sandbox.close()
 
 
 @pytest.fixture

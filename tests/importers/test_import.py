@@ -4,18 +4,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sia_core.check.task import check_task, measure_gold
-from sia_core.domain.errors import SandboxError, TaskError, UsageError
+from sia_core.domain.errors import TaskError, UsageError
 from sia_core.domain.harness import Harness
 from sia_core.domain.rollout import SPLITS, Rollout, Unit, Verdict
 from sia_core.domain.task import Task
-from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import RolloutRunner, SandboxLab
 from sia_core.importers.find import Pair, Predictions, find
 from sia_core.importers.table import Table, deal
@@ -31,16 +30,6 @@ with open("test.csv", newline="") as cases, open("submission.csv", "w") as out:
     for row in csv.DictReader(cases):
         out.write(f"{row['id']},{names[row['text'].split()[-1]]}\\n")
 """
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[SandboxLab]:
-    try:
-        sandbox = open_sandbox("strict")
-    except SandboxError as error:
-        pytest.skip(f"no strict sandbox here: {error.what}")
-    yield SandboxLab(sandbox)
-    sandbox.close()
 
 
 Make = Callable[..., Task]

@@ -12,7 +12,7 @@ _NAMES: Final = {
     "stop": ("end_turn", "stop_sequence", "eos", "eos_token", "end", "complete", "completed"),
     "tool_calls": ("tool_use", "function_call", "tool_call"),
     LENGTH: ("max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "max_length"),
-    REFUSED: ("refusal", "content_filtered", "safety", "sensitive", "blocked", "prohibited_content"),
+    REFUSED: ("refusal", "content_filtered", "safety", "sensitive", "blocked", "recitation", "prohibited_content"),
 }
 _FINISH: Final = {name: finish for finish, names in _NAMES.items() for name in names}
 BROKEN: Final = ("error", "abort", "aborted", "cancelled", "insufficient_system_resource", "network_error")
