@@ -13,8 +13,8 @@ logprobs come back. So a `Completion` is equivalent to the local policy's:
 - Adapters are loaded while the server runs (`VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 --enable-lora`), from a
   file system that the server shares.
 
-Replies depend on the seed, but a GPU does not guarantee the same bits in another batch. The policy was never run
-against a GPU: the tests use a small model behind the wire format of vLLM 0.32.0's source.
+Replies depend on the seed, but a GPU does not guarantee the same bits in another batch. The policy was run
+against vLLM 0.32.0 on a CPU (`tests/servers`), never on a GPU. The default tests imitate the server's wire format.
 """
 
 from collections.abc import Mapping, Sequence
