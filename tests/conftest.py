@@ -47,16 +47,10 @@ def bwrap() -> str:
 @pytest.fixture(scope="module")
 def lab() -> "Iterator[SandboxLab]":
     """A lab in the strict sandbox."""
-    from sia_core.domain.errors import SandboxError
-    from sia_core.engine.sandbox import open_sandbox
-    from sia_core.engine.worker import SandboxLab
+    from tests.labs import strict_lab
 
-    try:
-        sandbox = open_sandbox("strict")
-    except SandboxError as error:
-        pytest.skip(f"no strict sandbox here: {error.what}")
-    yield SandboxLab(sandbox)
-    sandbox.close()
+    with strict_lab() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,24 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits
 from sia_core.domain.task import Problem, Task
-from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
 from tasks.denoising import candidate
+from tests.labs import strict_lab
 from tests.tasks.denoising.labs import InProcessLab
 from tests.tasks.denoising.test_verify import CHEATS, SVD, verify
 
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[SandboxLab]:
-    try:
-        sandbox = open_sandbox("strict")
-    except SandboxError as error:
-        pytest.skip(f"no strict sandbox here: {error.what}")
-    yield SandboxLab(sandbox)
-    sandbox.close()
+    with strict_lab() as made:
+        yield made
 
 
 def test_honest_program_scores_the_same(task: Task, problem: Problem, strict: SandboxLab, lab: InProcessLab) -> None:

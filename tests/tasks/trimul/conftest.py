@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from sia_core.domain.errors import SandboxError
 from sia_core.domain.task import Problem, Task
-from sia_core.engine.sandbox import open_sandbox
 from sia_core.engine.worker import SandboxLab
 from tasks.trimul.settings import DEVICE, PLAN
+from tests.labs import strict_lab
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -36,11 +35,5 @@ def problem(task: Task) -> Problem:
 def lab() -> Iterator[SandboxLab]:
     """The strict sandbox as a lab."""
     pytest.importorskip("torch")
-    try:
-        sandbox = open_sandbox("strict")
-    except SandboxError as error:
-        pytest.skip(f"no strict sandbox here: {error.what}")
-    made = SandboxLab(sandbox)
-    yield made
-    made.close()
-    sandbox.close()
+    with strict_lab() as made:
+        yield made
