@@ -6,7 +6,6 @@ fetched, so a run's dollars do not change while it lasts.
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sia_core.domain import text_files
 from sia_core.domain.budget import Budget
 from sia_core.domain.errors import UsageError
-from sia_core.domain.task_config import describe_invalid
+from sia_core.domain.invalid import in_words
 from sia_core.domain.usage import ModelUsage
 from sia_core.host.home import home
 from sia_core.policy.protocol import Completion
@@ -178,10 +177,10 @@ def _decimal(rates: Rates, name: str) -> Decimal:
 def _read(file: Path) -> OwnPrices:
     where = str(file)
     try:
-        return OwnPrices.model_validate(tomllib.loads(text_files.read(file)))
+        return OwnPrices.model_validate(text_files.read_toml(file.read_bytes()))
     except text_files.EncodingError as error:
         raise UsageError(str(error), where=where, hint=text_files.SAVE_AS_UTF8) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not TOML: {error}", where=where, hint=f"write prices {_FORM}") from error
+    except text_files.TomlError as error:
+        raise UsageError(str(error), where=where, hint=f"write prices {_FORM}") from None
     except ValidationError as error:
-        raise UsageError(describe_invalid(error), where=where, hint=f"write prices {_FORM}") from error
+        raise UsageError(in_words(error, OwnPrices), where=where, hint=f"write prices {_FORM}") from error

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sia_core.domain.errors import HarnessError, PolicyError
 from sia_core.domain.harness import Harness, KnobValue
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import UnfitError, parse
 from sia_core.domain.lineage import SEED_NODE
 from sia_core.domain.patch import Edit, apply_edits
-from sia_core.domain.task_config import describe_invalid
 
 FORMAT: Literal["sia-decisions/1"] = "sia-decisions/1"
 DECISIONS = "decisions.json"
@@ -249,7 +249,7 @@ def read_recording(path: Path) -> Recording:
         return Recording.model_validate_json(data)
     except ValidationError as error:
         hint = "take the file as it was written: export the run again with `sia export RUN DIR`"
-        raise PolicyError(describe_invalid(error), where=str(path), hint=hint) from error
+        raise PolicyError(in_words(error, Recording), where=str(path), hint=hint) from error
 
 
 def write_recording(recording: Recording) -> bytes:

@@ -11,9 +11,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.agents.library import Library, Order, ReadingError, Ref
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import UnfitError, parse
 from sia_core.domain.rollout import ToolCall
-from sia_core.domain.task_config import describe_invalid
 from sia_core.policy.protocol import Tool as Schema
 
 A = TypeVar("A", bound="Arguments")
@@ -69,7 +69,7 @@ def parse_arguments(call: ToolCall, shape: type[A]) -> A:
     try:
         return shape.model_validate(given)
     except ValidationError as error:
-        raise ArgumentsError(describe_invalid(error)) from error
+        raise ArgumentsError(in_words(error, shape)) from error
 
 
 def answer(tools: Sequence[Tool[Any]], call: ToolCall) -> str:

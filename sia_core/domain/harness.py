@@ -5,7 +5,6 @@
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 from sia_core.domain import text_files
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.hashing import digest_files
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import Strict, flaw
-from sia_core.domain.task_config import describe_invalid
 
 MAX_FILES = 64
 MAX_BYTES = 256 * 1024
@@ -143,10 +142,12 @@ class Harness:
             config = harness.config
         except text_files.EncodingError as error:
             raise HarnessError(f"harness.toml {error}", where=where, hint=text_files.SAVE_AS_UTF8) from None
-        except (KeyError, tomllib.TOMLDecodeError) as error:
-            raise HarnessError(f"harness.toml is not TOML: {error}", where=where) from error
+        except KeyError:
+            raise HarnessError("has no harness.toml", where=where) from None
+        except text_files.TomlError as error:
+            raise HarnessError(f"harness.toml {error}", where=where) from None
         except ValidationError as error:
-            raise HarnessError(f"harness.toml: {describe_invalid(error)}", where=where) from error
+            raise HarnessError(f"harness.toml: {in_words(error, HarnessConfig)}", where=where) from error
         if fault := flaw(config.model_dump()):
             raise HarnessError(f"harness.toml: {fault}", where=where)
         if config.entry not in files:
@@ -156,7 +157,7 @@ class Harness:
     @cached_property
     def config(self) -> HarnessConfig:
         """Parsed harness.toml."""
-        return HarnessConfig.model_validate(tomllib.loads(text_files.decode(self.files["harness.toml"])))
+        return HarnessConfig.model_validate(text_files.read_toml(self.files["harness.toml"]))
 
     @cached_property
     def digest(self) -> str:

@@ -1,6 +1,5 @@
 """Define task.toml, in which a task declares its properties and needs."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -198,16 +197,11 @@ def read_config(file: Path, form: str = "") -> TaskConfig:
         UsageError: the task has no such form.
     """
     try:
-        table = tomllib.loads(text_files.read(file))
+        table = text_files.read_toml(file.read_bytes())
         return TaskConfig.model_validate(_with_form(table, form) if form else table)
     except text_files.EncodingError as error:
         raise TaskError(str(error), where=str(file), hint=text_files.SAVE_AS_UTF8) from None
-    except tomllib.TOMLDecodeError as error:
-        raise TaskError(f"is not TOML: {error}", where=str(file)) from error
+    except text_files.TomlError as error:
+        raise TaskError(str(error), where=str(file)) from None
     except ValidationError as error:
         raise TaskError(in_words(error, TaskConfig), where=str(file), hint="see docs/tasks.md") from None
-
-
-def describe_invalid(error: ValidationError) -> str:
-    """List the invalid fields in one line: place in the file and error of each."""
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())

@@ -5,8 +5,10 @@ of an edit. They are normalised when a file is read. Another encoding than UTF-8
 """
 
 import codecs
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 BOM = "\ufeff"
 _MARKS = (
@@ -20,6 +22,10 @@ SAVE_AS_UTF8 = "save the file as UTF-8"
 
 class EncodingError(ValueError):
     """A file's bytes are not UTF-8; the message says where, and what they may be."""
+
+
+class TomlError(ValueError):
+    """A text is not TOML; the message says where and why."""
 
 
 def normalised_text(text: str) -> str:
@@ -51,6 +57,23 @@ def read(file: Path) -> str:
         EncodingError: the file is not UTF-8.
     """
     return decode(file.read_bytes())
+
+
+def read_toml(data: bytes) -> dict[str, Any]:
+    """Return the table of a TOML file's bytes.
+
+    Raises:
+        EncodingError: the bytes are not UTF-8.
+        TomlError: the text is not TOML, or nested too deeply to be read.
+    """
+    try:
+        return tomllib.loads(decode(data))
+    except EncodingError:
+        raise
+    except ValueError as error:  # Not only of tomllib: a number of 5,000 digits is one of Python's own.
+        raise TomlError(f"is not TOML: {error}") from None
+    except RecursionError:
+        raise TomlError("is not TOML that can be read: it is nested too deeply") from None
 
 
 def normalised(data: bytes) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sia_core.domain.harness import MAX_BYTES, MAX_FILES, Harness
+from sia_core.domain.invalid import in_words
 from sia_core.domain.rollout import Trace
-from sia_core.domain.task_config import describe_invalid
 from sia_core.engine.budget import RefusedError
 
 
@@ -30,7 +30,7 @@ def read_trace(body: Any, harness: Harness) -> Trace:
     try:
         said = _Said.model_validate(body)
     except ValidationError as error:
-        raise RefusedError("request", describe_invalid(error)) from error
+        raise RefusedError("request", in_words(error, _Said)) from error
     lines = {
         name: tuple(sorted({number for number in numbers if 0 < number <= MAX_BYTES}))
         for name, numbers in sorted(said.lines.items())

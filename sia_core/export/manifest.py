@@ -22,8 +22,9 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import HarnessError, PolicyError, RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_path
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import Strict
-from sia_core.domain.task_config import RolloutLimits, SamplingDefaults, describe_invalid
+from sia_core.domain.task_config import RolloutLimits, SamplingDefaults
 from sia_core.policy.base import adapter_digest
 
 FORMAT: Literal["sia-export/1"] = "sia-export/1"
@@ -151,7 +152,7 @@ def _read_manifest(file: Path) -> Manifest:
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
-        raise RecordError(describe_invalid(error), where=str(file), hint="export the run again") from error
+        raise RecordError(in_words(error, Manifest), where=str(file), hint="export the run again") from error
 
 
 def _read_harness(folder: Path, expected: str) -> Harness:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json, digest_bytes
-from sia_core.domain.task_config import describe_invalid
+from sia_core.domain.invalid import in_words
 from sia_core.record.patience import Waiting
 from sia_core.record.phases import Phase
 from sia_core.record.tags import Tag
@@ -183,7 +183,7 @@ def checked_phase(stored: Stored, kind: type[Done], tags: Mapping[str, str] | No
         return kind.model_validate_json(data)
     except ValidationError as error:
         raise RecordError(
-            f"phases/{kind.NAME}.json was written by another version of SIA: {describe_invalid(error)}",
+            f"phases/{kind.NAME}.json was written by another version of SIA: {in_words(error, kind)}",
             where=f"MLflow run {stored.run_id}",
             hint=f"use the version in its tag {Tag.VERSION}, or start a new run",
         ) from error

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import TaskError
+from sia_core.domain.invalid import in_words
 from sia_core.domain.json_data import Strict
 from sia_core.domain.stats import Estimate, estimate
 from sia_core.domain.task import ARMS, Task
-from sia_core.domain.task_config import describe_invalid
 from sia_core.search.arms import ArmRun
 
 _CONTROL = "rules"
@@ -83,7 +83,7 @@ def read_table(task: Task) -> ArmsTable | None:
         return ArmsTable.model_validate_json(file.read_bytes())
     except ValidationError as error:
         hint = "write it again: sia arms --resume NAME --save FILE"
-        raise TaskError(describe_invalid(error), where=str(file), hint=hint) from error
+        raise TaskError(in_words(error, ArmsTable), where=str(file), hint=hint) from error
 
 
 def control_lines(task: Task, config: RunConfig) -> list[str]:

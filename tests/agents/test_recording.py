@@ -34,8 +34,8 @@ def test_recording_written_is_read_with_types_and_texts(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"format": "sia-decisions/9"}, "'sia-decisions/9', not sia-decisions/1"),
-        ({"colour": "red"}, "colour: Extra inputs"),
-        ({"seed": "7"}, "seed: Input should be a valid integer"),
+        ({"colour": "red"}, "colour: there is no such field"),
+        ({"seed": "7"}, "seed: '7' is not a whole number"),
         ({"decisions": [entry(1), entry(1)]}, "several decisions of generation 1"),
         ({"decisions": [entry(2)]}, "generation 2, but there are 1 generations"),
         ({"decisions": [entry(1, 1)]}, "generation 1, sibling 1, but there are 1 siblings"),

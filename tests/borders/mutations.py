@@ -5,7 +5,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+FEW = settings(
+    max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+"""The number of cases in the default tests: the same ones in each run."""
+MANY = settings(FEW, max_examples=10_000)
+"""The number of cases in the slow tests."""
 
 HOSTILE: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**53, 2**63, -(2**70), 10**400, 0.5, -0.0, 1e300),

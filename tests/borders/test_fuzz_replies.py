@@ -15,7 +15,7 @@ import anthropic
 import httpx2
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia_core.agents.command.desk import parse_object
@@ -47,14 +47,10 @@ from sia_core.policy.retry import Retry
 from sia_core.policy.spec import parse_spec
 from tests.agents.sources import MemorySource
 from tests.agents.test_llm import BATCH, GOOD, HARNESS, SEED, SITUATION
-from tests.borders.mutations import encode, mutated
+from tests.borders.mutations import FEW, MANY, encode, mutated
 from tests.borders.talks import body, call, message, submit, use
 
-FAST = settings(
-    max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
-HALF = settings(FAST, max_examples=150)
-SLOW = settings(FAST, max_examples=10_000)
+HALF = settings(FEW, max_examples=150)
 SAMPLING = Sampling()
 EVENTS = "text/event-stream"
 
@@ -296,24 +292,24 @@ def test_replies_near_valid_ones_raise_only_own_errors(wire: str) -> None:
 
 
 def test_submissions_near_valid_ones_raise_only_own_errors() -> None:
-    check_submissions(FAST)
+    check_submissions(FEW)
 
 
 def test_requests_near_valid_ones_raise_only_own_errors() -> None:
-    check_requests(FAST)
+    check_requests(FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 def test_ten_thousand_replies_raise_only_own_errors(wire: str) -> None:
-    check_replies(wire, SLOW)
+    check_replies(wire, MANY)
 
 
 @pytest.mark.slow
 def test_ten_thousand_submissions_raise_only_own_errors() -> None:
-    check_submissions(SLOW)
+    check_submissions(MANY)
 
 
 @pytest.mark.slow
 def test_ten_thousand_requests_raise_only_own_errors() -> None:
-    check_requests(SLOW)
+    check_requests(MANY)

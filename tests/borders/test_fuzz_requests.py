@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -16,12 +16,8 @@ from sia_core.export.inference import Player
 from sia_core.export.manifest import Export
 from sia_core.export.serve import build_app
 from sia_core.policy.scripted import ScriptedPolicy
+from tests.borders.mutations import FEW, MANY
 from tests.export.makers import make_export
-
-FEW = settings(
-    max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
-MANY = settings(FEW, max_examples=10_000)
 
 
 def table(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -29,16 +25,7 @@ def table(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 WORDS = ("", "text", "user", "assistant", "tool", "auto", "none", "function", "policy", "agent", "\ud800")
-leaf = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=8)
-    | st.sampled_from(
-        ["", "text", "user", "assistant", "tool", "auto", "none", "function", "policy", "agent", "\ud800"]
-    )
-)
+leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS)
 anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | table(inner), max_leaves=8)
 
 

@@ -16,8 +16,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sia_core.check.report import Finding
 from sia_core.check.task import check_task
@@ -377,41 +375,6 @@ def test_check_names_the_field_of_an_unsound_verdict(tmp_path: Path) -> None:
 def test_domain_loads_without_numpy_and_pandas() -> None:
     code = "import sys, sia_core.domain.received as r; assert not {'numpy', 'pandas', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-_LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.dates(), st.decimals(),
-    st.complex_numbers(), st.floats(width=32).map(np.float32), st.integers(-9, 9).map(np.int8), st.just(pd.NA),
-    st.lists(st.integers(-9, 9)).map(np.array), st.sets(st.integers()), st.just(object()),
-)  # fmt: skip
-_KEYS = st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.booleans(), st.just(np.int64(3)), st.binary())
-_VALUES = st.recursive(
-    _LEAVES,
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(_KEYS, inner), st.tuples(inner, inner)),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=500, deadline=None)
-@given(_VALUES)
-def test_any_public_value_is_json_or_refused_in_words(value: Any) -> None:
-    try:
-        found = plain(value, "public")
-    except TaskError as error:
-        assert error.what.startswith(("public", "a key of public", "the key")) and error.hint  # noqa: PT017
-    else:
-        json.loads(canonical_json({"x": found}))
-
-
-@settings(max_examples=300, deadline=None)
-@given(_VALUES, _VALUES, _VALUES, _VALUES)
-def test_any_verdict_survives_the_record_or_is_refused(score: Any, valid: Any, metrics: Any, feedback: Any) -> None:
-    try:
-        found = received.verdict(Verdict(score, valid, metrics, feedback), (0, 1))
-    except TaskError as error:
-        assert "verify()" in error.what and error.hint  # noqa: PT017
-    else:
-        assert loads(Rollout, dumps(Rollout(UNIT, verdict=found))).verdict == found
 
 
 def test_depth_of_public_data_is_bounded() -> None:

@@ -118,8 +118,8 @@ def test_wrong_knobs_are_refused(knobs: dict[str, object], words: str) -> None:
     ("files", "words"),
     [
         ({**FILES, "harness.toml": b"name = "}, "not TOML"),
-        ({**FILES, "harness.toml": b"entry = 'agent.py'"}, "name: Field required"),
-        ({**FILES, "harness.toml": b"name = 'h'\nspeed = 1"}, "speed: Extra inputs"),
+        ({**FILES, "harness.toml": b"entry = 'agent.py'"}, "name: is missing"),
+        ({**FILES, "harness.toml": b"name = 'h'\nspeed = 1"}, "speed: there is no such field"),
         ({**FILES, "harness.toml": b"name = 'h'\nentry = 'x.py'"}, "'x.py', which is not there"),
         ({**FILES, "harness.toml": b"name = 'h'\n[knobs.k]\nvalue = 9\nrange = [1, 4]"}, "not within"),
         ({**FILES, "../x": b""}, "leaves the harness"),

@@ -125,7 +125,7 @@ def test_login_files_of_the_person_are_not_kept(
         ("true", "there is no file decision.json"),
         ("echo '{' > decision.json", "decision.json is no JSON"),
         ("echo '[1]' > decision.json", "holds no JSON object"),
-        ('echo \'{"lever": "fly"}\' > decision.json', "lever: Input should be"),
+        ('echo \'{"lever": "fly"}\' > decision.json', "lever: 'fly' is not 'harness'"),
         ("echo '{\"edits\": []}' > decision.json", "names edits: edit the files of harness/"),
         ("ln -s /etc/passwd decision.json", "there is no file decision.json"),
         ("mkfifo decision.json", "there is no file decision.json"),
@@ -200,9 +200,9 @@ def test_hostile_requests_are_answered_with_an_error_and_do_nothing(session: Ses
     told = first["stdout"].splitlines()
     assert all("there is no directory" in line for line in told[:6]), told
     assert "no training problems gate-0" in told[6]
-    assert "rollouts: Input should be less than" in told[7]
+    assert "rollouts: 99 is not at most 16" in told[7]
     assert "there is no node 7" in told[8]
-    assert "more: Extra inputs" in told[9]
+    assert "more: there is no such field" in told[9]
     assert len([line for line in told[10:] if "Read-only" in line or "denied" in line]) == 2
     assert "there is no file decision.json" in bench.kept[0]["not_taken"][0]
     assert second["stdout"].startswith("drwx"), "the next round has a directory for requests again"

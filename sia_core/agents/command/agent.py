@@ -25,9 +25,9 @@ from sia_core.agents.trying import EditArgument, chosen
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_json
+from sia_core.domain.invalid import in_words
 from sia_core.domain.lineage import Decision
 from sia_core.domain.patch import edits_between
-from sia_core.domain.task_config import describe_invalid
 from sia_core.domain.usage import ModelUsage
 
 _DIGITS = 12
@@ -110,7 +110,7 @@ class _Bench:
             given = Submission.model_validate(handed.decision)
             edits = self._edits(given, self._whole(handed.files))
         except ValidationError as error:
-            raise SubmissionError(f"- decision.json: {describe_invalid(error)}") from error
+            raise SubmissionError(f"- decision.json: {in_words(error, Submission)}") from error
         except (HarnessError, ReadingError) as error:
             raise SubmissionError(f"- {error}") from error
         submission = given.model_copy(update={"edits": edits})

@@ -19,7 +19,7 @@ from sia_core.agents.tools import Arguments
 from sia_core.agents.trial import Trial, describe_trial
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
-from sia_core.domain.task_config import describe_invalid
+from sia_core.domain.invalid import in_words
 from sia_core.host.untrusted import UntrustedError, open_folder, read_regular
 
 MAX_REQUESTS = 200
@@ -78,7 +78,7 @@ class Mailbox:
             files = self._desk.harness(request.folder)
             trial = self._play(Harness.from_files(files, where=request.folder), request)
         except ValidationError as error:
-            return False, f"error: {describe_invalid(error)}"
+            return False, f"error: {in_words(error, TryRequest)}"
         except (UntrustedError, ReadingError, HarnessError) as error:
             return False, f"error: {error}"
         return not trial.faults, describe_trial(trial)
