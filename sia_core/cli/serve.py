@@ -24,7 +24,7 @@ def serve(
 
     from sia_core.cli.live import Live
     from sia_core.export.base import check_policy
-    from sia_core.export.inference import Player
+    from sia_core.export.inference import Inference
     from sia_core.export.manifest import Export
     from sia_core.export.serve import HOST, build_app, listen
     from sia_core.loop.configure import parse_tier
@@ -35,15 +35,15 @@ def serve(
     with Live(Console(stderr=True)) as live:
         spec = check_policy(export, policy, live)
     part = export.manifest.policy
-    player = Player(export, load_policy(spec, threads=threads or part.threads, batch=part.batch), tier)
+    inference = Inference(export, load_policy(spec, threads=threads or part.threads, batch=part.batch), tier)
     try:
-        player.open()
+        inference.open()
         token = os.environ.get(TOKEN, "").strip()
         if not token:
             token = secrets.token_urlsafe(24)
             print(f"token {token} (set {TOKEN} to choose it)")
         print(f"models agent, policy at http://{HOST}:{bound.getsockname()[1]}/v1; Ctrl-C ends", flush=True)
-        config = uvicorn.Config(build_app(player, token), log_level="warning", access_log=False)
+        config = uvicorn.Config(build_app(inference, token), log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[bound])
     finally:
-        player.close()
+        inference.close()

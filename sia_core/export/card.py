@@ -24,7 +24,7 @@ _SECTION = re.compile(r"^## .*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Story:
+class Card:
     """Data from which a card is written."""
 
     manifest: Manifest
@@ -39,14 +39,14 @@ class Story:
     """Rank of the adapter; None for the bare policy."""
 
 
-def write_card(story: Story) -> str:
+def write_card(card: Card) -> str:
     """Format the card as markdown."""
     parts = (_front, _what, _use, _scores, _lineage, _cost, _data, _licences, _limits, _again)
-    return "\n\n".join("\n".join(part(story)) for part in parts) + "\n"
+    return "\n\n".join("\n".join(part(card)) for part in parts) + "\n"
 
 
-def _front(story: Story) -> Iterator[str]:
-    manifest = story.manifest
+def _front(card: Card) -> Iterator[str]:
+    manifest = card.manifest
     yield "---"
     if manifest.adapter:
         yield "library_name: peft"
@@ -61,8 +61,8 @@ def _front(story: Story) -> Iterator[str]:
     yield "---"
 
 
-def _what(story: Story) -> Iterator[str]:
-    manifest = story.manifest
+def _what(card: Card) -> Iterator[str]:
+    manifest = card.manifest
     under = f"an adapter ({manifest.adapter[:12]})" if manifest.adapter else "no adapter"
     yield f"# {manifest.run}: {_plain(manifest.task.title)}"
     yield ""
@@ -78,30 +78,30 @@ def _what(story: Story) -> Iterator[str]:
     yield "- `sia.json`: digests, and the settings of the sealed test. The base model is not included."
 
 
-def _use(story: Story) -> Iterator[str]:
+def _use(card: Card) -> Iterator[str]:
     yield "## Use"
     yield "```"
-    yield f"sia eval . {story.manifest.task.name}    # the sealed test again; TASK is a name or the task's directory"
+    yield f"sia eval . {card.manifest.task.name}    # the sealed test again; TASK is a name or the task's directory"
     yield "sia serve .    # an OpenAI-compatible endpoint on this machine"
     yield "```"
-    if story.manifest.adapter:
+    if card.manifest.adapter:
         yield "The adapter without the harness, which was not scored:"
         yield "```python"
         yield "from peft import PeftModel"
         yield f'model = PeftModel.from_pretrained(base_model, "{ADAPTER}")'
         yield "```"
         yield "```"
-        rank = next((rank for rank in RANKS if rank >= (story.rank or 1)), RANKS[-1])
+        rank = next((rank for rank in RANKS if rank >= (card.rank or 1)), RANKS[-1])
         yield f"vllm serve BASE --enable-lora --max-lora-rank {rank} --lora-modules winner={ADAPTER} \\"
         yield "    --dtype float32    # on a GPU float16; bfloat16 rounds much of an adapter away"
         yield "```"
-        yield f"BASE is the model whose files have the digest {story.manifest.policy.base or 'unknown'}."
-        if story.manifest.policy.spec == "smollm2":
+        yield f"BASE is the model whose files have the digest {card.manifest.policy.base or 'unknown'}."
+        if card.manifest.policy.spec == "smollm2":
             yield "That is what `sia run` keeps under `$SIA_HOME/models`: the hub's model, dequantised from 4 bits."
 
 
-def _scores(story: Story) -> Iterator[str]:
-    test, manifest = story.manifest.test, story.manifest
+def _scores(card: Card) -> Iterator[str]:
+    test, manifest = card.manifest.test, card.manifest
     low, high = manifest.task.score_range
     yield "## Scores"
     yield (
@@ -119,8 +119,8 @@ def _scores(story: Story) -> Iterator[str]:
         ],
     )
     yield ""
-    yield from sealed_lines(story.test, test.confidence)[-1:]
-    rows = report_rows(story.test)
+    yield from sealed_lines(card.test, test.confidence)[-1:]
+    rows = report_rows(card.test)
     if rows:
         yield ""
         yield "The task's own figures of these rollouts:"
@@ -128,41 +128,41 @@ def _scores(story: Story) -> Iterator[str]:
         yield from _table(tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
-def _lineage(story: Story) -> Iterator[str]:
+def _lineage(card: Card) -> Iterator[str]:
     yield "## Lineage"
     yield (
         "All candidates that were tried. Scores and gains here are on gate problems of each generation. They helped to "
         "choose, so they are too good on average: quote the sealed test."
     )
     yield ""
-    rows = lineage_rows(story.nodes)
+    rows = lineage_rows(card.nodes)
     yield from _table(COLUMNS, [tuple(row[column] for column in COLUMNS) for row in rows])
 
 
-def _cost(story: Story) -> Iterator[str]:
+def _cost(card: Card) -> Iterator[str]:
     yield "## Cost"
-    if story.spending is None:
+    if card.spending is None:
         yield "The run recorded no spending."
         return
-    yield from (f"- {line}" for line in spent_lines(story.spending, story.config.budget))
+    yield from (f"- {line}" for line in spent_lines(card.spending, card.config.budget))
 
 
-def _data(story: Story) -> Iterator[str]:
+def _data(card: Card) -> Iterator[str]:
     yield "## Data"
     yield (
-        f"Training rollouts were played on the split `train` of task `{story.manifest.task.name}` "
-        f"(digest {story.manifest.task.digest[:12]}) only. Declared data of the task:"
+        f"Training rollouts were played on the split `train` of task `{card.manifest.task.name}` "
+        f"(digest {card.manifest.task.digest[:12]}) only. Declared data of the task:"
     )
     yield ""
-    declared = story.task.config.data
+    declared = card.task.config.data
     yield from [f"- {_plain(name)}: {_plain(value)}" for name, value in declared.items()] or ["- none"]
-    for section in _sections(story.task, ("data",)):
+    for section in _sections(card.task, ("data",)):
         yield ""
         yield f"From the task's README:\n\n{section}"
 
 
-def _licences(story: Story) -> Iterator[str]:
-    spec = story.manifest.policy.spec
+def _licences(card: Card) -> Iterator[str]:
+    spec = card.manifest.policy.spec
     yield "## Licences"
     if spec in _HUB:
         name, licence = _HUB[spec]
@@ -171,25 +171,25 @@ def _licences(story: Story) -> Iterator[str]:
         yield f"- The base model `{_code(spec)}` has a licence that SIA does not know; an adapter derives from it."
     yield "- The harness began as the task's own, or was written by a model: see the task's licence."
     yield "- Data: see above. SIA checks digests, not permissions."
-    for section in _sections(story.task, ("licence", "license")):
+    for section in _sections(card.task, ("licence", "license")):
         yield ""
         yield f"From the task's README:\n\n{section}"
 
 
-def _limits(story: Story) -> Iterator[str]:
+def _limits(card: Card) -> Iterator[str]:
     yield "## Limits"
     yield "- The scores hold for this task's problems, and for harness, adapter and policy together."
     yield "- The verifier is the task's. A flaw of the verifier that a candidate exploits counts as skill."
     yield (
-        f"- Local policies repeat bit for bit on one machine, with {story.manifest.policy.threads} threads and batches "
-        f"of {story.manifest.policy.batch}; another CPU may round differently. Models behind a server do not repeat."
+        f"- Local policies repeat bit for bit on one machine, with {card.manifest.policy.threads} threads and batches "
+        f"of {card.manifest.policy.batch}; another CPU may round differently. Models behind a server do not repeat."
     )
-    if story.manifest.task.shares_files:
+    if card.manifest.task.shares_files:
         yield "- The harness reads files that the task shares with it; this export does not include them."
 
 
-def _again(story: Story) -> Iterator[str]:
-    config = story.config.model_dump(mode="json", exclude={"task", "budget"})
+def _again(card: Card) -> Iterator[str]:
+    config = card.config.model_dump(mode="json", exclude={"task", "budget"})
     yield "## The run's configuration"
     yield "```json"
     yield json.dumps(config, indent=1).replace("```", "'''")

@@ -78,7 +78,7 @@ class _Shared:
             close()
 
 
-class Player:
+class Inference:
     """An export, its policy and a sandbox. Thread-safe; use `close` at the end."""
 
     def __init__(self, export: Export, policy: Policy, tier: Tier) -> None:

@@ -37,7 +37,7 @@ from sia_core.engine.wire_formats import (
     write_chat,
     write_messages,
 )
-from sia_core.export.inference import AGENT, MODELS, Player
+from sia_core.export.inference import AGENT, MODELS, Inference
 from sia_core.policy.protocol import Completion, EndpointError, RejectedRequestError, Request
 
 HOST = "127.0.0.1"
@@ -63,11 +63,11 @@ class _Json(JSONResponse):
         return json.dumps(content, ensure_ascii=True).encode()
 
 
-def build_app(player: Player, token: str) -> FastAPI:
+def build_app(inference: Inference, token: str) -> FastAPI:
     """Build the application.
 
     Args:
-        player: export that answers.
+        inference: export that answers.
         token: bearer token of every request but /health.
     """
     app = FastAPI(title="sia serve", docs_url=None, redoc_url=None, openapi_url=None)
@@ -102,11 +102,11 @@ def build_app(player: Player, token: str) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(request: HttpRequest) -> Response:
-        return await _received(request, lambda data: answer(player, data))
+        return await _received(request, lambda data: answer(inference, data))
 
     @app.post(_MESSAGES)
     async def messages(request: HttpRequest) -> Response:
-        return await _received(request, lambda data: answer_messages(player, data))
+        return await _received(request, lambda data: answer_messages(inference, data))
 
     return app
 
@@ -130,7 +130,7 @@ async def _received(request: HttpRequest, respond: Callable[[bytes], Response]) 
         return _error(path, 500, "server", str(error))
 
 
-def answer(player: Player, data: bytes) -> Response:
+def answer(inference: Inference, data: bytes) -> Response:
     """Answer one chat request.
 
     Raises:
@@ -139,23 +139,23 @@ def answer(player: Player, data: bytes) -> Response:
     """
     body = _parse(data)
     ask = read_chat(body)
-    replies = _replies(player, body, ask)
+    replies = _replies(inference, body, ask)
     made = {**write_chat(_key(body, replies), replies), "model": body["model"]}
     if ask.stream:
         return Response(chat_events(made, usage=ask.usage), media_type="text/event-stream")
     return _Json(made)
 
 
-def answer_messages(player: Player, data: bytes) -> Response:
+def answer_messages(inference: Inference, data: bytes) -> Response:
     """Answer one request in Anthropic's form; raise as `answer` does."""
     body = _parse(data)
     ask = read_messages(body)
-    replies = _replies(player, body, ask)
+    replies = _replies(inference, body, ask)
     made = {**write_messages(_key(body, replies), replies[0]), "model": body["model"]}
     return Response(message_events(made), media_type="text/event-stream") if ask.stream else _Json(made)
 
 
-def _replies(player: Player, body: dict[str, Any], ask: Ask) -> list[Completion]:
+def _replies(inference: Inference, body: dict[str, Any], ask: Ask) -> list[Completion]:
     model = body.get("model")
     if model not in MODELS:
         raise RefusedError("request", _unknown(model))
@@ -163,20 +163,20 @@ def _replies(player: Player, body: dict[str, Any], ask: Ask) -> list[Completion]
         if body.get(name) not in allowed:
             raise RefusedError("request", f"{name}={str(body[name])[:40]} is not offered")
     if model == AGENT:
-        return [_solve(player, body, ask)]
-    sampling, seed = _sampling(player.sampling, body, ask), _seed(body)
-    requests = [Request(ask.messages, sampling, one, tools=ask.tools) for one in player.seeds(seed, ask.n)]
-    return [stopped(player.reply(request), ask.stop) for request in requests]
+        return [_solve(inference, body, ask)]
+    sampling, seed = _sampling(inference.sampling, body, ask), _seed(body)
+    requests = [Request(ask.messages, sampling, one, tools=ask.tools) for one in inference.seeds(seed, ask.n)]
+    return [stopped(inference.reply(request), ask.stop) for request in requests]
 
 
-def _solve(player: Player, body: dict[str, Any], ask: Ask) -> Completion:
+def _solve(inference: Inference, body: dict[str, Any], ask: Ask) -> Completion:
     if len(ask.messages) != 1 or ask.messages[0]["role"] != "user" or ask.n != 1 or ask.tools or ask.stop:
         raise RefusedError("request", "agent takes one user message with a problem, no tools, no stop, and n = 1")
     limits = ("temperature", "max_completion_tokens", *(() if ask.must_limit else ("max_tokens",)))
     if any(body.get(name) is not None for name in limits):
         raise RefusedError("request", "agent samples as it was scored: leave out temperature and max_tokens")
-    problem = _problem(player, str(ask.messages[0]["content"]))
-    rollout = player.solve(problem, _seed(body))
+    problem = _problem(inference, str(ask.messages[0]["content"]))
+    rollout = inference.solve(problem, _seed(body))
     failure = rollout.failure
     if failure is not None:
         raise _FailedError(503 if failure.infrastructure else 422, failure.kind, failure.reason or failure.kind)
@@ -195,13 +195,13 @@ class _FailedError(Exception):
         self.status, self.kind = status, kind
 
 
-def _problem(player: Player, text: str) -> dict[str, Any]:
-    wanted = f"a JSON object with {', '.join(player.problem_keys) or 'what the task shows of a problem'}"
+def _problem(inference: Inference, text: str) -> dict[str, Any]:
+    wanted = f"a JSON object with {', '.join(inference.problem_keys) or 'what the task shows of a problem'}"
     try:
         problem = json.loads(text)
     except (ValueError, RecursionError):
         raise RefusedError("request", f"the message is not a problem: expected {wanted}") from None
-    missing = [key for key in player.problem_keys if key not in problem] if isinstance(problem, dict) else []
+    missing = [key for key in inference.problem_keys if key not in problem] if isinstance(problem, dict) else []
     if not isinstance(problem, dict) or missing:
         raise RefusedError("request", f"the problem lacks {', '.join(missing) or 'a form'}: expected {wanted}")
     return problem

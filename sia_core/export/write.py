@@ -15,7 +15,7 @@ from sia_core.domain.stats import Estimate, Gain
 from sia_core.domain.task import Task
 from sia_core.domain.task_config import RolloutLimits, SamplingDefaults
 from sia_core.export import manifest
-from sia_core.export.card import Story, write_card
+from sia_core.export.card import Card, write_card
 from sia_core.export.decisions import recording_of
 from sia_core.host.directories import new_directory, write_files
 from sia_core.policy.adapter_files import read_config
@@ -58,8 +58,8 @@ def _fill(
             (folder / manifest.ADAPTER / name).write_bytes((adapter.path / name).read_bytes())
     made = _manifest(run, task, winner, adapter, test)
     rank = None if adapter is None else int(read_config(adapter.path)["r"])
-    story = Story(made, run.config, run.nodes(), test, run.get_json("spending.json"), task, rank)
-    (folder / manifest.CARD).write_text(write_card(story))
+    card = Card(made, run.config, run.nodes(), test, run.get_json("spending.json"), task, rank)
+    (folder / manifest.CARD).write_text(write_card(card))
     (folder / DECISIONS).write_bytes(write_recording(recording_of(run, task)))
     made = made.model_copy(update={"files": manifest.list_files(folder)})
     (folder / manifest.MANIFEST).write_text(json.dumps(made.model_dump(mode="json"), indent=1) + "\n")

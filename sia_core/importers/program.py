@@ -100,7 +100,7 @@ class ProgramTask:
             "named": self._table.get("named", False),
             "lower_is_better": self._table["lower_is_better"],
         }
-        files = {name: (self._folder / "foreign" / name).read_bytes() for name in self._table["files"]}
+        files = {name: (self._folder / "original" / name).read_bytes() for name in self._table["files"]}
         return [
             Problem(f"{self._table['name']}-{split}-{number:02d}", split, {**public, "repeat": first + number}, files)
             for number in range(count)
@@ -163,7 +163,7 @@ class ProgramTask:
 
     @property
     def _initial(self) -> str:
-        file: Path = self._folder / "foreign" / self._table["initial"]
+        file: Path = self._folder / "original" / self._table["initial"]
         return file.read_text()
 
 

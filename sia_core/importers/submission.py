@@ -78,7 +78,7 @@ class SubmissionTask:
 
     def _public(self, name: str, ids: list[str]) -> bytes:
         """Read a public file; of one with test rows, only the problem's rows."""
-        data = (self._folder / "foreign" / "public" / name).read_bytes()
+        data = (self._folder / "original" / "public" / name).read_bytes()
         table = Table.read(name, data) if name in self._table["split"] else None
         return data if table is None else table.only(self._id, set(ids)).write()
 
@@ -137,14 +137,14 @@ class SubmissionTask:
     def _lay_out(self, folder: Path, problem: Problem, data: bytes) -> dict[str, Any]:
         """Write the grader and its files in the layout that it expects, with the problem's rows only."""
         answers = self._answers.only(self._id, set(problem.private)).write()
-        grader = self._folder / "foreign" / self._table["grader"]
+        grader = self._folder / "original" / self._table["grader"]
         if self._table["kind"] == "mlebench":
             (folder / "answers.csv").write_bytes(answers)
             (folder / "submission.csv").write_bytes(data)
             paths = {"submission": str(folder / "submission.csv"), "answers": str(folder / "answers.csv")}
             return {"kind": "mlebench", "grader": str(grader), **paths}
         layout = folder / "task"
-        shutil.copytree(self._folder / "foreign" / "private", layout / "data" / "private")
+        shutil.copytree(self._folder / "original" / "private", layout / "data" / "private")
         (layout / "data" / "private" / self._table["answers"]).write_bytes(answers)
         write_files(layout / "data" / "public", problem.files)
         place = layout / self._table["grader_place"]
@@ -160,7 +160,7 @@ class SubmissionTask:
 
     @cached_property
     def _answers(self) -> Table:
-        file = self._folder / "foreign" / "private" / self._table["answers"]
+        file = self._folder / "original" / "private" / self._table["answers"]
         table = Table.read(file.name, file.read_bytes())
         assert table is not None, file
         return table

@@ -2,7 +2,7 @@
 
     task.toml task.md task.py harness/ README.md     as every task has them
     import.json                                       data that the imported functions of task.py need
-    `foreign/`                                        unchanged files of the other system
+    `original/`                                        unchanged files of the other system
 
 The directory is complete or absent: it is made beside the target and renamed.
 """
@@ -68,12 +68,12 @@ def declare_first(folder: Path, score: float) -> None:
 
 
 def _predictions(source: Predictions, folder: Path, options: Options, name: str) -> None:
-    foreign = folder / "foreign"
-    shutil.copytree(source.public, foreign / "public", ignore=_SKIPPED)
-    shutil.copytree(source.private, foreign / "private", ignore=_SKIPPED)
-    shutil.copy(source.grader, foreign / source.grader.name)
-    public = [file.relative_to(foreign / "public").as_posix() for file in sorted((foreign / "public").rglob("*"))]
-    public = [one for one in public if (foreign / "public" / one).is_file()]
+    original = folder / "original"
+    shutil.copytree(source.public, original / "public", ignore=_SKIPPED)
+    shutil.copytree(source.private, original / "private", ignore=_SKIPPED)
+    shutil.copy(source.grader, original / source.grader.name)
+    public = [file.relative_to(original / "public").as_posix() for file in sorted((original / "public").rglob("*"))]
+    public = [one for one in public if (original / "public" / one).is_file()]
     deal(source.table.ids(source.id), 3 * options.problems, name)  # Raises if there are too few rows.
     inside = source.grader.is_relative_to(source.folder)
     text = description((source.public, source.folder), f"Predict {source.submission}.")
@@ -94,7 +94,7 @@ def _predictions(source: Predictions, folder: Path, options: Options, name: str)
     }
     note = (
         f"The {len(source.table.rows)} rows of the test set are dealt out by `{source.id}` to {3 * options.problems} "
-        "problems, so that train, gate and test share none. The grader (`foreign/`) is trusted like a task.py; it "
+        "problems, so that train, gate and test share none. The grader (`original/`) is trusted like a task.py; it "
         "runs outside the sandbox in its own process, with limits, for each verdict. A program in an answer "
         "runs in the sandbox and reads public files only."
     )
@@ -102,12 +102,12 @@ def _predictions(source: Predictions, folder: Path, options: Options, name: str)
 
 
 def _pair(source: Pair, folder: Path, options: Options, name: str) -> None:
-    foreign, home = folder / "foreign", source.evaluator.parent
-    foreign.mkdir()
+    original, home = folder / "original", source.evaluator.parent
+    original.mkdir()
     for file in {source.evaluator, *home.glob("*.py"), *home.glob("*.json"), *home.glob("*.csv")} - {source.program}:
-        shutil.copy(file, foreign / file.name)
-    shutil.copy(source.program, foreign / source.program.name)
-    files = sorted(file.name for file in foreign.iterdir())
+        shutil.copy(file, original / file.name)
+    shutil.copy(source.program, original / source.program.name)
+    files = sorted(file.name for file in original.iterdir())
     forks = bool(_FORKS.search(source.evaluator.read_text(errors="replace")))
     limits = Limits(options.seconds, options.seconds, options.memory_mb, 64, 256, 8, subprocesses=forks)
     text = description((home,), "Improve the program; its evaluator says how good it is.")

@@ -81,10 +81,10 @@ class UpdateSpec:
 
 def refuse(rollouts: Sequence[Rollout], spec: UpdateSpec) -> str | None:
     """Return the reason why an update on these rollouts cannot work, or None when it can."""
-    foreign = {rollout.unit.adapter for rollout in rollouts} - {spec.parent_adapter}
-    if foreign:
+    others = {rollout.unit.adapter for rollout in rollouts} - {spec.parent_adapter}
+    if others:
         return (
-            f"the rollouts are of adapter {_short(foreign.pop())}, the update is of {_short(spec.parent_adapter)}: "
+            f"the rollouts are of adapter {_short(others.pop())}, the update is of {_short(spec.parent_adapter)}: "
             "branch from the node that was executed"
         )
     reason = preconditions.refuse(

@@ -16,7 +16,7 @@ from sia_core.domain.errors import PolicyError, SiaError, UsageError
 from sia_core.domain.rollout import ToolCall
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.wire_formats import Ask, read_chat, read_messages
-from sia_core.export.inference import Player
+from sia_core.export.inference import Inference
 from sia_core.export.manifest import Export
 from sia_core.export.serve import build_app, listen
 from sia_core.policy.faults import Judge
@@ -71,15 +71,15 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The server of `sia serve` on a free port."""
     policy = Caller()
-    player = Player(Export.load(make_export(tmp_path_factory.mktemp("export"))), policy, "none")
+    inference = Inference(Export.load(make_export(tmp_path_factory.mktemp("export"))), policy, "none")
     bound = listen(0)
-    server = uvicorn.Server(uvicorn.Config(build_app(player, TOKEN), log_level="warning", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(build_app(inference, TOKEN), log_level="warning", access_log=False))
     thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
     thread.start()
     yield Served(f"http://127.0.0.1:{bound.getsockname()[1]}", policy)
     server.should_exit = True
     thread.join(10)
-    player.close()
+    inference.close()
 
 
 # OpenAI's client and sia serve.

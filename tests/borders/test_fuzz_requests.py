@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from sia_core.engine.budget import RefusedError
 from sia_core.engine.wire_formats import read_chat, read_choose, read_messages
 from sia_core.engine.wire_shapes import Chat, Choose, Messages
-from sia_core.export.inference import Player
+from sia_core.export.inference import Inference
 from sia_core.export.manifest import Export
 from sia_core.export.serve import build_app
 from sia_core.policy.scripted import ScriptedPolicy
@@ -102,9 +102,9 @@ def test_anthropic_message_is_read_or_refused(made: Any) -> None:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """`sia serve` of an export, without a sandbox; exceptions of the server are raised here."""
-    player = Player(Export.load(make_export(tmp_path_factory.mktemp("export"))), ScriptedPolicy(), "none")
-    yield TestClient(build_app(player, "t"), headers={"Authorization": "Bearer t"})
-    player.close()
+    inference = Inference(Export.load(make_export(tmp_path_factory.mktemp("export"))), ScriptedPolicy(), "none")
+    yield TestClient(build_app(inference, "t"), headers={"Authorization": "Bearer t"})
+    inference.close()
 
 
 MODELS = st.sampled_from(["policy", "policy", "policy", "agent", "\ud800"]) | anything

@@ -8,7 +8,7 @@ from sia_core.domain.config import RunConfig
 from sia_core.domain.lineage import Decision, Node
 from sia_core.domain.stats import Estimate, Gain
 from sia_core.domain.task import Task
-from sia_core.export.card import Story, write_card
+from sia_core.export.card import Card, write_card
 from sia_core.export.manifest import Export, Interval
 from sia_core.record.phases import SealedDone
 from sia_core.report.table import COLUMNS
@@ -18,8 +18,8 @@ from tests.factories import TOY
 HOSTILE = "<script>alert(1)</script> | ![x](http://evil) [y](javascript:z) `a`\n# heading"
 
 
-def story(folder: Path, base: str | None = None) -> Story:
-    """Return the story of a run with a rewrite by a hostile agent."""
+def facts(folder: Path, base: str | None = None) -> Card:
+    """Return the card of a run with a rewrite by a hostile agent."""
     manifest = Export.load(make_export(folder, base=base)).manifest
     final, seed, gain = (Interval(mean=mean, low=mean - 0.1, high=mean + 0.1) for mean in (0.5, 0.25, 0.2))
     test = manifest.test.model_copy(update={"final": final, "first": seed, "gain": gain})
@@ -48,11 +48,11 @@ def story(folder: Path, base: str | None = None) -> Story:
         test_problems=3,
         test_rollouts=2,
     )
-    return Story(manifest, config, nodes, phase, None, Task.load(TOY))
+    return Card(manifest, config, nodes, phase, None, Task.load(TOY))
 
 
 def test_card_states_scores_and_the_policy_measured(tmp_path: Path) -> None:
-    card = write_card(story(tmp_path, base="ab" * 32))
+    card = write_card(facts(tmp_path, base="ab" * 32))
     for words in ("0.5000", "[0.4000, 0.6000]", "0.2500", "+0.2000", "two-sided 90%", "worth of the colour"):
         assert words in card, words
     assert "library_name: peft" in card and "vllm serve" in card and "PeftModel" in card and "ab" * 32 in card
@@ -61,12 +61,12 @@ def test_card_states_scores_and_the_policy_measured(tmp_path: Path) -> None:
 
 
 def test_bare_policy_has_no_adapter_to_load(tmp_path: Path) -> None:
-    card = write_card(story(tmp_path))
+    card = write_card(facts(tmp_path))
     assert "PeftModel" not in card and "library_name" not in card and "with no adapter" in card
 
 
 def test_texts_of_agents_do_nothing(tmp_path: Path) -> None:
-    told = story(tmp_path)
+    told = facts(tmp_path)
     policy = told.manifest.policy.model_copy(update={"spec": HOSTILE})
     manifest = told.manifest.model_copy(update={"policy": policy})
     card = write_card(replace(told, manifest=manifest))

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sia_core.domain.errors import ServiceError
-from sia_core.export.inference import Player
+from sia_core.export.inference import Inference
 from sia_core.export.manifest import Export
 from sia_core.export.serve import BODY_LIMIT, build_app, listen
 from sia_core.policy.scripted import ScriptedPolicy
@@ -23,9 +23,9 @@ PROBLEM = json.dumps({"number": 3})
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A sandbox for all tests of the module."""
     export = Export.load(make_export(tmp_path_factory.mktemp("export")))
-    player = Player(export, ScriptedPolicy(), "strict")
-    yield TestClient(build_app(player, TOKEN), headers={"Authorization": f"Bearer {TOKEN}"})
-    player.close()
+    inference = Inference(export, ScriptedPolicy(), "strict")
+    yield TestClient(build_app(inference, TOKEN), headers={"Authorization": f"Bearer {TOKEN}"})
+    inference.close()
 
 
 def ask(client: TestClient, model: str, text: str, **more: Any) -> Any:
@@ -101,11 +101,11 @@ def test_harness_failure_is_an_error_reply(tmp_path: Path) -> None:
     export = Export.load(make_export(tmp_path))
     broken = {**export.harness.files, "agent.py": b"async def solve(problem, ctx):\n    raise KeyError('x')\n"}
     object.__setattr__(export.harness, "files", broken)
-    player = Player(export, ScriptedPolicy(), "strict")
+    inference = Inference(export, ScriptedPolicy(), "strict")
     try:
-        answer = ask(TestClient(build_app(player, ""), headers={"Authorization": "Bearer "}), "agent", PROBLEM)
+        answer = ask(TestClient(build_app(inference, ""), headers={"Authorization": "Bearer "}), "agent", PROBLEM)
     finally:
-        player.close()
+        inference.close()
     assert answer["status"] == 422 and answer["error"]["type"] == "error" and "KeyError" in answer["error"]["message"]
 
 

@@ -150,7 +150,7 @@ def test_program_cannot_reach_answers_or_grader(make: Make, lab: SandboxLab) -> 
 
 
 def with_grader(task: Task, old: str, new: str) -> Task:
-    file = task.path / "foreign" / "grade.py"
+    file = task.path / "original" / "grade.py"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
@@ -229,7 +229,7 @@ def test_program_that_writes_its_own_result_is_refused(make: Make, lab: SandboxL
 
 def test_mean_of_all_metrics_replaces_a_missing_combined_score(make: Make, lab: SandboxLab) -> None:
     task = make("openevolve")
-    file = task.path / "foreign" / "evaluator.py"
+    file = task.path / "original" / "evaluator.py"
     file.write_text("def evaluate(path):\n    return {'a': 0.25, 'b': 0.75, 'name': 'x'}\n")
     assert verify(Task.load(task.path), {"code": "x = 1"}, lab).score == 0.5
 
@@ -325,5 +325,5 @@ def test_import_command_writes_a_task_and_prints_the_next_step(tmp_path: Path) -
     assert (task.name, task.config.score_range) == ("far-points", (0.0, 2.0))
     assert json.loads((task.path / "import.json").read_text())["kind"] == "openevolve"
     assert {path.name for path in task.path.iterdir()} - {"__pycache__"} == {
-        *("task.toml", "task.md", "task.py", "harness", "README.md", "import.json", "foreign"),
+        *("task.toml", "task.md", "task.py", "harness", "README.md", "import.json", "original"),
     }

@@ -64,14 +64,14 @@ def test_killed_trainer_resumes_from_its_last_round_with_the_same_bits(
 def test_refusal_keeps_its_type_and_leaves_nothing_half_done(
     tiny_model: Path, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
-    foreign = [
+    others = [
         replace(r, turns=tuple(replace(t, logprobs=tuple(p - 1 for p in t.logprobs or ())) for t in r.turns))
         for r in rollouts
     ]
     with TrainerHandle(tiny_model, SPEC, None, tmp_path / "u", threads=1) as trainer:
         for _ in range(2):
             with pytest.raises(PolicyError, match="not sampled by this base and adapter"):
-                trainer.round(1, foreign)
+                trainer.round(1, others)
         adapter, _ = trainer.round(1, rollouts)
     fresh = Trainer(tiny_model, SPEC, None, threads=1)
     assert fresh.save(tmp_path / "fresh", fresh.train(rollouts)).digest == adapter.digest
