@@ -26,6 +26,7 @@ from sia_core.agents.source import Source
 from sia_core.domain.config import Lever
 from sia_core.domain.harness import Knob, KnobValue
 from sia_core.domain.lineage import Decision, Evidence, Node
+from sia_core.domain.rollout import HARNESS_FAILURES
 
 WEIGHTS_PRIOR = 0.5
 """Share of the headroom that an update is expected to gain, before any observation."""
@@ -42,8 +43,6 @@ BROKEN = 0.3
 """Share of rollouts with failures that the harness causes, from which the harness is fixed first."""
 COSTS_MORE = 1.5
 """Ratio of the cost of training to that of a harness probe from which the probe comes first."""
-HARNESS_FAILURES = frozenset({"error", "timeout", "memory", "disk", "output", "invalid", "budget"})
-"""Failures that the harness causes; the policy may cause `refused` answers."""
 
 Pull = Literal["harness", "weights", "both"]
 

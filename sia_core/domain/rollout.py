@@ -21,10 +21,11 @@ Split = Literal["train", "gate", "test"]
 """Split of the problems: `train` feeds evidence and training, `gate` decides promotion, `test` is sealed."""
 SPLITS: tuple[Split, ...] = ("train", "gate", "test")
 
-HARNESS_FAILURES = ("error", "timeout", "memory", "disk", "output", "invalid", "budget")
-"""Failures of the candidate, for which the rollout scores 0."""
+HARNESS_FAILURES = ("error", "timeout", "memory", "disk", "output", "invalid", "budget", "unverified")
+"""Failures of the candidate, for which the rollout scores 0. `unverified`: the verifier raised an error on it."""
 INFRASTRUCTURE_FAILURES = ("sandbox", "worker", "endpoint", "verifier")
-"""Failures of the infrastructure, which are retried with backoff, then left unscored, never 0."""
+"""Failures of the infrastructure, which are retried with backoff, then left unscored, never 0. `verifier`: the machine
+failed the verifier, or the problem could not be shown."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Failure:
-    """Reason why a rollout has no answer to verify."""
+    """Reason why a rollout has no verdict."""
 
     kind: str
     """Member of HARNESS_FAILURES or INFRASTRUCTURE_FAILURES."""

@@ -4,6 +4,7 @@ Playing runs the harness in one sandbox and its programs in another, so that nei
 Grading verifies the answer after the harness is dead, possibly in another worker with other resources.
 """
 
+import errno
 import math
 import socket
 import time
@@ -31,6 +32,10 @@ BOOT_NAME = "_sia_boot.py"
 RETRY = Schedule(attempts=3, first_s=1.0, jitter=0.0)
 STDERR_TAIL = 2000
 NUMERICAL = (b"numpy", b"scipy")
+MACHINE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS, errno.EAGAIN)
+)
+"""Errors of the operating system that no answer can cause: full disks, used-up resources, failing hardware."""
 
 
 class SandboxLab:
@@ -132,7 +137,7 @@ class RolloutRunner:
                 return result, 0
 
     def grade(self, played: Rollout) -> Rollout:
-        """Verify the answer. A failure of verifier or sandbox is retried, then recorded as a failure."""
+        """Verify the answer. A failure of verifier or sandbox is retried, then recorded by owner."""
         return played if played.failure is not None else _retried(lambda: self._grade(played))
 
     def open(self) -> None:
@@ -189,10 +194,11 @@ class RolloutRunner:
         except SandboxError as error:
             failure = Failure("sandbox", str(error)[:500])
         except TaskError as error:
-            failure = Failure("verifier", error.what[:500])
+            failure = Failure("unverified", error.what[:500])
         except Exception as error:  # noqa: BLE001  (task code may raise anything)
-            # A crash of the verifier is a defect of the task, not a score of 0 for the candidate.
-            failure = Failure("verifier", f"{type(error).__name__}: {error}"[:500])
+            # It scores 0: a harness could drop its worst answers by breaking the verifier if they were left out.
+            kind = "verifier" if isinstance(error, OSError) and error.errno in MACHINE else "unverified"
+            failure = Failure(kind, f"verify() raised {type(error).__name__}: {error}"[:500])
         took = round(time.perf_counter() - started, 4)
         seconds = round(played.seconds + took, 4)
         return replace(played, verdict=verdict, failure=failure, seconds=seconds, verify_seconds=took)
@@ -229,11 +235,11 @@ class RolloutRunner:
 
 
 def _retried(attempt: Callable[[], Rollout]) -> Rollout:
-    """Retry a rollout that failed by this machine's infrastructure; the driver waits out other passing failures."""
+    """Retry a rollout that may have failed by this machine; the driver waits out other passing failures."""
 
     def once() -> Rollout:
         rollout = attempt()
-        if rollout.failure is not None and rollout.failure.kind in ("sandbox", "verifier"):
+        if rollout.failure is not None and rollout.failure.kind in ("sandbox", "verifier", "unverified"):
             raise _MachineError(rollout)
         return rollout
 
@@ -244,7 +250,7 @@ def _retried(attempt: Callable[[], Rollout]) -> Rollout:
 
 
 class _MachineError(Exception):
-    """Infrastructure of this machine failed a rollout."""
+    """A rollout failed, perhaps by this machine."""
 
     def __init__(self, rollout: Rollout) -> None:
         super().__init__(rollout.failure)

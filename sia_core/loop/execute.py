@@ -12,6 +12,7 @@ from sia_core.loop.rollouts import (
     require_scored,
     roll_out,
     training_rollouts,
+    unverified_line,
 )
 from sia_core.loop.session import Session
 from sia_core.record.phases import ExecuteDone
@@ -35,6 +36,8 @@ def execute(session: Session, index: int) -> None:
     rollouts = roll_out(session, node.candidate, units, label, executes=True)
     require_scored(session, rollouts, label)
     generation.put_rollouts("train", rollouts)
+    if line := unverified_line(session, rollouts, label):
+        session.reporter.say(line)
     replies = count_replies(rollouts)
     if index == 1 and replies.notable:
         for line in reply_lines(replies, f"generation {index}"):

@@ -168,22 +168,36 @@ def roll_out(
 
 
 def require_scored(session: Session, rollouts: Sequence[Rollout], label: str) -> None:
-    """Refuse rollouts of which none has a score; a resumed run then plays them again.
+    """Refuse rollouts of which none is scored or the verifier failed on each answer; a resumed run plays them again.
 
     Raises:
-        TaskError: the verifier gave no verdict.
+        TaskError: the verifier gave no verdict on any answer.
         ServiceError: another part of the infrastructure failed.
     """
-    if any(rollout.score is not None for rollout in rollouts):
+    unverified = ("verifier", "unverified")
+    if any(one.score is not None and (one.failure is None or one.failure.kind not in unverified) for one in rollouts):
         return
     session.journal.drop(rollout.unit.key for rollout in rollouts)
     failures = Counter((one.failure.kind, one.failure.reason) for one in rollouts if one.failure is not None)
     ((kind, reason), count) = failures.most_common(1)[0]
-    what = f"none of {len(rollouts)} rollouts was scored; {count} times {kind}: {reason}"
-    if kind != "verifier":
+    what = f"none of {len(rollouts)} rollouts has a verdict; {count} times {kind}: {reason}"
+    if kind not in unverified:
         raise ServiceError(what, where=label, hint="sia doctor looks for the cause on this machine")
     again = command("sia", "check", session.task.where)
     raise TaskError(what, where=label, hint=f"fix task.py, then: {again}; a changed task begins a new run")
+
+
+def unverified_line(session: Session, rollouts: Sequence[Rollout], label: str) -> str:
+    """Say on how many answers the verifier raised an error, if on any."""
+    reasons = Counter(one.failure.reason for one in rollouts if one.failure and one.failure.kind == "unverified")
+    if not reasons:
+        return ""
+    ((reason, _),) = reasons.most_common(1)
+    again = command("sia", "check", session.task.where)
+    return (
+        f"{label}: the verifier raised an error on {reasons.total()} of {len(rollouts)} answers, which score 0: "
+        f"{reason}; {again} may show why"
+    )
 
 
 def _played(rollouts: Iterator[Rollout], held: Held | None) -> Iterator[Rollout]:

@@ -59,6 +59,8 @@ def test_condition_made_for_real_is_seen_by_the_doctor(condition: str, home: Pat
     if os.geteuid() or possible.returncode:
         pytest.skip("needs root and namespaces")
     commands, expected = CONDITIONS[condition]
+    if "/tmp" in condition and {"/tmp", "/var/tmp"} & {str(one) for one in (*ROOT.parents, *Path(sys.prefix).parents)}:
+        pytest.skip("needs a project outside the directories that it mounts over")
     namespaces = ["unshare", "-m", "-u", *(["-n"] if "network" in condition else [])]
     affinity = ["taskset", "-c", "0"] if condition == "one CPU" else []
     doctor = [

@@ -397,7 +397,7 @@ def test_run_without_a_single_verdict_ends_by_the_verifiers_error_and_can_resume
     monkeypatch.setattr(Task, "verify", verify)
     with pytest.raises(TaskError) as caught, open_session(tmp_path, empty_store):
         pass
-    assert "none of 8 rollouts was scored; 8 times verifier: verify(): score is nan" in caught.value.what
+    assert "none of 8 rollouts has a verdict; 8 times unverified: verify(): score is nan" in caught.value.what
     assert "sia check" in caught.value.hint
     with Journal(tmp_path / "journal.db") as journal:
         assert len(journal) == 0

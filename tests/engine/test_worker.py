@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sia_core.domain.errors import SandboxError
+from sia_core.domain.errors import SandboxError, TaskError
 from sia_core.domain.harness import Harness
 from sia_core.domain.json_data import read, write
 from sia_core.domain.rollout import Rollout, Unit
@@ -181,9 +181,27 @@ def test_files_and_state_are_gone_in_the_next_rollout(play: Play) -> None:
     assert done.answer == [False, False]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), SandboxError("gone")])
-def test_verifier_that_fails_leaves_the_rollout_unscored(
-    runner: RolloutRunner, play: Play, monkeypatch: pytest.MonkeyPatch, error: Exception
+@pytest.mark.parametrize(
+    ("error", "kind", "score"),
+    [
+        (RuntimeError("bug"), "unverified", 0.0),
+        (RecursionError("deep"), "unverified", 0.0),
+        (MemoryError(), "unverified", 0.0),
+        (FileNotFoundError(2, "no such file", "answer"), "unverified", 0.0),
+        (TaskError("verify(): score is nan"), "unverified", 0.0),
+        (OSError(28, "No space left on device"), "verifier", None),
+        (OSError(24, "Too many open files"), "verifier", None),
+        (SandboxError("gone"), "sandbox", None),
+    ],
+    ids=repr,
+)
+def test_error_of_the_verifier_is_the_answers_and_one_of_the_machine_is_not(
+    runner: RolloutRunner,
+    play: Play,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: str,
+    score: float | None,
 ) -> None:
     calls = []
 
@@ -194,9 +212,8 @@ def test_verifier_that_fails_leaves_the_rollout_unscored(
     monkeypatch.setattr(worker, "RETRY", replace(worker.RETRY, first_s=0.01))
     monkeypatch.setattr(runner._task.module, "verify", verify)
     done = play("return {'colour': 'blue'}")
-    assert done.failure is not None
-    assert done.failure.infrastructure
-    assert done.score is None
+    assert done.failure is not None and done.failure.kind == kind
+    assert done.score == score
     assert len(calls) == worker.RETRY.attempts
 
 
