@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+SHOWN = 20
+"""Copied files that are named."""
+
 task = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with task directories.")
 
 
@@ -41,6 +44,8 @@ def import_(
     found = find(source, id_column=id_column, grader=grader.resolve() if grader is not None else None)
     path = write_task(found, to.expanduser().absolute(), options)
     print(f"{found.kind} task written to {path}")
+    copied = sorted(file.relative_to(path).as_posix() for file in (path / "original").rglob("*") if file.is_file())
+    print(f"  copied: {', '.join(copied[:SHOWN])}{f' and {len(copied) - SHOWN} more' * (len(copied) > SHOWN)}")
     if isinstance(found, Pair):
         first = measure_gold(Task.load(path), parse_tier(sandbox))
         declare_first(path, first.score)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from sia_core.domain.errors import UsageError
+from sia_core.importers.files import checked, regular_files
 from sia_core.importers.table import Table, read_file
 
 Kind = Literal["sia-agent", "mlebench", "openevolve"]
 _TEXTS = ("task.md", "description.md", "README.md")
 _LAYOUTS = (("data/public", "data/private"), ("prepared/public", "prepared/private"), ("public", "private"))
-_GRADERS = {"evaluate.py": "sia-agent", "grade.py": "mlebench"}
+GRADERS = {"evaluate.py": "sia-agent", "grade.py": "mlebench"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ def find(sources: Sequence[Path], *, id_column: str = "", grader: Path | None = 
 def _in_directory(folder: Path, id_column: str, grader: Path | None) -> Predictions | Pair:
     for public, private in _LAYOUTS:
         if (folder / public).is_dir() and (folder / private).is_dir():
-            return _predictions(folder, folder / public, folder / private, id_column, grader)
+            parts = (checked(folder / public, folder), checked(folder / private, folder))
+            return _predictions(folder, *parts, id_column, grader)
     programs = sorted(folder.glob("initial_program.*"))
     if programs and (folder / "evaluator.py").is_file():
-        return _pair(programs[0], folder / "evaluator.py")
+        return _pair(checked(programs[0], folder), checked(folder / "evaluator.py", folder))
     layouts = " or ".join(f"{public} and {private}" for public, private in _LAYOUTS)
     raise UsageError(
         "holds no known kind of task",
@@ -90,17 +92,19 @@ def _pair(one: Path, two: Path) -> Pair:
     program, evaluator = (two, one) if "def evaluate(" in one.read_text(errors="replace") else (one, two)
     if "def evaluate(" not in evaluator.read_text(errors="replace"):
         raise UsageError("neither file has a function evaluate(program_path)", where=f"{one}, {two}")
-    return Pair("openevolve", program.resolve(), evaluator.resolve())
+    return Pair("openevolve", program.absolute(), evaluator.absolute())
 
 
 def _predictions(folder: Path, public: Path, private: Path, id_column: str, asked: Path | None) -> Predictions:
     grader = asked or _grader(folder, public, private)
     kind: Kind = "sia-agent" if grader.name == "evaluate.py" else "mlebench"
-    tables = {file.relative_to(public).as_posix(): read_file(file) for file in _files(public) if file != grader}
+    tables = {
+        file.relative_to(public).as_posix(): read_file(file) for file in regular_files(public, folder) if file != grader
+    }
     samples = [name for name, table in tables.items() if table and "sample" in name.lower()]
     sample = tables[samples[0]] if samples else None
     columns = sample.columns if sample is not None else ()
-    answers, table = _answers(private, columns, id_column)
+    answers, table = _answers(folder, private, columns, id_column)
     column = id_column or _id_column(table, columns)
     known = set(table.ids(column))
     split = [name for name, one in tables.items() if one is not None and _is_test(one, column, known)]
@@ -112,9 +116,9 @@ def _predictions(folder: Path, public: Path, private: Path, id_column: str, aske
 
 def _grader(folder: Path, public: Path, private: Path) -> Path:
     for place in (public, private, folder, folder / "data"):
-        for name in _GRADERS:
+        for name in GRADERS:
             if (place / name).is_file():
-                return place / name
+                return checked(place / name, folder)
     raise UsageError(
         "no evaluate.py and no grade.py",
         where=str(folder),
@@ -122,9 +126,9 @@ def _grader(folder: Path, public: Path, private: Path) -> Path:
     )
 
 
-def _answers(private: Path, columns: Sequence[str], id_column: str) -> tuple[Path, Table]:
+def _answers(folder: Path, private: Path, columns: Sequence[str], id_column: str) -> tuple[Path, Table]:
     """Find the private table with the columns of a submission; without a sample, the only table."""
-    found = [(file, table) for file in _files(private) if (table := read_file(file)) is not None]
+    found = [(file, table) for file in regular_files(private, folder) if (table := read_file(file)) is not None]
     wanted = {*columns, *([id_column] if id_column else [])}
     fitting = [(file, table) for file, table in found if wanted <= set(table.columns)] or found
     if not fitting:
@@ -147,14 +151,10 @@ def _is_test(table: Table, column: str, known: set[str]) -> bool:
     return column in table.columns and set(table.ids(column)) <= known
 
 
-def _files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-
-
 def description(folders: Sequence[Path], otherwise: str) -> str:
     """Read the text that describes the task."""
     for folder in folders:
         for name in _TEXTS:
             if (folder / name).is_file():
-                return (folder / name).read_text(encoding="utf-8-sig", errors="replace")
+                return checked(folder / name, folder).read_text(encoding="utf-8-sig", errors="replace")
     return otherwise

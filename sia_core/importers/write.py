@@ -20,12 +20,12 @@ import tomlkit
 from sia_core.domain.errors import UsageError
 from sia_core.domain.lab import Limits
 from sia_core.host.directories import new_directory
-from sia_core.importers.find import Pair, Predictions, description
+from sia_core.importers.files import copy_files, named_files, regular_files
+from sia_core.importers.find import GRADERS, Pair, Predictions, description
 from sia_core.importers.table import deal
 
 HARNESS = Path(__file__).parent / "harness"
 _FORKS = re.compile(r"\b(subprocess|multiprocessing|ProcessPoolExecutor)\b")
-_SKIPPED = shutil.ignore_patterns("__pycache__", ".*", "evaluate.py", "grade.py")
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def declare_first(folder: Path, score: float) -> None:
 
 def _predictions(source: Predictions, folder: Path, options: Options, name: str) -> None:
     original = folder / "original"
-    shutil.copytree(source.public, original / "public", ignore=_SKIPPED)
-    shutil.copytree(source.private, original / "private", ignore=_SKIPPED)
-    shutil.copy(source.grader, original / source.grader.name)
-    public = [file.relative_to(original / "public").as_posix() for file in sorted((original / "public").rglob("*"))]
-    public = [one for one in public if (original / "public" / one).is_file()]
+    public, _ = (
+        copy_files([file for file in regular_files(part, source.folder) if file.name not in GRADERS], part, place)
+        for part, place in ((source.public, original / "public"), (source.private, original / "private"))
+    )
+    copy_files([source.grader], source.grader.parent, original)
     deal(source.table.ids(source.id), 3 * options.problems, name)  # Raises if there are too few rows.
     inside = source.grader.is_relative_to(source.folder)
     text = description((source.public, source.folder), f"Predict {source.submission}.")
@@ -104,9 +104,8 @@ def _predictions(source: Predictions, folder: Path, options: Options, name: str)
 def _pair(source: Pair, folder: Path, options: Options, name: str) -> None:
     original, home = folder / "original", source.evaluator.parent
     original.mkdir()
-    for file in {source.evaluator, *home.glob("*.py"), *home.glob("*.json"), *home.glob("*.csv")} - {source.program}:
-        shutil.copy(file, original / file.name)
-    shutil.copy(source.program, original / source.program.name)
+    copy_files(set(named_files([source.evaluator, source.program], home)) - {source.program}, home, original)
+    copy_files([source.program], source.program.parent, original)
     files = sorted(file.name for file in original.iterdir())
     forks = bool(_FORKS.search(source.evaluator.read_text(errors="replace")))
     limits = Limits(options.seconds, options.seconds, options.memory_mb, 64, 256, 8, subprocesses=forks)

@@ -311,6 +311,60 @@ def test_failed_import_leaves_no_files(tmp_path: Path) -> None:
         write_task(source, tmp_path / "to", Options())
 
 
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("sia_agent", "data/public/more.csv"),
+        ("sia_agent", "data/private/more.csv"),
+        ("sia_agent", "data/public/sub/x"),
+        ("sia_agent", "data/public"),
+        ("mlebench", "grade.py"),
+        ("mlebench", "prepared/private/a/b"),
+        ("mlebench", "prepared/public/description.md"),
+        ("openevolve", "evaluator.py"),
+        ("openevolve", "initial_program.py"),
+        ("openevolve", "points.json"),
+    ],
+)
+def test_link_out_of_the_directory_is_refused(tmp_path: Path, kind: str, place: str) -> None:
+    folder = getattr(sources, kind)(tmp_path / "source")
+    target, link = tmp_path / "elsewhere", folder / place
+    if link.exists():
+        link.rename(target)
+    else:
+        target.write_text("key = 1\n")
+        link.parent.mkdir(parents=True, exist_ok=True)
+    if place == "points.json":
+        with (folder / "evaluator.py").open("a") as file:
+            file.write("\n# reads points.json\n")
+    link.symlink_to(target)
+    with pytest.raises(UsageError, match="link out of the directory") as caught:
+        write_task(find([folder]), tmp_path / "to", Options())
+    assert str(link) in str(caught.value.where) and caught.value.hint
+    assert not (tmp_path / "to").exists()
+
+
+def test_link_within_the_directory_is_copied_as_a_file(tmp_path: Path) -> None:
+    folder = sources.sia_agent(tmp_path / "source")
+    (folder / "data" / "notes.txt").write_text("n")
+    (folder / "data" / "public" / "notes.txt").symlink_to(folder / "data" / "notes.txt")
+    made = write_task(find([folder]), tmp_path / "to", Options())
+    copied = made / "original" / "public" / "notes.txt"
+    assert copied.read_text() == "n" and not copied.is_symlink()
+
+
+def test_only_files_that_the_program_names_are_copied(tmp_path: Path) -> None:
+    folder = sources.openevolve(tmp_path / "source")
+    with (folder / "evaluator.py").open("a") as file:
+        file.write("\nimport first\nDATA = 'points.npy'\n")
+    named = {"first.py": "from second import x", "second.py": "x = 1", "points.npy": "1"}
+    for name, text in {**named, "secrets.json": "k", "other.py": ""}.items():
+        (folder / name).write_text(text)
+    made = write_task(find([folder]), tmp_path / "to", Options())
+    names = {file.name for file in (made / "original").iterdir()}
+    assert names == {"evaluator.py", "initial_program.py", *named}
+
+
 def test_import_command_writes_a_task_and_prints_the_next_step(tmp_path: Path) -> None:
     source = sources.openevolve(tmp_path / "source")
     words = ["task", "import", str(source), "--to", str(tmp_path / "Far Points"), "--range", "0", "2"]
@@ -320,6 +374,7 @@ def test_import_command_writes_a_task_and_prints_the_next_step(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert f"sia check '{tmp_path / 'Far Points'}'" in done.stdout
     assert "the initial program scores 0.454545" in done.stdout
+    assert "copied: original/evaluator.py, original/initial_program.py\n" in done.stdout
     task = Task.load(tmp_path / "Far Points")
     assert task.config.check.gold == task.chance == pytest.approx(10 * 0.5 / 11)
     assert (task.name, task.config.score_range) == ("far-points", (0.0, 2.0))
