@@ -11,10 +11,9 @@ to answer. Each file is checked against its digest in the manifest before use. T
 the manifest holds its digest.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -23,25 +22,34 @@ from sia_core.domain.errors import HarnessError, PolicyError, RecordError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import digest_path
 from sia_core.domain.invalid import in_words
-from sia_core.domain.json_data import Strict
+from sia_core.domain.json_data import Strict, parse
 from sia_core.domain.task_config import RolloutLimits, SamplingDefaults
 from sia_core.policy.base import adapter_digest
 
 FORMAT: Literal["sia-export/1"] = "sia-export/1"
 MANIFEST, CARD, HARNESS, ADAPTER = "sia.json", "README.md", "harness", "adapter"
 
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""A text of one line, which moves no cursor of a terminal."""
+Name = Annotated[Text, Field(min_length=1, max_length=300)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+MANY: Final = 1024
+"""Most threads, and most replies of one batch."""
+CEILINGS: Final = {"seconds": 7 * 24 * 3600, "verify_seconds": 7 * 24 * 3600, "memory_mb": 2**20, "disk_mb": 2**20}
+"""Largest limits of one rollout: a week, and a terabyte."""
+
 
 class TaskPart(Strict):
     """The task that the winner was made for."""
 
-    name: str
-    digest: str
-    title: str
-    metric: str
+    name: Name
+    digest: Name
+    title: Text
+    metric: Text
     score_range: tuple[float, float]
     sampling: SamplingDefaults
     limits: RolloutLimits
-    problem_keys: tuple[str, ...]
+    problem_keys: tuple[Text, ...]
     """Names in a problem's public data, which a harness may expect."""
     shares_files: bool
     """True if the task's harnesses also read files of the task (`ctx.shared`), which are not exported."""
@@ -50,12 +58,12 @@ class TaskPart(Strict):
 class PolicyPart(Strict):
     """The policy under the adapter."""
 
-    spec: str
-    digest: str
-    base: str | None
+    spec: Name
+    digest: Name
+    base: Name | None
     """Digest of the base model's files; None for a policy without files."""
-    threads: int
-    batch: int
+    threads: int = Field(ge=1, le=MANY)
+    batch: int = Field(ge=1, le=MANY)
 
 
 class Interval(Strict):
@@ -71,15 +79,15 @@ class SealedTest(Strict):
 
     seed: int
     """Seed of the run, from which the choice of problems and the seed of each rollout derive."""
-    problems: int = Field(ge=1)
-    rollouts: int = Field(ge=1)
+    problems: Count
+    rollouts: Count
     """Rollouts of each problem."""
-    confidence: float
+    confidence: float = Field(gt=0.5, lt=1)
     final: Interval
     first: Interval
     """Mean score of the run's first harness, under the bare policy."""
     gain: Interval
-    scores: dict[str, list[float]]
+    scores: dict[Text, list[float]]
     """Scores of the final candidate by problem, in the order of unit keys, without unscored rollouts."""
 
 
@@ -87,21 +95,21 @@ class Manifest(Strict):
     """The contents of sia.json."""
 
     format: Literal["sia-export/1"] = FORMAT
-    sia: str
+    sia: Name
     """Version of SIA that wrote the manifest."""
-    run: str
-    node: int
+    run: Name
+    node: int = Field(ge=0)
     """Number of the winner's node in the run's lineage."""
-    harness: str
+    harness: Name
     """Digest of the harness."""
-    adapter: str | None
+    adapter: Name | None
     """Digest of the adapter."""
     probe: tuple[float, ...] = ()
     """Logprobs of the probe text under the adapter, by its trainer; empty if they are not known."""
     task: TaskPart
     policy: PolicyPart
     test: SealedTest
-    files: dict[str, str]
+    files: dict[Name, Name]
     """Sha256 of every other file by name."""
 
 
@@ -140,7 +148,7 @@ def list_files(path: Path) -> dict[str, str]:
 
 def _read_manifest(file: Path) -> Manifest:
     try:
-        data: Any = json.loads(file.read_bytes())
+        data: Any = parse(file.read_bytes())
     except FileNotFoundError:
         hint = "name a directory that `sia export RUN DIR` wrote"
         raise RecordError(f"no {MANIFEST}", where=str(file.parent), hint=hint) from None
@@ -150,9 +158,14 @@ def _read_manifest(file: Path) -> Manifest:
     if found != FORMAT:
         raise RecordError(f"is of format {found!r}, not {FORMAT}", where=str(file), hint="use the SIA that wrote it")
     try:
-        return Manifest.model_validate(data)
+        manifest = Manifest.model_validate(data)
     except ValidationError as error:
         raise RecordError(in_words(error, Manifest), where=str(file), hint="export the run again") from error
+    for name, most in CEILINGS.items():
+        if (value := getattr(manifest.task.limits, name)) > most:
+            what = f"task.limits.{name}: {value:g} is not at most {most}"
+            raise RecordError(what, where=str(file), hint="export the run again")
+    return manifest
 
 
 def _read_harness(folder: Path, expected: str) -> Harness:

@@ -2,51 +2,83 @@
 
 import json
 import os
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.domain.hashing import digest_files, digest_json, digest_path
+from sia_core.host.home import home
 from sia_core.policy.adapter_files import CONFIG, WEIGHTS, check_files, read_config
 
 ADAPTER_FILES: Final = (CONFIG, WEIGHTS)
 
-_SUFFIXES = (".json", ".safetensors", ".txt", ".jinja", ".model")
-_CACHE = ".sia-digest.json"
+_SUFFIXES = (".json", ".safetensors", ".txt", ".jinja", ".model", ".tiktoken")
+_TEMPLATES = "additional_chat_templates"
+"""Folder of further chat templates, which a tokenizer reads."""
+_INDEX = "model.safetensors.index.json"
+_OLD_CACHE = ".sia-digest.json"
+"""Cache of an earlier version, in the model's directory. It is no part of the model, and never read."""
 
 
 def base_digest(base: Path) -> str:
     """Digest over the files of a Hugging Face model directory.
 
     Raises:
-        PolicyError: not a model directory.
+        PolicyError: not a model directory, or loading it would read weights that the digest does not cover.
     """
+    hint = "local:DIR needs a Hugging Face model directory with safetensors"
     if not (base / "config.json").is_file():
-        raise PolicyError(
-            "no config.json", where=str(base), hint="local:DIR needs a Hugging Face model directory with safetensors"
-        )
+        raise PolicyError("no config.json", where=str(base), hint=hint)
+    if not any(base.glob("*.safetensors")):
+        raise PolicyError("no weights in safetensors files", where=str(base), hint=hint)
+    if (base / CONFIG).exists():
+        what = f"{CONFIG} makes this an adapter, whose base model lies elsewhere"
+        raise PolicyError(what, where=str(base), hint="name the directory of a whole model")
+    if elsewhere := [name for name in _indexed(base) if PurePosixPath(name).name != name]:
+        what = f"{_INDEX} names weights outside the directory: {elsewhere[0]!r}"
+        raise PolicyError(what, where=str(base), hint="put all weights beside config.json")
     return digest_json(file_digests(base))
 
 
 def file_digests(base: Path) -> dict[str, str]:
     """Digest of each file of the model.
 
-    Hashing 256 MB takes a second, so digests are cached in the directory with each file's size and
-    modification time.
+    Hashing 256 MB takes a second, so digests are cached under SIA_HOME with each file's inode, size and times. A cache
+    beside the model could come with the model.
     """
-    cache = _read_cache(base / _CACHE)
+    place = home() / "digests" / f"{digest_json(str(base.absolute()))[:32]}.json"
+    cache = _read_cache(place)
     digests: dict[str, list[object]] = {}
-    for file in sorted(base.iterdir()):
-        if file.is_file() and file.suffix in _SUFFIXES and file.name != _CACHE:
-            stat = file.stat()
-            known = cache.get(file.name)
-            fresh = known is not None and known[:2] == [stat.st_size, stat.st_mtime_ns]
-            digest = known[2] if known is not None and fresh else digest_path(file)
-            digests[file.name] = [stat.st_size, stat.st_mtime_ns, digest]
+    for file in _files(base):
+        stat, name = file.stat(), file.relative_to(base).as_posix()
+        state = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        known = cache.get(name)
+        digest = known[-1] if known is not None and known[:-1] == state else digest_path(file)
+        digests[name] = [*state, digest]
     if digests != cache:
-        _write_cache(base / _CACHE, digests)
-    return {name: str(entry[2]) for name, entry in digests.items()}
+        _write_cache(place, digests)
+    return {name: str(entry[-1]) for name, entry in digests.items()}
+
+
+def _files(base: Path) -> Iterator[Path]:
+    """Yield the files that loading reads: weights, settings, and the tokenizer's."""
+    for file in sorted(base.iterdir()):
+        if file.is_file() and file.suffix in _SUFFIXES and file.name != _OLD_CACHE:
+            yield file
+    yield from sorted((base / _TEMPLATES).glob("*.jinja"))
+
+
+def _indexed(base: Path) -> list[str]:
+    """List the files that the index of a model in parts names."""
+    try:
+        index: Any = json.loads((base / _INDEX).read_bytes())
+        return [str(name) for name in index["weight_map"].values()]
+    except FileNotFoundError:
+        return []
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise PolicyError(f"{_INDEX} cannot be read: {error}", where=str(base), hint="copy the model again") from None
 
 
 def adapter_digest(folder: Path) -> str:
@@ -100,7 +132,10 @@ def _read_cache(file: Path) -> dict[str, list[object]]:
 
 
 def _write_cache(file: Path, digests: dict[str, list[object]]) -> None:
+    part = file.with_suffix(f".{os.getpid()}")
     try:
-        file.write_text(json.dumps(digests))
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        part.write_text(json.dumps(digests))
+        part.replace(file)
     except OSError:
-        return  # A read-only model directory is hashed again each time.
+        return  # The model is hashed again each time.

@@ -27,6 +27,7 @@ from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.policy.local import PROBE
 from sia_core.policy.local.engine import Logits
+from sia_core.policy.local.loading import TRUSTS_NOTHING
 from sia_core.policy.local.sampling import Sampled
 from sia_core.policy.local.tokens import TokenPolicy, end_tokens
 from sia_core.policy.protocol import Completion, EndpointError, Request
@@ -109,5 +110,5 @@ def _end_tokens(tokenizer: Any, base: Path) -> Ids:
     try:
         config: Any = GenerationConfig.from_pretrained(base)
     except OSError:
-        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
+        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base, **TRUSTS_NOTHING))
     return end_tokens(tokenizer, config)

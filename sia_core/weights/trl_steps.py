@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_config import KTOConfig
@@ -24,6 +24,7 @@ from trl.trainer.kto_trainer import KTOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from sia_core.policy.local.loading import load_tokenizer
 from sia_core.weights.rows import Batch, Choice
 from sia_core.weights.spec import UpdateSpec
 
@@ -82,7 +83,7 @@ def train_with_trl(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(examples),
-            processing_class=AutoTokenizer.from_pretrained(base),
+            processing_class=load_tokenizer(base),
             optimizers=(optimizer, None),
             data_collator=None if spec.algorithm == "best_of_n" else _collate,
             callbacks=[_Watch(goes_on)],

@@ -57,6 +57,45 @@ def test_changed_files_are_refused(
     assert caught.value.hint or error is HarnessError
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("policy", "threads"), 10**9, "policy.threads: 1000000000 is not at most 1024"),
+        (("policy", "batch"), 0, "policy.batch: 0 is not at least 1"),
+        (("policy", "threads"), 2.5, "policy.threads: 2.5 is not a whole number"),
+        (("test", "problems"), 10**12, "test.problems"),
+        (("test", "rollouts"), -1, "test.rollouts"),
+        (("test", "confidence"), 5.0, "test.confidence: 5.0 is not below 1"),
+        (("test", "seed"), 10**40, "more than 64 bits"),
+        (("test", "final", "mean"), float("nan"), "test.final.mean: nan is not a finite number"),
+        (("test", "scores", "p"), [float("inf")], "test.scores.p.0: inf is not a finite number"),
+        (("task", "limits", "seconds"), 1e300, "task.limits.seconds: 1e+300 is not at most"),
+        (("task", "limits", "memory_mb"), 2**40, "task.limits.memory_mb"),
+        (("task", "sampling", "max_tokens"), 0, "task.sampling.max_tokens"),
+        (("task", "name"), "a\x1b[2J", "task.name"),
+        (("task", "title"), "x" * 5000, "task.title"),
+        (("run",), "a\nb", "run: 'a\\nb' does not match"),
+        (("harness",), "../../key", "digest"),
+        (("files", "../../etc/passwd"), "0" * 64, "outside the export"),
+        (("files", "a\x07"), "0" * 64, "files"),
+    ],
+    ids=repr,
+)
+def test_absurd_numbers_and_names_are_refused_by_field(
+    tmp_path: Path, place: tuple[str, ...], value: object, words: str
+) -> None:
+    folder = make_export(tmp_path / "export")
+    data = json.loads((folder / "sia.json").read_text())
+    inside = data
+    for name in place[:-1]:
+        inside = inside[name]
+    inside[place[-1]] = value
+    (folder / "sia.json").write_text(json.dumps(data))
+    with pytest.raises((RecordError, HarnessError)) as caught:
+        Export.load(folder)
+    assert words in str(caught.value) and "Input should" not in str(caught.value)
+
+
 def test_decisions_that_were_changed_are_refused(tmp_path: Path) -> None:
     tmp_path.joinpath("decisions.json").write_text("{}")
     folder = make_export(tmp_path)
@@ -80,6 +119,7 @@ def test_another_base_model_is_refused_by_name(tmp_path: Path) -> None:
     export = Export.load(make_export(tmp_path / "export", base="ab" * 32, policy="smollm2", digest="cd" * 32))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(PolicyError) as caught:
         check_policy(export, f"local:{tmp_path / 'model'}", Silent())
     assert "another base model" in str(caught.value) and "abababababab" in str(caught.value)

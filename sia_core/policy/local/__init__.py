@@ -20,7 +20,8 @@ import torch
 
 from sia_core.domain.candidate import Adapter
 from sia_core.policy.base import base_digest
-from sia_core.policy.local.engine import Engine, Logits, load_base
+from sia_core.policy.local.engine import Engine, Logits
+from sia_core.policy.local.loading import load_base
 from sia_core.policy.local.sampling import Reply, Sampled
 from sia_core.policy.local.scheduler import Scheduler
 from sia_core.policy.local.tokens import TokenPolicy, end_tokens

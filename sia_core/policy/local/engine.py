@@ -19,13 +19,14 @@ from typing import Any, Final
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError
 from sia_core.policy.adapter_files import refuse_missing_keys
 from sia_core.policy.base import check_adapter
 from sia_core.policy.local.cache import JOINED, fork, nbytes, new_cache, plain
+from sia_core.policy.local.loading import load_base
 from sia_core.policy.trie import Ids, Tree, trees
 
 MEMO_ENTRIES: Final = 4096
@@ -246,11 +247,6 @@ class _Disabled:
 
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(*error)
-
-
-def load_base(base: Path) -> Any:
-    """Load the base model in fp32, on a GPU too, so that a policy's digest means one distribution."""
-    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 
 
 def _name(adapter: Adapter | None) -> str | None:

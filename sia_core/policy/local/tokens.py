@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import AutoTokenizer
-
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.rollout import ToolCall
 from sia_core.policy.choice import check_options
 from sia_core.policy.local.engine import Logits
+from sia_core.policy.local.loading import load_tokenizer
 from sia_core.policy.local.sampling import Sampled, walk
 from sia_core.policy.local.template import read_calls, render_prompt
 from sia_core.policy.protocol import Completion, RejectedRequestError, Request
@@ -29,7 +28,7 @@ class TokenPolicy(ABC):
     """Ids that end a turn; the first one closes an option."""
 
     def __init__(self, base: Path) -> None:
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self._tokenizer: Any = load_tokenizer(base)
         # Encoding with other options than before changes a tokenizer's state.
         self._tokenizing = threading.Lock()
 
