@@ -22,7 +22,7 @@ from sia_core.engine.served import ServedPolicy
 from sia_core.engine.vllm_server import ServerOptions
 from sia_core.engine.worker import RolloutRunner
 from sia_core.policy.dialect import Dialect, Learner
-from sia_core.policy.protocol import Completion, EndpointError, Policy, RejectedRequestError, Request
+from sia_core.policy.protocol import Completion, EndpointError, OverBudgetError, Policy, RejectedRequestError, Request
 from sia_core.policy.registry import load_policy
 from sia_core.policy.spec import ServerSpec
 
@@ -83,6 +83,8 @@ class PolicyActor:
         with self._places:
             try:
                 completion = policy.sample(request)
+            except OverBudgetError:
+                raise  # Nothing was sent, so the server has refused nothing.
             except RejectedRequestError as error:
                 self._refused, self._refusal = self._refused + 1, error.what
                 raise

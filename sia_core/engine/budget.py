@@ -46,24 +46,24 @@ class RolloutBudget:
             self._left[what] -= count
             self.taken += 1
 
-    def reserve(self, most: int) -> int:
-        """Reserve tokens for one reply; return their number, at most `most`.
+    def reserve(self, need: int, wish: int = 0) -> int:
+        """Reserve tokens for one request; return their number, at most `need`, or `wish` if that is more.
 
-        Waits while replies in flight may still return tokens.
+        Waits for `need` tokens while requests in flight may still return some.
 
         Raises:
             RefusedError: no tokens are left.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._reserved == 0 or self._left["tokens"] - self._reserved >= most)
-            granted = min(most, self._left["tokens"] - self._reserved)
+            self._changed.wait_for(lambda: self._reserved == 0 or self._left["tokens"] - self._reserved >= need)
+            granted = min(max(need, wish), self._left["tokens"] - self._reserved)
             if granted <= 0:
                 self._refuse("no tokens left for this rollout")
             self._reserved += granted
             return granted
 
     def settle(self, granted: int, used: int) -> None:
-        """Return a reservation and pay for the tokens of prompt and output, which may be more."""
+        """Return a reservation and pay for the tokens of prompt and output."""
         with self._changed:
             self._reserved -= granted
             self._left["tokens"] = max(0, self._left["tokens"] - used)

@@ -44,7 +44,9 @@ from sia_core.engine.wire_formats import (
     write_chat,
     write_messages,
 )
-from sia_core.policy.protocol import Completion, Policy, RejectedRequestError, Request
+from sia_core.policy.choice import ATTEMPTS, room_for
+from sia_core.policy.dialect import THINKING
+from sia_core.policy.protocol import Completion, OverBudgetError, Policy, RejectedRequestError, Request, most_tokens
 
 MAX_NOTES = 64
 NOTE_CHARS = 4000
@@ -305,15 +307,18 @@ class Gateway:
             return self._forward(kind, slot, request)
 
     def _forward(self, kind: Any, slot: int, request: Request) -> Completion:
-        granted = self.budget.reserve(request.sampling.max_tokens)
+        granted = self._reserve(request)
         started = time.perf_counter()
         used = 0
         try:
-            request = replace(request, sampling=replace(request.sampling, max_tokens=granted))
+            request = replace(request, ceiling=granted)
             completion = self._policy.sample(request)
             turn = self._turn(kind, request, completion, time.perf_counter() - started)
             used = turn.tokens
             self._slots[slot] = turn
+        except OverBudgetError as error:
+            self.budget.exceeded = True
+            raise RefusedError("budget", str(error)) from error
         except RejectedRequestError as error:
             raise RefusedError("request", str(error)) from error
         except (PolicyError, RecordError) as error:
@@ -326,6 +331,14 @@ class Gateway:
         finally:
             self.budget.settle(granted, used)
         return completion
+
+    def _reserve(self, request: Request) -> int:
+        """Reserve as many tokens as prompt and reply may take; a choice without logits may take more attempts."""
+        room = request.sampling.max_tokens
+        if not request.options:
+            return self.budget.reserve(most_tokens(request) + room)
+        need = most_tokens(request) + room_for(request.options, room)
+        return self.budget.reserve(need, 0 if self._policy.trainable else ATTEMPTS * need + THINKING)
 
     def _turn(self, kind: Any, request: Request, completion: Completion, seconds: float) -> Turn:
         return Turn(

@@ -8,11 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sia_core.policy.protocol import Message, Tool
 
 MAX_OPTIONS = 1024
+MAX_OPTION_BYTES = 1 << 16
+"""Bytes of all options of a choice: a model reads each token of them, which takes a CPU up to a minute."""
 MAX_SAMPLES = 128
 _MOST_TOKENS = 1 << 31
 _TEXTS = ("text", "input_text", "output_text", "refusal")
@@ -231,6 +233,14 @@ class Choose(Shape):
 
     messages: list[ChatMessage] = Field(min_length=1)
     options: list[str] = Field(min_length=1, max_length=MAX_OPTIONS)
+
+    @field_validator("options")
+    @classmethod
+    def _bounded(cls, options: list[str]) -> list[str]:
+        size = sum(len(option.encode(errors="replace")) for option in options)
+        if size > MAX_OPTION_BYTES:
+            raise ValueError(f"{size:,} bytes of options; at most {MAX_OPTION_BYTES:,} together")
+        return options
 
 
 class Block(_Loose):

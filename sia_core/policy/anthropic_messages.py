@@ -18,7 +18,7 @@ from sia_core.policy.anthropic_shapes import translate_messages, translate_tool
 from sia_core.policy.choice import Chooser, Schema
 from sia_core.policy.dialect import Dialect, Learner
 from sia_core.policy.parameters import LIMITS, Parameters
-from sia_core.policy.protocol import Completion, Request
+from sia_core.policy.protocol import Completion, Request, most_tokens, under_ceiling
 from sia_core.policy.retry import Retry
 from sia_core.policy.server import Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
@@ -59,6 +59,7 @@ class AnthropicPolicy:
             what = f"the API takes no temperature above 1, and {request.sampling.temperature:g} was requested"
             raise PolicyError(what, where=self.spec, hint="lower [sampling] temperature in task.toml")
         if request.options is None:
+            request = under_ceiling(request, most_tokens(request))
             return self._reply(request, request.sampling.max_tokens, {})
         return self._chooser.choose(request, self._choice)
 

@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from sia_core.policy.dialect import THINKING, Learner
 from sia_core.policy.faults import NoSchemaError
-from sia_core.policy.protocol import Completion, EndpointError, Message, RejectedRequestError, Request
+from sia_core.policy.protocol import (
+    Completion,
+    EndpointError,
+    Message,
+    RejectedRequestError,
+    Request,
+    most_tokens,
+    under_ceiling,
+)
 
 ATTEMPTS: Final = 3
 _AROUND: Final = 64
@@ -134,12 +142,23 @@ class Chooser:
         """Sample a reply, again with more room if the model spent the room on thinking."""
         room = room_for(request.options or (), request.sampling.max_tokens)
         thinks = self._learner.dialect.thinks
-        done = ask(request, attempts.number, room + THINKING * thinks, schema)
-        attempts.add(done)
+        done = self._once(request, ask, attempts, schema, (room, room + THINKING * thinks))
         if done.finish == "length" and not thinks and _is_thought(done):
             self._learner.learn(thinks=True)
-            done = ask(request, attempts.number, room + THINKING, schema)
-            attempts.add(done)
+            done = self._once(request, ask, attempts, schema, (room, room + THINKING))
+        return done
+
+    def _once(
+        self, request: Request, ask: Ask, attempts: _Attempts, schema: Schema | None, room: tuple[int, int]
+    ) -> Completion:
+        """Sample one reply with room within the two limits, as the request's ceiling allows after earlier attempts."""
+        least, most = room
+        if request.ceiling is not None:
+            prompt = most_tokens(request) + attempts.prompt_tokens + attempts.output_tokens
+            under_ceiling(request, prompt, least)
+            most = min(most, request.ceiling - prompt)
+        done = ask(request, attempts.number, most, schema)
+        attempts.add(done)
         return done
 
 

@@ -17,7 +17,7 @@ from sia_core.policy.dialect import Dialect, Learner
 from sia_core.policy.openai_chunks import gather
 from sia_core.policy.openai_shapes import Chat, read_completion, sendable
 from sia_core.policy.parameters import LIMITS, Parameters
-from sia_core.policy.protocol import Completion, Request
+from sia_core.policy.protocol import Completion, Request, most_tokens, under_ceiling
 from sia_core.policy.retry import Retry
 from sia_core.policy.server import Anything, Server, refuse_adapter
 from sia_core.policy.spec import ServerSpec
@@ -57,6 +57,7 @@ class OpenAIPolicy:
         """Implement `Policy.sample`."""
         refuse_adapter(request, self.spec)
         if request.options is None:
+            request = under_ceiling(request, most_tokens(request))
             return self._reply(request, request.seed, request.sampling.max_tokens, {})
         return self._chooser.choose(request, self._choice)
 

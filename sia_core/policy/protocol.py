@@ -4,11 +4,12 @@ A policy only samples: it has no access to harnesses, tasks or scores. The only 
 so that a resumed run repeats itself if the policy's model allows it.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sia_core.domain.candidate import Adapter
 from sia_core.domain.errors import PolicyError, ServiceError
@@ -23,7 +24,10 @@ None), for tools `tool_calls` (assistant) and `tool_call_id` (tool), and `blocks
 Tool = Mapping[str, Any]
 """A tool of OpenAI's chat completions: {"type": "function", "function": {name, description, parameters}}."""
 
-
+_TEMPLATE: Final = 64
+"""Tokens that a chat template adds once: a first system message."""
+_TOOLS: Final = 512
+"""Tokens that a chat template adds where there are tools: how to call them."""
 Progress = Callable[[int], None]
 """Receives the number of characters of a reply so far, thinking and tool arguments included (about four a token).
 The calling thread calls the function with 0 when an attempt begins, then at each part of a streamed reply, but never
@@ -36,6 +40,10 @@ class EndpointError(ServiceError):
 
 class RejectedRequestError(PolicyError):
     """The model can never answer this request: too long, or against the model's rules."""
+
+
+class OverBudgetError(RejectedRequestError):
+    """The request's prompt leaves no room for a reply under the request's ceiling."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Request:
     flag changes no sample, and is not part of the key."""
     on_progress: Progress | None = field(default=None, compare=False, repr=False)
     """Listener for the progress of the reply; not part of the key."""
+    ceiling: int | None = None
+    """Most tokens of prompt and reply together, as a rollout's budget grants them; not part of the key."""
 
     @property
     def words(self) -> list[str]:
@@ -74,6 +84,35 @@ class Request:
                 "tools": self.tools,
             }
         )
+
+
+def under_ceiling(request: Request, prompt: int, least: int = 1) -> Request:
+    """Return the request with a limit of its reply that keeps prompt and reply under the ceiling.
+
+    Args:
+        prompt: tokens of the prompt, or at least as many.
+        least: fewest tokens of a reply.
+
+    Raises:
+        OverBudgetError: there is no room for such a reply.
+    """
+    if request.ceiling is None:
+        return request
+    room = request.ceiling - prompt
+    if room < least:
+        what = f"{request.ceiling:,} tokens are left, and the prompt takes {prompt:,}"
+        raise OverBudgetError(what, where="budget", hint="send less, or raise `budget.tokens` of harness.toml")
+    sampling = replace(request.sampling, max_tokens=min(request.sampling.max_tokens, room))
+    return replace(request, sampling=sampling)
+
+
+def most_tokens(request: Request) -> int:
+    """Count the tokens of a prompt without its tokenizer: at least as many as any tokenizer of bytes makes.
+
+    No token is shorter than a byte, and JSON writes more around a message than a template does.
+    """
+    written = json.dumps([request.messages, request.tools], ensure_ascii=False, default=str)
+    return len(written.encode(errors="replace")) + _TEMPLATE + bool(request.tools) * _TOOLS
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sia_core.domain.rollout import ToolCall, Unit
 from sia_core.domain.task import Problem
 from sia_core.engine.gateway import Gateway
 from sia_core.engine.jsonl import BadJsonError, parse
-from sia_core.policy.protocol import Completion, RejectedRequestError, Request
+from sia_core.policy.protocol import Completion, RejectedRequestError, Request, most_tokens
 
 TOML = b'name="h"\n[budget]\ncalls=6\ntokens=400\nruns=1\nparallel=3\n[knobs.n]\nvalue=2\nrange=[1,4]\n'
 HARNESS = Harness.from_files({"harness.toml": TOML, "agent.py": b"", "prompts/ask.txt": b"Pick {what}"})
@@ -75,9 +75,9 @@ class Lab:
 class Client:
     """The harness's end of the stream."""
 
-    def __init__(self, policy: Echo) -> None:
+    def __init__(self, policy: Any, harness: Harness = HARNESS) -> None:
         self.policy = policy
-        self.gateway = Gateway(UNIT, PROBLEM, HARNESS, None, policy, Lab())
+        self.gateway = Gateway(UNIT, PROBLEM, harness, None, policy, Lab())
         ours, self.socket = socket.socketpair()
         self.gateway.serve(ours)
         self.lines = self.socket.makefile("rb")
@@ -105,7 +105,8 @@ class Client:
         return self.call("/v1/chat/completions", {"messages": MESSAGES, **extra})
 
     def close(self) -> None:
-        self.policy.gate.set()
+        if isinstance(self.policy, Echo):
+            self.policy.gate.set()
         self.lines.close()
         self.socket.close()
         self.gateway.join()
@@ -195,11 +196,12 @@ def test_several_samples_are_all_paid_or_none(client: Client) -> None:
     assert answer["body"]["usage"]["completion_tokens"] == 4
 
 
-def test_replies_never_get_more_tokens_than_are_left(client: Client) -> None:
+def test_prompt_and_reply_get_no_more_tokens_than_are_left(client: Client) -> None:
     client.chat()
     client.gateway.budget.settle(0, 386)
     client.chat()
-    assert [request.sampling.max_tokens for request in client.policy.requests] == [256, 10]
+    first, second = client.policy.requests
+    assert first.ceiling == most_tokens(first) + 256 <= 400 and second.ceiling == 10
     client.gateway.budget.settle(0, 6)
     assert kind(client.chat()) == "budget"
     assert len(client.policy.requests) == 2

@@ -13,7 +13,7 @@ from sia_core.policy.local.engine import Logits
 from sia_core.policy.local.loading import load_tokenizer
 from sia_core.policy.local.sampling import Sampled, walk
 from sia_core.policy.local.template import read_calls, render_prompt
-from sia_core.policy.protocol import Completion, RejectedRequestError, Request
+from sia_core.policy.protocol import Completion, RejectedRequestError, Request, under_ceiling
 from sia_core.policy.trie import Ids, branches
 
 
@@ -50,6 +50,7 @@ class TokenPolicy(ABC):
 
     def _reply(self, request: Request) -> Completion:
         text, prompt = self._prompt(request)
+        request = under_ceiling(request, len(prompt))
         self._check_length(len(prompt), request.sampling.max_tokens, "max_tokens")
         sampled = self._draw(request, prompt)
         output = sampled.ids
@@ -69,7 +70,9 @@ class TokenPolicy(ABC):
         text, prompt = self._prompt(request)
         # An option that spells an end token out must not end before its end.
         tokens = [(*self._encode(option, split_special_tokens=True), self._ends[0]) for option in options]
-        self._check_length(len(prompt), max(map(len, tokens)), "the longest option")
+        longest = max(map(len, tokens))
+        under_ceiling(request, len(prompt), longest)
+        self._check_length(len(prompt), longest, "the longest option")
         logits = self._score(prompt, branches(tokens), request.adapter)
         sampled = walk(tokens, logits, request.sampling.temperature, request.seed)
         option = options[tokens.index(sampled.ids)]
