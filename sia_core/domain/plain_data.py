@@ -101,7 +101,7 @@ def name(value: Any, field: str) -> str:
     found = scalar(value)
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
-    if found == "":
+    if isinstance(found, str) and not found:
         refuse(field, "empty", "give a text that identifies it")
     return text(found, field)
 

@@ -174,13 +174,13 @@ class TaskConfig(Strict):
     """Other forms of the task: name -> what differs from the tables above."""
 
 
-def _with_form(table: dict[str, Any], form: str) -> dict[str, Any]:
+def _with_form(table: dict[str, Any], form: str, file: Path) -> dict[str, Any]:
     forms = table.get("forms", {})
     if form not in forms:
         known = ", ".join(forms) or "none"
         raise UsageError(
             f"no form {form!r}{did_you_mean(form, forms)}",
-            where=str(table.get("name", "task")),
+            where=str(file),
             hint=f"its forms: {known}",
         )
     merged = dict(table)
@@ -198,7 +198,7 @@ def read_config(file: Path, form: str = "") -> TaskConfig:
     """
     try:
         table = text_files.read_toml(file.read_bytes())
-        return TaskConfig.model_validate(_with_form(table, form) if form else table)
+        return TaskConfig.model_validate(_with_form(table, form, file) if form else table)
     except text_files.EncodingError as error:
         raise TaskError(str(error), where=str(file), hint=text_files.SAVE_AS_UTF8) from None
     except text_files.TomlError as error:

@@ -153,6 +153,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_s
     return Finished(sia, words, sia(*words))
 
 
+AGAIN = """
+MENUS = {"poor": ["red", "green"], "rich": ["red", "green", "blue", "violet"]}
+
+
+async def solve(problem, ctx):
+    for _ in range(ctx.knobs["attempts"]):
+        colour = await ctx.choose("Pick a colour:", MENUS[ctx.knobs["menu"]])
+    return {"colour": colour}
+"""
+"""The toy harness, with an effect of its second knob: a knob without one is refused before the gate."""
+
+
+def toy_of_two_knobs(folder: Path) -> Path:
+    """Make a copy of the toy task whose second knob changes what its harness does."""
+    task = Path(shutil.copytree(TOY, folder / "toy"))
+    (task / "harness" / "agent.py").write_text(AGAIN)
+    return task
+
+
 def make_sia(folder: Path, prefect_api: str, empty_store: Path) -> Sia:
     """The command line with a home in a folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "SIA_"))}

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from flows.registration import ZOMBIES
-from tests.e2e.conftest import TOY, Api, Finished, Sia, processes_of
+from tests.e2e.conftest import TOY, Api, Finished, Sia, make_sia, processes_of, toy_of_two_knobs
 from tests.e2e.test_resume import outcome, rollouts_done, wait_until
 
 ROOT = TOY.parents[1]
@@ -68,12 +68,16 @@ def kill_all(worker: psutil.Process) -> None:
 
 @pytest.mark.slow
 def test_run_from_the_form_dies_twice_is_retried_and_ends_as_undisturbed(
-    sia: Sia, api: Api, finished: Finished, tmp_path: Path
+    sia: Sia, api: Api, prefect_api: str, empty_store: Path, tmp_path: Path
 ) -> None:
-    expected, total = outcome(finished.sia), rollouts_done(finished.sia)
-    assert "evolve/toy" in sia("deploy", str(TOY))
+    task = toy_of_two_knobs(tmp_path)
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed = make_sia(tmp_path / "undisturbed", prefect_api, empty_store)
+    undisturbed("run", str(task), "--policy", "scripted", "--no-ui", "--seed", "1")
+    expected, total = outcome(undisturbed), rollouts_done(undisturbed)
+    assert "evolve/toy" in sia("deploy", str(task))
     new = f"/deployments/{api('/deployments/name/evolve/toy')['id']}/create_flow_run"
-    settings = {"task": str(TOY), "policy": "scripted", "seed": 1}
+    settings = {"task": str(task), "policy": "scripted", "seed": 1}
     log = tmp_path / "worker.log"
 
     # The form is checked before anything runs.

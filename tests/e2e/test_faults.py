@@ -25,7 +25,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, empty_s
 def test_run_killed_after_a_write_resumes_to_the_same_outcome(sia: Sia, expected: Expected, number: int) -> None:
     assert expected.writes > 30
     write = sorted(Random(1).sample(range(1, expected.writes), SAMPLE))[number]
-    assert die_at(sia, expected, write).wrong == []
+    told = die_at(sia, expected, write)
+    assert told.wrong == [], told
 
 
 @pytest.mark.parametrize("fault", ["MLflow restarted", "MLflow SIGSTOP"])
@@ -34,4 +35,4 @@ def test_outage_of_mlflow_costs_time_only(sia: Sia, expected: Expected, tmp_path
     server, url = start()
     over_http = replace(sia, environment={**sia.environment, **served(url)})
     told = strike_once(over_http, expected, fault, Random(7), mlflow=lambda: start()[0], server=server.wait())
-    assert told.struck and told.codes == [0] and told.wrong == []
+    assert told.struck and told.codes == [0] and told.wrong == [], told

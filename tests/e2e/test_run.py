@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import urllib.request
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sia_core.domain.json_data import read
 from sia_core.domain.lineage import LadderReport
 from sia_core.record.beacon import read_progress
 from sia_core.record.phases import ExecuteDone, SealedDone, StopDone
-from tests.e2e.conftest import TOY, Finished, Sia
+from tests.e2e.conftest import TOY, Finished, Sia, toy_of_two_knobs
 from tests.report.pages import check_inert, parse
 
 
@@ -135,22 +134,9 @@ def _artifacts(api: str, field: str) -> list[str]:
         return [str(artifact[field]) for artifact in json.load(answer)]
 
 
-AGAIN = """
-MENUS = {"poor": ["red", "green"], "rich": ["red", "green", "blue", "violet"]}
-
-
-async def solve(problem, ctx):
-    for _ in range(ctx.knobs["attempts"]):
-        colour = await ctx.choose("Pick a colour:", MENUS[ctx.knobs["menu"]])
-    return {"colour": colour}
-"""
-"""The toy harness, with an effect of its second knob: a knob without one is refused before the gate."""
-
-
 @pytest.mark.slow
 def test_siblings_are_tried_side_by_side(sia: Sia, tmp_path: Path) -> None:
-    task = Path(shutil.copytree(TOY, tmp_path / "toy"))
-    (task / "harness" / "agent.py").write_text(AGAIN)
+    task = toy_of_two_knobs(tmp_path)
     options = ("--levers", "harness", "--generations", "2", "--siblings", "2", "--rollouts", "2", "--no-ui")
     output = sia("run", str(task), "--policy", "scripted", "--threads", "1", *options)
     run = sia.run()

@@ -86,7 +86,7 @@ def check_agent(policy: Policy, turns: int = 3) -> None:
     """Check that an agent's conversation is taken for some turns; a small model submits nothing."""
     tool = Tool("look", "Look at a thing.", Looking, lambda given: f"{given.name}: nothing to see")
     fitting = FittingPolicy(policy, lambda _: None, getattr(policy, "window", lambda: None))
-    limits = Allowance(turns=turns)
+    limits = Allowance(turns=turns, reply=256)
     conversation = Conversation(fitting, [tool], 0, limits, None, NO_TRACE, Silent(), "server")
     with pytest.raises(NoSubmissionError, match=f"{turns} turns|submissions"):
         conversation.run("You look at things.", "Look, then submit.", Submit("submit", "End.", Looking, str))

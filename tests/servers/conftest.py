@@ -123,7 +123,18 @@ def transformers_serve(smollm2: Path, logs: Path) -> Iterator[Running]:
     """`transformers serve`, which loads the model of a request."""
     port = free_port()
     program = ensure("transformers") / "transformers"
-    command = [str(program), "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command = [
+        str(program),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+    ]
     with serving(command, str(smollm2), logs / "transformers.log", port, "/health") as running:
         yield running
 
