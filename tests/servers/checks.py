@@ -88,7 +88,7 @@ def check_agent(policy: Policy, turns: int = 3) -> None:
     fitting = FittingPolicy(policy, lambda _: None, getattr(policy, "window", lambda: None))
     limits = Allowance(turns=turns, reply=256)
     conversation = Conversation(fitting, [tool], 0, limits, None, NO_TRACE, Silent(), "server")
-    with pytest.raises(NoSubmissionError, match=f"{turns} turns|submissions"):
+    with pytest.raises(NoSubmissionError, match=f"{turns} turns|submissions|replies in a row were cut"):
         conversation.run("You look at things.", "Look, then submit.", Submit("submit", "End.", Looking, str))
     assert len(conversation.transcript.messages) >= 2 + turns
     assert conversation.transcript.usage.tokens > 0

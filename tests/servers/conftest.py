@@ -135,7 +135,10 @@ def transformers_serve(smollm2: Path, logs: Path) -> Iterator[Running]:
         "--dtype",
         "float32",
     ]
-    with serving(command, str(smollm2), logs / "transformers.log", port, "/health") as running:
+    cache = logs / "hub"
+    cache.mkdir()  # Without its cache the server answers 500 to a request for its models.
+    variables = {"HF_HUB_CACHE": str(cache)}
+    with serving(command, str(smollm2), logs / "transformers.log", port, "/health", variables) as running:
         yield running
 
 
