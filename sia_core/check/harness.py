@@ -6,7 +6,7 @@ from sia_core.domain.command import quoted
 from sia_core.domain.errors import HarnessError
 from sia_core.domain.harness import Harness
 from sia_core.domain.lineage import RungResult
-from sia_core.domain.rollout import Unit
+from sia_core.domain.rollout import NO_VERDICT, Unit
 from sia_core.domain.task import Task
 from sia_core.engine.contract import check_contract, check_import
 from sia_core.engine.sandbox.protocol import Tier
@@ -49,7 +49,7 @@ def _run(task: Task, harness: Harness, runner: RolloutRunner) -> Finding:
     unit = Unit(task.digest, harness.digest, ScriptedPolicy.digest, None, "train", problem, 0, task.sampling)
     rollout = runner.run(unit, harness, None, ScriptedPolicy())
     failure = rollout.failure
-    if failure is not None and failure.infrastructure:
+    if failure is not None and (failure.infrastructure or failure.kind in NO_VERDICT):
         seen = f"a rollout on {problem} got no verdict: {failure.kind}: {failure.reason}"[:300]
         return Finding("harness", "failed", seen, "return a verdict for any answer of a harness")
     said = f"score {rollout.score:.4g}" if failure is None else f"ended as {failure.kind}: {failure.reason}"[:160]

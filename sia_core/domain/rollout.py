@@ -27,6 +27,9 @@ INFRASTRUCTURE_FAILURES = ("sandbox", "worker", "endpoint", "verifier")
 """Failures of the infrastructure, which are retried with backoff, then left unscored, never 0. `verifier`: the machine
 failed the verifier, or the problem could not be shown."""
 
+NO_VERDICT = ("verifier", "unverified")
+"""Failures after which the verifier gave no verdict, by fault of answer or machine."""
+
 
 @dataclass(frozen=True)
 class Sampling:

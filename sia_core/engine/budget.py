@@ -3,6 +3,10 @@
 import threading
 from collections.abc import Mapping
 
+from sia_core.policy.choice import ATTEMPTS, room_for
+from sia_core.policy.dialect import THINKING
+from sia_core.policy.protocol import Request, most_tokens
+
 
 class RefusedError(Exception):
     """A request that is answered with an error instead of being forwarded.
@@ -72,3 +76,16 @@ class RolloutBudget:
     def _refuse(self, message: str) -> None:
         self.exceeded = True
         raise RefusedError("budget", message)
+
+
+def needs(request: Request, *, exact: bool) -> tuple[int, int]:
+    """Return the tokens that prompt and reply may take, and those of all attempts at a choice.
+
+    Args:
+        exact: True for a policy that chooses in one attempt, by the logits of its model.
+    """
+    room = request.sampling.max_tokens
+    if not request.options:
+        return most_tokens(request) + room, 0
+    need = most_tokens(request) + room_for(request.options, room)
+    return need, 0 if exact else ATTEMPTS * need + THINKING

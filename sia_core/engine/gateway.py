@@ -28,7 +28,7 @@ from sia_core.domain.hashing import canonical_json, derive_seed, digest_json
 from sia_core.domain.lab import Lab, Limits
 from sia_core.domain.rollout import Failure, ProgramRun, Trace, Turn, Unit
 from sia_core.domain.task import Problem
-from sia_core.engine.budget import RefusedError, RolloutBudget
+from sia_core.engine.budget import RefusedError, RolloutBudget, needs
 from sia_core.engine.jsonl import BadJsonError
 from sia_core.engine.lines import LINE_LIMIT, Answer, Line, read_line, refusal, reply
 from sia_core.engine.trace import read_trace
@@ -44,9 +44,7 @@ from sia_core.engine.wire_formats import (
     write_chat,
     write_messages,
 )
-from sia_core.policy.choice import ATTEMPTS, room_for
-from sia_core.policy.dialect import THINKING
-from sia_core.policy.protocol import Completion, OverBudgetError, Policy, RejectedRequestError, Request, most_tokens
+from sia_core.policy.protocol import Completion, OverBudgetError, Policy, RejectedRequestError, Request
 
 MAX_NOTES = 64
 NOTE_CHARS = 4000
@@ -219,7 +217,7 @@ class Gateway:
         routes: Mapping[str, Callable[[Any], Callable[[], Answer]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/messages": self._messages,
-            "/v1/models": self._models,
+            "/v1/models": lambda _: lambda: (200, {"object": "list", "data": [_MODEL]}),
             "/sia/choose": self._choose,
             "/sia/run": self._run,
             "/sia/note": self._note,
@@ -265,9 +263,6 @@ class Gateway:
 
         return serve
 
-    def _models(self, _: Any) -> Callable[[], Answer]:
-        return lambda: (200, {"object": "list", "data": [_MODEL]})
-
     def _model(self, path: str) -> Callable[[], Answer]:
         if path.removeprefix(_MODEL_PATH) == MODEL:
             return lambda: (200, _MODEL)
@@ -307,7 +302,7 @@ class Gateway:
             return self._forward(kind, slot, request)
 
     def _forward(self, kind: Any, slot: int, request: Request) -> Completion:
-        granted = self._reserve(request)
+        granted = self.budget.reserve(*needs(request, exact=self._policy.trainable))
         started = time.perf_counter()
         used = 0
         try:
@@ -331,14 +326,6 @@ class Gateway:
         finally:
             self.budget.settle(granted, used)
         return completion
-
-    def _reserve(self, request: Request) -> int:
-        """Reserve as many tokens as prompt and reply may take; a choice without logits may take more attempts."""
-        room = request.sampling.max_tokens
-        if not request.options:
-            return self.budget.reserve(most_tokens(request) + room)
-        need = most_tokens(request) + room_for(request.options, room)
-        return self.budget.reserve(need, 0 if self._policy.trainable else ATTEMPTS * need + THINKING)
 
     def _turn(self, kind: Any, request: Request, completion: Completion, seconds: float) -> Turn:
         return Turn(

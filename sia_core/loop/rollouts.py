@@ -11,7 +11,7 @@ from sia_core.domain.errors import ServiceError, TaskError
 from sia_core.domain.hashing import derive_seed
 from sia_core.domain.lineage import Cost, Node
 from sia_core.domain.plan import Shape, deal, shape_of, shuffled
-from sia_core.domain.rollout import Rollout, Split, Unit
+from sia_core.domain.rollout import NO_VERDICT, Rollout, Split, Unit
 from sia_core.domain.stats import within_share
 from sia_core.loop.refusals import Held, note_dialect
 from sia_core.loop.session import Session
@@ -174,14 +174,13 @@ def require_scored(session: Session, rollouts: Sequence[Rollout], label: str) ->
         TaskError: the verifier gave no verdict on any answer.
         ServiceError: another part of the infrastructure failed.
     """
-    unverified = ("verifier", "unverified")
-    if any(one.score is not None and (one.failure is None or one.failure.kind not in unverified) for one in rollouts):
+    if any(one.score is not None and (one.failure is None or one.failure.kind not in NO_VERDICT) for one in rollouts):
         return
     session.journal.drop(rollout.unit.key for rollout in rollouts)
     failures = Counter((one.failure.kind, one.failure.reason) for one in rollouts if one.failure is not None)
     ((kind, reason), count) = failures.most_common(1)[0]
     what = f"none of {len(rollouts)} rollouts has a verdict; {count} times {kind}: {reason}"
-    if kind not in unverified:
+    if kind not in NO_VERDICT:
         raise ServiceError(what, where=label, hint="sia doctor looks for the cause on this machine")
     again = command("sia", "check", session.task.where)
     raise TaskError(what, where=label, hint=f"fix task.py, then: {again}; a changed task begins a new run")
