@@ -28,7 +28,8 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from sia_core.host.servers import ensure, prefect_service, stop
+from sia_core.host.servers import ensure, stop
+from sia_core.host.services import prefect_service
 from sia_core.record.store import open_record
 from tests.e2e.conftest import Sia, make_sia
 from tests.e2e.faults import (

@@ -28,7 +28,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sia_core.host.servers import prefect_service, stop
+from sia_core.host.servers import stop
+from sia_core.host.services import prefect_service
 from sia_core.record.store import RunRecord, open_record
 
 _REAL_S = 300.0

@@ -16,7 +16,7 @@ def deploy(
     """Register deployments, their work pool and the watch for crashed runs with the Prefect server."""
     from sia_core.cli import servers  # Loads Prefect and MLflow.
 
-    servers.use_prefect()
+    servers.use_prefect(keep=True)
     from flows.registration import deploy as register
 
     for name in register(tasks or [], limit):

@@ -124,6 +124,8 @@ def _drive(run: RunRecord, ui: bool) -> None:
     console.print(f"for the report, type: sia report {run.name}")
     if ui:
         servers.show(run)
+    else:
+        servers.leave()
 
 
 def _drive_arms(comparison: ArmsRecord) -> None:
@@ -139,6 +141,7 @@ def _drive_arms(comparison: ArmsRecord) -> None:
     console.print(f"comparison {comparison.name}")
     print_arms(_see_through(work, f"sia arms --resume {comparison.name}", open_runs))
     print_stand_ins(comparison)
+    servers.leave()
 
 
 def _see_through(

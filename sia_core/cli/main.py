@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sia_core.cli.adopt import adopt
 from sia_core.cli.approve import approve
 from sia_core.cli.arms import arms
 from sia_core.cli.check import check
@@ -66,7 +67,7 @@ app = typer.Typer(
 )
 for verb in (
     *(run, arms, resume, retry, approve, status, watch, report, compare, ui),
-    *(check, init, export, serve, doctor, deploy, worker),
+    *(check, init, export, adopt, serve, doctor, deploy, worker),
 ):
     app.command()(verb)
 app.command("eval")(evaluate)

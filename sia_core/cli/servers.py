@@ -8,13 +8,17 @@ import os
 from collections.abc import Callable, Sequence
 
 from sia_core.domain.errors import SiaError
-from sia_core.host import external
+from sia_core.host import external, in_use
 from sia_core.host.external import check_all, check_prefect, describe
 from sia_core.host.home import home
+from sia_core.host.logins import login_page, open_browser
 from sia_core.host.machine import checks
 from sia_core.host.machine.settings import leave_out
-from sia_core.host.servers import Service, ensure, find, mlflow_service, prefect_service, wait_for
+from sia_core.host.password import password, password_file
+from sia_core.host.servers import ensure, find, wait_for
+from sia_core.host.servers import leave as leave_service
 from sia_core.host.servers import stop as stop_service
+from sia_core.host.services import Service, mlflow_service, prefect_service
 from sia_core.record.store import RunRecord
 from sia_core.record.tags import Tag
 
@@ -28,7 +32,7 @@ def _print(text: str) -> None:
 
 
 def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
-    """Start or find both, side by side. Servers named by the environment are used instead."""
+    """Start or find both, side by side, and keep them up. Servers named by the environment are used instead."""
     services = []
     if external.prefect_server() is None:
         services.append((prefect_service(), prefect_port))
@@ -39,7 +43,7 @@ def start(prefect_port: int | None = None, mlflow_port: int | None = None) -> No
 
         record()
         services.append((mlflow, mlflow_port))
-    started = [(service, ensure(service, home(), port=port, wait=False), port) for service, port in services]
+    started = [(service, ensure(service, home(), port=port, wait=False, keep=True), port) for service, port in services]
     for service, running, port in started:
         wait_for(service, running, home(), moving=port is None)
 
@@ -57,8 +61,11 @@ def launch_prefect(say: Callable[[str], None] = _print) -> None:
         ensure(prefect_service(), home(), wait=False)
 
 
-def use_prefect() -> None:
+def use_prefect(*, keep: bool = False) -> None:
     """Point this process at the Prefect server, once it answers.
+
+    Args:
+        keep: True to keep a server of SIA's up after this process.
 
     Raises:
         ServiceError: one that the environment names cannot be reached, or does not let us in.
@@ -67,13 +74,25 @@ def use_prefect() -> None:
     check_prefect()
     if external.prefect_server() is None:
         service = prefect_service()
-        running = wait_for(service, ensure(service, home(), wait=False), home())
+        running = wait_for(service, ensure(service, home(), wait=False, keep=keep), home())
         leave_out(home())
-        external.use_own_prefect(f"{running.url}{service.api}")
+        external.use_own_prefect(f"{running.url}{service.api}", password(home()))
     # A server that is started again is waited for: 2 + 4 + ... + 128 s, where Prefect's own 5 tries end after a minute.
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "7")
     # The flow's own errors are told by the command; Prefect's copy would be a second traceback.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def hand_on() -> None:
+    """Let the program that replaces this one go on using the Prefect server."""
+    if external.prefect_server() is None:
+        in_use.hand_on(home(), prefect_service().name)
+
+
+def leave() -> None:
+    """End the Prefect server that this process started or used, unless another one uses it or the UIs are kept up."""
+    if external.prefect_server() is None:
+        leave_service(prefect_service(), home())
 
 
 def stop() -> None:
@@ -101,18 +120,34 @@ def print_links(runs: Sequence[RunRecord] | None = None) -> None:
         runs = [record().open(item.name) for item in record().summaries()[:_RECENT]]
     api, mlflow = _prefect_api(), mlflow_address()
     prefect = external.prefect_ui(api) if api else None
-    print(f"Prefect {prefect or DOWN}")
-    print(f"MLflow  {mlflow or DOWN}")
+    links = [("", "Prefect", prefect or ""), ("", "MLflow", mlflow or "")]
     for run in runs:
-        lines = []
         flow_run = run.tags.get(Tag.PREFECT_RUN)
         # A run may have been driven with another Prefect, which alone knows its flow run.
         if api and prefect and flow_run and external.knows_flow_run(api, flow_run):
-            lines.append(f"  Prefect {prefect_flow_run(prefect, flow_run)}")
+            links.append((run.name, "Prefect", prefect_flow_run(prefect, flow_run)))
         if mlflow:
-            lines.append(f"  MLflow  {mlflow_run(mlflow, run.experiment_id, run.run_id)}")
-        if lines:
-            print("\n".join([f"{run.name}:", *lines]))
+            links.append((run.name, "MLflow", mlflow_run(mlflow, run.experiment_id, run.run_id)))
+    named = ""
+    for name, server, url in links:
+        if name != named:
+            named = name
+            print(f"{name}:")
+        print(f"{'  ' if name else ''}{server:<7} {url or DOWN}")
+    _print_login(links)
+
+
+def _print_login(links: Sequence[tuple[str, str, str]]) -> None:
+    """Write the page whose links log a browser in, and say where it is; nothing if both servers are others."""
+    services = [service for service in (prefect_service(), _own_mlflow()) if service]
+    running = [found for service in services if (found := find(service, home()))]
+    if not running:
+        return
+    page = login_page(home(), running, links)
+    print(f"log in: open {page.as_uri()} in a browser of this machine")
+    print(f"        or enter the password in {password_file(home())}")
+    print("both stay up until: sia ui --stop")
+    open_browser(page)
 
 
 def _own_mlflow() -> Service | None:
@@ -127,7 +162,10 @@ def _prefect_api() -> str:
     named = external.prefect_server()
     if named is None:
         running = find(prefect_service(), home())
-        return f"{running.url}{prefect_service().api}" if running else ""
+        if running is None:
+            return ""
+        external.use_own_prefect(f"{running.url}{prefect_service().api}", password(home()))
+        return f"{running.url}{prefect_service().api}"
     try:
         check_prefect()
     except SiaError:

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from sia_core.cli.plain import plain
+from sia_core.domain.errors import RecordError
 from sia_core.domain.json_data import read
 from sia_core.domain.lineage import Node
 from sia_core.record.arms import ArmsRecord
@@ -52,7 +53,11 @@ def print_comparisons(comparisons: Sequence[ArmsRecord]) -> None:
     """Print a line for each comparison, newest first."""
     rows = []
     for comparison in comparisons:
-        plan = ArmsPlan.model_validate(comparison.plan)
+        try:
+            plan = ArmsPlan.model_validate(comparison.plan)
+        except RecordError as error:
+            rows.append((comparison.name, comparison.task, comparison.status, "-", plain(error.what)))
+            continue
         done = sum(one.status == "FINISHED" for one in comparison.summaries().values())
         runs = f"{done} of {len(plan.members)} finished"
         rows.append((comparison.name, comparison.task, comparison.status, runs, ", ".join(plan.arms)))

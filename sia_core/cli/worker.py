@@ -24,6 +24,7 @@ def worker(
     record()  # The store must exist before two runs open it at once.
     for name in reap():
         print(f"{name}: crashed without an error message and is marked as crashed; retry it to continue", flush=True)
+    servers.hand_on()
     # Prefect's worker replaces this process, with its signals, log and exit code.
     words = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", str(limit)]
     os.execv(sys.executable, [sys.executable, "-P", "-m", "prefect", *words])

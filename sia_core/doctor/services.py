@@ -10,7 +10,8 @@ from sia_core.domain.errors import PolicyError, RecordError, ServiceError, SiaEr
 from sia_core.host import external
 from sia_core.host.home import home
 from sia_core.host.machine.processors import cpus
-from sia_core.host.servers import Service, find, prefect_service
+from sia_core.host.servers import find
+from sia_core.host.services import Service, prefect_service
 from sia_core.policy import smollm2
 from sia_core.policy.base import base_digest
 from sia_core.policy.contact import is_contacted, make_contact

@@ -1,12 +1,15 @@
 """The Ray cluster: joining or starting it, and its capacity."""
 
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 from ray.job_config import JobConfig
 
@@ -91,15 +94,32 @@ def _connect() -> bool:
         _init(cluster, address=cluster.address)
         return False
     options = _local()
-    for attempt in range(1, STARTS + 1):
-        try:
-            _init(None, address="local", include_dashboard=False, _system_config=_SYSTEM, **options)
-            break
-        except ServiceError:
-            ray.shutdown()
-            if attempt == STARTS:
-                raise
+    with _on_loopback():
+        for attempt in range(1, STARTS + 1):
+            try:
+                _init(None, address="local", include_dashboard=False, _system_config=_SYSTEM, **options)
+                break
+            except ServiceError:
+                ray.shutdown()
+                if attempt == STARTS:
+                    raise
     return True
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let all processes of a cluster that is started meanwhile listen on the loopback only.
+
+    Ray takes the machine's outer address in place of 127.0.0.1, because other nodes could not reach that, and then
+    listens on all addresses. Where it knows no clusters of several machines it takes the loopback, as on macOS.
+    """
+    variable, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[variable] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(variable, None)
 
 
 def _local() -> dict[str, Any]:

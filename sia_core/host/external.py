@@ -6,7 +6,6 @@ end in a traceback. MLflow's password is judged by MLflow's own client (`record/
 (`engine/cluster.py`), because both know more ways to log in than are worth repeating here. No secret is ever shown.
 """
 
-import base64
 import json
 import os
 import socket
@@ -23,6 +22,7 @@ import psutil
 
 from sia_core.domain.errors import ServiceError
 from sia_core.host.machine.proxies import proxy_for
+from sia_core.host.password import basic
 
 TIMEOUT_S: Final = 10.0
 SECRETS: Final = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
@@ -76,9 +76,16 @@ def prefect_server(environment: Mapping[str, str] = os.environ) -> Server | None
     return Server("Prefect", "PREFECT_API_URL", masked(url), access)
 
 
-def use_own_prefect(url: str, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Point Prefect's client, here and in child processes, at the server that SIA runs on this machine."""
+def use_own_prefect(url: str, password: str, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Point Prefect's client, here and in child processes, at the server that SIA runs on this machine.
+
+    Args:
+        url: address of its API.
+        password: its auth string.
+        environment: variables that Prefect's client reads.
+    """
     environment["PREFECT_API_URL"] = environment[_OWN_PREFECT] = url
+    environment["PREFECT_API_AUTH_STRING"] = password
 
 
 def prefect_ui(api: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -264,7 +271,7 @@ def _prefect_headers(environment: Mapping[str, str]) -> dict[str, str]:
     except (ValueError, AttributeError):
         pass  # Prefect itself says what is wrong with them.
     if secret := environment.get("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
+        headers |= basic(secret)
     elif key := environment.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     return headers

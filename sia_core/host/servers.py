@@ -1,52 +1,36 @@
-"""The two servers behind the UIs, started in the background when none is configured.
+"""Start the servers behind the UIs in the background, find them again, and end them.
 
-Each is found again by later commands through `services/NAME.json` under SIA_HOME. They listen
-on loopback only and outlive the command, so that the UIs stay up; `sia ui --stop` ends them.
+Each is found again by later commands through `services/NAME.json` under SIA_HOME. They listen on the loopback only, and
+ask for the password of this SIA_HOME (`guard`). Prefect's server ends with the last command that uses it, unless the
+UIs are kept up (`in_use`); `sia ui --stop` ends both.
 
 A server counts as found only if it is the one of this home (it works in that directory, and it holds its port), so that
 nobody is sent to the pages of another home. Settings of yours that are meant for another server are kept from it.
 """
 
-import hashlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from sia_core.domain.errors import ServiceError
+from sia_core.host import in_use
+from sia_core.host.home import private_directory, private_file
+from sia_core.host.services import HOST, Service
 
-HOST = "127.0.0.1"
+CODE = "SIA_LOGIN_CODE"
+"""Variable of a server with the code by which a browser logs in."""
 START_TIMEOUT_S = 300.0
 """Its first start makes its tables: 20 s of CPU, and the machine may be busy. One that dies is noticed at once."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """How to start a server and see that it is well."""
-
-    name: str
-    port: int
-    """Preferred port."""
-    health: str
-    """Path that answers 200 when it is ready."""
-    command: Callable[[Path, int], list[str]]
-    environment: Callable[[Path, int], dict[str, str]]
-    api: str = ""
-    """Path of the API below the address."""
-    variant: str = ""
-    """Distinguishes servers of one name in one home, which show different stores."""
-    dropped: Callable[[str], bool] = lambda _: False
-    """True for a variable of the environment that is not handed down, because it is meant for another server."""
 
 
 @dataclass(frozen=True)
@@ -56,65 +40,13 @@ class Running:
     name: str
     pid: int
     port: int
+    code: str = ""
+    """Code by which a browser logs in; made anew at each start."""
 
     @property
     def url(self) -> str:
         """Address of its UI."""
         return f"http://{HOST}:{self.port}"
-
-
-def prefect_service() -> Service:
-    """Prefect's server on SQLite under SIA_HOME."""
-    return Service(
-        name="prefect",
-        port=4200,
-        health="/api/health",
-        command=lambda _home, port: [
-            *(sys.executable, "-P", "-m", "prefect", "server", "start"),
-            *("--host", HOST, "--port", str(port)),
-        ],
-        environment=lambda home, port: {
-            "PREFECT_HOME": str(home / "prefect"),
-            # What its pages ask. They take the default port otherwise, whatever port the server itself is given.
-            "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
-        },
-        api="/api",
-        dropped=lambda name: name.startswith("PREFECT_") and not name.startswith("PREFECT_LOGGING_"),
-    )
-
-
-def mlflow_service(database: str = "") -> Service:
-    """MLflow's server over the same store the driver writes.
-
-    Args:
-        database: address of a database, which may hold a password; SQLite under SIA_HOME if empty.
-    """
-    return Service(
-        name="mlflow",
-        port=5000,
-        health="/health",
-        command=lambda _home, port: [
-            *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        ],
-        environment=lambda home, _port: {
-            "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{home / 'mlflow.db'}",
-            "MLFLOW_DEFAULT_ARTIFACT_ROOT": _artifacts(database, home),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-        variant=hashlib.sha256(database.encode()).hexdigest()[:8] if database else "",
-        dropped=lambda name: name.startswith(("MLFLOW_", "_MLFLOW_")) and not name.startswith(_ARTIFACT_ACCESS),
-    )
-
-
-_ARTIFACT_ACCESS = ("MLFLOW_S3_", "MLFLOW_GCS_", "MLFLOW_BOTO_", "MLFLOW_LOGGING_")
-"""Variables by which MLflow's server too reaches artifacts."""
-
-
-def _artifacts(database: str, home: Path) -> str:
-    return (database and os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")) or (home / "artifacts").as_uri()
 
 
 def find(service: Service, home: Path) -> Running | None:
@@ -123,18 +55,23 @@ def find(service: Service, home: Path) -> Running | None:
     return running if running and _healthy(service, running.port) and _listens(running) else None
 
 
-def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool = True) -> Running:
-    """Find the server or start it.
+def ensure(service: Service, home: Path, *, port: int | None = None, wait: bool = True, keep: bool = False) -> Running:
+    """Find the server or start it, and use it as long as this process lives.
 
     Args:
         service: which one.
         home: SIA_HOME.
         port: demanded port; None takes the preferred one, or a free one when that is taken.
         wait: return only when it answers.
+        keep: True to keep it up after that, until `stop`.
 
     Raises:
         ServiceError: the demanded port is taken, or the server did not come up.
     """
+    if service.ends_unused:
+        in_use.use(home, service.name)
+        if keep:
+            in_use.keep(home, service.name)
     running = _started(service, home)
     if running is not None:
         if port is not None and running.port != port:
@@ -174,10 +111,23 @@ def wait_for(service: Service, running: Running, home: Path, *, moving: bool = T
     return running
 
 
+def leave(service: Service, home: Path) -> bool:
+    """End the server unless another process uses it or it is kept up. True if it has ended."""
+    in_use.leave(home, service.name)
+    with in_use.unused(home, service.name) as is_unused:
+        return is_unused and stop(service, home)
+
+
+def forget(service: Service, home: Path) -> None:
+    """Let no command find the server any more."""
+    _state(service, home).unlink(missing_ok=True)
+
+
 def stop(service: Service, home: Path) -> bool:
     """End the server an earlier command started. True if there was one."""
+    in_use.unkeep(home, service.name)
     running = _started(service, home)
-    _state(service, home).unlink(missing_ok=True)
+    forget(service, home)
     if running is None:
         return False
     try:
@@ -196,7 +146,7 @@ def _started(service: Service, home: Path) -> Running | None:
     """Return the server that an earlier command started, ready or not, if its process is alive."""
     try:
         known = json.loads(_state(service, home).read_text())
-        running = Running(str(known["name"]), int(known["pid"]), int(known["port"]))
+        running = Running(str(known["name"]), int(known["pid"]), int(known["port"]), str(known["code"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return running if _is_server(running.pid, service, home) else None
@@ -213,25 +163,24 @@ def _is_server(pid: int, service: Service, home: Path) -> bool:
 
 
 def _start(service: Service, home: Path, port: int) -> Running:
-    log = _log(service, home)
-    state = _state(service, home)
-    for file in (log, state):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
+    code = secrets.token_urlsafe(24)
+    with private_file(_log(service, home)).open("ab") as out:
         process = subprocess.Popen(
             service.command(home, port),
             env={
                 **{name: value for name, value in os.environ.items() if not service.dropped(name)},
                 **service.environment(home, port),
+                CODE: code,
             },
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
+            umask=0o077,
             cwd=home,
         )
-    running = Running(service.name, process.pid, port)
-    state.write_text(json.dumps({"name": running.name, "pid": running.pid, "port": running.port}))
+    running = Running(service.name, process.pid, port, code)
+    private_file(_state(service, home)).write_text(json.dumps(asdict(running)))
     return running
 
 
@@ -311,12 +260,8 @@ def _last_line(log: Path) -> str:
 
 
 def _state(service: Service, home: Path) -> Path:
-    return home / "services" / f"{_full_name(service)}.json"
+    return private_directory(home / "services") / f"{service.full_name}.json"
 
 
 def _log(service: Service, home: Path) -> Path:
-    return home / "logs" / f"{_full_name(service)}.log"
-
-
-def _full_name(service: Service) -> str:
-    return f"{service.name}-{service.variant}" if service.variant else service.name
+    return private_directory(home / "logs") / f"{service.full_name}.log"

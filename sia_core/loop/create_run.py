@@ -19,9 +19,10 @@ from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import TierReport
 from sia_core.host.environment import describe
 from sia_core.host.external import absolute_database, is_database, is_http, masked
-from sia_core.host.home import home
+from sia_core.host.home import home, private_files
 from sia_core.host.progress import Reporter
-from sia_core.host.servers import Service, find, mlflow_service
+from sia_core.host.servers import find
+from sia_core.host.services import Service, mlflow_service
 from sia_core.loop import fingerprint
 from sia_core.loop.agent_jail import check_command
 from sia_core.loop.connect import Contacts
@@ -124,13 +125,14 @@ def open_run(
         Tag.SANDBOX_PROBE: sandbox.probe_digest if sandbox else "",
         "mlflow.note.content": f"{task.config.title}. Policy {config.policy}, agent {config.agent}.",
     }
-    run = record().create(config, {**tags, **(member or {}), **(origin or {})})
-    run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
-    run.put_json("environment.json", describe())
-    run.put_json(fingerprint.FILE, taken)
-    if contacts:
-        keep_contacts(run, contacts)
-    complete_opening(run, task, harness)
+    with private_files():
+        run = record().create(config, {**tags, **(member or {}), **(origin or {})})
+        run.put_json("sandbox.json", asdict(sandbox) if sandbox else None)
+        run.put_json("environment.json", describe())
+        run.put_json(fingerprint.FILE, taken)
+        if contacts:
+            keep_contacts(run, contacts)
+        complete_opening(run, task, harness)
     return run
 
 

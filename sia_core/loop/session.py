@@ -20,7 +20,7 @@ from sia_core.domain.json_data import read
 from sia_core.domain.task import Task
 from sia_core.domain.usage import ModelUsage, Usage
 from sia_core.engine.fanout import Engine, EngineConfig
-from sia_core.host.home import home
+from sia_core.host.home import home, private_directory, private_files
 from sia_core.host.progress import Reporter, Silent
 from sia_core.loop.agent_jail import commanding
 from sia_core.loop.connect import Connections
@@ -76,8 +76,8 @@ def open_session(name: str) -> Iterator[Session]:
         yield joined
         return
     run = open_record(home(), os.environ.get("MLFLOW_TRACKING_URI"), reporter.get().say).open(name)
-    folder = home() / "runs" / run.name
-    with hold(run, reporter.get().say):
+    folder = private_directory(home() / "runs") / run.name
+    with private_files(), hold(run, reporter.get().say):
         config = run.config
         task = Task.load(config.task)
         check_unchanged(run, task)

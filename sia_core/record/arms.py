@@ -7,11 +7,13 @@ from typing import Any
 from mlflow.entities import Run
 
 from sia_core.domain.errors import RecordError
+from sia_core.domain.hashing import digest_json
 from sia_core.host.external import masked
 from sia_core.record.store import Record, RunRecord
 from sia_core.record.stored import FORMAT, Stored, check_format
 from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
+from sia_core.record.trust import check_seal, sealed
 
 SCORES = "sealed_scores.json"
 """Artifact of a run with the sealed test's scores by candidate and problem."""
@@ -37,18 +39,27 @@ class ArmsRecord(Stored):
         name = f"{task}-arms-{secrets.token_hex(3)}"
         tags = {Tag.KIND: "arms", Tag.FORMAT: FORMAT, Tag.ARMS: name, Tag.TASK: task, "mlflow.note.content": about}
         tags[Tag.LEASE] = record.open_lease(name)
-        tags |= more or {}
-        made = cls(record, record.client.create_run(record.experiment(task), run_name=name, tags=tags))
-        made.put_json("plan.json", plan)
+        tags |= {Tag.CONFIG: digest_json(dict(plan)), **(more or {})}
+        run = record.client.create_run(record.experiment(task), run_name=name, tags=tags)
+        made = cls(record, run)
+        made.put_json(_plan_file(tags[Tag.CONFIG]), dict(plan))
+        made.set_tags(sealed(record, run))
         return made
 
     @classmethod
     def open(cls, record: Record, name: str) -> "ArmsRecord":
-        """Find a comparison by name.
+        """Find a comparison of this SIA_HOME by name.
 
         Raises:
-            RecordError: no comparison has this name, or its format is another.
+            RecordError: no comparison has this name, its format is another, or another SIA_HOME wrote it.
         """
+        found = cls.find(record, name)
+        check_seal(record, record.client.get_run(found.run_id), name)
+        return found
+
+    @classmethod
+    def find(cls, record: Record, name: str) -> "ArmsRecord":
+        """Find a comparison by name, whoever wrote it; see `open`."""
         there = cls.list_all(record)
         for comparison in there:
             if comparison.name == name:
@@ -64,14 +75,33 @@ class ArmsRecord(Stored):
 
     def set_plan(self, about: str, plan: Mapping[str, Any]) -> None:
         """Replace the plan to compare more than was planned; arguments are as for `create`."""
-        self.put_json("plan.json", plan)
-        self.set_tags({"mlflow.note.content": about})
+        run = self.record.client.get_run(self.run_id)
+        check_seal(self.record, run, self.name)
+        changes = {Tag.CONFIG: digest_json(dict(plan)), "mlflow.note.content": about}
+        self.put_json(_plan_file(changes[Tag.CONFIG]), dict(plan))
+        self.set_tags({**changes, **sealed(self.record, run, {**run.data.tags, **changes})})
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Plan of what is compared, as JSON data; empty where none is stored."""
-        plan: dict[str, Any] = self.get_json("plan.json") or {}
+        """Plan of what is compared, as JSON data; empty where none is stored.
+
+        Raises:
+            RecordError: another SIA_HOME wrote it.
+        """
+        check_seal(self.record, self.record.client.get_run(self.run_id), self.name)
+        return self.unsealed_plan
+
+    @property
+    def unsealed_plan(self) -> dict[str, Any]:
+        """Read the plan, whoever wrote it: only to show it."""
+        plan: dict[str, Any] = self.get_json(_plan_file(self.tags[Tag.CONFIG])) or {}
+        if plan and digest_json(plan) != self.tags[Tag.CONFIG]:
+            raise RecordError("its plan was changed", where=self.name, hint="restore the artifact store")
         return plan
+
+    def adopt(self) -> None:
+        """Seal the comparison as it is, so that this SIA_HOME resumes it."""
+        self.set_tags(sealed(self.record, self.record.client.get_run(self.run_id)))
 
     @property
     def lease_id(self) -> str:
@@ -98,3 +128,8 @@ class ArmsRecord(Stored):
         """Mark the comparison as running again."""
         self.record.fence()
         self.record.client.update_run(self.run_id, status="RUNNING")
+
+
+def _plan_file(digest: str) -> str:
+    """Name the file after its content: a plan that replaces another must not be lost with the tag that names it."""
+    return f"plans/{digest}.json"

@@ -12,6 +12,7 @@ from sia_core.domain.hashing import digest_files
 from sia_core.record import models
 from sia_core.record.stored import Stored
 from sia_core.record.tags import Tag
+from sia_core.record.trust import check_place
 
 PARAM_TEXT = 500
 """Most characters of a parameter's value: the limit in the narrowest of MLflow's databases."""
@@ -27,13 +28,12 @@ class Candidates(Stored):
 
     def put_harness(self, harness: Harness) -> None:
         """Store a harness by digest."""
-        self.record.fence()
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:
             root = Path(folder) / harness.digest
             for name, data in harness.files.items():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes(data)
-            self.record.client.log_artifacts(self.run_id, str(root), f"harnesses/{harness.digest}")
+            self.put_folder(root, f"harnesses/{harness.digest}")
 
     def harness(self, digest: str) -> Harness:
         """A stored harness, checked against its digest."""
@@ -53,6 +53,7 @@ class Candidates(Stored):
             source: the generation it was made in.
         """
         self.record.fence()
+        check_place(self.record, self._place)  # Models lie beside the runs of their experiment.
         params = {key: str(value)[:PARAM_TEXT] for key, value in (spec or {}).items() if value is not None}
         run_id = source.run_id if source else self.run_id
         return models.log_adapter(self.record.client, self.experiment_id, self.name, run_id, adapter, params)
@@ -67,6 +68,7 @@ class Candidates(Stored):
             if model is None or not models.is_whole(model):
                 raise RecordError(f"adapter {digest[:12]} is missing", where=self.name)
             whole = model
+            check_place(self.record, whole.artifact_location)
             files = self.record.waiting(lambda: models.read_adapter(self.record.tracking_uri, whole))
             if digest_files(files) != digest:
                 raise RecordError(f"adapter {digest[:12]} was changed or is incomplete", where=self.name)

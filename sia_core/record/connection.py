@@ -7,7 +7,6 @@ is refused within seconds.
 import os
 from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -15,9 +14,6 @@ from mlflow.tracking import MlflowClient
 from sia_core.domain.errors import RecordError, ServiceError, SiaError
 from sia_core.host.external import check_mlflow, is_http, masked
 from sia_core.record.patience import Waiting, bound_requests, patient
-
-_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
-"""Variable that `mlflow server` reads too."""
 
 
 def connect(tracking_uri: str, waiting: Waiting) -> MlflowClient:
@@ -52,14 +48,6 @@ def _opened(tracking_uri: str) -> MlflowClient:
 def _client(tracking_uri: str) -> MlflowClient:
     """Use the registry of the same store; by default MLflow takes the one that this process used last."""
     return MlflowClient(tracking_uri, tracking_uri)
-
-
-def artifact_root(tracking_uri: str, home: Path) -> str | None:
-    """Choose where a new experiment's artifacts go; None leaves the choice to the server.
-
-    For a database, MLflow would put them below the current directory.
-    """
-    return None if is_http(tracking_uri) else os.environ.get(_ROOT) or (home / "artifacts").as_uri()
 
 
 def _unusable(uri: str, error: Exception) -> SiaError:

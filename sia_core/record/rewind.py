@@ -159,9 +159,8 @@ def _copy_artifacts(source: Stored, target: Stored, name: str) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="sia-") as folder:
         write_files(Path(folder), files)
-        target.record.fence()
         into = name if len(files) > 1 or next(iter(files)) != Path(name).name else ""
-        target.record.client.log_artifacts(target.run_id, folder, into or None)
+        target.put_folder(Path(folder), into or None)
 
 
 def refill(run: RunRecord, journal: Journal) -> int:

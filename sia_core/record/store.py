@@ -25,19 +25,21 @@ from mlflow.exceptions import MlflowException
 from sia_core.domain.config import RunConfig
 from sia_core.domain.errors import RecordError
 from sia_core.domain.harness import Harness
-from sia_core.domain.hashing import canonical_json, digest_bytes
+from sia_core.domain.hashing import canonical_json, digest_bytes, digest_json
 from sia_core.domain.lineage import Node
 from sia_core.domain.near import did_you_mean
 from sia_core.domain.setting import option, read_text
 from sia_core.host.external import masked
+from sia_core.host.home import private_directory, private_file
 from sia_core.record.candidates import Candidates
-from sia_core.record.connection import artifact_root, connect
+from sia_core.record.connection import connect
 from sia_core.record.generation import GenerationRecord
 from sia_core.record.patience import Waiting, say_on_stderr, without_late
 from sia_core.record.phases import ImproveDone, Phase, StartDone
 from sia_core.record.stored import FORMAT, Done, Fence, check_format, checked_phase, complete_phase, no_fence
 from sia_core.record.summary import RunSummary
 from sia_core.record.tags import Tag
+from sia_core.record.trust import artifact_root, check_seal, sealed
 
 LEASES = "sia-leases"
 """Experiment of the small runs that say who holds which run (`lease`)."""
@@ -82,12 +84,15 @@ class Record:
         """Open a new run under a fresh name."""
         task = tags[Tag.TASK]
         name = f"{task}-{secrets.token_hex(3)}"
-        own = {Tag.KIND: "evolution", Tag.FORMAT: FORMAT, Tag.RUN: name, Tag.LEASE: self.open_lease(name)}
+        start = config.model_dump(mode="json")
+        own = {Tag.KIND: "evolution", Tag.FORMAT: FORMAT, Tag.RUN: name, Tag.CONFIG: digest_json(start)}
+        own[Tag.LEASE] = self.open_lease(name)
         run = self.client.create_run(self.experiment(task), run_name=name, tags={**tags, **own})
         record = RunRecord(self, run)
+        record.set_tags(sealed(self, run))  # First: a run whose configuration is stored can be resumed.
         params = [Param(key, str(value)) for key, value in config.model_dump().items()]
         self.client.log_batch(run.info.run_id, params=params)
-        record.put_json("config.json", config.model_dump(mode="json"))
+        record.put_json("config.json", start)
         return record
 
     def open_lease(self, name: str) -> str:
@@ -98,6 +103,16 @@ class Record:
         return str(run.info.run_id)
 
     def open(self, name: str) -> "RunRecord":
+        """Find a run of this SIA_HOME; see `find` for arguments and more errors.
+
+        Raises:
+            RecordError: another SIA_HOME started or changed the run.
+        """
+        run = self.find(name)
+        check_seal(self, self.client.get_run(run.run_id), run.name)
+        return run
+
+    def find(self, name: str) -> "RunRecord":
         """Find a run by its name or MLflow id, or by the beginning of either.
 
         `latest` means the newest run, and the name of a task its newest run; which one it is, is said.
@@ -196,9 +211,13 @@ class RunRecord(Candidates):
     @property
     def config(self) -> RunConfig:
         """Return the configuration of the run's start with all later changes."""
+        return self.started_with.model_copy(update=self.changed_settings)
+
+    @property
+    def changed_settings(self) -> dict[str, Any]:
+        """Return the settings that were changed after the start, by the names of `RunConfig`'s fields."""
         texts = {tag.removeprefix(_CHANGED): text for tag, text in self.tags.items() if tag.startswith(_CHANGED)}
-        changed = {name: read_text(RunConfig, name, text) for name, text in texts.items()}
-        return self.started_with.model_copy(update=changed)
+        return {name: read_text(RunConfig, name, text) for name, text in texts.items()}
 
     @property
     def lease_id(self) -> str:
@@ -217,15 +236,36 @@ class RunRecord(Candidates):
     def change(self, settings: Mapping[str, Any]) -> None:
         """Change settings, by the names of `RunConfig`'s fields."""
         written = {name: option(RunConfig, name).setting.write(value) for name, value in settings.items()}
-        self.set_tags({f"{_CHANGED}{name}": text for name, text in written.items()})
+        changes = {f"{_CHANGED}{name}": text for name, text in written.items()}
+        run = self.record.client.get_run(self.run_id)
+        check_seal(self.record, run, self.name)
+        self.set_tags({**changes, **sealed(self.record, run, {**run.data.tags, **changes})})
 
     @property
     def started_with(self) -> RunConfig:
-        """Read the configuration of the run's start."""
+        """Read the configuration of the run's start.
+
+        Raises:
+            RecordError: another SIA_HOME wrote it, or it is missing.
+        """
+        check_seal(self.record, self.record.client.get_run(self.run_id), self.name)
+        return self.unsealed_config
+
+    @property
+    def unsealed_config(self) -> RunConfig:
+        """Read the configuration of the run's start, whoever wrote it: only to show it."""
         data = self.get_bytes("config.json")
         if data is None:
             raise RecordError("config.json is missing", where=self.name, hint="the run never began; start a new one")
+        if digest_bytes(data) != self.tags.get(Tag.CONFIG, digest_bytes(data)):
+            raise RecordError("config.json was changed", where=self.name, hint="restore the artifact store")
         return RunConfig.model_validate_json(data)
+
+    def adopt(self) -> None:
+        """Seal the run as it is, so that this SIA_HOME resumes and reads it."""
+        run = self.record.client.get_run(self.run_id)
+        digest = {Tag.CONFIG: digest_json(self.unsealed_config.model_dump(mode="json"))}
+        self.set_tags({**digest, **sealed(self.record, run, {**run.data.tags, **digest})})
 
     @property
     def status(self) -> str:
@@ -328,7 +368,8 @@ def open_record(home: Path, tracking_uri: str | None, say: Callable[[str], None]
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # `sia` prints its own links.
-    uri = tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
+    uri = tracking_uri or f"sqlite:///{private_file(home / 'mlflow.db')}"
+    private_directory(home / "artifacts")
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     if before is None:  # MLflow sets it too, and our own store would pass for a server that you name.

@@ -18,6 +18,7 @@ from sia_core.domain.invalid import in_words
 from sia_core.record.patience import Waiting
 from sia_core.record.phases import Phase
 from sia_core.record.tags import Tag
+from sia_core.record.trust import check_place
 
 TAG_TEXT = 4000
 """Most characters of a tag: MLflow silently cuts tags at 8,000, so longer text is an artifact."""
@@ -26,7 +27,7 @@ LINEAGE = frozenset({Tag.PHASE_IMPROVE, Tag.KIND})
 Done = TypeVar("Done", bound=Phase)
 
 
-FORMAT = "sia-record/2"
+FORMAT = "sia-record/3"
 """Format of a stored run or comparison; any other format is refused, never read in part."""
 
 
@@ -74,6 +75,7 @@ class Stored:
         self.record = record
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
+        self._place = str(run.info.artifact_uri)
         self._started = int(run.info.start_time)
         self.prefix = ""
         """Text before the name of each artifact and metric."""
@@ -136,8 +138,15 @@ class Stored:
     def put_file(self, name: str, file: Path) -> None:
         """Store one artifact from disk under the file's own name."""
         self.record.fence()
+        check_place(self.record, self._place)
         parent = str(Path(self.prefix + name).parent)
         self.record.client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
+
+    def put_folder(self, folder: Path, into: str | None = None) -> None:
+        """Store the files of a directory as artifacts, below `into` if given."""
+        self.record.fence()
+        check_place(self.record, self._place)
+        self.record.client.log_artifacts(self.run_id, str(folder), into)
 
     def get_bytes(self, name: str) -> bytes | None:
         """Read an artifact, None when there is none."""
@@ -150,7 +159,12 @@ class Stored:
         return None if data is None else json.loads(data)
 
     def get_tree(self, name: str) -> dict[str, bytes] | None:
-        """Read an artifact file or folder ("" for all) by relative names, None when there is none."""
+        """Read an artifact file or folder ("" for all) by relative names, None when there is none.
+
+        Raises:
+            RecordError: the run's artifacts lie in an unexpected place.
+        """
+        check_place(self.record, self._place)
         if name and not self._has(self.prefix + name):
             return None
         with tempfile.TemporaryDirectory(prefix="sia-") as folder:

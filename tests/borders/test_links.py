@@ -22,7 +22,7 @@ from sia_core.cli import servers as cli_servers
 from sia_core.cli.main import app
 from sia_core.domain.errors import ServiceError
 from sia_core.host import external, servers
-from sia_core.host.servers import mlflow_service
+from sia_core.host.services import Service, mlflow_service
 from sia_core.loop import create_run
 from sia_core.record.store import open_record
 from tests.e2e.conftest import TOY, Sia
@@ -42,10 +42,10 @@ def alone(store_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return store_home
 
 
-def pretend(home: Path, service: servers.Service, pid: int, port: int) -> None:
+def pretend(home: Path, service: Service, pid: int, port: int) -> None:
     """Write what an earlier command would have left."""
     (home / "services").mkdir(exist_ok=True)
-    state = {"name": service.name, "pid": pid, "port": port}
+    state = {"name": service.name, "pid": pid, "port": port, "code": "c"}
     servers._state(service, home).write_text(json.dumps(state))
 
 
@@ -153,7 +153,7 @@ def test_pages_of_prefect_are_found_by_its_api(api: str, page: str) -> None:
 
 def test_own_prefect_does_not_pass_for_a_server_of_yours() -> None:
     environment: dict[str, str] = {}
-    external.use_own_prefect("http://127.0.0.1:4200/api", environment)
+    external.use_own_prefect("http://127.0.0.1:4200/api", "sia:secret", environment)
     assert environment["PREFECT_API_URL"] and external.prefect_server(environment) is None
     environment["PREFECT_API_URL"] = "http://prefect.example/api"
     assert external.prefect_server(environment) is not None

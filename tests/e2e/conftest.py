@@ -19,9 +19,12 @@ from filelock import FileLock
 
 from sia_core.cli.main import main
 from sia_core.domain.errors import ServiceError
-from sia_core.host.servers import ensure, prefect_service, stop
+from sia_core.host.password import basic, password
+from sia_core.host.servers import ensure, stop
+from sia_core.host.services import prefect_service
 from sia_core.record.store import RunRecord, open_record
 
+AUTH = "PREFECT_API_AUTH_STRING"
 TOY = Path(__file__).parents[1] / "toy"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Api = Callable[..., Any]
@@ -38,7 +41,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_api(prefect_home: Path) -> Iterator[str]:
-    """A Prefect server of this test session; the last worker to leave ends it."""
+    """A Prefect server of this test session, whose password is in the environment; the last worker to leave ends it."""
     users, lock = prefect_home / "users", FileLock(prefect_home / "users.lock")
 
     def count(change: int) -> int:
@@ -53,7 +56,9 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
             stop(prefect_service(), prefect_home)
             raise
         count(1)
+    os.environ[AUTH] = password(prefect_home)
     yield f"{running.url}/api"
+    del os.environ[AUTH]
     with lock:
         if count(-1) == 0:
             stop(prefect_service(), prefect_home)
@@ -68,7 +73,7 @@ def api(prefect_api: str) -> Api:
         request = urllib.request.Request(
             f"{prefect_api}{path}",
             data=data,
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **basic(os.environ[AUTH])},
             method=method or ("POST" if data else "GET"),
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -178,7 +183,8 @@ def make_sia(folder: Path, prefect_api: str, empty_store: Path) -> Sia:
     home = folder / "home"
     home.mkdir()
     shutil.copy(empty_store, home)
-    return Sia(home, {**kept, "SIA_HOME": str(home), "PREFECT_API_URL": prefect_api, "COLUMNS": "200"})
+    named = {"SIA_HOME": str(home), "PREFECT_API_URL": prefect_api, AUTH: os.environ[AUTH], "COLUMNS": "200"}
+    return Sia(home, {**kept, **named})
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from sia_core.host.servers import ensure, find, prefect_service, stop
+from sia_core.host.servers import ensure, find, stop
+from sia_core.host.services import prefect_service
 from tests.e2e.conftest import TOY, Sia, processes_of
 from tests.e2e.test_resume import outcome, rollouts_done
 from tests.services.daemon import Daemon

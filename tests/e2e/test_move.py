@@ -44,6 +44,9 @@ def test_run_resumes_from_an_empty_home(sia: Sia, finished: Finished, tracking_u
     shutil.rmtree(here.home)
     assert list(there.home.iterdir()) == []
 
+    refused = there("resume", run.name, "--no-ui", code=7)
+    assert f"sia adopt {run.name}" in refused
+    assert finished.words[1] in there("adopt", run.name, "--yes")
     output = there("resume", run.name, "--no-ui", timeout=600)
     assert f"MLflow {tracking_uri}" in output
     assert outcome(there) == outcome(finished.sia)

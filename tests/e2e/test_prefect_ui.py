@@ -1,11 +1,12 @@
 """The Prefect UI in a real browser: start from the form, Retry after a crash, read the artifacts."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import TOY, Api, Finished, Sia
+from tests.e2e.conftest import AUTH, TOY, Api, Finished, Sia
 from tests.e2e.test_deployments import kill_child, wait_for_state, working
 from tests.e2e.test_resume import outcome, rollouts_done, wait_until
 
@@ -28,7 +29,7 @@ def test_prefect_ui_starts_retries_and_shows_a_run(
     ui, asked = prefect_api.removesuffix("/api"), list[str]()
     page.on("request", lambda request: asked.append(request.url))
 
-    page.goto(f"{ui}/deployments/deployment/{deployment}/run")
+    log_in(page, ui, f"/deployments/deployment/{deployment}/run")
     page.get_by_text("Name of a task that ships with SIA").wait_for()
     assert _field(page, "Task").input_value() == str(TOY)
     _field(page, "Seed (Optional)").fill("1")
@@ -59,6 +60,14 @@ def test_prefect_ui_starts_retries_and_shows_a_run(
     assert outcome(sia) == expected and rollouts_done(sia) == total
     # Nothing is asked of another server, even where another one has Prefect's usual port.
     assert all(url.startswith((ui, "data:", "blob:")) for url in asked), asked
+
+
+def log_in(page: "Page", ui: str, path: str) -> None:
+    """Log in with the password, and go on to a page."""
+    page.goto(f"{ui}/sia/login#to={path}")
+    page.get_by_label("Password").fill(os.environ[AUTH])
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(f"{ui}{path}")
 
 
 def _field(page: "Page", label: str) -> "Locator":

@@ -1,5 +1,6 @@
 """Dead flow runs are found on a real Prefect server."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from uuid import UUID
@@ -8,11 +9,12 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Paused, Running, Suspended
 
 from flows.crashed_runs import reap
 from sia_core.host.processes import Process
+from tests.e2e.conftest import AUTH
 
 DEAD = replace(Process.this(), began=1)
 LIVE = Process.this()
@@ -25,7 +27,8 @@ def played() -> None:
 
 @pytest.fixture
 def client(prefect_api: str) -> Iterator[SyncPrefectClient]:
-    with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
+    settings = {PREFECT_API_URL: prefect_api, PREFECT_API_AUTH_STRING: os.environ[AUTH]}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
         yield client
 
 

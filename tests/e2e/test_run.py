@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ from sia_core.domain.json_data import read
 from sia_core.domain.lineage import LadderReport
 from sia_core.record.beacon import read_progress
 from sia_core.record.phases import ExecuteDone, SealedDone, StopDone
-from tests.e2e.conftest import TOY, Finished, Sia, toy_of_two_knobs
+from tests.e2e.conftest import TOY, Api, Finished, Sia, toy_of_two_knobs
 from tests.report.pages import check_inert, parse
 
 
-def test_harness_lever_improves_the_toy_task(finished: Finished, prefect_api: str) -> None:
+def test_harness_lever_improves_the_toy_task(finished: Finished, api: Api) -> None:
     sia, output = finished.sia, finished.output
     run = sia.run()
 
@@ -81,11 +80,11 @@ def test_harness_lever_improves_the_toy_task(finished: Finished, prefect_api: st
 
     # Prefect knows the flow, its sub-flows, tasks and artifacts.
     flow_run = run.tags["sia.prefect_run"]
-    with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run}", timeout=10) as answer:
-        state = json.load(answer)
+    state = api(f"/flow_runs/{flow_run}")
     assert (state["name"], state["state_type"]) == (run.name, "COMPLETED")
-    assert _artifact_types(prefect_api) >= {"table", "markdown", "progress"}
-    assert any(f"{run.run_id}/artifacts/report.html" in text for text in _artifacts(prefect_api, "data"))
+    artifacts = api("/artifacts/filter", {})
+    assert {artifact["type"] for artifact in artifacts} >= {"table", "markdown", "progress"}
+    assert any(f"{run.run_id}/artifacts/report.html" in str(artifact["data"]) for artifact in artifacts)
 
     status = sia("status")
     assert run.name in status
@@ -119,19 +118,6 @@ def test_dry_run_spends_nothing(sia: Sia) -> None:
     assert re.search(r"at most \d+ rollouts", output)
     assert [file.name for file in sia.home.iterdir()] == ["mlflow.db"]
     assert (sia.home / "mlflow.db").read_bytes() == before
-
-
-def _artifact_types(api: str) -> set[str]:
-    return set(_artifacts(api, "type"))
-
-
-def _artifacts(api: str, field: str) -> list[str]:
-    """A field of each artifact that Prefect has."""
-    request = urllib.request.Request(
-        f"{api}/artifacts/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return [str(artifact[field]) for artifact in json.load(answer)]
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 
 from sia_core.domain.errors import ServiceError
 from sia_core.host import servers
-from sia_core.host.servers import HOST, Running, Service, _listens, ensure, stop
+from sia_core.host.servers import Running, _listens, ensure, stop
+from sia_core.host.services import HOST, Service
 
 
 def test_port_belongs_to_the_process_that_listens() -> None:

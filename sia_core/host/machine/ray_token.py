@@ -1,52 +1,29 @@
-"""Give a local Ray its token where the home directory cannot be written.
+"""Give a local Ray its token: its processes let nobody in without it.
 
-Ray demands a token between its own processes and writes a new one to `~/.ray/auth_token`. With a home directory that is
-read-only, the token goes into Ray's private directory instead.
+Ray would write one to `~/.ray/auth_token`, which others can read, and which needs a home directory that can be written.
+So the token is a secret beside Ray's own directory instead.
 """
 
 import os
-import secrets
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from sia_core.domain.errors import ServiceError
+from sia_core.host.secret import secret
 
 _VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-_NAME = "auth_token"
 
 
 def provide_token(private: Path, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Write a token and name its file in the environment, if Ray could not write one. Idempotent.
+    """Make a token and name its file in the environment, unless you have named one. Idempotent.
 
     Args:
         private: directory that only this user can read.
         environment: variables that Ray and its processes read.
 
     Raises:
-        ServiceError: the file cannot be written.
+        RecordError: the file cannot be written, or others can read it.
     """
-    if any(environment.get(name) for name in _VARIABLES) or _ray_can(environment):
-        return
-    file = private / _NAME
-    try:
-        if not file.exists():
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-                out.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass  # Another run was quicker; both may use the token.
-    except OSError as error:
-        hint = "export RAY_TMPDIR=/a/short/directory that you can write"
-        raise ServiceError(f"Ray's token cannot be written: {error.strerror}", where=str(file), hint=hint) from error
-    environment["RAY_AUTH_TOKEN_PATH"] = str(file)
-
-
-def _ray_can(environment: MutableMapping[str, str]) -> bool:
-    """Return True if Ray finds a token in the home directory or can write one there."""
-    try:
-        folder = Path(environment.get("HOME") or Path.home()) / ".ray"
-    except RuntimeError:  # This user has no home directory.
-        return False
-    if (folder / _NAME).is_file():
-        return os.access(folder / _NAME, os.R_OK)
-    nearest = next((one for one in (folder, *folder.parents) if one.exists()), folder)
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    if not any(environment.get(name) for name in _VARIABLES):
+        file = private / "auth_token"
+        secret(file)
+        environment["RAY_AUTH_TOKEN_PATH"] = str(file)
