@@ -151,7 +151,7 @@ def redo_generation(settings: GenerationForm) -> None:
     """Repeat or add generations of a run, and finish the run."""
     with _prepared(settings.run):
         run = app.rerun(settings.run, settings.generation, forked=settings.fork, origin=_origin())
-        create_run.prepare(run.config, reporter.get())
+        create_run.prepare_again(run.config, reporter.get(), run)
         _call(f"{run.name} from {settings.generation}")
         with closing(run):
             see_through(run.name)
@@ -165,7 +165,8 @@ def compare_arms(settings: ArmsForm) -> None:
         found = record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'arms'")
         if found:
             comparison = ArmsRecord(record, found[0])
-            create_run.prepare(ArmsPlan.model_validate(comparison.plan).config, reporter.get())
+            config = ArmsPlan.model_validate(comparison.plan).config
+            create_run.prepare_again(config, reporter.get(), *comparison.members().values())
         else:
             comparison = app.compare(settings.plan(), reporter.get(), origin={Tag.ORIGIN: origin})
         _call(comparison.name)
@@ -177,9 +178,8 @@ def compare_arms(settings: ArmsForm) -> None:
 def report_run(settings: ReportForm) -> None:
     """Write the report of a run again, finished or not, and link to it."""
     with _prepared(settings.run):
-        run = create_run.record().open(settings.run)
+        keep_report(run := create_run.record().open(settings.run))
         _call(run.name)
-        keep_report(run)
 
 
 def _begun(settings: EvolveForm) -> RunRecord:
@@ -188,7 +188,7 @@ def _begun(settings: EvolveForm) -> RunRecord:
     for found in record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'evolution'"):
         run = RunRecord(record, found)
         if run.begun:
-            create_run.prepare(run.config, reporter.get())
+            create_run.prepare_again(run.config, reporter.get(), run)
             return run
     return app.start(settings.config(), reporter.get(), origin={Tag.ORIGIN: origin})
 

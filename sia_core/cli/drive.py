@@ -63,7 +63,7 @@ def _go_on(run: RunRecord, what: str, ui: bool) -> None:
     begin(run.config.policy)
     servers.launch_prefect()
     with Live(console) as live:
-        create_run.prepare(run.config, live)
+        create_run.prepare_again(run.config, live, run)
     console.print(what)
     _drive(run, ui)
 

@@ -84,7 +84,7 @@ def use_prefect(*, keep: bool = False) -> None:
 
 
 def hand_on() -> None:
-    """Let the program that replaces this one go on using the Prefect server."""
+    """Let the program that replaces this one continue to use the Prefect server."""
     if external.prefect_server() is None:
         in_use.hand_on(home(), prefect_service().name)
 

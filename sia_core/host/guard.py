@@ -7,7 +7,7 @@ was served under another name cannot send), and no origin other than the server'
 - Prefect checks the password itself, for its API and its sockets. Its pages keep it in the browser's storage.
 - MLflow checks nothing, so the guard does. A browser keeps a cookie, which no script can read.
 
-A browser logs in at `LOGIN` with a code, which is made anew at each start of a server, or with the password.
+A browser logs in at `LOGIN` with a code, which is new at each start of a server, or with the password.
 """
 
 import base64
@@ -67,7 +67,7 @@ class Guard:
         """Implement ASGI."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif refusal := _foreign(Headers(scope=scope)):
+        elif refusal := _wrong_place(Headers(scope=scope)):
             await _refuse(refusal, scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == LOGIN:
             await (await self._log_in(Request(scope, receive)))(scope, receive, send)
@@ -129,8 +129,8 @@ def mlflow_server() -> Guard:
     return Guard(module.app, health="/health", checks=True, code=os.environ.pop(CODE, ""))
 
 
-def _foreign(headers: Headers) -> str:
-    """Say what is foreign in a request's host or origin; empty if nothing is."""
+def _wrong_place(headers: Headers) -> str:
+    """Say what is wrong with a request's host or origin; empty if nothing is."""
     host = headers.get("host", "")
     try:
         name = urlsplit(f"//{host}").hostname

@@ -41,7 +41,7 @@ class Running:
     pid: int
     port: int
     code: str = ""
-    """Code by which a browser logs in; made anew at each start."""
+    """Code by which a browser logs in; new at each start."""
 
     @property
     def url(self) -> str:

@@ -72,6 +72,18 @@ def prepare(config: RunConfig, reporter: Reporter) -> tuple[Task, Harness | None
     return task, harness
 
 
+def prepare_again(config: RunConfig, reporter: Reporter, *runs: RunRecord) -> None:
+    """Prepare to resume runs: nothing of a task is loaded that has changed since they began. See `prepare`.
+
+    Raises:
+        RecordError: the task has changed.
+    """
+    task = Task.load(config.task)  # Reads task.toml; its code is loaded by `prepare`.
+    for run in runs:
+        fingerprint.check_same_task(run, task)
+    prepare(config, reporter)
+
+
 def namesake_lines(store: Record, task: Task) -> list[str]:
     """Say that runs under the task's name belong to another directory; empty if there are none."""
     found = namesakes(store, task)

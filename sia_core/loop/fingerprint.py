@@ -86,8 +86,10 @@ def check_same_task(run: RunRecord, task: Task) -> None:
         RecordError: the task has changed.
     """
     if run.tags[Tag.TASK_DIGEST] != task.digest:
-        what = f"task {task.name} has changed since the run"
-        raise RecordError(what, where=run.name, hint=f"restore the files of {task.path}")
+        what = _say("task", task, run.get_json(FILE) or {}, {"task": dict(task.file_digests())})
+        fork = f"sia retry {run.name} --generation N --fork"
+        hint = f"restore the files of {task.path}, or continue in a child run: {fork}"
+        raise RecordError(what, where=run.name, hint=hint)
 
 
 def check_unchanged(run: RunRecord, task: Task) -> None:

@@ -59,7 +59,7 @@ class ArmsRecord(Stored):
 
     @classmethod
     def find(cls, record: Record, name: str) -> "ArmsRecord":
-        """Find a comparison by name, whoever wrote it; see `open`."""
+        """Find a comparison of any SIA_HOME by name; see `open`."""
         there = cls.list_all(record)
         for comparison in there:
             if comparison.name == name:
@@ -93,7 +93,7 @@ class ArmsRecord(Stored):
 
     @property
     def unsealed_plan(self) -> dict[str, Any]:
-        """Read the plan, whoever wrote it: only to show it."""
+        """Read the plan of any SIA_HOME, only to show it."""
         plan: dict[str, Any] = self.get_json(_plan_file(self.tags[Tag.CONFIG])) or {}
         if plan and digest_json(plan) != self.tags[Tag.CONFIG]:
             raise RecordError("its plan was changed", where=self.name, hint="restore the artifact store")

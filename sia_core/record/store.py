@@ -253,7 +253,7 @@ class RunRecord(Candidates):
 
     @property
     def unsealed_config(self) -> RunConfig:
-        """Read the configuration of the run's start, whoever wrote it: only to show it."""
+        """Read the configuration of the run's start without checking its seal, only to show it."""
         data = self.get_bytes("config.json")
         if data is None:
             raise RecordError("config.json is missing", where=self.name, hint="the run never began; start a new one")

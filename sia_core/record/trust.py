@@ -1,9 +1,9 @@
 """Recognise the records that this SIA_HOME wrote, and the places where their artifacts may lie.
 
-A record names code (the task's directory), programs (the agent), servers (the policy) and places of files. Whoever can
-write to the MLflow store could name his own, so nothing of a record is followed before it is recognised: its *seal* is
-an HMAC-SHA256 of what it names, under a key that only SIA_HOME has. A record of another SIA_HOME has no seal of this
-one, and is refused until you adopt it (`sia adopt`). The seal says who wrote the configuration of a run; it does not
+A record names code (the task's directory), programs (the agent), servers (the policy) and places of files. Another user
+who can write to the MLflow store could name others, so nothing of a record is loaded before it is recognised: its
+*seal* is an HMAC-SHA256 of what it names, under a key that only SIA_HOME has. A record of another SIA_HOME has no seal
+of this one, and is refused until you adopt it (`sia adopt`). The seal covers the configuration of a run. It does not
 protect the scores against someone who can write to the store.
 """
 

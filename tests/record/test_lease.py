@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -132,8 +131,8 @@ def test_run_given_back_by_another_machine_is_free_at_once(run: RunRecord) -> No
     assert take(run) == 2
 
 
-def test_process_that_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord, tmp_path: Path) -> None:
-    ours = RunRecord(Record(store.tracking_uri, None, tmp_path), store.client.get_run(run.run_id))
+def test_process_that_lost_the_lease_writes_nothing_more(store: Record, run: RunRecord) -> None:
+    ours = RunRecord(Record(store.tracking_uri, None, store.cache), store.client.get_run(run.run_id))
     with hold(ours) as held:
         ours.put_json("before.json", 1)
         claim(run, held.claim.token + 1, ELSEWHERE)  # This process was asleep, and far away it was taken for dead.

@@ -114,7 +114,7 @@ def test_phase_is_complete_or_absent(run: RunRecord) -> None:
 
 def test_record_of_another_format_is_refused_with_its_name(run: RunRecord) -> None:
     run.set_tags({"sia.format": "sia-record/1", "sia.version": "0.0.9"})
-    with pytest.raises(RecordError, match="is a record of format sia-record/1; this SIA reads sia-record/2") as caught:
+    with pytest.raises(RecordError, match="is a record of format sia-record/1; this SIA reads sia-record/3") as caught:
         run.record.open(run.name)
     assert "0.0.9" in caught.value.hint
 
