@@ -46,10 +46,12 @@ class Task(domain.Task):
             FetchError: the task's data cannot be fetched.
         """
         from sia_core.check.verdicts import verified  # Loads the engine.
+        from sia_core.engine.sandbox import hide
 
         data = _as_json(answer)
         self.prepare(lambda _what, _done, _total: None)
         found = self._find(problem)
+        hide(self.path)
         with closing(_Lab(sandbox)) as lab:
             try:
                 return verified(self, found, data, lab)

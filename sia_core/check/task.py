@@ -15,7 +15,7 @@ from sia_core.check.report import Finding, Report, Tell
 from sia_core.domain.errors import TaskError
 from sia_core.domain.rollout import SPLITS, Verdict
 from sia_core.domain.task import Progress, Task
-from sia_core.engine.sandbox import open_sandbox
+from sia_core.engine.sandbox import hide, open_sandbox
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.worker import SandboxLab
 
@@ -44,6 +44,7 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
         TaskError: the right answer is invalid.
         SandboxError: no sandbox of the tier is available.
     """
+    hide(task.path)
     problem = task.problems("train")[0]
     with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
         verdict = verdicts.verified(task, problem, task.gold(problem), lab)
@@ -57,6 +58,7 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
     yield loaded
     if loaded.status == "failed":
         return
+    hide(task.path)
     yield check_splits(task)
     yield check_repeats(task)
     yield check_private(task)

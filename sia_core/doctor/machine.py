@@ -5,17 +5,19 @@ import shutil
 import subprocess
 
 from sia_core.doctor.report import Finding
+from sia_core.domain.command import command
 from sia_core.domain.errors import RecordError, SandboxError, SiaError
 from sia_core.engine.sandbox import probe
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.host.environment import installed
-from sia_core.host.home import home
+from sia_core.host.home import home, open_to_others
 from sia_core.host.machine.checks import CHECKS
 
 GIGABYTE = 1e9
 LEAST_GB, GOOD_GB = 1.0, 5.0
 """Free space below which a run is likely to fill the disk, and below which you are warned."""
 _TIMEOUT_S = 10
+_NAMED = 3
 
 
 def check_sandbox(tier: Tier) -> Finding:
@@ -76,12 +78,17 @@ def check_condition(subject: str) -> Finding:
 
 
 def check_home() -> Finding:
-    """Check that SIA's directory can be written."""
+    """Check that SIA's directory can be written, and that others read nothing in it that is yours alone."""
     try:
         where = home()
     except RecordError as error:
         return Finding("home", "failed", f"{error.where}: {error.what}", error.hint, error.exit_code)
-    return Finding("home", "ok", f"{where}{' (SIA_HOME)' if os.environ.get('SIA_HOME', '').strip() else ''}")
+    seen = f"{where}{' (SIA_HOME)' if os.environ.get('SIA_HOME', '').strip() else ''}"
+    if found := open_to_others(where):
+        names = ", ".join(str(path.relative_to(where)) or "." for path in found[:_NAMED])
+        what = f"{seen}: other users have rights on {len(found)} of its entries, such as {names}"
+        return Finding("home", "warning", what, command("chmod", "-R", "go=", where))
+    return Finding("home", "ok", f"{seen}, open to you alone")
 
 
 def check_disk() -> Finding:

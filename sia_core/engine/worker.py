@@ -21,7 +21,7 @@ from sia_core.domain.rollout import Failure, Rollout, Unit
 from sia_core.domain.task import Task
 from sia_core.engine.gateway import Gateway
 from sia_core.engine.live_program import SandboxProgram
-from sia_core.engine.sandbox import open_sandbox, shared_path
+from sia_core.engine.sandbox import hide, open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
 from sia_core.host.retrying import Schedule
 from sia_core.policy.protocol import Policy
@@ -102,6 +102,7 @@ class RolloutRunner:
     """Plays and grades units of one task; opens sandboxes on demand. Not thread-safe."""
 
     def __init__(self, task: Task, tier: Tier) -> None:
+        hide(task.path)
         self._task = task
         self._tier: Tier = tier
         self._harness_sandboxes: dict[tuple[str, ...], Sandbox] = {}

@@ -15,6 +15,11 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Mode bits of other users."""
 _MARKS = ("mlflow.db", "key", "services")
 """Entries by which a directory is known as SIA's own."""
+_PRIVATE = (
+    *("key", "*.db*", "ui.html", "artifacts", "services", "services/*", "logs", "logs/*", "prefect", "prefect/*.db*"),
+    *("runs", "runs/*/*.db*", "runs/*/*.jsonl"),
+)
+"""Keys, answers, transcripts and databases, and the directories that hold them."""
 
 
 def home() -> Path:
@@ -34,10 +39,10 @@ def home() -> Path:
         raise RecordError(f"cannot create SIA's directory ({error})", where=asked or "~/.sia", hint=hint) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise RecordError("SIA's directory is not writable", where=str(path), hint=hint)
-    if found.st_uid != os.geteuid():
+    if found.st_uid not in (os.geteuid(), 0):  # Root's is as safe as the machine: volumes of containers are root's.
         what = f"SIA's directory belongs to another user (uid {found.st_uid}), whose records could name any code"
         raise RecordError(what, where=str(path), hint=hint)
-    if found.st_mode & OTHERS and _is_ours(path):
+    if found.st_uid == os.geteuid() and found.st_mode & OTHERS and _is_ours(path):
         path.chmod(0o700)
     return path
 
@@ -64,6 +69,12 @@ def private_files() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def open_to_others(home: Path) -> list[Path]:
+    """List SIA's directory and what is yours alone in it, as far as other users have rights on them."""
+    found = [home, *(path for pattern in _PRIVATE for path in sorted(home.glob(pattern)))]
+    return [path for path in found if path.lstat().st_mode & OTHERS and not path.is_symlink()]
 
 
 def _is_ours(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """The doctor names each obstacle to a run with the exit code of that run, and never shows a key."""
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,17 @@ def test_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SIA_HOME", str(tmp_path / "file" / "home"))
     found = machine.check_home()
     assert (found.status, found.code) == ("failed", 7) and "SIA_HOME" in found.fix
+
+
+def test_what_others_can_read_is_named_with_the_command_that_ends_it(bare: Path) -> None:
+    assert machine.check_home().status == "ok" and "open to you alone" in machine.check_home().seen
+    for name in ("mlflow.db", "services/password", "runs/one/agent.jsonl", "prefect/prefect.db-wal"):
+        (bare / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (bare / name).touch(mode=0o644)
+        found = machine.check_home()
+        assert found.status == "warning" and name in found.seen
+        subprocess.run(shlex.split(found.fix), check=True)
+        assert machine.check_home().status == "ok"
 
 
 def test_file_that_is_no_store_is_named(bare: Path) -> None:

@@ -7,7 +7,8 @@
 | `none` | a plain subprocess that confines nothing, on explicit request |
 """
 
+from sia_core.engine.sandbox.interpreter import hide
 from sia_core.engine.sandbox.protocol import Sandbox, Tier, TierReport
 from sia_core.engine.sandbox.select import open_sandbox, probe, shared_path
 
-__all__ = ["Sandbox", "Tier", "TierReport", "open_sandbox", "probe", "shared_path"]
+__all__ = ["Sandbox", "Tier", "TierReport", "hide", "open_sandbox", "probe", "shared_path"]

@@ -111,7 +111,7 @@ def _leads_to(path: Path, hidden: list[Path]) -> bool:
 
 def _require_open_to_others(paths: list[Path]) -> None:
     for path in paths:
-        for folder in (path, *path.parents):
+        for folder in (path, *path.parents) if path.is_dir() else path.parents:
             if not folder.stat().st_mode & 0o001:
                 raise SandboxError(
                     f"{folder} is closed to other users, and programs run as another user because SIA is root",

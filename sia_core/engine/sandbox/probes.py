@@ -5,16 +5,29 @@ that every attack succeeds outside a sandbox.
 """
 
 import hashlib
+import itertools
 import json
 import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sia_core.domain.lab import Limits
+from sia_core.engine.sandbox import interpreter
 from sia_core.engine.sandbox.protocol import Sandbox
 
+_FILES = 20
+"""Files of a place that the self-test tries to read."""
+_READ_ANY = """
+for name in {names!r}:
+    try:
+        open(name, "rb").close()
+        print("GOT")
+    except OSError:
+        pass
+"""
 _LIMITS = Limits(wall_s=20.0, cpu_s=20.0, memory_mb=512, disk_mb=8)
 WORKS, BLOCKED = "works", "blocked"
 
@@ -45,8 +58,21 @@ def _probes(canary: Path, modules: Sequence[str]) -> tuple[Probe, ...]:
         Probe("signal-parent", "import os\nassert os.getppid()\nos.kill(os.getppid(), 0)\nprint('GOT')", False),
         Probe("list-processes", "import os\nprint('GOT' if '1' in os.listdir('/proc') else '')", False),
         Probe("write-host-file", f"open({str(canary)!r}, 'a').close()\nprint('GOT')", False),
+        Probe("read-yours", _READ_ANY.format(names=_some_files()), False),
         Probe("inherit-environment", "import os\nprint('GOT' if 'PATH' in os.environ else '')", False),
     )
+
+
+def _some_files() -> list[str]:
+    """Name some files in the places that are yours, of which a program may read none."""
+    roots, found = interpreter.bound(), list[str]()
+    for place in interpreter.yours():
+        shown = roots if interpreter.holds(place, roots) else []
+        files = itertools.chain(place.glob("*"), place.glob("*/*"))
+        with suppress(OSError):
+            private = (str(file) for file in files if file.is_file() and not interpreter.covered(file, shown))
+            found += itertools.islice(private, _FILES)
+    return found
 
 
 def run_probes(sandbox: Sandbox, modules: Sequence[str]) -> dict[str, str]:
