@@ -61,6 +61,7 @@ def test_file_that_loading_reads_is_part_of_the_digest(model: Path, name: str) -
     assert base_digest(model) != before
 
 
+@pytest.mark.control
 def test_file_that_loading_does_not_read_is_no_part_of_the_digest(model: Path) -> None:
     before = base_digest(model)
     (model / "README.md").write_text("# A model")

@@ -423,6 +423,7 @@ def test_thinking_of_anthropics_client_is_dropped() -> None:
     assert read_messages({**body, "thinking": {"type": "disabled"}, "stop_sequences": []}).stop == ()
 
 
+@pytest.mark.control
 def test_plain_requests_are_read_as_before() -> None:
     """Seeds of turns derive from the read messages and tools, so these must not change."""
     body = {"messages": [{"role": "developer", "content": "d"}, *HELLO], "tools": [TOOL], "max_tokens": 5}
@@ -469,6 +470,7 @@ def test_short_key_does_not_shred_a_message(key: str) -> None:
     assert judge("openai:m@http://127.0.0.1:9/v1", key).redact(text) == text
 
 
+@pytest.mark.control
 def test_keys_are_still_left_out_of_messages() -> None:
     url = "openai:m@http://127.0.0.1:9/v1"
     assert judge(url, "sk-12345678").redact("key sk-12345678 refused") == "key [key] refused"

@@ -72,6 +72,7 @@ def test_opened_store_does_not_pass_for_a_server_of_yours(alone: Path) -> None:
     assert external.mlflow_server() is None
 
 
+@pytest.mark.control
 def test_named_store_stays_named_after_opening(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{alone / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -285,12 +286,14 @@ def parse(command: Any, words: list[str]) -> None:
         context = command.make_context(command.name, rest, parent=context)
 
 
+@pytest.mark.control
 @pytest.mark.parametrize("text", ["resume toy-1 --nothing", "nonsense RUN", "report", "ui --mlflow-port x"])
 def test_command_that_cannot_be_typed_is_noticed(text: str) -> None:
     with pytest.raises(AssertionError):
         check_command(text)
 
 
+@pytest.mark.control
 @pytest.mark.parametrize(
     "text", ["resume toy-1 --generations 3", "ui --stop first", "ui", "status toy-1 and see", "data fetch lawbench"]
 )

@@ -255,6 +255,7 @@ def test_error_of_a_run_names_the_next_step_once(error: SiaError, expected: str)
     assert error.hint == expected and str(error).count("sia resume") == 1
 
 
+@pytest.mark.control
 def test_error_of_a_run_that_another_process_holds_is_left_as_it_is() -> None:
     error = HeldError("w", hint="h")
     api._give_up(type("Run", (), {"name": "toy-1"})(), error)

@@ -73,6 +73,7 @@ def test_task_of_any_editor_has_the_plain_digest_and_text(tmp_path: Path, style:
     assert [problem.id for problem in found.problems("train")] == [problem.id for problem in plain.problems("train")]
 
 
+@pytest.mark.control
 def test_data_file_of_a_task_counts_byte_by_byte(tmp_path: Path) -> None:
     folder = toy(tmp_path)
     (folder / "rows.csv").write_bytes(b"a\nb\n")
@@ -133,6 +134,7 @@ def test_harness_file_in_another_encoding_is_named(tmp_path: Path, name: str, en
     assert caught.value.hint == "save the file as UTF-8"
 
 
+@pytest.mark.control
 def test_program_that_declares_its_encoding_is_taken(tmp_path: Path) -> None:
     code = b"# -*- coding: latin-1 -*-\n# \xe9\n" + FILES["agent.py"]
     assert Harness.load(harness(tmp_path, {**FILES, "agent.py": code})).files["agent.py"] == code
@@ -194,6 +196,7 @@ def test_next_steps_of_init_can_be_pasted(tmp_path: Path, name: str, capsys: pyt
     assert str(tmp_path / name / "README.md") in words
 
 
+@pytest.mark.control
 @pytest.mark.parametrize("name", NASTY)
 def test_command_of_a_report_can_be_pasted(tmp_path: Path, name: str) -> None:
     plan = dict.fromkeys(
@@ -244,6 +247,7 @@ def test_every_printed_command_quotes_paths_and_specs() -> None:
     assert not found, "quote by sia_core.domain.command:\n" + "\n".join(found)
 
 
+@pytest.mark.control
 @pytest.mark.parametrize("source", ['f"sia check {path}"', 'f"next: sia eval {a} {b}"', 'f"rm -r {base}; then"'])
 def test_search_for_unquoted_commands_finds_them(source: str) -> None:
     assert any(not _SAFE.match(one) for _, one in pasted(ast.parse(source)))

@@ -94,6 +94,7 @@ def test_prompt_over_the_ceiling_is_refused_before_it_is_sent(server: Policy) ->
     assert answer["budget"]["tokens"] == CEILING
 
 
+@pytest.mark.control
 def test_local_prompt_that_fits_is_served_to_the_last_token(local: Policy) -> None:
     client = Client(local, HARNESS)
     for _ in range(60):
