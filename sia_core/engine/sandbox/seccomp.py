@@ -6,7 +6,8 @@ architecture end the process.
 
 A program may make threads, but not processes, so the address-space limit of the one process is the total.
 Sockets are allowed only as connected pairs, which asyncio needs for its wake-up channel. A variant allows
-processes too, for a program whose memory is watched from outside.
+processes too, for a program whose memory is watched from outside. Locks and advice on files are denied, because files
+that all programs read would carry them from one program to another (bench/channels.py).
 
 The kernel compiles a filter again for every process that loads one, in a time that grows with its length: a
 tenth of a short rollout. So in the strict tier, the zygote loads the long filter, which its children inherit,
@@ -29,12 +30,12 @@ from typing import Any
 from sia_core.domain.errors import SandboxError
 
 _ALLOWED = """
-read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 open
+read write readv writev pread64 pwrite64 preadv pwritev lseek close close_range dup dup2 dup3 open
 openat openat2 creat access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs readlink readlinkat
 getdents getdents64 getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat
-symlink symlinkat truncate ftruncate fallocate fsync fdatasync sync_file_range umask flock fadvise64 readahead
+symlink symlinkat truncate ftruncate fallocate fsync fdatasync umask
 copy_file_range sendfile splice tee mknod mknodat mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock
-mincore membarrier get_mempolicy mseal poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait
+membarrier get_mempolicy mseal poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait
 epoll_pwait epoll_pwait2 eventfd eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4
 shutdown getsockopt setsockopt getsockname getpeername futex
 futex_waitv futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq set_tid_address arch_prctl exit
@@ -53,7 +54,7 @@ userfaultfd perf_event_open keyctl add_key request_key memfd_create memfd_secret
 shmget shmat shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open clock_settime clock_adjtime settimeofday
 adjtimex sethostname setdomainname setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid
 capset chown fchown lchown fchownat reboot swapon swapoff init_module finit_module delete_module kexec_load
-personality quotactl acct syslog name_to_handle_at open_by_handle_at
+personality quotactl acct syslog name_to_handle_at open_by_handle_at mincore cachestat
 """
 
 _SURFACE = """
@@ -70,6 +71,12 @@ fremovexattr
 """
 """Extended attributes; programs that copy files continue where attributes are not supported."""
 
+_ADVICE = "fadvise64 readahead sync_file_range"
+"""Calls that fill and empty the page cache, by which programs of different sandboxes could talk; without effect."""
+_LOCKS = (5, 6, 7, 36, 37, 38)
+"""Commands of fcntl that lock and ask for locks, which every program that can read a file sees."""
+_FLAGGED = "preadv2 pwritev2"
+"""Calls allowed without flags only: one of them asks whether a page is cached."""
 _MESSAGES = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3, "recvfrom": 3, "recvmsg": 2, "recvmmsg": 3}
 """Calls on sockets, and the index of their flags argument. Urgent data is refused: no program needs it, and in kernels
 before mid 2025 it allowed sandbox escapes (CVE-2025-38236)."""
@@ -89,9 +96,9 @@ _CLONE_NAMESPACES = 0x7E020080
 _CLONE_PARENT = 0x00008000
 _SOCKET_KIND = 0xF
 _INT = 0xFFFFFFFF
-_FCNTLS = (*range(8), 36, 37, 38, 1030, 1032)
-"""Copies, flags, locks and size of a pipe, but not F_SETOWN and F_SETSIG, which can signal any process, and not
-leases, which can block other processes that open a file of this user."""
+_FCNTLS = (*range(5), 1030, 1032)
+"""Copies, flags and size of a pipe, but not F_SETOWN and F_SETSIG, which can signal any process, and not leases, which
+can block other processes that open a file of this user."""
 OWN_PID = 0x7A5C3E19
 """Placeholder in a filter for the confined process's own id, which is known when the filter is loaded."""
 
@@ -215,6 +222,13 @@ def _add_conditional(lib: Any, rules: Any) -> None:
         _add(lib, rules, lib.ALLOW, "prctl", lib.Arg(0, lib.MASKED_EQ, _INT, option))
     for command in _FCNTLS:
         _add(lib, rules, lib.ALLOW, "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, command))
+    for command in _LOCKS:
+        _add(lib, rules, lib.ERRNO(errno.ENOLCK), "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, command))
+    _add(lib, rules, lib.ERRNO(errno.ENOLCK), "flock")
+    for name in _ADVICE.split():
+        _add(lib, rules, lib.ERRNO(0), name)
+    for name in _FLAGGED.split():
+        _add(lib, rules, lib.ALLOW, name, lib.Arg(5, lib.MASKED_EQ, _INT, 0))
     for name, flags in _MESSAGES.items():
         _add(lib, rules, lib.ALLOW, name, lib.Arg(flags, lib.MASKED_EQ, socket.MSG_OOB, 0))
         _add(lib, rules, lib.ERRNO(errno.EPERM), name, lib.Arg(flags, lib.MASKED_EQ, socket.MSG_OOB, socket.MSG_OOB))
