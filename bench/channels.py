@@ -48,7 +48,7 @@ def answer(bits):
 def files(least):
     "Readable files with at least so many bytes, in a fixed order, the least used ones first."
     found = []
-    for top in ("/usr/share", "/usr/lib", "/usr/bin"):
+    for top in dict.fromkeys(("/usr/share", "/usr/lib", "/usr/bin", sys.base_prefix, sys.prefix)):
         for folder, names, inner in os.walk(top):
             names.sort()
             for name in sorted(inner):
@@ -330,9 +330,10 @@ def _trial(channel: Channel, where: str, run: Runs, rng: random.Random, bits: in
         began = time.perf_counter()
         said = run(texts[0], texts[1], channel.at_once).strip()
         took += time.perf_counter() - began
-        whole = len(said) == len(message) and set(said) <= {"0", "1"}
+        # A receiver may find fewer places than there are bits; what it does not print, it has not received.
+        bits_seen = [int(one) for one in said] if set(said) <= {"0", "1"} else []
         sent += message
-        seen += [int(one) for one in said] if whole else [rng.getrandbits(1) for _ in message]
+        seen += [*bits_seen, *(rng.getrandbits(1) for _ in message)][: len(message)]
     right, carried = capacity(sent, seen)
     return Carried(channel.name, where, len(sent), right, carried, carried / took)
 

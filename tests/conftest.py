@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(1800), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def images() -> None:
+    """Copies of the interpreter in memory stay for the whole session, also those that commands of tests make."""
+    from sia_core.domain.errors import SandboxError
+    from sia_core.engine.sandbox.image import hold
+
+    with suppress(SandboxError):
+        hold()
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits
 from sia_core.engine.sandbox import interpreter
 from sia_core.engine.sandbox.forked import ForkedSandbox
+from sia_core.engine.sandbox.image import copy, image
 from sia_core.engine.sandbox.inside.rollout import BOX, SHARED_MEMORY
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.engine.sandbox.supervise import Guard
@@ -54,6 +55,8 @@ class Bubblewrap:
     """Path of bwrap itself."""
     sdk: Path | None
     shared: Path | None = None
+    image: Path | None = None
+    """Copy in memory of all that programs read; None to show them the machine's files."""
 
     tier: Tier = "strict"
     gentle: bool = False
@@ -65,7 +68,7 @@ class Bubblewrap:
         return [
             self.path,
             *namespaces("sandbox"),
-            *_file_system(self.sdk, self.shared),
+            *_file_system(self.sdk, self.shared, self.image),
             *("--chdir", "/", "--", sys.executable, "-s", "-P", "-B", "-c", boot),
         ]
 
@@ -126,23 +129,36 @@ def namespaces(host: str) -> Iterator[str]:
         yield from ("--unshare-user", "--cap-drop", "ALL")
 
 
-def _file_system(sdk: Path | None, shared: Path | None) -> Iterator[str]:
-    bound = interpreter.bound()
+def _file_system(sdk: Path | None, shared: Path | None, image: Path | None) -> Iterator[str]:
     made: set[Path] = set()
+    yield from _machine(made) if image is None else _copied(image, made)
+    own = [(interpreter.INSIDE, "/sia/sia_inside"), (sdk, _SDK_INSIDE), (shared, SHARED_INSIDE)]
+    for source, target in own:
+        if source is not None:
+            yield from bind(source.resolve() if image is None else copy(source.resolve()), Path(target), made)
+    yield from directories(Path(BOX), made)
+    yield from ("--proc", "/proc")
+    yield from _devices()
+    yield from ("--remount-ro", "/")
+
+
+def _machine(made: set[Path]) -> Iterator[str]:
+    """Show the machine's own files."""
+    bound = interpreter.bound()
     for path in bound:
         yield from bind(path, path, made)
     yield from system_links(made)
     for path in interpreter.private(bound):
         yield from ("--tmpfs", str(path), "--remount-ro", str(path))
-    yield from bind(interpreter.INSIDE, Path("/sia/sia_inside"), made)
-    if sdk is not None:
-        yield from bind(sdk.resolve(), Path(_SDK_INSIDE), made)
-    if shared is not None:
-        yield from bind(shared.resolve(), Path(SHARED_INSIDE), made)
-    yield from directories(Path(BOX), made)
-    yield from ("--proc", "/proc")
-    yield from _devices()
-    yield from ("--remount-ro", "/")
+
+
+def _copied(image: Path, made: set[Path]) -> Iterator[str]:
+    """Show the files of an image."""
+    for path in sorted(image.iterdir()):
+        yield from bind(path, Path("/", path.name), made)
+    for name in interpreter.SYSTEM:
+        if not (image / name.lstrip("/")).exists():
+            yield from ("--symlink", f"usr{name}", name)
 
 
 def _devices() -> Iterator[str]:
@@ -181,6 +197,17 @@ def system_links(made: set[Path]) -> Iterator[str]:
         yield from ("--ro-bind-try", name, name)
 
 
+def _image(modules: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
+    """Return an image for these modules, or None and what is then missing if this machine has no memory for any."""
+    try:
+        made = image(())
+    except SandboxError:
+        return None, (MISSING,)
+    return (image(modules) if modules else made), ()
+
+
+MISSING = "files in memory"
+"""Layer that a machine lacks whose /dev/shm is too small."""
 DEFAULT_MODULES = ("numpy", "scipy.sparse.linalg")
 
 
@@ -199,7 +226,8 @@ class StrictSandbox(ForkedSandbox):
         bwrap: str | None = None,
         shared: Path | None = None,
     ) -> None:
-        super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk, shared), modules)
+        image, self.missing = _image(modules)
+        super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk, shared, image), modules)
 
     def _guard(self, box: str, limits: Limits) -> Guard | None:  # noqa: ARG002 - of no use to this tier
         return TreeGuard(limits) if limits.subprocesses else None

@@ -27,6 +27,8 @@ class ForkedSandbox:
     """Runs untrusted programs in forks of a zygote. Not thread-safe: one per worker."""
 
     tier: Tier
+    missing: tuple[str, ...] = ()
+    """Layers that this machine cannot offer, besides those of its kernel."""
 
     def __init__(self, launcher: Launcher, modules: Sequence[str]) -> None:
         self.tier = launcher.tier

@@ -86,7 +86,7 @@ def private(roots: list[Path]) -> list[Path]:
     Raises:
         SandboxError: one of `roots` itself is yours.
     """
-    found = [*(_SOURCE / name for name in _PRIVATE), *_held_back(), *yours()]
+    found = [*project(), *held_back(), *yours()]
     if wrong := [path for path in _hidden if path in roots]:
         what = f"{wrong[0]} is private, and programs must read it: the interpreter or the system lies there"
         raise SandboxError(what, where="sandbox", hint="copy it to another directory")
@@ -97,7 +97,13 @@ def private(roots: list[Path]) -> list[Path]:
     return kept
 
 
-def _held_back() -> list[Path]:
+def project() -> list[Path]:
+    """List the directories of this project's source."""
+    return [_SOURCE / name for name in _PRIVATE]
+
+
+def held_back() -> list[Path]:
+    """List the directories of data inside installed packages that tasks hold back."""
     specs = [(find_spec(package), folder) for package, folder in _DATA]
     return [Path(spec.origin).parent / folder for spec, folder in specs if spec is not None and spec.origin]
 

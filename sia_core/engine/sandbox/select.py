@@ -84,4 +84,4 @@ def _tested(sandbox: ForkedSandbox, modules: Sequence[str]) -> TierReport:
             hint="run `sia doctor`; do not run untrusted code on this machine until it passes",
         )
     missing = missing_layers(landlock) if sandbox.tier == "landlock" else () if landlock else ("landlock",)
-    return TierReport(sandbox.tier, missing, digest(outcomes), outcomes)
+    return TierReport(sandbox.tier, (*missing, *sandbox.missing), digest(outcomes), outcomes)

@@ -13,7 +13,7 @@ import pytest
 
 from sia_core.domain.errors import SandboxError
 from sia_core.domain.lab import Limits
-from sia_core.engine.sandbox import interpreter, open_sandbox
+from sia_core.engine.sandbox import bubblewrap, interpreter, open_sandbox
 from sia_core.engine.sandbox.probes import failures, run_probes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,10 +21,12 @@ LOOK = """
 import json, sys
 from pathlib import Path
 from sia_core.domain.lab import Limits
-from sia_core.engine.sandbox import hide, open_sandbox, probe
+from sia_core.engine.sandbox import bubblewrap, hide, open_sandbox
 
 hide(Path(sys.argv[3]))
 tier, names = sys.argv[1], json.loads(sys.argv[2])
+if tier == "disk":
+    tier, bubblewrap._image = "strict", lambda modules: (None, ())
 sandbox = open_sandbox(tier, modules=())
 look = '''
 for name in NAMES:
@@ -63,12 +65,12 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize("tier", ["strict", "landlock"])
+@pytest.mark.parametrize("tier", ["strict", "disk", "landlock"])
 @pytest.mark.parametrize("home", ["home", "lib/home", "."])
 def test_prefix_that_is_a_project_opens_nothing_of_it(
     project: Path, tier: str, home: str, request: pytest.FixtureRequest
 ) -> None:
-    if tier == "strict":
+    if tier != "landlock":
         request.getfixturevalue("bwrap")
     for name in SECRETS.values():
         (project / name).parent.mkdir(exist_ok=True)
@@ -119,6 +121,7 @@ def test_task_below_usr_is_covered(bwrap: str, tmp_path: Path, monkeypatch: pyte
     try:
         (task / "answers.txt").write_text("SECRET")
         monkeypatch.setattr(interpreter, "_hidden", set())
+        monkeypatch.setattr(bubblewrap, "_image", lambda _: (None, ()))
         look = f"print(open({str(task / 'answers.txt')!r}).read())".encode()
         with_it = open_sandbox(modules=())
         assert "SECRET" in with_it.run({"main.py": look}, Limits()).stdout, "the positive control"
