@@ -52,7 +52,7 @@ class Task(domain.Task):
         self.prepare(lambda _what, _done, _total: None)
         found = self._find(problem)
         hide(self.path)
-        with closing(_Lab(sandbox)) as lab:
+        with closing(_Lab(sandbox, self)) as lab:
             try:
                 return verified(self, found, data, lab)
             except SiaError:
@@ -79,16 +79,18 @@ class Task(domain.Task):
 class _Lab:
     """Lab that opens its sandbox for the first program."""
 
-    def __init__(self, tier: Tier) -> None:
+    def __init__(self, tier: Tier, task: "Task") -> None:
         self._tier: Tier = tier
+        self._task = task
 
     @cached_property
     def _opened(self) -> "tuple[Sandbox, SandboxLab]":
         from sia_core.engine.sandbox import open_sandbox
-        from sia_core.engine.worker import SandboxLab
+        from sia_core.engine.worker import SandboxLab, packages_of
 
-        sandbox = open_sandbox(self._tier)
-        return sandbox, SandboxLab(sandbox)
+        packages = packages_of(self._task)
+        sandbox = open_sandbox(self._tier, packages=packages)
+        return sandbox, SandboxLab(sandbox, packages)
 
     def run(
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()

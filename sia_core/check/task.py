@@ -17,7 +17,7 @@ from sia_core.domain.rollout import SPLITS, Verdict
 from sia_core.domain.task import Progress, Task
 from sia_core.engine.sandbox import hide, open_sandbox
 from sia_core.engine.sandbox.protocol import Tier
-from sia_core.engine.worker import SandboxLab
+from sia_core.engine.worker import SandboxLab, packages_of
 
 
 def check_task(task: Task, *, tier: Tier, problems: int, tell: Tell, progress: Progress) -> Report:
@@ -46,7 +46,11 @@ def measure_gold(task: Task, tier: Tier) -> Verdict:
     """
     hide(task.path)
     problem = task.problems("train")[0]
-    with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
+    packages = packages_of(task)
+    with (
+        closing(open_sandbox(tier, packages=packages)) as sandbox,
+        closing(SandboxLab(sandbox, packages)) as lab,
+    ):
         verdict = verdicts.verified(task, problem, task.gold(problem), lab)
     if not verdict.valid:
         raise TaskError(f"its right answer is {verdict.feedback}", where=str(task.path))
@@ -64,7 +68,11 @@ def _findings(task: Task, tier: Tier, problems: int, progress: Progress) -> Iter
     yield check_private(task)
     yield check_harness(task, tier)
     try:
-        with closing(open_sandbox(tier)) as sandbox, closing(SandboxLab(sandbox)) as lab:
+        packages = packages_of(task)
+        with (
+            closing(open_sandbox(tier, packages=packages)) as sandbox,
+            closing(SandboxLab(sandbox, packages)) as lab,
+        ):
             trials = verdicts.Trials(task, sampled(task.problems("train"), problems), lab)
     except TaskError as error:
         yield Finding("gold", "failed", f"{error.where}: {error.what}"[:300], error.hint or "see docs/tasks.md")

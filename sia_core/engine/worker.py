@@ -6,6 +6,7 @@ Grading verifies the answer after the harness is dead, possibly in another worke
 
 import errno
 import math
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from sia_core.domain.rollout import Failure, Rollout, Unit
 from sia_core.domain.task import Task
 from sia_core.engine.gateway import Gateway
 from sia_core.engine.live_program import SandboxProgram
-from sia_core.engine.sandbox import hide, open_sandbox, shared_path
+from sia_core.engine.sandbox import hide, interpreter, open_sandbox, shared_path
 from sia_core.engine.sandbox.protocol import Sandbox, Tier
 from sia_core.host.retrying import Schedule
 from sia_core.policy.protocol import Policy
@@ -38,12 +39,28 @@ MACHINE = frozenset(
 """Errors of the operating system that no answer can cause: full disks, used-up resources, failing hardware."""
 
 
+_IMPORT = re.compile(rb"^\s*(?:from|import)\s+([A-Za-z_]\w*)", re.MULTILINE)
+
+
+def packages_of(task: Task) -> tuple[str, ...]:
+    """Find the packages that a task's first harness imports, or names in its programs: all of them may use these.
+
+    They are the same in each sandbox of the task. If a rewritten harness could add packages, it could leave a trace for
+    another one by what has been copied.
+    """
+    files = (file for file in sorted((task.path / task.config.harness).rglob("*")) if file.is_file())
+    names = {name.decode() for file in files for name in _IMPORT.findall(file.read_bytes())}
+    return tuple(sorted(name for name in names if interpreter.is_package(name)))
+
+
 class SandboxLab:
     """Lab of the verifier: a sandbox whose failures are raised, never scored."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, packages: Sequence[str] = ()) -> None:
         self._sandbox = sandbox
+        self._packages = tuple(packages)
         self._plain: Sandbox | None = None
+        self._building: Sandbox | None = None
         self._idle: dict[tuple[str, ...], list[Sandbox]] = {}
         """Idle sandboxes of earlier programs, by imported modules."""
 
@@ -51,7 +68,7 @@ class SandboxLab:
         self, files: Mapping[str, bytes], limits: Limits, *, entry: str = "main.py", collect: Sequence[str] = ()
     ) -> SandboxResult:
         """Run a program. Raises SandboxError if the sandbox itself failed."""
-        result = self._suited(files).run(files, limits, entry=entry, collect=collect)
+        result = self._suited(files, limits).run(files, limits, entry=entry, collect=collect)
         if result.status == "infrastructure":
             raise SandboxError(result.reason, where="sandbox")
         return result
@@ -67,7 +84,7 @@ class SandboxLab:
     ) -> SandboxProgram:
         """Start a program in a separate sandbox, which later programs reuse. Raises SandboxError."""
         idle = self._idle.setdefault(tuple(modules), [])
-        sandbox = idle.pop() if idle else open_sandbox(self._sandbox.tier, modules=modules)
+        sandbox = idle.pop() if idle else open_sandbox(self._sandbox.tier, modules=modules, packages=self._packages)
         try:
             return SandboxProgram(
                 sandbox, files, limits, entry=entry, memory_bytes=memory_bytes, release=lambda: idle.append(sandbox)
@@ -77,22 +94,32 @@ class SandboxLab:
                 sandbox.close()
             raise
 
-    def _suited(self, files: Mapping[str, bytes]) -> Sandbox:
+    def _suited(self, files: Mapping[str, bytes], limits: Limits) -> Sandbox:
         """Return the sandbox with numpy and scipy for programs that name them, else one that forks in half the time.
 
-        A program that needs numpy or scipy through another package imports them itself.
+        A program that needs numpy or scipy through another package imports them itself. One that makes native code by
+        other programs needs the machine's compilers.
         """
+        if limits.native and limits.subprocesses and self._sandbox.tier == "strict":
+            return self._builder()
         if self._sandbox.tier == "none" or any(name in data for data in files.values() for name in NUMERICAL):
             return self._sandbox
         if self._plain is None:
-            self._plain = open_sandbox(self._sandbox.tier, modules=())
+            self._plain = open_sandbox(self._sandbox.tier, modules=(), packages=self._packages)
         return self._plain
+
+    def _builder(self) -> Sandbox:
+        """Return the sandbox for programs that compile others."""
+        if self._building is None:
+            self._building = open_sandbox(self._sandbox.tier, modules=(), compilers=True)
+        return self._building
 
     def close(self) -> None:
         """End the sandboxes that this lab opened, but not the given one."""
-        if self._plain is not None:
-            self._plain.close()
-            self._plain = None
+        for sandbox in (self._plain, self._building):
+            if sandbox is not None:
+                sandbox.close()
+        self._plain = self._building = None
         for sandboxes in self._idle.values():
             while sandboxes:
                 sandboxes.pop().close()
@@ -104,6 +131,7 @@ class RolloutRunner:
     def __init__(self, task: Task, tier: Tier) -> None:
         hide(task.path)
         self._task = task
+        self._packages = packages_of(task)
         self._tier: Tier = tier
         self._harness_sandboxes: dict[tuple[str, ...], Sandbox] = {}
 
@@ -159,11 +187,11 @@ class RolloutRunner:
 
     @cached_property
     def _lab_sandbox(self) -> Sandbox:
-        return open_sandbox(self._tier)
+        return open_sandbox(self._tier, packages=self._packages)
 
     @cached_property
     def _lab(self) -> SandboxLab:
-        return SandboxLab(self._lab_sandbox)
+        return SandboxLab(self._lab_sandbox, self._packages)
 
     def _play(self, unit: Unit, harness: Harness, adapter: Adapter | None, policy: Policy, seconds: float) -> Rollout:
         started = time.perf_counter()
@@ -230,7 +258,7 @@ class RolloutRunner:
         if modules not in self._harness_sandboxes:
             # Imported before the fork, as compiling the SDK would take a third of a short rollout.
             self._harness_sandboxes[modules] = open_sandbox(
-                self._tier, modules=(*modules, "sia_sdk"), sdk=SDK, shared=self._task.shared
+                self._tier, modules=(*modules, "sia_sdk"), sdk=SDK, shared=self._task.shared, packages=self._packages
             )
         return self._harness_sandboxes[modules]
 

@@ -368,8 +368,8 @@ def open_record(home: Path, tracking_uri: str | None, say: Callable[[str], None]
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # `sia` prints its own links.
-    uri = tracking_uri or f"sqlite:///{private_file(home / 'mlflow.db')}"
     private_directory(home / "artifacts")
+    uri = tracking_uri or f"sqlite:///{private_file(home / 'mlflow.db')}"
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     if before is None:  # MLflow sets it too, and our own store would pass for a server that you name.

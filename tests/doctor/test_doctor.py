@@ -64,7 +64,7 @@ def test_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert (found.status, found.code) == ("failed", 7) and "SIA_HOME" in found.fix
 
 
-def test_what_others_can_read_is_named_with_the_command_that_ends_it(bare: Path) -> None:
+def test_file_that_others_can_read_is_named_with_the_command_that_closes_it(bare: Path) -> None:
     assert machine.check_home().status == "ok" and "open to you alone" in machine.check_home().seen
     for name in ("mlflow.db", "services/password", "runs/one/agent.jsonl", "prefect/prefect.db-wal"):
         (bare / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -214,8 +214,9 @@ DEFAULT_MODULES = ("numpy", "scipy.sparse.linalg")
 class StrictSandbox(ForkedSandbox):
     """Runs untrusted programs under every layer. Not thread-safe: one per worker.
 
-    `modules` are imported once, in the zygote; `sdk` is a directory that programs can import from,
-    `shared` one that they can read, at /shared.
+    `modules` are imported once, in the zygote; `packages` can be imported too. `sdk` is a directory that programs can
+    import from, `shared` one that they can read, at /shared. With `compilers` programs read the machine's own files,
+    among them its compilers, instead of copies in memory.
     """
 
     def __init__(
@@ -225,8 +226,10 @@ class StrictSandbox(ForkedSandbox):
         sdk: Path | None = None,
         bwrap: str | None = None,
         shared: Path | None = None,
+        packages: Sequence[str] = (),
+        compilers: bool = False,
     ) -> None:
-        image, self.missing = _image(modules)
+        image, self.missing = (None, ()) if compilers else _image((*modules, *packages))
         super().__init__(Bubblewrap(find_bubblewrap(bwrap), sdk, shared, image), modules)
 
     def _guard(self, box: str, limits: Limits) -> Guard | None:  # noqa: ARG002 - of no use to this tier

@@ -97,6 +97,16 @@ def private(roots: list[Path]) -> list[Path]:
     return kept
 
 
+def is_package(name: str) -> bool:
+    """Return True for the name of an installed package, neither of the standard library nor of this project."""
+    if name in sys.stdlib_module_names or name in (*_PRIVATE, "sia_sdk"):
+        return False
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def project() -> list[Path]:
     """List the directories of this project's source."""
     return [_SOURCE / name for name in _PRIVATE]

@@ -31,6 +31,8 @@ def open_sandbox(
     modules: Sequence[str] = DEFAULT_MODULES,
     sdk: Path | None = None,
     shared: Path | None = None,
+    packages: Sequence[str] = (),
+    compilers: bool = False,
 ) -> Sandbox:
     """Open a tested sandbox of exactly this tier. Raises SandboxError if it is not available.
 
@@ -38,10 +40,12 @@ def open_sandbox(
         modules: modules imported once, before any program runs (not in the tier none).
         sdk: directory from which programs can import.
         shared: directory that programs can read, at `shared_path`.
+        packages: further packages that programs can import, beyond those of every sandbox.
+        compilers: show programs all of the machine's /usr, in which they can leave traces for one another.
     """
     if tier == "none":
         return UnconfinedSubprocess(sdk=sdk)
-    sandbox = _make(tier, modules, sdk, shared=shared)
+    sandbox = _make(tier, modules, sdk, shared=shared, packages=packages, compilers=compilers)
     try:
         _tested(sandbox, modules)
     except BaseException:
@@ -56,10 +60,19 @@ def shared_path(tier: Tier, shared: Path) -> str:
 
 
 def _make(
-    tier: Tier, modules: Sequence[str], sdk: Path | None, bwrap: str | None = None, shared: Path | None = None
+    tier: Tier,
+    modules: Sequence[str],
+    sdk: Path | None,
+    bwrap: str | None = None,
+    shared: Path | None = None,
+    *,
+    packages: Sequence[str] = (),
+    compilers: bool = False,
 ) -> ForkedSandbox:
     if tier == "strict":
-        return StrictSandbox(modules=modules, sdk=sdk, bwrap=bwrap, shared=shared)
+        return StrictSandbox(
+            modules=modules, sdk=sdk, bwrap=bwrap, shared=shared, packages=packages, compilers=compilers
+        )
     if tier == "landlock":
         return LandlockSandbox(modules=modules, sdk=sdk, shared=shared)
     raise SandboxError(f"no tier {tier!r} can be tested", where="sandbox", hint="use strict, or landlock")
