@@ -140,7 +140,9 @@ return [one.content[0].text, streamed]
 
 
 @pytest.mark.parametrize("body", [OPENAI, ANTHROPIC])
-def test_client_libraries_can_be_pointed_at_the_gateway(play: Play, body: str) -> None:
+def test_client_libraries_can_be_pointed_at_the_gateway(runner: RolloutRunner, play: Play, body: str) -> None:
+    runner._packages = ("anthropic", "openai")  # As if the task's first harness named them.
+    runner._harness_sandboxes.clear()
     done = play(body)
     assert done.failure is None, (done.failure, done.notes)
     assert done.answer[:2] == [turn.output for turn in done.turns]

@@ -33,7 +33,7 @@ from sia_core.domain.hashing import digest_json
 from sia_core.engine.sandbox import interpreter
 
 MEMORY = Path("/dev/shm")
-ALWAYS = ("anthropic", "numpy", "openai", "scipy", "sklearn")
+ALWAYS = ("numpy", "scipy", "sklearn")
 """Packages of every image, as far as they are installed: what a harness may import beyond the standard library."""
 _SHARE = 0.5
 """Most of the free memory that one image may take."""
