@@ -1,7 +1,6 @@
 """Verdicts, problems, task.toml and harness.toml near valid ones: taken as plain data, or refused in words."""
 
 import json
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia_core.domain import received
+from sia_core.domain import received, text_files
 from sia_core.domain.errors import HarnessError, SiaError, TaskError
 from sia_core.domain.harness import Harness
 from sia_core.domain.hashing import canonical_json
@@ -156,7 +155,7 @@ def check_harness_file(data: bytes) -> None:
     except HarnessError as error:
         assert error.what and "Input should" not in error.what  # noqa: PT017
     else:
-        assert found.digest and tomllib.loads(found.files["harness.toml"].decode())
+        assert found.digest and text_files.read_toml(found.files["harness.toml"])
 
 
 CASES: dict[str, Callable[[Path], tuple[Callable[..., None], list[st.SearchStrategy[Any]]]]] = {

@@ -20,9 +20,10 @@ def test_generation_that_does_not_fit_the_budget_is_not_started(sia: Sia) -> Non
 
 @pytest.mark.slow
 def test_run_stopped_by_its_budget_resumes_with_a_larger_one(sia: Sia, finished: Finished) -> None:
-    output = sia(*finished.words, "--budget", "hours=0.002", code=11)
+    # Less than the first generation takes on any machine: it plays 150 rollouts.
+    output = sia(*finished.words, "--budget", "hours=0.0002", code=11)
     run = sia.run()
-    assert "hours are spent" in output and f"sia resume {run.name} --budget hours=0.004" in output
+    assert "hours are spent" in output and f"sia resume {run.name} --budget hours=0.0004" in output
     assert run.status == "FAILED"
     output = sia("resume", run.name, "--no-ui", "--budget", "hours=2")
     assert "of 2 hours" in output

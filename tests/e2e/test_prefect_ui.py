@@ -24,6 +24,12 @@ def test_prefect_ui_starts_retries_and_shows_a_run(
     expected, total = outcome(finished.sia), rollouts_done(finished.sia)
     sia("deploy", str(TOY))
     deployment = api("/deployments/name/evolve/toy")["id"]
+    asking = {"deployments": {"id": {"any_": [deployment]}}}
+    before = {run["id"] for run in api("/flow_runs/filter", asking)}  # Of other tests.
+
+    def begun() -> list[str]:
+        return [run["id"] for run in api("/flow_runs/filter", asking) if run["id"] not in before]
+
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
     ui, asked = prefect_api.removesuffix("/api"), list[str]()
@@ -36,12 +42,12 @@ def test_prefect_ui_starts_retries_and_shows_a_run(
     _field(page, "Policy (Optional)").fill("gpt")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("Validation failed for field 'settings.policy'").first.wait_for()
-    assert not api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})
+    assert not begun()
 
     _field(page, "Policy (Optional)").fill("scripted")
     page.get_by_role("button", name="Submit").click()
-    wait_until(lambda: bool(api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})), seconds=60)
-    (flow_run,) = (run["id"] for run in api("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}}))
+    wait_until(lambda: bool(begun()), seconds=60)
+    (flow_run,) = begun()
     with working(sia, tmp_path / "worker.log"):
         wait_until(lambda: rollouts_done(sia) >= 20)
         kill_child(api, flow_run)
