@@ -6,8 +6,9 @@ printed.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from sia_core.domain.errors import SiaError
+from sia_core.domain.errors import RecordError, SiaError
 from sia_core.host import external, in_use
 from sia_core.host.external import check_all, check_prefect, describe
 from sia_core.host.home import home
@@ -113,11 +114,11 @@ def show(run: RunRecord) -> None:
 
 def print_links(runs: Sequence[RunRecord] | None = None) -> None:
     """Print the addresses of both UIs that answer, and links to runs in them: the newest ones if none is given."""
-    from sia_core.loop.create_run import mlflow_address, record
+    from sia_core.loop.create_run import mlflow_address
     from sia_core.report.links import mlflow_run, prefect_flow_run
 
     if runs is None:
-        runs = [record().open(item.name) for item in record().summaries()[:_RECENT]]
+        runs = _recent()
     api, mlflow = _prefect_api(), mlflow_address()
     prefect = external.prefect_ui(api) if api else None
     links = [("", "Prefect", prefect or ""), ("", "MLflow", mlflow or "")]
@@ -135,6 +136,19 @@ def print_links(runs: Sequence[RunRecord] | None = None) -> None:
             print(f"{name}:")
         print(f"{'  ' if name else ''}{server:<7} {url or DOWN}")
     _print_login(links)
+
+
+def _recent() -> list[RunRecord]:
+    """Open the newest runs that this SIA and this SIA_HOME can read."""
+    from sia_core.loop.create_run import record
+
+    found, store = list[RunRecord](), record()
+    for item in store.summaries():
+        with suppress(RecordError):
+            found.append(store.open(item.name))
+        if len(found) == _RECENT:
+            break
+    return found
 
 
 def _print_login(links: Sequence[tuple[str, str, str]]) -> None:

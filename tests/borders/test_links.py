@@ -169,6 +169,19 @@ def test_links_without_servers_are_the_command_that_starts_them(
     assert out.count("not running; start it: sia ui") == 2 and not LINK.findall(out)
 
 
+def test_runs_of_another_home_and_format_are_not_linked_to(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = open_record(alone, None)
+    ours, other, old = (make_run(record, with_generations=False) for _ in range(3))
+    record.client.set_tag(other.run_id, "sia.task_digest", "forged")
+    record.client.set_tag(old.run_id, "sia.format", "sia-record/1")
+    monkeypatch.setattr(create_run, "mlflow_address", lambda: "http://127.0.0.1:9")
+    cli_servers.print_links()
+    out = capsys.readouterr().out
+    assert ours.name in out and other.name not in out and old.name not in out
+
+
 def test_flow_run_that_prefect_does_not_know_is_not_linked_to(
     alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
