@@ -395,6 +395,9 @@ def test_token_of_ray_is_private(tmp_path: Path) -> None:
         assert file.stat().st_mode & 0o777 == 0o600
         texts.add(file.read_text())
     assert len(texts) == 1
+    environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "gone" / tmp_path.name / "auth_token")  # Of an earlier cluster.
+    provide_token(tmp_path, environment)
+    assert Path(environment.pop("RAY_AUTH_TOKEN_PATH")).is_file()
     given = {**environment, "RAY_AUTH_TOKEN": "mine"}
     provide_token(tmp_path, given)
     assert given == {**environment, "RAY_AUTH_TOKEN": "mine"}

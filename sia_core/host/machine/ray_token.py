@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sia_core.host.secret import secret
 
-_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_PATH, _NAME = "RAY_AUTH_TOKEN_PATH", "auth_token"
 
 
 def provide_token(private: Path, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -23,7 +23,8 @@ def provide_token(private: Path, environment: MutableMapping[str, str] = os.envi
     Raises:
         RecordError: the file cannot be written, or others can read it.
     """
-    if not any(environment.get(name) for name in _VARIABLES):
-        file = private / "auth_token"
-        secret(file)
-        environment["RAY_AUTH_TOKEN_PATH"] = str(file)
+    if environment.get(_PATH, "").endswith(f"/{private.name}/{_NAME}"):
+        del environment[_PATH]  # Of an earlier cluster; a cleaner of temporary files may have removed it.
+    if not any(environment.get(name) for name in ("RAY_AUTH_TOKEN", _PATH)):
+        secret(private / _NAME)
+        environment[_PATH] = str(private / _NAME)
