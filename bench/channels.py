@@ -292,7 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for channel in CHANNELS:
             if options.only in channel.name:
                 for where, run in (("control", _outside), (tier, _inside(one, two))):
-                    found.append(_trial(channel, where, run, rng, options.bytes * 8))
+                    rounds = 1 if options.quick else channel.rounds
+                    bits = 8 if options.quick and channel.at_once else options.bytes * 8
+                    found.append(_trial(channel, where, run, rng, bits, rounds))
                     print(_line(found[-1]), flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(one) for one in found], indent=1))
@@ -305,7 +307,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bytes", type=int, default=1024, help="length of the message")
     parser.add_argument("--only", default="", help="channels whose name holds this text")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="32 bytes")
+    parser.add_argument("--quick", action="store_true", help="32 bytes, and no repetitions")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -316,9 +318,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 Runs = Callable[[str, str, bool], str]
 
 
-def _trial(channel: Channel, where: str, run: Runs, rng: random.Random, bits: int) -> Carried:
+def _trial(channel: Channel, where: str, run: Runs, rng: random.Random, bits: int, rounds: int) -> Carried:
     sent, seen, took = list[int](), list[int](), 0.0
-    for _ in range(channel.rounds):
+    for _ in range(rounds):
         message = [rng.getrandbits(1) for _ in range(min(bits, channel.most_bits))]
         token = secrets.token_hex(5)  # New each time: names and files of an earlier trial are known to the kernel.
         texts = [

@@ -165,8 +165,7 @@ def compare_arms(settings: ArmsForm) -> None:
         found = record.search(f"tags.`{Tag.ORIGIN}` = '{origin}' and tags.`{Tag.KIND}` = 'arms'")
         if found:
             comparison = ArmsRecord(record, found[0])
-            config = ArmsPlan.model_validate(comparison.plan).config
-            create_run.prepare_again(config, reporter.get(), *comparison.members().values())
+            app.prepare_comparison(comparison, reporter.get())
         else:
             comparison = app.compare(settings.plan(), reporter.get(), origin={Tag.ORIGIN: origin})
         _call(comparison.name)
@@ -178,8 +177,9 @@ def compare_arms(settings: ArmsForm) -> None:
 def report_run(settings: ReportForm) -> None:
     """Write the report of a run again, finished or not, and link to it."""
     with _prepared(settings.run):
-        keep_report(run := create_run.record().open(settings.run))
+        run = create_run.record().open(settings.run)
         _call(run.name)
+        keep_report(run)
 
 
 def _begun(settings: EvolveForm) -> RunRecord:

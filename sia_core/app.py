@@ -13,7 +13,7 @@ from sia_core.domain.errors import RecordError
 from sia_core.domain.task import Task
 from sia_core.host.progress import Reporter
 from sia_core.loop.connect import connect
-from sia_core.loop.create_run import check_sandbox, namesake_lines, open_run, prepare, record
+from sia_core.loop.create_run import check_sandbox, namesake_lines, open_run, prepare, prepare_again, record
 from sia_core.loop.fingerprint import check_alike
 from sia_core.loop.rerun import extend, rerun
 from sia_core.record.arms import ArmsRecord
@@ -21,7 +21,7 @@ from sia_core.record.lease import hold, refuse_held
 from sia_core.record.store import RunRecord
 from sia_core.search.arms import ArmsPlan
 
-__all__ = ["compare", "rerun", "resume", "resume_comparison", "start"]
+__all__ = ["compare", "prepare_comparison", "rerun", "resume", "resume_comparison", "start"]
 
 Tags = Mapping[str, str]
 
@@ -91,6 +91,12 @@ def compare(
     meanwhile()
     task, _ = prepare(plan.config, reporter)
     return ArmsRecord.create(record(), task.name, plan.about, plan.model_dump(mode="json"), origin)
+
+
+def prepare_comparison(comparison: ArmsRecord, reporter: Reporter) -> None:
+    """Prepare to resume a comparison; see `prepare_again`."""
+    config = ArmsPlan.model_validate(comparison.plan).config
+    prepare_again(config, reporter, *comparison.members().values())
 
 
 def resume_comparison(name: str, seeds: int | None = None) -> ArmsRecord:

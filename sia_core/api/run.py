@@ -108,7 +108,6 @@ def _run(config: RunConfig, console: Console) -> Result:
             return read_result(run)
         finally:
             reporter.reset(token)
-            servers.leave()
 
 
 def _give_up(run: RunRecord, error: BaseException) -> None:

@@ -160,7 +160,7 @@ def _print_login(links: Sequence[tuple[str, str, str]]) -> None:
     page = login_page(home(), running, links)
     print(f"log in: open {page.as_uri()} in a browser of this machine")
     print(f"        or enter the password in {password_file(home())}")
-    print("both stay up until: sia ui --stop")
+    print(f"{'both stay' if len(running) > 1 else 'it stays'} up until: sia ui --stop")
     open_browser(page)
 
 

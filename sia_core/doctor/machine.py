@@ -8,6 +8,7 @@ from sia_core.doctor.report import Finding
 from sia_core.domain.command import command
 from sia_core.domain.errors import RecordError, SandboxError, SiaError
 from sia_core.engine.sandbox import probe
+from sia_core.engine.sandbox.bubblewrap import MISSING
 from sia_core.engine.sandbox.protocol import Tier
 from sia_core.host.environment import installed
 from sia_core.host.home import home, open_to_others
@@ -33,7 +34,9 @@ def check_sandbox(tier: Tier) -> Finding:
     seen = f"tier {tier} holds: {len(found.probes)} probes ended as expected"
     if found.missing:
         lacking = f"{seen}; without {', '.join(found.missing)}"
-        return Finding(subject, "warning", lacking, "a kernel from 5.13 on with Landlock enabled adds a layer")
+        kernel = "" if found.missing == (MISSING,) else "a kernel from 5.13 on with Landlock enabled adds a layer"
+        memory = "make /dev/shm larger: it needs 600 MB free" if MISSING in found.missing else ""
+        return Finding(subject, "warning", lacking, "; ".join(filter(None, (kernel, memory))))
     return Finding(subject, "ok", seen)
 
 

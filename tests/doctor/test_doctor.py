@@ -46,6 +46,20 @@ def test_without_a_sandbox_a_run_cannot_start(monkeypatch: pytest.MonkeyPatch) -
     assert machine.check_sandbox("none").status == "warning"
 
 
+def test_layer_that_is_missing_is_named_with_what_adds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: tuple[str, ...] = ()
+    monkeypatch.setattr(machine, "probe", lambda tier: TierReport(tier, missing, "", {}))
+    assert machine.check_sandbox("strict").status == "ok"
+    for missing, fixes in (
+        (("files in memory",), ("/dev/shm",)),
+        (("landlock",), ("Landlock",)),
+        (("landlock", "files in memory"), ("Landlock", "/dev/shm")),
+    ):
+        found = machine.check_sandbox("strict")
+        assert found.status == "warning" and all(fix in found.fix for fix in fixes), found
+        assert ("kernel" in found.fix) is ("landlock" in missing)
+
+
 def test_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     free = {"gigabytes": 0.5}
     usage = type("Usage", (), {"free": property(lambda _: free["gigabytes"] * 1e9)})
